@@ -1,0 +1,14 @@
+//! The kernel, and files that last.
+//!
+//! The one crate of Yare in which `unsafe` is allowed. Each unsafe block does one operation and says why
+//! it is sound. What rustix wraps safely is used from there; what it lacks is here.
+
+pub mod bpf;
+pub mod fs;
+pub mod inherit;
+pub mod mount;
+pub mod netlink;
+pub mod process;
+pub mod pty;
+pub mod seccomp;
+pub mod socket;

@@ -1,0 +1,163 @@
+//! The mount API by descriptor: what rustix lacks.
+#![expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
+
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
+use std::ffi::CStr;
+use std::io;
+
+/// Propagation in `mount_setattr`: `MS_PRIVATE`, `MS_SLAVE`, … of `mount(2)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Propagation {
+    /// Neither sends nor receives.
+    Private,
+    /// Receives only.
+    Slave,
+    /// Sends and receives.
+    Shared,
+    /// Private, and cannot be bind mounted.
+    Unbindable,
+}
+
+impl Propagation {
+    fn bits(self) -> u64 {
+        match self {
+            Self::Private => libc::MS_PRIVATE,
+            Self::Slave => libc::MS_SLAVE,
+            Self::Shared => libc::MS_SHARED,
+            Self::Unbindable => libc::MS_UNBINDABLE,
+        }
+    }
+}
+
+/// What [`set_attributes`] changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// `MOUNT_ATTR_…` bits to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_…` bits to clear.
+    pub clear: u64,
+    /// New propagation.
+    pub propagation: Option<Propagation>,
+}
+
+impl Attributes {
+    /// Sets these attributes and clears none.
+    pub fn set(flags: MountAttrFlags) -> Self {
+        Self { set: u64::from(flags.bits()), clear: 0, propagation: None }
+    }
+
+    /// Changes only the propagation.
+    pub fn propagation(propagation: Propagation) -> Self {
+        Self { propagation: Some(propagation), ..Self::default() }
+    }
+
+    /// Whether nothing would change.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Changes the mount that `mount` is open on (and those beneath it, if `recursive`).
+pub fn set_attributes(mount: impl AsFd, attributes: &Attributes, recursive: bool) -> io::Result<()> {
+    set_attributes_at(mount, c"", attributes, recursive)
+}
+
+/// As [`set_attributes`] for the mount at `path`; symbolic links are not followed.
+///
+/// An empty path names the descriptor itself.
+pub fn set_attributes_at(
+    directory: impl AsFd,
+    path: &CStr,
+    attributes: &Attributes,
+    recursive: bool,
+) -> io::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: attributes.set,
+        attr_clr: attributes.clear,
+        propagation: attributes.propagation.map_or(0, Propagation::bits),
+        userns_fd: 0,
+    };
+    let mut flags = libc::AT_SYMLINK_NOFOLLOW;
+    if path.is_empty() {
+        flags |= libc::AT_EMPTY_PATH;
+    }
+    if recursive {
+        flags |= libc::AT_RECURSIVE;
+    }
+    // SAFETY: mount_setattr reads a NUL-terminated path and `size` bytes of a mount_attr; both outlive the
+    // call, and the descriptor is borrowed for its length.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            directory.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes a filesystem and a detached mount of it: `fsopen`, options, `fsmount`.
+///
+/// An option with a value is set as a string, one without as a flag. The kernel's own words about a refusal
+/// are part of the error.
+pub fn new_filesystem(
+    kind: &str,
+    source: Option<&str>,
+    options: &[(&str, Option<&str>)],
+    attributes: MountAttrFlags,
+) -> io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let made = configure(&context, source, options)
+        .and_then(|()| Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?));
+    made.map_err(|error| with_kernel_log(&context, error))
+}
+
+fn configure(context: &OwnedFd, source: Option<&str>, options: &[(&str, Option<&str>)]) -> io::Result<()> {
+    if let Some(source) = source {
+        rustix::mount::fsconfig_set_string(context, "source", source)?;
+    }
+    for (key, value) in options {
+        match value {
+            Some(value) => rustix::mount::fsconfig_set_string(context, *key, *value)?,
+            None => rustix::mount::fsconfig_set_flag(context, *key)?,
+        }
+    }
+    Ok(rustix::mount::fsconfig_create(context)?)
+}
+
+/// Adds what the kernel logged on a filesystem context to the error of a call on it.
+pub fn with_kernel_log(context: impl AsFd, error: io::Error) -> io::Error {
+    let mut buffer = [0u8; 512];
+    match rustix::io::read(context, &mut buffer) {
+        Ok(count) if count > 2 => {
+            let text = String::from_utf8_lossy(&buffer[2..count]);
+            io::Error::new(error.kind(), format!("{error}: {}", text.trim_end()))
+        }
+        _ => error,
+    }
+}
+
+/// A detached copy of the mount that holds `path` beneath `directory`, rooted there.
+///
+/// `recursive` copies mounts beneath it too. An empty path copies what the descriptor is open on.
+pub fn clone_tree(directory: impl AsFd, path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if path.is_empty() {
+        flags |= OpenTreeFlags::AT_EMPTY_PATH;
+    }
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    Ok(rustix::mount::open_tree(directory, path, flags)?)
+}
+
+/// Attaches a detached mount on what `target` is open on.
+pub fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
+    use rustix::mount::MoveMountFlags as Flags;
+    let flags = Flags::MOVE_MOUNT_F_EMPTY_PATH | Flags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(mount, c"", target, c"", flags)?)
+}
