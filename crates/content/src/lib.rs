@@ -1,0 +1,22 @@
+//! Blob store by digest: ingest, verify, commit, read, delete.
+//!
+//! On disk, below the store's root (format 1):
+//!
+//! ```text
+//! blobs/sha256/<64 hex>   a blob; its bytes hash to its name
+//! ingest/<unique>         a blob that is being written; swept when the store is opened
+//! ```
+//!
+//! A blob becomes visible by one `rename` after its digest and size were verified. Nothing is synced a
+//! file at a time: whoever makes a promise that refers to blobs calls [`Store::sync`] once before it.
+
+mod error;
+mod ingest;
+mod store;
+
+pub use error::Error;
+pub use ingest::Ingest;
+pub use store::{DOCUMENT_LIMIT, Store};
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,153 @@
+use crate::{Error, Ingest, Result};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use yare_oci::{Digest, Hasher};
+use yare_sys::fs as files;
+
+/// The most bytes of a manifest, index or config that are read into memory: 8 MiB.
+pub const DOCUMENT_LIMIT: u64 = 8 << 20;
+
+/// A folder of blobs. One process opens it at a time; within it, share it freely.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    blobs: PathBuf,
+    ingests: PathBuf,
+}
+
+impl Store {
+    /// Opens the store below `root`, making it when missing, and sweeps what an earlier process left
+    /// unfinished.
+    pub fn open(root: &Path) -> Result<Self> {
+        let store =
+            Self { root: root.to_owned(), blobs: root.join("blobs/sha256"), ingests: root.join("ingest") };
+        for dir in [root, &root.join("blobs"), &store.blobs, &store.ingests] {
+            make_private_dir(dir)?;
+        }
+        for name in names(&store.ingests)? {
+            let path = store.ingests.join(&name);
+            files::remove_tree(&path).map_err(|error| Error::io("sweep", &path, error))?;
+        }
+        Ok(store)
+    }
+
+    /// Starts a new blob.
+    pub fn ingest(&self) -> Result<Ingest> {
+        Ingest::create(self.ingests.join(files::unique_name("i-")), self.blobs.clone())
+    }
+
+    /// Stores these bytes. Durable after the next [`Store::sync`].
+    pub fn put(&self, bytes: &[u8]) -> Result<Digest> {
+        let mut ingest = self.ingest()?;
+        ingest.write_all(bytes).map_err(|error| Error::io("write", &self.ingests, error))?;
+        Ok(ingest.commit(None, None)?.0)
+    }
+
+    /// The bytes of a document of at most [`DOCUMENT_LIMIT`], verified against the digest.
+    pub fn read(&self, digest: &Digest) -> Result<Vec<u8>> {
+        self.read_at_most(digest, DOCUMENT_LIMIT)
+    }
+
+    /// As [`Store::read`] with another limit, in bytes.
+    pub fn read_at_most(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
+        let path = self.path(digest);
+        let file = self.open_blob(digest)?;
+        let failed = |error| Error::io("read", &path, error);
+        let size = file.metadata().map_err(failed)?.len();
+        if size > limit {
+            return Err(Error::TooLarge { digest: *digest, size, limit });
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if Digest::of(&bytes) != *digest {
+            return Err(Error::Damaged(*digest));
+        }
+        Ok(bytes)
+    }
+
+    /// Opens a blob for reading. Its bytes are not verified again.
+    pub fn open_blob(&self, digest: &Digest) -> Result<File> {
+        let path = self.path(digest);
+        match rustix::fs::open(&path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(file) => Ok(file.into()),
+            Err(Errno::NOENT) => Err(Error::NotFound(*digest)),
+            Err(error) => Err(Error::io("open", &path, error)),
+        }
+    }
+
+    /// Hashes a stored blob again; [`Error::Damaged`] when it is not what its name says.
+    pub fn verify(&self, digest: &Digest) -> Result<()> {
+        let (path, mut file) = (self.path(digest), self.open_blob(digest)?);
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            match file.read(&mut buffer).map_err(|error| Error::io("read", &path, error))? {
+                0 => break,
+                count => hasher.update(buffer.get(..count).unwrap_or_default()),
+            }
+        }
+        if hasher.finish() == *digest { Ok(()) } else { Err(Error::Damaged(*digest)) }
+    }
+
+    /// Whether the store has the blob.
+    pub fn contains(&self, digest: &Digest) -> bool {
+        rustix::fs::lstat(self.path(digest)).is_ok()
+    }
+
+    /// The blob's bytes on the disk.
+    pub fn size(&self, digest: &Digest) -> Result<u64> {
+        let path = self.path(digest);
+        match rustix::fs::lstat(&path) {
+            Ok(stat) => Ok(u64::try_from(stat.st_size).unwrap_or_default()),
+            Err(Errno::NOENT) => Err(Error::NotFound(*digest)),
+            Err(error) => Err(Error::io("stat", &path, error)),
+        }
+    }
+
+    /// Removes the blob; one that is not there is no error.
+    pub fn delete(&self, digest: &Digest) -> Result<()> {
+        let path = self.path(digest);
+        match rustix::fs::unlink(&path) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(Error::io("remove", &path, error)),
+        }
+    }
+
+    /// All blobs, sorted. Names that are no digest are passed over.
+    pub fn list(&self) -> Result<Vec<Digest>> {
+        let mut found: Vec<Digest> =
+            names(&self.blobs)?.iter().filter_map(|name| Digest::from_hex(name).ok()).collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Makes everything that was committed so far durable: one `syncfs`.
+    pub fn sync(&self) -> Result<()> {
+        files::syncfs(&self.root).map_err(|error| Error::io("sync", &self.root, error))
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.blobs.join(digest.hex())
+    }
+}
+
+fn make_private_dir(path: &Path) -> Result<()> {
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(Error::io("make the directory", path, error)),
+    }
+}
+
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let failed = |error: std::io::Error| Error::io("list", dir, error);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
+            found.push(name);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,92 @@
+//! The blob store on a real file system.
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::allow_attributes, reason = "tests")]
+
+use std::io::Write;
+use tempfile::TempDir;
+use yare_content::{Error, Store};
+use yare_errdefs::{Class, Classified};
+use yare_oci::Digest;
+
+fn store() -> (TempDir, Store) {
+    let top = TempDir::new().unwrap();
+    let store = Store::open(top.path()).unwrap();
+    (top, store)
+}
+
+fn files(top: &TempDir, dir: &str) -> usize {
+    std::fs::read_dir(top.path().join(dir)).unwrap().count()
+}
+
+#[test]
+fn what_was_put_is_read() {
+    let (top, store) = store();
+    let digest = store.put(b"hello").unwrap();
+    assert_eq!(digest, Digest::of("hello"));
+    assert_eq!(store.put(b"hello").unwrap(), digest);
+    assert_eq!(store.read(&digest).unwrap(), b"hello");
+    assert_eq!(store.size(&digest).unwrap(), 5);
+    assert!(store.contains(&digest));
+    assert_eq!(store.list().unwrap(), [digest]);
+    store.verify(&digest).unwrap();
+    store.sync().unwrap();
+    let again = Store::open(top.path()).unwrap();
+    assert_eq!(again.list().unwrap(), [digest]);
+    store.delete(&digest).unwrap();
+    store.delete(&digest).unwrap();
+    assert!(!store.contains(&digest));
+    let error = store.read(&digest).unwrap_err();
+    assert_eq!(error.class(), Class::NotFound);
+    assert_eq!(error.to_string(), format!("blob {digest} not found"));
+}
+
+#[test]
+fn a_blob_is_invisible_until_it_is_verified() {
+    let (top, store) = store();
+    let digest = Digest::of("hello");
+    let mut ingest = store.ingest().unwrap();
+    ingest.write_all(b"hello").unwrap();
+    assert!(!store.contains(&digest));
+    assert_eq!(ingest.commit(Some(digest), Some(5)).unwrap(), (digest, 5));
+    assert!(store.contains(&digest));
+    assert_eq!(files(&top, "ingest"), 0);
+}
+
+#[test]
+fn wrong_bytes_leave_nothing_behind() {
+    let (top, store) = store();
+    for (expected, size) in
+        [(Some(Digest::of("other")), None), (Some(Digest::of("hello")), Some(6)), (None, Some(4))]
+    {
+        let mut ingest = store.ingest().unwrap();
+        ingest.write_all(b"hello").unwrap();
+        let error = ingest.commit(expected, size).unwrap_err();
+        assert_eq!(error.class(), Class::InvalidArgument);
+    }
+    drop(store.ingest().unwrap());
+    assert!(store.list().unwrap().is_empty());
+    assert_eq!(files(&top, "ingest"), 0);
+}
+
+#[test]
+fn unfinished_blobs_of_an_earlier_process_are_swept() {
+    let (top, store) = store();
+    std::mem::forget(store.ingest().unwrap());
+    assert_eq!(files(&top, "ingest"), 1);
+    drop(store);
+    Store::open(top.path()).unwrap();
+    assert_eq!(files(&top, "ingest"), 0);
+}
+
+#[test]
+fn documents_are_limited_and_verified() {
+    let (top, store) = store();
+    let digest = store.put(&[b'x'; 100]).unwrap();
+    assert!(matches!(store.read_at_most(&digest, 99), Err(Error::TooLarge { size: 100, limit: 99, .. })));
+    assert_eq!(store.read_at_most(&digest, 100).unwrap().len(), 100);
+    std::fs::write(top.path().join("blobs/sha256").join(digest.hex()), "damaged").unwrap();
+    assert!(matches!(store.read(&digest), Err(Error::Damaged(_))));
+    assert!(matches!(store.verify(&digest), Err(Error::Damaged(_))));
+    // Fetching it again mends it.
+    store.put(&[b'x'; 100]).unwrap();
+    store.verify(&digest).unwrap();
+}

@@ -1,0 +1,117 @@
+//! Snapshots that are mounted, if nowhere.
+
+use crate::{Layer, Meta, PLAIN, Store, read, root, stat};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use yare_snapshot::{Error, Kind, Rootfs};
+
+fn write(root: impl std::os::fd::AsFd, path: &str, text: &str) -> rustix::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+    let file = rustix::fs::openat(root, path, flags, Mode::from_raw_mode(0o644))?;
+    rustix::io::write(&file, text.as_bytes()).map(drop)
+}
+
+#[test]
+fn a_snapshot_is_written_and_mounted_again() {
+    if !root("a_snapshot_is_written_and_mounted_again") {
+        return;
+    }
+    let store = Store::new(Kind::Overlay);
+    let layer = store.layer(&Layer::new().file("f", "image").file("g", "image").end());
+    let other = store.layer(&Layer::new().file("h", "image").end());
+    let chain = [layer, other];
+    store.snapshots.prepare("one", &chain).unwrap();
+    store.snapshots.prepare("two", &chain).unwrap();
+    assert!(matches!(store.snapshots.prepare("one", &chain), Err(Error::Exists(_))));
+    for round in 0..3 {
+        let tree = store.snapshots.tree_fd("one", &chain).unwrap();
+        assert_eq!(read(&tree, "h").as_deref(), Some("image"));
+        assert_eq!(read(&tree, "f").as_deref(), Some(if round == 0 { "image" } else { "mine" }));
+        write(&tree, "f", "mine").unwrap();
+        if round == 0 {
+            rustix::fs::unlinkat(&tree, "g", AtFlags::empty()).unwrap();
+        }
+        assert_eq!(read(&tree, "g"), None);
+        let mark = store.top.path().join("root/active/one/work/work/incompat/volatile");
+        assert!(mark.exists(), "the mount is not volatile");
+    }
+    let two = store.snapshots.tree_fd("two", &chain).unwrap();
+    assert_eq!(read(&two, "f").as_deref(), Some("image"));
+    assert_eq!(store.snapshots.usage("one").unwrap(), 4);
+    assert_eq!(store.snapshots.snapshots().unwrap(), ["one", "two"]);
+    drop(two);
+    store.snapshots.remove("one").unwrap();
+    assert!(matches!(store.snapshots.mounts("one", &chain), Err(Error::NotFound(_))));
+    store.snapshots.wait_for_trash();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains("snap\\134shot"), "something is mounted in the host's namespace");
+}
+
+#[test]
+fn a_view_cannot_be_written() {
+    if !root("a_view_cannot_be_written") {
+        return;
+    }
+    let store = Store::new(Kind::Overlay);
+    let layer = store.layer(&Layer::new().file("f", "image").end());
+    let tree = store.snapshots.view_fd(&[layer]).unwrap();
+    assert_eq!(read(&tree, "f").as_deref(), Some("image"));
+    assert_eq!(write(&tree, "f", "x"), Err(rustix::io::Errno::ROFS));
+}
+
+#[test]
+fn an_image_without_layers_is_an_empty_file_system() {
+    if !root("an_image_without_layers_is_an_empty_file_system") {
+        return;
+    }
+    for kind in [Kind::Overlay, Kind::Copy] {
+        let store = Store::new(kind);
+        store.snapshots.prepare("empty", &[]).unwrap();
+        let tree = store.snapshots.tree_fd("empty", &[]).unwrap();
+        write(&tree, "f", "x").unwrap();
+        assert_eq!(read(&tree, "f").as_deref(), Some("x"));
+        assert_eq!(read(store.snapshots.view_fd(&[]).unwrap(), "f"), None);
+    }
+}
+
+#[test]
+fn the_root_directory_is_that_of_the_image() {
+    if !root("the_root_directory_is_that_of_the_image") {
+        return;
+    }
+    for kind in [Kind::Overlay, Kind::Copy] {
+        let store = Store::new(kind);
+        let bottom = store.layer(&Layer::new().dir("./", Meta { mode: 0o1775, uid: 5, mtime: 9 }).end());
+        let top = store.layer(&Layer::new().file("f", "x").end());
+        store.snapshots.prepare("c", &[bottom, top]).unwrap();
+        let tree = store.snapshots.tree_fd("c", &[bottom, top]).unwrap();
+        let stat = stat(&tree, ".");
+        assert_eq!((stat.st_mode & 0o7777, stat.st_uid, stat.st_mtime), (0o1775, 5, 9), "{kind:?}");
+        store.snapshots.prepare("d", &[top]).unwrap();
+        let tree = store.snapshots.tree_fd("d", &[top]).unwrap();
+        assert_eq!(crate::stat(&tree, ".").st_mode & 0o7777, 0o755, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_hundred_layers_mount() {
+    if !root("a_hundred_layers_mount") {
+        return;
+    }
+    let store = Store::new(Kind::Overlay);
+    let mut pending = Vec::new();
+    for index in 0..100 {
+        let layer = store.snapshots.begin_layer().unwrap();
+        let tar = Layer::new().dir("d", PLAIN).file(&format!("d/f{index}"), "x").end();
+        let applied =
+            yare_layer::apply(tar.as_slice(), layer.dir(), yare_layer::ApplyOptions::default()).unwrap();
+        pending.push((layer, applied));
+    }
+    let chain: Vec<_> =
+        store.snapshots.commit_layers(pending).unwrap().iter().map(|info| info.diff_id).collect();
+    store.snapshots.prepare("c", &chain).unwrap();
+    let tree = store.snapshots.tree_fd("c", &chain).unwrap();
+    assert!(read(&tree, "d/f0").is_some() && read(&tree, "d/f99").is_some());
+    let Rootfs::Overlay { lower, .. } = store.snapshots.mounts("c", &chain).unwrap() else { panic!() };
+    assert_eq!(lower.len(), 100);
+    assert_eq!(lower[0], store.snapshots.layer_dir(&chain[99]));
+}
