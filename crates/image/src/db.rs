@@ -1,0 +1,263 @@
+//! The image tables of the engine's database; their form is written down at the head of the crate.
+
+use crate::image::ImageId;
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use yare_errdefs::{Class, Error, Result};
+use yare_oci::{DiffId, Digest, Reference};
+
+/// The format that this engine writes.
+pub(crate) const FORMAT: u64 = 1;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("image_meta");
+const IMAGES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("images");
+const TAGS: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("image_tags");
+const DIGESTS: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("image_digests");
+const LAYERS: TableDefinition<'_, &[u8; 32], (u64, u64)> = TableDefinition::new("image_layers");
+const LAST_USED: TableDefinition<'_, &[u8; 32], i64> = TableDefinition::new("image_last_used");
+const EMBEDDED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("image_embedded");
+
+/// What is kept of an image beside its documents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImageRecord {
+    /// Digest of the manifest document.
+    pub(crate) manifest: Digest,
+    /// Layers, bottom first.
+    pub(crate) layers: Vec<DiffId>,
+    /// The local image it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<ImageId>,
+    /// When it last got a name, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tagged: Option<String>,
+    /// Removed by force while containers used it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) detached: bool,
+}
+
+/// Sizes of a layer in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct LayerRecord {
+    /// What its files take.
+    pub(crate) disk: u64,
+    /// The length of its uncompressed tar.
+    pub(crate) tar: u64,
+}
+
+/// What an embedded image was made from, and what came out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EmbeddedRecord {
+    /// Tells apart different sources.
+    pub(crate) fingerprint: Digest,
+    /// The image.
+    pub(crate) image: ImageId,
+}
+
+/// All records, as read when the store opens.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    pub(crate) images: HashMap<ImageId, ImageRecord>,
+    pub(crate) tags: Vec<(Reference, ImageId)>,
+    pub(crate) digests: Vec<(Reference, ImageId)>,
+    pub(crate) layers: HashMap<DiffId, LayerRecord>,
+    pub(crate) last_used: HashMap<ImageId, i64>,
+}
+
+/// Edits of one transaction: `Some` puts, `None` removes.
+#[derive(Debug, Default)]
+pub(crate) struct Edits {
+    pub(crate) images: Vec<(ImageId, Option<ImageRecord>)>,
+    pub(crate) names: Vec<(Reference, Option<ImageId>)>,
+    pub(crate) layers: Vec<(DiffId, Option<LayerRecord>)>,
+    pub(crate) last_used: Vec<(ImageId, Option<i64>)>,
+}
+
+fn failed(what: &'static str) -> impl Fn(redb::Error) -> Error {
+    move |source| {
+        let class = match &source {
+            redb::Error::Io(io) => yare_errdefs::class_of_io(io),
+            _ => Class::Internal,
+        };
+        Error::new(class, format!("cannot {what} the image records")).caused_by(source)
+    }
+}
+
+/// Makes the tables, or checks that this engine understands those that are there.
+pub(crate) fn initialise(database: &Database) -> Result<()> {
+    let found = read_format(database).map_err(failed("read"))?;
+    match found {
+        Some(FORMAT) => Ok(()),
+        Some(newer) if newer > FORMAT => Err(Error::precondition(format!(
+            "the image store has format {newer}, and this engine knows formats up to {FORMAT}"
+        ))
+        .with_hint("use the engine that wrote it or a newer one, or give this engine another data root")),
+        Some(other) => Err(Error::internal(format!("the image store claims the unknown format {other}"))),
+        None => create_tables(database).map_err(failed("create")),
+    }
+}
+
+fn read_format(database: &Database) -> Result<Option<u64>, redb::Error> {
+    let transaction = database.begin_read()?;
+    match transaction.open_table(META) {
+        Ok(table) => Ok(table.get("format")?.map(|value| value.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn create_tables(database: &Database) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    transaction.open_table(META)?.insert("format", FORMAT)?;
+    transaction.open_table(IMAGES)?;
+    transaction.open_table(TAGS)?;
+    transaction.open_table(DIGESTS)?;
+    transaction.open_table(LAYERS)?;
+    transaction.open_table(LAST_USED)?;
+    transaction.open_table(EMBEDDED)?;
+    Ok(transaction.commit()?)
+}
+
+/// Reads everything.
+pub(crate) fn read_all(database: &Database) -> Result<Records> {
+    read_tables(database).map_err(failed("read"))
+}
+
+fn read_tables(database: &Database) -> Result<Records, redb::Error> {
+    let transaction = database.begin_read()?;
+    let mut records = Records::default();
+    for entry in transaction.open_table(IMAGES)?.iter()? {
+        let (id, record) = entry?;
+        let id = ImageId(Digest::from_bytes(*id.value()));
+        match serde_json::from_slice(record.value()) {
+            Ok(record) => drop(records.images.insert(id, record)),
+            Err(error) => return Err(redb::Error::Corrupted(format!("record of image {id}: {error}"))),
+        }
+    }
+    for (table, into) in [(TAGS, &mut records.tags), (DIGESTS, &mut records.digests)] {
+        for entry in transaction.open_table(table)?.iter()? {
+            let (name, id) = entry?;
+            let id = ImageId(Digest::from_bytes(*id.value()));
+            match Reference::parse(name.value()) {
+                Ok(reference) => into.push((reference, id)),
+                Err(error) => return Err(redb::Error::Corrupted(format!("name {}: {error}", name.value()))),
+            }
+        }
+    }
+    for entry in transaction.open_table(LAYERS)?.iter()? {
+        let (layer, sizes) = entry?;
+        let (disk, tar) = sizes.value();
+        records.layers.insert(DiffId(Digest::from_bytes(*layer.value())), LayerRecord { disk, tar });
+    }
+    for entry in transaction.open_table(LAST_USED)?.iter()? {
+        let (id, second) = entry?;
+        records.last_used.insert(ImageId(Digest::from_bytes(*id.value())), second.value());
+    }
+    Ok(records)
+}
+
+/// Writes edits in one durable transaction.
+pub(crate) fn write(database: &Database, edits: &Edits) -> Result<()> {
+    write_edits(database, edits, Durability::Immediate).map_err(failed("write"))
+}
+
+/// Writes edits that may be lost when the power goes.
+pub(crate) fn write_relaxed(database: &Database, edits: &Edits) -> Result<()> {
+    write_edits(database, edits, Durability::None).map_err(failed("write"))
+}
+
+fn write_edits(database: &Database, edits: &Edits, durability: Durability) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(durability)?;
+    if matches!(durability, Durability::Immediate) {
+        transaction.set_quick_repair(true);
+    }
+    apply_edits(&transaction, edits)?;
+    Ok(transaction.commit()?)
+}
+
+fn apply_edits(transaction: &WriteTransaction, edits: &Edits) -> Result<(), redb::Error> {
+    let mut images = transaction.open_table(IMAGES)?;
+    for (id, record) in &edits.images {
+        match record {
+            Some(record) => {
+                let bytes =
+                    serde_json::to_vec(record).map_err(|error| redb::Error::Corrupted(error.to_string()))?;
+                images.insert(id.0.as_bytes(), bytes.as_slice())?;
+            }
+            None => drop(images.remove(id.0.as_bytes())?),
+        }
+    }
+    let (mut tags, mut digests) = (transaction.open_table(TAGS)?, transaction.open_table(DIGESTS)?);
+    for (name, id) in &edits.names {
+        let table = if name.digest().is_some() { &mut digests } else { &mut tags };
+        match id {
+            Some(id) => drop(table.insert(name.to_string().as_str(), id.0.as_bytes())?),
+            None => drop(table.remove(name.to_string().as_str())?),
+        }
+    }
+    let mut layers = transaction.open_table(LAYERS)?;
+    for (layer, record) in &edits.layers {
+        match record {
+            Some(record) => drop(layers.insert(layer.0.as_bytes(), (record.disk, record.tar))?),
+            None => drop(layers.remove(layer.0.as_bytes())?),
+        }
+    }
+    let mut last_used = transaction.open_table(LAST_USED)?;
+    for (id, second) in &edits.last_used {
+        match second {
+            Some(second) => drop(last_used.insert(id.0.as_bytes(), second)?),
+            None => drop(last_used.remove(id.0.as_bytes())?),
+        }
+    }
+    Ok(())
+}
+
+/// What is known of an embedded image.
+pub(crate) fn embedded(database: &Database, reference: &Reference) -> Result<Option<EmbeddedRecord>> {
+    let read = || -> Result<Option<EmbeddedRecord>, redb::Error> {
+        let table = database.begin_read()?.open_table(EMBEDDED)?;
+        let found = table.get(reference.to_string().as_str())?;
+        // An unreadable record only means that the image is made again.
+        Ok(found.and_then(|bytes| serde_json::from_slice(bytes.value()).ok()))
+    };
+    read().map_err(failed("read"))
+}
+
+/// Keeps what an embedded image was made from.
+pub(crate) fn put_embedded(
+    database: &Database,
+    reference: &Reference,
+    record: &EmbeddedRecord,
+) -> Result<()> {
+    let put = || -> Result<(), redb::Error> {
+        let bytes = serde_json::to_vec(record).map_err(|error| redb::Error::Corrupted(error.to_string()))?;
+        let mut transaction = database.begin_write()?;
+        transaction.set_durability(Durability::None)?;
+        transaction.open_table(EMBEDDED)?.insert(reference.to_string().as_str(), bytes.as_slice())?;
+        Ok(transaction.commit()?)
+    };
+    put().map_err(failed("write"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yare_errdefs::Classified;
+
+    #[test]
+    fn an_older_engine_refuses_a_newer_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::create(folder.path().join("db")).unwrap();
+        initialise(&database).unwrap();
+        initialise(&database).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert("format", FORMAT + 1).unwrap();
+        transaction.commit().unwrap();
+        let error = initialise(&database).unwrap_err();
+        assert_eq!(error.class(), Class::FailedPrecondition);
+        assert_eq!(error.to_string(), "the image store has format 2, and this engine knows formats up to 1");
+        assert!(error.hint().unwrap().contains("data root"));
+    }
+}

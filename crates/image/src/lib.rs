@@ -1,0 +1,74 @@
+//! Image store: tags, layers, save and load, import, history, leases, garbage collection.
+//!
+//! An image is immutable and addressed by the digest of its config ([`ImageId`]); all its names show that
+//! one id. [`Store`] keeps what is known of images in memory (readers never wait for a disk), the truth in
+//! the engine's database, documents in the content store and layers as directories of the snapshotter.
+//!
+//! # What is on disk (format 1)
+//!
+//! ```text
+//! <root>/content/    manifests and configs, by digest (yare-content)
+//! <root>/snapshots/  layers by DiffID, each with what rebuilds its tar (yare-snapshot)
+//! ```
+//!
+//! Tables in the engine's database; a digest as key or value is its 32 raw bytes:
+//!
+//! | table             | key                         | value                                               |
+//! |-------------------|-----------------------------|-----------------------------------------------------|
+//! | `image_meta`      | `"format"`                  | 1; a greater number is refused by [`Store::open`]   |
+//! | `images`          | image id                    | JSON: manifest, layers, parent, tagged, detached    |
+//! | `image_tags`      | `domain/path:tag`           | image id                                            |
+//! | `image_digests`   | `domain/path@sha256:…`      | image id                                            |
+//! | `image_layers`    | DiffID                      | (bytes on disk, bytes of the tar)                   |
+//! | `image_last_used` | image id                    | seconds since 1970; written with relaxed durability |
+//! | `image_embedded`  | reference                   | JSON: fingerprint of the sources, image id          |
+//!
+//! # What a crash leaves
+//!
+//! A commit is: layers synced and renamed into place, documents written and synced, then one durable
+//! transaction. Before that transaction nothing refers to what was written; [`Store::open`] computes what
+//! the records refer to ([`gc::mark`]) and removes the rest. Removal goes the other way round: first the
+//! transaction, then the files. Between the two lies at most garbage, never a record without its files.
+//!
+//! While the engine runs, a [`Lease`] protects what is written and not yet recorded.
+//!
+//! An image that is removed by force while stopped containers use it becomes *detached*: it has no name,
+//! is in no list, and keeps its layers until the last of them is gone ([`Store::reap`]).
+
+mod archive;
+pub mod changes;
+mod commit;
+mod db;
+mod document;
+mod embedded;
+mod failure;
+pub mod filter;
+pub mod gc;
+mod history;
+mod image;
+mod import;
+mod index;
+mod lease;
+mod load;
+mod remove;
+mod save;
+mod store;
+mod unpack;
+mod usage;
+
+#[cfg(test)]
+mod tests;
+
+pub use commit::{Committed, NewImage};
+pub use embedded::{EmbeddedContent, EmbeddedFile};
+pub use filter::{ListFilters, Listed};
+pub use history::HistoryEntry;
+pub use image::{Image, ImageId};
+pub use import::ImportOptions;
+pub use lease::Lease;
+pub use load::{LoadEvent, LoadProgress};
+pub use remove::{Holder, ImageEvent, InUse, Removal, RemoveOptions, Removed};
+pub use store::Store;
+pub use usage::{ImageUsage, Usage};
+
+pub use yare_errdefs::{Error, Result};

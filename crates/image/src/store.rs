@@ -1,0 +1,487 @@
+//! The store itself: opening, reading, and the one way of changing it.
+
+use crate::db::{self, Edits, ImageRecord};
+use crate::failure::Lift;
+use crate::gc;
+use crate::image::{Image, ImageId};
+use crate::index::{Freed, Index, distinct};
+use crate::lease::{Lease, Leased};
+use jiff::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use redb::Database;
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use yare_errdefs::{Error, Result, chain};
+use yare_oci::{ChainId, DiffId, Digest, ImageConfig, Platform, Reference};
+use yare_snapshot::{Kind, Snapshots};
+
+/// Up to so many documents are removed before the caller goes on.
+const MANY: usize = 128;
+
+/// The images of one engine. Cheap to clone; all clones are the same store.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) database: Arc<Database>,
+    pub(crate) content: yare_content::Store,
+    pub(crate) snapshots: Snapshots,
+    index: RwLock<Arc<Index>>,
+    /// Held by whoever changes the store.
+    writer: Mutex<()>,
+    pub(crate) leased: Mutex<Leased>,
+    touched: Mutex<HashSet<ImageId>>,
+    /// What records refer to that could not be shown: kept, in case a later load mends the image.
+    spared: gc::Marked,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("images", &self.index().images().count()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store at `root` with overlay snapshots and removes what a crash left.
+    pub fn open(root: &Path, database: Arc<Database>) -> Result<Self> {
+        Self::open_with(root, database, Kind::Overlay)
+    }
+
+    /// The same with a given kind of snapshots.
+    pub fn open_with(root: &Path, database: Arc<Database>, kind: Kind) -> Result<Self> {
+        db::initialise(&database)?;
+        let records = db::read_all(&database)?;
+        std::fs::create_dir_all(root)
+            .map_err(|error| Error::from(error).with_hint(format!("make {} writable", root.display())))?;
+        let content = yare_content::Store::open(&root.join("content")).lift()?;
+        let snapshots = Snapshots::open(&root.join("snapshots"), kind).lift()?;
+        let present: HashSet<DiffId> = snapshots.layers().lift()?.into_iter().collect();
+        sweep(&records, &content, &snapshots, &present)?;
+        let (index, spared) = build_index(records, &content, &present);
+        let inner = Inner {
+            database,
+            content,
+            snapshots,
+            index: RwLock::new(Arc::new(index)),
+            writer: Mutex::new(()),
+            leased: Mutex::default(),
+            touched: Mutex::default(),
+            spared,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The snapshotter that holds the layers of these images.
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.inner.snapshots
+    }
+
+    /// The content store that holds their documents.
+    pub fn content(&self) -> &yare_content::Store {
+        &self.inner.content
+    }
+
+    pub(crate) fn index(&self) -> Arc<Index> {
+        self.inner.index()
+    }
+
+    /// Finds an image by name, id or start of an id, and checks its platform where one is wanted.
+    ///
+    /// Not found has Docker's text: `No such image: busybox:latest`.
+    pub fn resolve(&self, name_or_id: &str, platform: Option<&Platform>) -> Result<Arc<Image>> {
+        self.index().resolve(name_or_id, platform)
+    }
+
+    /// The image of this id, detached ones included.
+    pub fn image(&self, id: &ImageId) -> Option<Arc<Image>> {
+        let index = self.index();
+        index.image(id).or_else(|| index.detached_image(id)).cloned()
+    }
+
+    /// All images, newest first.
+    pub fn list(&self) -> Vec<Arc<Image>> {
+        let mut images: Vec<_> = self.index().images().cloned().collect();
+        images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        images
+    }
+
+    /// How many images there are.
+    pub fn count(&self) -> usize {
+        self.index().images().count()
+    }
+
+    /// Whether another image was made from this one by commit or build.
+    pub fn has_children(&self, id: &ImageId) -> bool {
+        self.index().has_children(id)
+    }
+
+    /// The exact bytes of an image's config.
+    pub fn config_bytes(&self, id: &ImageId) -> Result<Vec<u8>> {
+        self.inner.content.read(&id.0).lift()
+    }
+
+    /// Gives an image a name, and says which image lost it. Nothing happens when it has the name already.
+    pub fn tag(&self, id: &ImageId, reference: &Reference) -> Result<Option<ImageId>> {
+        if reference.digest().is_some() {
+            return Err(Error::invalid("refusing to create a tag with a digest reference"));
+        }
+        let reference = reference.clone().or_latest();
+        if reference.familiar_name() == "sha256" {
+            return Err(Error::invalid("refusing to create an ambiguous tag using digest algorithm as name"));
+        }
+        self.inner.edit(|draft| {
+            if draft.index.image(id).is_none() {
+                return Err(crate::index::no_such_image(&id.to_string()));
+            }
+            Ok(draft.tag(*id, &reference))
+        })
+    }
+
+    /// Notes that a container of this image was started now. Reaches the disk with the next change, or by
+    /// [`Store::flush_last_used`].
+    pub fn touch(&self, id: &ImageId) {
+        if let Some(image) = self.image(id) {
+            image.last_used.store(Timestamp::now().as_second(), Ordering::Relaxed);
+            self.inner.touched.lock().insert(*id);
+        }
+    }
+
+    /// Writes the noted times with relaxed durability; for a timer, and at the end.
+    pub fn flush_last_used(&self) -> Result<()> {
+        let _writer = self.inner.writer.lock();
+        let edits = Edits { last_used: self.inner.take_touched(&self.index()), ..Edits::default() };
+        if edits.last_used.is_empty() {
+            return Ok(());
+        }
+        db::write_relaxed(&self.inner.database, &edits)
+    }
+
+    /// A lease that protects nothing yet.
+    pub fn lease(&self) -> Lease {
+        Lease::new(Arc::clone(&self.inner))
+    }
+
+    /// Keeps an image from being removed while a container of it is being created.
+    pub fn hold(&self, id: &ImageId, container: &str) -> Result<Lease> {
+        let mut lease = self.lease();
+        // In this order: an image that is removed meanwhile is doomed until the index shows it.
+        if lease.image(*id, container) && self.index().image(id).is_some() {
+            return Ok(lease);
+        }
+        Err(crate::index::no_such_image(&id.to_string()))
+    }
+}
+
+impl Inner {
+    pub(crate) fn index(&self) -> Arc<Index> {
+        Arc::clone(&self.index.read())
+    }
+
+    /// Changes the store: `change` edits a draft, which is then made durable in one transaction and shown.
+    /// An error of `change` leaves everything as it was.
+    pub(crate) fn edit<T>(self: &Arc<Self>, change: impl FnOnce(&mut Draft) -> Result<T>) -> Result<T> {
+        let writer = self.writer.lock();
+        let mut draft = Draft::new((*self.index()).clone());
+        let value = change(&mut draft)?;
+        if draft.is_unchanged() {
+            return Ok(value);
+        }
+        let mut edits = draft.edits();
+        edits.last_used.extend(self.take_touched(&draft.index));
+        db::write(&self.database, &edits)?; // the commit point
+        *self.index.write() = Arc::new(draft.index);
+        drop(writer);
+        self.collect(&draft.freed_layers, &draft.freed_blobs);
+        Ok(value)
+    }
+
+    fn take_touched(&self, index: &Index) -> Vec<(ImageId, Option<i64>)> {
+        let touched = std::mem::take(&mut *self.touched.lock());
+        let second = |id: &ImageId| {
+            let image = index.image(id).or_else(|| index.detached_image(id))?;
+            Some(image.last_used.load(Ordering::Relaxed))
+        };
+        touched.into_iter().map(|id| (id, second(&id))).collect()
+    }
+
+    /// Removes those of these layers and documents that no image has and no lease protects.
+    ///
+    /// The lock on the leases is what makes this safe: whoever adds an image leases its parts before it
+    /// looks for them, and until the image is in the index.
+    pub(crate) fn collect(self: &Arc<Self>, layers: &[DiffId], blobs: &[Digest]) {
+        for layer in layers {
+            self.collect_layer(layer);
+        }
+        if blobs.len() <= MANY {
+            blobs.iter().for_each(|blob| self.collect_blob(blob));
+            return;
+        }
+        // A layer is only renamed; a document is unlinked, and nobody need wait for thousands of those.
+        let (store, later) = (Arc::clone(self), blobs.to_vec());
+        let work = move || later.iter().for_each(|blob| store.collect_blob(blob));
+        if let Err(error) = std::thread::Builder::new().name("image-gc".into()).spawn(work) {
+            tracing::warn!(%error, "documents that nothing uses stay until the next start");
+        }
+    }
+
+    fn collect_layer(&self, layer: &DiffId) {
+        let leased = self.leased.lock();
+        let used = leased.has_layer(layer) || self.index().layer_users(layer) > 0;
+        if used || self.spared.layers.contains(layer) || !self.snapshots.has_layer(layer) {
+            return;
+        }
+        if let Err(error) = self.snapshots.remove_layer(layer) {
+            tracing::warn!(%layer, error = %chain(&error), "cannot remove a layer that nothing uses");
+        }
+    }
+
+    fn collect_blob(&self, blob: &Digest) {
+        let leased = self.leased.lock();
+        let used = leased.has_blob(blob) || self.index().has_blob(blob);
+        if used || self.spared.blobs.contains(blob) {
+            return;
+        }
+        if let Err(error) = self.content.delete(blob) {
+            tracing::warn!(%blob, error = %chain(&error), "cannot remove a document that nothing uses");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let edits = Edits { last_used: self.take_touched(&self.index()), ..Edits::default() };
+        if !edits.last_used.is_empty()
+            && let Err(error) = db::write(&self.database, &edits)
+        {
+            tracing::warn!(error = %chain(&error), "cannot keep when images were last used");
+        }
+    }
+}
+
+/// A changed index, and which records differ because of it.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) index: Index,
+    images: BTreeSet<ImageId>,
+    names: BTreeSet<Reference>,
+    layers: BTreeSet<DiffId>,
+    pub(crate) freed_layers: Vec<DiffId>,
+    pub(crate) freed_blobs: Vec<Digest>,
+    pub(crate) reclaimed: u64,
+}
+
+impl Draft {
+    pub(crate) fn new(index: Index) -> Self {
+        Self {
+            index,
+            images: BTreeSet::new(),
+            names: BTreeSet::new(),
+            layers: BTreeSet::new(),
+            freed_layers: Vec::new(),
+            freed_blobs: Vec::new(),
+            reclaimed: 0,
+        }
+    }
+
+    fn is_unchanged(&self) -> bool {
+        self.images.is_empty() && self.names.is_empty() && self.layers.is_empty()
+    }
+
+    /// Adds an image, or takes an older picture of it out of the detached ones.
+    pub(crate) fn insert(&mut self, image: Image, layers: &[(DiffId, db::LayerRecord)]) {
+        self.images.insert(image.id);
+        self.layers.extend(layers.iter().map(|(layer, _)| *layer));
+        self.index.insert(Arc::new(image), layers);
+    }
+
+    pub(crate) fn reattach(&mut self, id: &ImageId) {
+        self.images.insert(*id);
+        self.index.reattach(id);
+    }
+
+    pub(crate) fn tag(&mut self, id: ImageId, reference: &Reference) -> Option<ImageId> {
+        if self.index.named(reference) == Some(id) {
+            return None;
+        }
+        let loser = self.index.tag(id, reference);
+        self.index.update(&id, |image| image.tagged = Some(Timestamp::now()));
+        self.images.insert(id);
+        self.names.insert(reference.clone());
+        loser
+    }
+
+    pub(crate) fn add_digest(&mut self, id: ImageId, reference: &Reference) {
+        self.names.insert(reference.clone());
+        self.index.add_digest(id, reference);
+    }
+
+    pub(crate) fn set_parent(&mut self, id: &ImageId, parent: ImageId) {
+        self.images.insert(*id);
+        self.index.update(id, |image| image.parent = Some(parent));
+    }
+
+    pub(crate) fn untag(&mut self, reference: &Reference) -> bool {
+        self.names.insert(reference.clone());
+        self.index.untag(reference)
+    }
+
+    /// Takes an image away, or detaches it; returns the chains that nobody has any more, topmost first.
+    pub(crate) fn delete(&mut self, id: &ImageId, detach: bool) -> Vec<ChainId> {
+        self.images.insert(*id);
+        let freed = self.index.remove(id, detach);
+        self.free(freed)
+    }
+
+    pub(crate) fn delete_detached(&mut self, id: &ImageId) {
+        self.images.insert(*id);
+        let freed = self.index.remove_detached(id);
+        self.free(freed);
+    }
+
+    fn free(&mut self, freed: Freed) -> Vec<ChainId> {
+        self.layers.extend(freed.layers.iter().map(|(layer, _)| *layer));
+        self.freed_layers.extend(freed.layers.iter().map(|(layer, _)| *layer));
+        self.reclaimed += freed.layers.iter().map(|(_, disk)| disk).sum::<u64>();
+        self.freed_blobs.extend(freed.blobs);
+        freed.chains
+    }
+
+    /// What the tables must become where they differ.
+    fn edits(&self) -> Edits {
+        let record = |id: &ImageId| {
+            let attached = self.index.image(id).map(|image| (image, false));
+            attached.or_else(|| self.index.detached_image(id).map(|image| (image, true))).map(
+                |(image, detached)| ImageRecord {
+                    manifest: image.manifest,
+                    layers: image.layers.to_vec(),
+                    parent: image.parent,
+                    tagged: image.tagged.map(|moment| moment.to_string()),
+                    detached,
+                },
+            )
+        };
+        let images: Vec<_> = self.images.iter().map(|id| (*id, record(id))).collect();
+        let last_used =
+            images.iter().filter(|(_, record)| record.is_none()).map(|(id, _)| (*id, None)).collect();
+        Edits {
+            images,
+            names: self.names.iter().map(|name| (name.clone(), self.index.named(name))).collect(),
+            layers: self.layers.iter().map(|layer| (*layer, self.index.layer(layer))).collect(),
+            last_used,
+        }
+    }
+}
+
+/// Removes what no record refers to.
+fn sweep(
+    records: &db::Records,
+    content: &yare_content::Store,
+    snapshots: &Snapshots,
+    present: &HashSet<DiffId>,
+) -> Result<()> {
+    let marked = gc::mark(records.images.iter().map(|(id, record)| gc::Root {
+        id: *id,
+        manifest: record.manifest,
+        layers: &record.layers,
+    }));
+    for layer in marked.garbage_layers(present.iter().copied()) {
+        tracing::info!(%layer, "removing a layer that was never finished or is no longer used");
+        snapshots.remove_layer(&layer).lift()?;
+    }
+    for blob in marked.garbage_blobs(content.list().lift()?) {
+        content.delete(&blob).lift()?;
+    }
+    Ok(())
+}
+
+/// Puts the records into memory. Images whose files are damaged are left out, and their parts spared.
+fn build_index(
+    records: db::Records,
+    content: &yare_content::Store,
+    present: &HashSet<DiffId>,
+) -> (Index, gc::Marked) {
+    let mut index = Index::default();
+    let mut spared = gc::Marked::default();
+    for (id, record) in &records.images {
+        match read_image(*id, record, &records, content, present) {
+            Ok((image, layers)) if record.detached => index.insert_detached(Arc::new(image), &layers),
+            Ok((image, layers)) => index.insert(Arc::new(image), &layers),
+            Err(error) => {
+                tracing::error!(image = %id, error = %chain(&error), "an image is damaged and not shown");
+                let root = gc::Root { id: *id, manifest: record.manifest, layers: &record.layers };
+                let kept = gc::mark([root]);
+                spared.layers.extend(kept.layers);
+                spared.blobs.extend(kept.blobs);
+            }
+        }
+    }
+    for (reference, id) in &records.tags {
+        if index.image(id).is_some() {
+            index.tag(*id, reference);
+        }
+    }
+    for (reference, id) in &records.digests {
+        if index.image(id).is_some() {
+            index.add_digest(*id, reference);
+        }
+    }
+    (index, spared)
+}
+
+type WithLayers = (Image, Vec<(DiffId, db::LayerRecord)>);
+
+fn read_image(
+    id: ImageId,
+    record: &ImageRecord,
+    records: &db::Records,
+    content: &yare_content::Store,
+    present: &HashSet<DiffId>,
+) -> Result<WithLayers> {
+    let bytes = content.read(&id.0).lift()?;
+    let config: ImageConfig = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::internal(format!("cannot read the config of image {id}")).caused_by(error))?;
+    if let Some(missing) = record.layers.iter().find(|layer| !present.contains(layer)) {
+        return Err(Error::internal(format!("layer {missing} of image {id} is gone")));
+    }
+    let layers: Vec<_> = distinct(&record.layers)
+        .into_iter()
+        .map(|layer| (layer, records.layers.get(&layer).copied().unwrap_or_default()))
+        .collect();
+    let mut image = new_image(id, config, record.manifest, &record.layers, &layers);
+    image.parent =
+        record.parent.filter(|parent| records.images.get(parent).is_some_and(|record| !record.detached));
+    image.tagged = record.tagged.as_deref().and_then(|text| text.parse().ok());
+    image.last_used = Arc::new(AtomicI64::new(records.last_used.get(&id).copied().unwrap_or_default()));
+    Ok((image, layers))
+}
+
+/// An image without names from its parts; `sizes` has each distinct layer once.
+pub(crate) fn new_image(
+    id: ImageId,
+    config: ImageConfig,
+    manifest: Digest,
+    layers: &[DiffId],
+    sizes: &[(DiffId, db::LayerRecord)],
+) -> Image {
+    let created = config.created.as_deref().and_then(|text| text.parse().ok());
+    let chain: Vec<ChainId> = (1..=layers.len()).filter_map(|depth| ChainId::of(&layers[..depth])).collect();
+    Image {
+        id,
+        config: Arc::new(config),
+        manifest,
+        layers: layers.into(),
+        chain: chain.into(),
+        size: sizes.iter().map(|(_, record)| record.disk).sum(),
+        created,
+        tagged: None,
+        references: Vec::new(),
+        digests: Vec::new(),
+        parent: None,
+        last_used: Arc::default(),
+    }
+}

@@ -1,0 +1,84 @@
+//! One layer from a stream into the snapshotter.
+
+use crate::archive::read_failed;
+use crate::failure::Lift;
+use crate::store::Store;
+use std::error::Error as _;
+use std::io::{self, Read};
+use yare_errdefs::{Error, Result};
+use yare_layer::{Applied, ApplyError, ApplyOptions, Decompressor};
+use yare_oci::{Digest, Hasher};
+use yare_snapshot::PendingLayer;
+
+/// A layer that is unpacked and not yet visible.
+pub(crate) struct Unpacked {
+    pub(crate) pending: PendingLayer,
+    pub(crate) applied: Applied,
+}
+
+/// Unpacks a layer tar, compressed or not, into a layer that still is to be committed.
+pub(crate) fn unpack(store: &Store, source: impl Read) -> Result<Unpacked> {
+    let pending = store.inner.snapshots.begin_layer().lift()?;
+    let mut record = io::BufWriter::with_capacity(64 << 10, pending.record().lift()?);
+    let reader = Decompressor::new(source).map_err(read_failed)?;
+    let options = ApplyOptions { record: Some(&mut record), ..ApplyOptions::default() };
+    let applied = yare_layer::apply(reader, pending.dir(), options).map_err(apply_failed)?;
+    io::Write::flush(&mut record)
+        .map_err(|error| Error::from(error).with_hint("free some space where the data root is"))?;
+    Ok(Unpacked { pending, applied })
+}
+
+fn apply_failed(error: ApplyError) -> Error {
+    let cut_short = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<io::Error>())
+        .is_some_and(|cause| cause.kind() == io::ErrorKind::UnexpectedEof);
+    if cut_short {
+        return crate::archive::unexpected_eof();
+    }
+    Error::wrap(error.to_string(), error)
+}
+
+/// Hashes and counts what passes by, and tells how far it is.
+pub(crate) struct Watched<'a, R> {
+    source: R,
+    hasher: Option<Hasher>,
+    count: u64,
+    told: u64,
+    tell: &'a mut dyn FnMut(u64),
+}
+
+/// Bytes between two reports of progress.
+const STEP: u64 = 4 << 20;
+
+impl<'a, R: Read> Watched<'a, R> {
+    pub(crate) fn new(source: R, tell: &'a mut dyn FnMut(u64)) -> Self {
+        Self { source, hasher: Some(Hasher::new()), count: 0, told: 0, tell }
+    }
+
+    /// The same without hashing, for what somebody else hashes.
+    pub(crate) fn counting(source: R, tell: &'a mut dyn FnMut(u64)) -> Self {
+        Self { hasher: None, ..Self::new(source, tell) }
+    }
+
+    /// Reads the rest and returns the digest, where it was asked for, and the number of all bytes.
+    pub(crate) fn finish(mut self) -> io::Result<(Option<Digest>, u64)> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok((self.hasher.map(Hasher::finish), self.count))
+    }
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..count]);
+        }
+        self.count += count as u64;
+        if self.count - self.told >= STEP {
+            self.told = self.count;
+            (self.tell)(self.count);
+        }
+        Ok(count)
+    }
+}
