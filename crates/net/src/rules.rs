@@ -1,0 +1,332 @@
+//! The packet filter that a bridge wants, as values.
+//!
+//! One nftables table of family ip for each engine. Published ports are elements of two maps, so that
+//! publishing a port is one small message and the chains never change while the engine runs:
+//!
+//! - `published` leads (protocol . port) of any local address to a container,
+//! - `published_at` leads (address . protocol . port) there.
+//!
+//! `Display` writes the table in the language of `nft(8)`.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use crate::cidr::Ipv4Net;
+use crate::ports::HostPort;
+
+const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
+
+/// A table: two maps, and chains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// Its chains.
+    pub chains: Vec<Chain>,
+}
+
+/// One of the two maps of a [`Table`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Map {
+    /// Ports of every local address.
+    Any,
+    /// Ports of one address.
+    At,
+}
+
+impl Map {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Any, Self::At];
+
+    /// The name it has in its table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Any => "published",
+            Self::At => "published_at",
+        }
+    }
+
+    /// The map in which `port` belongs.
+    pub fn of(port: HostPort) -> Self {
+        if port.ip.is_unspecified() { Self::Any } else { Self::At }
+    }
+
+    fn key(self) -> &'static str {
+        match self {
+            Self::Any => "meta l4proto . th dport",
+            Self::At => "ip daddr . meta l4proto . th dport",
+        }
+    }
+
+    fn types(self) -> &'static str {
+        match self {
+            Self::Any => "inet_proto . inet_service : ipv4_addr . inet_service",
+            Self::At => "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
+        }
+    }
+}
+
+/// An entry of a map: where on the host, and which container address and port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Element {
+    /// Where on the host; decides the map.
+    pub from: HostPort,
+    /// The container's address.
+    pub ip: Ipv4Addr,
+    /// The container's port.
+    pub port: u16,
+}
+
+/// Where in a packet's way a chain stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// On arrival, before routing.
+    Prerouting,
+    /// On the way through.
+    Forward,
+    /// Made by this host, before routing.
+    Output,
+    /// On departure.
+    Postrouting,
+}
+
+/// A chain with its hook; its policy is to accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it translates addresses, or filters.
+    pub nat: bool,
+    /// Its hook.
+    pub hook: Hook,
+    /// Its place among the chains of that hook, lowest first.
+    pub priority: i32,
+    /// Its rules.
+    pub rules: Vec<Rule>,
+}
+
+/// Conditions and at last a verdict, worked off from left to right.
+pub type Rule = Vec<Statement>;
+
+/// One word of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Statement {
+    /// Came in (`true`) or did not come in through the interface.
+    In(bool, String),
+    /// Goes out (`true`) or does not go out through the interface.
+    Out(bool, String),
+    /// The source is (`true`) or is not in the network.
+    Source(bool, Ipv4Net),
+    /// The destination is (`true`) or is not in the network.
+    Destination(bool, Ipv4Net),
+    /// The destination is an address of this host.
+    ToThisHost,
+    /// Belongs to a connection that was let through.
+    Established,
+    /// Belongs to a connection whose destination was translated.
+    Translated,
+    /// Send it where the map says, if the map says something.
+    Translate(Map),
+    /// Give it the address of the interface it leaves through.
+    Masquerade,
+    /// Let it pass this hook of this table.
+    Accept,
+    /// Throw it away.
+    Drop,
+}
+
+/// The table for a bridge. `icc` says whether containers on it reach each other.
+pub fn for_bridge(table: &str, bridge: &str, subnet: Ipv4Net, icc: bool) -> Table {
+    let words = Words { bridge, subnet };
+    Table {
+        name: table.to_owned(),
+        chains: vec![
+            words.raw(),
+            words.prerouting(),
+            words.output(),
+            words.postrouting(),
+            words.forward(icc),
+        ],
+    }
+}
+
+struct Words<'a> {
+    bridge: &'a str,
+    subnet: Ipv4Net,
+}
+
+impl Words<'_> {
+    fn entering(&self) -> Statement {
+        Statement::In(true, self.bridge.to_owned())
+    }
+
+    fn leaving(&self) -> Statement {
+        Statement::Out(true, self.bridge.to_owned())
+    }
+
+    /// The bridge routes 127.0.0.0/8 (`route_localnet`), for answers to connections from this host; nothing
+    /// on a wire may use it, or services bound to 127.0.0.1 would be open to containers and neighbours.
+    fn raw(&self) -> Chain {
+        let (loopback, wire) = (loopback(), || Statement::In(false, "lo".to_owned()));
+        Chain {
+            name: "raw_prerouting",
+            nat: false,
+            hook: Hook::Prerouting,
+            priority: -300,
+            rules: vec![
+                vec![wire(), Statement::Destination(true, loopback), Statement::Drop],
+                vec![wire(), Statement::Source(true, loopback), Statement::Drop],
+            ],
+        }
+    }
+
+    fn prerouting(&self) -> Chain {
+        let rule = |map| {
+            vec![Statement::Destination(false, loopback()), Statement::ToThisHost, Statement::Translate(map)]
+        };
+        Chain {
+            name: "prerouting",
+            nat: true,
+            hook: Hook::Prerouting,
+            priority: -100,
+            rules: Map::ALL.map(rule).to_vec(),
+        }
+    }
+
+    fn output(&self) -> Chain {
+        let rule = |map| vec![Statement::ToThisHost, Statement::Translate(map)];
+        Chain {
+            name: "output",
+            nat: true,
+            hook: Hook::Output,
+            priority: -100,
+            rules: Map::ALL.map(rule).to_vec(),
+        }
+    }
+
+    fn postrouting(&self) -> Chain {
+        let from_subnet = || Statement::Source(true, self.subnet);
+        Chain {
+            name: "postrouting",
+            nat: true,
+            hook: Hook::Postrouting,
+            priority: 100,
+            rules: vec![
+                vec![Statement::Out(false, self.bridge.to_owned()), from_subnet(), Statement::Masquerade],
+                // From this host's loopback to a published port.
+                vec![self.leaving(), Statement::Source(true, loopback()), Statement::Masquerade],
+                // From a container through the host back to the bridge: the answer must come back this way.
+                vec![self.leaving(), from_subnet(), Statement::Translated, Statement::Masquerade],
+            ],
+        }
+    }
+
+    fn forward(&self, icc: bool) -> Chain {
+        let mut rules = vec![vec![self.leaving(), Statement::Established, Statement::Accept]];
+        if icc {
+            rules.push(vec![self.leaving(), self.entering(), Statement::Accept]);
+        }
+        rules.push(vec![self.leaving(), Statement::Translated, Statement::Accept]);
+        rules.push(vec![self.leaving(), Statement::Drop]);
+        Chain { name: "forward", nat: false, hook: Hook::Forward, priority: 0, rules }
+    }
+}
+
+fn loopback() -> Ipv4Net {
+    Ipv4Net::new(LOOPBACK.0, LOOPBACK.1)
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table ip {} {{", self.name)?;
+        for map in Map::ALL {
+            writeln!(f, "\tmap {} {{\n\t\ttype {}\n\t}}\n", map.name(), map.types())?;
+        }
+        for (index, chain) in self.chains.iter().enumerate() {
+            let gap = if index == 0 { "" } else { "\n" };
+            write!(f, "{gap}{chain}")?;
+        }
+        f.write_str("}\n")
+    }
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.nat { "nat" } else { "filter" };
+        let (hook, priority) = (self.hook.name(), priority_name(self.priority));
+        writeln!(f, "\tchain {} {{", self.name)?;
+        writeln!(f, "\t\ttype {kind} hook {hook} priority {priority}; policy accept;")?;
+        for rule in &self.rules {
+            let words: Vec<_> = rule.iter().map(Statement::to_string).collect();
+            writeln!(f, "\t\t{}", words.join(" "))?;
+        }
+        f.write_str("\t}\n")
+    }
+}
+
+impl Hook {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Prerouting => "prerouting",
+            Self::Forward => "forward",
+            Self::Output => "output",
+            Self::Postrouting => "postrouting",
+        }
+    }
+}
+
+fn priority_name(priority: i32) -> String {
+    match priority {
+        -300 => "raw".into(),
+        -100 => "dstnat".into(),
+        0 => "filter".into(),
+        100 => "srcnat".into(),
+        other => other.to_string(),
+    }
+}
+
+impl fmt::Display for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let not = |positive: &bool| if *positive { "" } else { "!= " };
+        match self {
+            Self::In(positive, name) => write!(f, "iifname {}\"{name}\"", not(positive)),
+            Self::Out(positive, name) => write!(f, "oifname {}\"{name}\"", not(positive)),
+            Self::Source(positive, net) => write!(f, "ip saddr {}{net}", not(positive)),
+            Self::Destination(positive, net) => write!(f, "ip daddr {}{net}", not(positive)),
+            Self::ToThisHost => f.write_str("fib daddr type local"),
+            Self::Established => f.write_str("ct state established,related"),
+            Self::Translated => f.write_str("ct status dnat"),
+            Self::Translate(map) => write!(f, "dnat ip to {} map @{}", map.key(), map.name()),
+            Self::Masquerade => f.write_str("masquerade"),
+            Self::Accept => f.write_str("accept"),
+            Self::Drop => f.write_str("drop"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Protocol;
+
+    #[test]
+    fn the_table_of_a_bridge() {
+        let table = for_bridge("yare_test", "yare0", "172.17.0.0/16".parse().unwrap(), true);
+        assert_eq!(table.to_string(), include_str!("../tests/data/bridge.nft"));
+    }
+
+    #[test]
+    fn without_icc_only_published_ports_are_open_between_containers() {
+        let table = for_bridge("t", "yare0", "172.17.0.0/16".parse().unwrap(), false);
+        let forward = table.chains.last().unwrap();
+        assert!(forward.rules.iter().all(|rule| !rule.contains(&Statement::In(true, "yare0".into()))));
+        assert_eq!(forward.rules.len(), 3);
+    }
+
+    #[test]
+    fn the_address_decides_the_map() {
+        let any = HostPort { protocol: Protocol::Tcp, port: 80, ip: Ipv4Addr::UNSPECIFIED };
+        assert_eq!(Map::of(any), Map::Any);
+        assert_eq!(Map::of(HostPort { ip: Ipv4Addr::LOCALHOST, ..any }), Map::At);
+    }
+}
