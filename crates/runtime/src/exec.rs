@@ -1,0 +1,147 @@
+//! A further process in a running container.
+
+use crate::channel::{Order, Report, await_order, order, receive, report};
+use crate::confine::{self, Confinement, Filter};
+use crate::container::{Settled, caught, enter_directory, fail, leave_the_caller, private_proc};
+use crate::error::{Result, StartError, Step};
+use crate::start::{end, in_pid_namespace, wait_for_program};
+use crate::user::Wanted;
+use crate::{ExecTarget, Running, Stdio, devices};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use std::convert::Infallible;
+use yare_oci::runtime::Process;
+use yare_sys::process::{self as sys, Fork};
+use yare_sys::socket::seqpacket_pair;
+
+/// All namespaces but the pid namespace, which is for children only.
+const NAMESPACES: u64 = sys::NEWNS | sys::NEWUTS | sys::NEWIPC | sys::NEWNET | sys::NEWCGROUP;
+
+/// What the child needs.
+struct Plan<'a> {
+    target: &'a ExecTarget<'a>,
+    process: &'a Process,
+    stdio: &'a Stdio,
+    user: Option<Wanted<'a>>,
+    filter: Option<&'a Filter>,
+    channel: &'a OwnedFd,
+}
+
+/// Runs a further process in a container. It is a child of the caller.
+///
+/// `user` is looked up in the container's root as in [`crate::Start::user`].
+pub fn exec(target: &ExecTarget<'_>, process: &Process, stdio: Stdio, user: Option<&str>) -> Result<Running> {
+    let filter = Filter::compile(target.seccomp)?;
+    let failed = |error| StartError::io(Step::Namespaces, "cannot fork", error);
+    let (ours, theirs) = seqpacket_pair()
+        .map_err(|error| StartError::io(Step::Namespaces, "cannot make a channel", error))?;
+    let plan = Plan {
+        target,
+        process,
+        stdio: &stdio,
+        user: user.map(|user| Wanted { user, groups: &[] }),
+        filter: filter.as_ref(),
+        channel: &theirs,
+    };
+    let forked =
+        in_pid_namespace(target.pidfd, || sys::fork(0, target.group.v2_fd()).map_err(failed))?;
+    let (pid, pidfd) = match forked {
+        Fork::Child => {
+            drop(ours);
+            become_process(&plan)
+        }
+        Fork::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop(theirs);
+    match attend(&ours, pid, target) {
+        Ok((warnings, console)) => {
+            order(&ours, Order::Start);
+            wait_for_program(&ours, &pidfd)?;
+            Ok(Running { pid, pidfd, console, warnings })
+        }
+        Err(error) => {
+            end(&pidfd);
+            Err(error)
+        }
+    }
+}
+
+fn attend(channel: &OwnedFd, pid: i32, target: &ExecTarget<'_>) -> Result<(Vec<String>, Option<OwnedFd>)> {
+    target
+        .group
+        .add_v1(pid)
+        .map_err(|error| StartError::internal(Step::Cgroup, yare_errdefs::chain(&error)))?;
+    order(channel, Order::Joined);
+    match receive(channel)? {
+        Some((Report::Ready { warnings }, console)) => Ok((warnings, console)),
+        Some((Report::Failed(error), _)) => Err(error),
+        _ => Err(StartError::internal(Step::Namespaces, "the process died while it joined the container")),
+    }
+}
+
+fn become_process(plan: &Plan<'_>) -> ! {
+    let error = caught(|| walk(plan));
+    fail(plan.channel, None, error)
+}
+
+fn walk(plan: &Plan<'_>) -> Result<Infallible> {
+    let mut warnings = Vec::new();
+    leave_the_caller()?;
+    keep_only_ours(plan)?;
+    sys::join_namespaces(plan.target.pidfd, NAMESPACES)
+        .map_err(|error| StartError::io(Step::Namespaces, "cannot join the container", error))?;
+    let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| StartError::io(Step::Root, "cannot open the container's root", error))?;
+    if plan.process.oom_score_adj.is_some() || !plan.process.apparmor_profile.is_empty() {
+        let proc = private_proc()?;
+        if let Some(score) = plan.process.oom_score_adj {
+            confine::set_oom_score(proc.as_fd(), score, &mut warnings)?;
+        }
+        confine::set_apparmor(proc.as_fd(), &plan.process.apparmor_profile)?;
+    }
+    let settled = Settled::new(&root, plan.process, plan.user)?;
+    enter_directory(&root, &plan.process.cwd)?;
+    let console = place_streams(plan, &root, settled.uid)?;
+    confine::set_limits(plan.process, &mut warnings)?;
+    await_order(plan.channel, Order::Joined)?;
+    let confinement = Confinement {
+        process: plan.process,
+        uid: settled.uid,
+        gid: settled.gid,
+        groups: &settled.groups,
+        filter: plan.filter,
+    };
+    confinement.begin()?;
+    report(plan.channel, &Report::Ready { warnings }, console.as_ref().map(AsFd::as_fd))?;
+    await_order(plan.channel, Order::Start)?;
+    sys::default_all_signals().map_err(|error| StartError::io(Step::Exec, "cannot reset signals", error))?;
+    confinement.finish()?;
+    settled.program.run()
+}
+
+/// Closes everything of the caller's before the container can see this process's namespaces.
+fn keep_only_ours(plan: &Plan<'_>) -> Result<()> {
+    let mut keep = vec![plan.channel.as_raw_fd(), plan.target.pidfd.as_raw_fd()];
+    if let Stdio::Descriptors { stdin, stdout, stderr } = plan.stdio {
+        keep.extend([stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()]);
+    }
+    sys::close_all_but(&keep)
+        .map_err(|error| StartError::io(Step::Namespaces, "cannot close the caller's files", error))
+}
+
+/// The streams at 0, 1 and 2; the master of a terminal.
+fn place_streams(plan: &Plan<'_>, root: &OwnedFd, uid: u32) -> Result<Option<OwnedFd>> {
+    match plan.stdio {
+        Stdio::Descriptors { stdin, stdout, stderr } => {
+            confine::place_streams([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], uid)?;
+            Ok(None)
+        }
+        Stdio::Terminal { size } => {
+            let pty = devices::open_terminal(devices::find_devpts(root)?, *size)?;
+            confine::place_streams([pty.slave.as_fd(); 3], uid)?;
+            sys::set_controlling_terminal(&pty.slave)
+                .map_err(|error| StartError::io(Step::Terminal, "cannot take the terminal", error))?;
+            Ok(Some(pty.master))
+        }
+    }
+}
