@@ -1,0 +1,235 @@
+//! The engine's half: starting the launcher, launching containers, talking to shims.
+//!
+//! Everything here is synchronous and works on plain `std` sockets; an async caller sets them nonblocking and
+//! drives [`crate::wire`] itself, or calls from a thread that may block.
+
+use crate::protocol::{Launch, Reply, Request};
+use crate::wire::{self, Decoder, encode};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use yare_errdefs::{Error, Result};
+
+/// Name of the socket in the run directory.
+pub const SOCKET: &str = "shim.sock";
+
+/// How to start a launcher.
+#[derive(Debug, Clone)]
+pub struct LauncherConfig {
+    /// The program; the running one is `/proc/self/exe`.
+    pub program: PathBuf,
+    /// Its arguments; `--keep <directory>` is added for each of `keep`.
+    pub args: Vec<OsString>,
+    /// Directories whose mounts stay visible to containers without a detour: data root and run root.
+    pub keep: Vec<PathBuf>,
+}
+
+impl LauncherConfig {
+    /// `yare launcher` from the running binary.
+    pub fn own(keep: Vec<PathBuf>) -> Self {
+        Self { program: PathBuf::from("/proc/self/exe"), args: vec!["launcher".into()], keep }
+    }
+}
+
+/// The engine's handle of the launcher process.
+///
+/// It is started with `posix_spawn`, which shares the engine's memory until the `exec` and so is safe from a
+/// program with threads; when the launcher dies, the next launch starts another. Dropping the handle ends the
+/// launcher and leaves the shims alone.
+#[derive(Debug)]
+pub struct Launcher {
+    config: LauncherConfig,
+    process: Mutex<LauncherProcess>,
+}
+
+#[derive(Debug)]
+struct LauncherProcess {
+    socket: OwnedFd,
+    child: Child,
+}
+
+impl Launcher {
+    /// Starts `yare launcher` from the running binary; `keep` is [`LauncherConfig::keep`].
+    ///
+    /// # Errors
+    /// The process cannot be started.
+    pub fn start(keep: &[PathBuf]) -> Result<Self> {
+        Self::start_with(LauncherConfig::own(keep.to_vec()))
+    }
+
+    /// Starts a launcher as configured.
+    ///
+    /// # Errors
+    /// The process cannot be started.
+    pub fn start_with(config: LauncherConfig) -> Result<Self> {
+        let process = Mutex::new(spawn(&config)?);
+        Ok(Self { config, process })
+    }
+
+    /// Starts a new launcher in the place of the present one, which ends. Running containers do not notice.
+    ///
+    /// # Errors
+    /// The process cannot be started; the present one stays.
+    pub fn respawn(&self) -> Result<()> {
+        let new = spawn(&self.config)?;
+        let LauncherProcess { socket, mut child } = std::mem::replace(&mut *self.lock(), new);
+        drop(socket);
+        std::thread::Builder::new()
+            .name("launcher-reaper".into())
+            .spawn(move || child.wait())
+            .map(drop)
+            .map_err(|error| {
+                Error::internal("cannot start a thread to reap the old launcher").caused_by(error)
+            })
+    }
+
+    /// Process id of the launcher.
+    pub fn pid(&self) -> u32 {
+        self.lock().child.id()
+    }
+
+    /// Starts a shim with `launch` and gives its control stream at once; the first reply on it is
+    /// [`Reply::Started`] or [`Reply::Failed`], after the exit comes [`Reply::Exited`].
+    ///
+    /// # Errors
+    /// No launcher can be reached or started.
+    pub fn launch(&self, launch: &Launch, descriptors: &[BorrowedFd<'_>]) -> Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()
+            .map_err(|error| Error::from(error).with_hint("raise the limit of open files of the engine"))?;
+        if self.hand_over(theirs.as_fd()).is_err() {
+            self.respawn()?;
+            self.hand_over(theirs.as_fd())
+                .map_err(|error| Error::unavailable("cannot reach the launcher").caused_by(error))?;
+        }
+        drop(theirs);
+        wire::send_all(ours.as_fd(), &encode(launch), descriptors)
+            .map_err(|error| Error::unavailable(format!("cannot launch {}", launch.id)).caused_by(error))?;
+        Ok(ours)
+    }
+
+    fn hand_over(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let process = self.lock();
+        wire::send(process.socket.as_fd(), b"L", &[socket]).map(drop)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LauncherProcess> {
+        self.process.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The socket is the launcher's standard input, so that no descriptor needs an agreed number.
+fn spawn(config: &LauncherConfig) -> Result<LauncherProcess> {
+    let failed = |error: io::Error| Error::internal("cannot start the launcher").caused_by(error);
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(|error| failed(error.into()))?;
+    let mut command = Command::new(&config.program);
+    command.args(&config.args);
+    for directory in &config.keep {
+        command.arg("--keep").arg(directory);
+    }
+    command.env_clear().current_dir("/").stdin(Stdio::from(theirs)).stdout(Stdio::null());
+    let child = command.spawn().map_err(failed)?;
+    Ok(LauncherProcess { socket: ours, child })
+}
+
+/// A blocking conversation with a shim.
+#[derive(Debug)]
+pub struct Connection {
+    stream: UnixStream,
+    decoder: Decoder,
+}
+
+impl Connection {
+    /// Over a stream that is connected to a shim.
+    pub fn new(stream: UnixStream) -> Self {
+        Self { stream, decoder: Decoder::new() }
+    }
+
+    /// Sends a request with its descriptors.
+    ///
+    /// # Errors
+    /// The shim is gone.
+    pub fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        wire::send_all(self.stream.as_fd(), &encode(request), descriptors)
+    }
+
+    /// Waits for the next reply; `None` when the shim has gone.
+    ///
+    /// # Errors
+    /// The stream failed, or what came is no reply.
+    pub fn recv(&mut self) -> io::Result<Option<(Reply, Vec<OwnedFd>)>> {
+        loop {
+            if let Some(message) = self.decoder.next()? {
+                return Ok(Some(message));
+            }
+            if self.decoder.receive(&self.stream)? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The socket and what was received but not yet read.
+    pub fn into_parts(self) -> (UnixStream, Decoder) {
+        (self.stream, self.decoder)
+    }
+}
+
+/// Connects to the shim of a run directory.
+///
+/// # Errors
+/// `NotFound` when there is no socket, `ConnectionRefused` when its shim is dead, or the path is too long.
+pub fn connect(run_dir: &Path) -> io::Result<Connection> {
+    // A socket address holds 108 bytes; through its directory's descriptor any path is short enough.
+    let directory = rustix::fs::open(
+        run_dir,
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?;
+    let address = crate::wire::short_path(directory.as_fd(), SOCKET);
+    UnixStream::connect(address).map(Connection::new)
+}
+
+/// Waits for exactly one reply and takes nothing beyond it off the stream, so that the caller can go on with
+/// the stream as it likes. Blocks, on a nonblocking socket too.
+///
+/// # Errors
+/// The stream ended or failed, or what came is no reply.
+pub fn recv_reply(stream: &UnixStream) -> io::Result<(Reply, Vec<OwnedFd>)> {
+    let mut decoder = Decoder::new();
+    let mut head = [0; 4];
+    read_exactly(stream, &mut head, &mut decoder)?;
+    let length = u32::from_le_bytes(head) as usize;
+    if length > wire::MAX_FRAME {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
+    }
+    read_exactly(stream, &mut vec![0; length], &mut decoder)?;
+    decoder.next()?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
+}
+
+fn read_exactly(stream: &UnixStream, buffer: &mut [u8], decoder: &mut Decoder) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match wire::receive(stream.as_fd(), &mut buffer[filled..]) {
+            Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok((length, descriptors)) => {
+                decoder.push(&buffer[filled..filled + length], descriptors);
+                filled += length;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut wait = [rustix::event::PollFd::new(stream, rustix::event::PollFlags::IN)];
+                match rustix::event::poll(&mut wait, None) {
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
