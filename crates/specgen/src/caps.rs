@@ -1,0 +1,170 @@
+//! Capabilities.
+
+use crate::HostFacts;
+use yare_errdefs::Error;
+
+/// Every capability by number.
+pub const ALL: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// What a container has when its request says nothing, in Docker's order.
+pub const DEFAULT: [&str; 14] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
+const EVERY: &str = "ALL";
+
+/// The capabilities that can be given on this host.
+pub fn available(facts: &HostFacts) -> Vec<String> {
+    ALL.iter()
+        .enumerate()
+        .filter(|(number, _)| *number as u64 <= u64::from(facts.last_capability))
+        .filter(|(number, _)| facts.capabilities >> number & 1 == 1)
+        .map(|(_, name)| (*name).to_owned())
+        .collect()
+}
+
+/// Adds to and drops from the default ones.
+///
+/// # Errors
+/// Docker's text for a name nobody knows or that this host cannot give, class invalid argument.
+pub fn choose(
+    add: &[String],
+    drop: &[String],
+    privileged: bool,
+    facts: &HostFacts,
+) -> Result<Vec<String>, Error> {
+    let available = available(facts);
+    let drop =
+        normalize(drop, &available).map_err(|text| Error::invalid(format!("invalid CapDrop: {text}")))?;
+    let add = normalize(add, &available).map_err(|text| Error::invalid(format!("invalid CapAdd: {text}")))?;
+    if privileged {
+        return Ok(available);
+    }
+    let has = |list: &[String], name: &str| list.iter().any(|have| have == name);
+    let mut chosen: Vec<String> = if has(&add, EVERY) {
+        available.into_iter().filter(|name| !has(&drop, name)).collect()
+    } else if has(&drop, EVERY) {
+        add
+    } else {
+        let defaults = DEFAULT.iter().filter(|name| has(&available, name) && !has(&drop, name));
+        defaults.map(|name| (*name).to_owned()).chain(add).collect()
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    chosen.retain(|name| seen.insert(name.clone()));
+    Ok(chosen)
+}
+
+fn normalize(names: &[String], available: &[String]) -> Result<Vec<String>, String> {
+    let one = |name: &String| {
+        let mut name = name.to_uppercase();
+        if name == EVERY {
+            return Ok(name);
+        }
+        if !name.starts_with("CAP_") {
+            name.insert_str(0, "CAP_");
+        }
+        if !ALL.contains(&name.as_str()) {
+            return Err(format!("unknown capability: {name:?}"));
+        }
+        if !available.contains(&name) {
+            return Err(format!(
+                "capability not supported by your kernel or not available in the current environment: {name:?}"
+            ));
+        }
+        Ok(name)
+    };
+    names.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(add: &[&str], drop: &[&str]) -> Result<Vec<String>, String> {
+        let owned = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        choose(&owned(add), &owned(drop), false, &HostFacts::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn adds_and_drops() {
+        assert_eq!(chosen(&[], &[]).unwrap(), DEFAULT);
+        assert_eq!(chosen(&["net_bind_service"], &["ALL"]).unwrap(), ["CAP_NET_BIND_SERVICE"]);
+        assert_eq!(chosen(&["all"], &["MKNOD"]).unwrap().len(), ALL.len() - 1);
+        let plus = chosen(&["SYS_TIME", "CAP_KILL"], &["cap_chown"]).unwrap();
+        assert_eq!(plus.len(), DEFAULT.len());
+        assert_eq!(plus.last().unwrap(), "CAP_SYS_TIME");
+        assert!(!plus.contains(&"CAP_CHOWN".to_owned()));
+        assert_eq!(chosen(&["ALL"], &["ALL"]).unwrap().len(), ALL.len());
+    }
+
+    #[test]
+    fn refuses_what_nobody_knows_or_has() {
+        assert_eq!(
+            chosen(&["CAP_BOGUS"], &[]).unwrap_err(),
+            "invalid CapAdd: unknown capability: \"CAP_BOGUS\""
+        );
+        assert_eq!(
+            chosen(&[], &["bogus"]).unwrap_err(),
+            "invalid CapDrop: unknown capability: \"CAP_BOGUS\""
+        );
+        let old = HostFacts { last_capability: 37, ..HostFacts::default() };
+        assert!(choose(&["BPF".to_owned()], &[], false, &old).is_err());
+        let limited = HostFacts { capabilities: !(1 << 24), ..HostFacts::default() };
+        assert!(!choose(&[], &[], true, &limited).unwrap().contains(&"CAP_SYS_RESOURCE".to_owned()));
+    }
+}

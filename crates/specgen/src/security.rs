@@ -1,0 +1,95 @@
+//! `--security-opt`.
+
+use crate::logs::parse_bool;
+use crate::plan::SeccompChoice;
+use crate::seccomp::Profile;
+use yare_errdefs::Error;
+
+/// What the options say.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct SecurityOptions {
+    /// Whether `execve` may add rights.
+    pub(crate) no_new_privileges: bool,
+    /// The system call filter, when one is named.
+    pub(crate) seccomp: Option<SeccompChoice>,
+    /// The AppArmor profile, when one is named.
+    pub(crate) apparmor: Option<String>,
+    /// Whether the container may write its cgroup files.
+    pub(crate) writable_cgroups: bool,
+}
+
+/// Reads the options: `name`, `name=value` or the old `name:value`.
+///
+/// # Errors
+/// Docker's texts, class invalid argument.
+pub(crate) fn parse(options: &[String]) -> Result<SecurityOptions, Error> {
+    let mut parsed = SecurityOptions::default();
+    for option in options {
+        match option.as_str() {
+            "no-new-privileges" => parsed.no_new_privileges = true,
+            // Labels are SELinux's; without it there is nothing to disable.
+            "disable" => {}
+            _ => parse_pair(option, &mut parsed)?,
+        }
+    }
+    Ok(parsed)
+}
+
+fn parse_pair(option: &str, parsed: &mut SecurityOptions) -> Result<(), Error> {
+    let separator = if option.contains('=') { '=' } else { ':' };
+    let (name, value) = option
+        .split_once(separator)
+        .ok_or_else(|| Error::invalid(format!("invalid --security-opt 1: {option:?}")))?;
+    let wrong = || Error::invalid(format!("invalid --security-opt 2: {option:?}"));
+    match name {
+        "label" => {}
+        "apparmor" => parsed.apparmor = Some(value.to_owned()),
+        "seccomp" => parsed.seccomp = Some(seccomp(value)?),
+        "no-new-privileges" => parsed.no_new_privileges = parse_bool(value).ok_or_else(wrong)?,
+        "writable-cgroups" => parsed.writable_cgroups = parse_bool(value).ok_or_else(wrong)?,
+        _ => return Err(wrong()),
+    }
+    Ok(())
+}
+
+fn seccomp(value: &str) -> Result<SeccompChoice, Error> {
+    match value {
+        "unconfined" => Ok(SeccompChoice::Unconfined),
+        "builtin" | "" => Ok(SeccompChoice::Default),
+        json => Profile::parse(json).map(|profile| SeccompChoice::Custom(Box::new(profile))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(options: &[&str]) -> Result<SecurityOptions, String> {
+        let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
+        parse(&options).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn reads_options() {
+        assert!(parsed(&["no-new-privileges"]).unwrap().no_new_privileges);
+        assert!(parsed(&["no-new-privileges:true"]).unwrap().no_new_privileges);
+        assert!(!parsed(&["no-new-privileges=false"]).unwrap().no_new_privileges);
+        for unconfined in ["seccomp=unconfined", "seccomp:unconfined"] {
+            assert_eq!(parsed(&[unconfined]).unwrap().seccomp, Some(SeccompChoice::Unconfined));
+        }
+        assert_eq!(parsed(&["apparmor=foo", "label=disable"]).unwrap().apparmor.as_deref(), Some("foo"));
+        let custom = parsed(&[r#"seccomp={"defaultAction":"SCMP_ACT_ALLOW"}"#]).unwrap();
+        assert!(matches!(custom.seccomp, Some(SeccompChoice::Custom(_))));
+    }
+
+    #[test]
+    fn refuses_with_the_texts_of_docker() {
+        assert_eq!(parsed(&["bogus"]).unwrap_err(), "invalid --security-opt 1: \"bogus\"");
+        assert_eq!(parsed(&["bogus=1"]).unwrap_err(), "invalid --security-opt 2: \"bogus=1\"");
+        assert_eq!(
+            parsed(&["no-new-privileges=maybe"]).unwrap_err(),
+            "invalid --security-opt 2: \"no-new-privileges=maybe\""
+        );
+        assert!(parsed(&["seccomp={"]).unwrap_err().starts_with("decoding seccomp profile failed"));
+    }
+}
