@@ -1,0 +1,247 @@
+//! One container: what is recorded of it, and what of it is alive.
+
+use crate::lifecycle::{RestartPolicy, State};
+use crate::session::Session;
+use jiff::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use yare_api::container::{ContainerConfig, ContainerWaitResponse, HostConfig, MountPoint};
+use yare_api::network::EndpointSettings;
+use yare_errdefs::{Error, Result};
+use yare_oci::{DiffId, Digest};
+use yare_shim::AttachSpec;
+use yare_specgen::Plan;
+
+/// What is recorded of a container, as JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// 64 hex digits.
+    pub id: String,
+    /// Without a slash.
+    pub name: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The image's id.
+    pub image: Digest,
+    /// The image as the user named it.
+    pub image_name: String,
+    /// The image's layers, bottom first: what keeps them even when the image has lost its name.
+    pub layers: Vec<DiffId>,
+    /// The merged config, as inspect shows it.
+    pub config: ContainerConfig,
+    /// The host config, as inspect shows it.
+    pub host_config: HostConfig,
+    /// Wanted endpoints by network.
+    pub networks: BTreeMap<String, EndpointSettings>,
+    /// The settled plan that a start renders.
+    pub plan: Plan,
+    /// Its mounts as inspect shows them, volumes resolved to their folders.
+    pub mounts: Vec<MountPoint>,
+    /// Names of the volumes that were made for it and go with it.
+    pub anonymous: Vec<String>,
+    /// What it does now.
+    pub state: StateRecord,
+    /// Its live network membership.
+    pub endpoint: Option<yare_net::EndpointRecord>,
+}
+
+impl Record {
+    /// Whether it removes itself at its end.
+    pub fn auto_remove(&self) -> bool {
+        self.host_config.auto_remove
+    }
+
+    /// When it comes back by itself.
+    pub fn restart_policy(&self) -> RestartPolicy {
+        let policy = &self.host_config.restart_policy;
+        RestartPolicy::parse(&policy.name, policy.maximum_retry_count).unwrap_or_default()
+    }
+
+    /// The attributes of its events: labels, image and name.
+    pub fn event_attributes(&self) -> BTreeMap<String, String> {
+        let mut attributes: BTreeMap<String, String> = self.config.labels.clone().unwrap_or_default();
+        attributes.insert("image".to_owned(), self.image_name.clone());
+        attributes.insert("name".to_owned(), self.name.clone());
+        attributes
+    }
+}
+
+/// What a container does now, and what it did last.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StateRecord {
+    /// One of the seven words.
+    pub status: State,
+    /// Process id of its pid 1 on the host, 0 without one.
+    pub pid: i32,
+    /// Last exit code.
+    pub exit_code: i32,
+    /// Why the last start failed.
+    pub error: String,
+    /// Whether the kernel killed something in it for memory.
+    pub oom_killed: bool,
+    /// Last start.
+    pub started_at: Option<Timestamp>,
+    /// Last end.
+    pub finished_at: Option<Timestamp>,
+    /// Restarts by the policy since a user last started it.
+    pub restarts: u32,
+    /// Pause before the last of them.
+    pub restart_delay: Duration,
+    /// Whether a user asked for its end.
+    pub stopped_by_user: bool,
+}
+
+impl Default for StateRecord {
+    fn default() -> Self {
+        Self {
+            status: State::Created,
+            pid: 0,
+            exit_code: 0,
+            error: String::new(),
+            oom_killed: false,
+            started_at: None,
+            finished_at: None,
+            restarts: 0,
+            restart_delay: Duration::ZERO,
+            stopped_by_user: false,
+        }
+    }
+}
+
+/// What waiters watch.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// Whether there is a process, or will be again without a user's doing.
+    pub running: bool,
+    /// How many runs have ended.
+    pub exits: u64,
+    /// Whether the container is gone.
+    pub removed: bool,
+    /// Exit code of the last run.
+    pub code: i32,
+}
+
+/// A container.
+#[derive(Debug)]
+pub struct Container {
+    /// 64 hex digits.
+    pub id: String,
+    record: RwLock<Arc<Record>>,
+    /// Held by the one life-cycle operation that is under way.
+    pub operation: tokio::sync::Mutex<()>,
+    /// What is alive of it. Held only for moments, never across I/O.
+    pub live: Mutex<Live>,
+    /// Tells waiters.
+    pub progress: watch::Sender<Progress>,
+}
+
+/// The living part.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// A handle on pid 1 while there is one.
+    pub pidfd: Option<Arc<OwnedFd>>,
+    /// Attachments made before the start; the start hands them to the shim.
+    pub pending: Vec<(AttachSpec, OwnedFd)>,
+    /// Ends the pause before a restart.
+    pub restart: Option<tokio::task::AbortHandle>,
+}
+
+/// When a waiter is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// As soon as it does not run.
+    NotRunning,
+    /// At the end of the run that is or the one that comes.
+    NextExit,
+    /// When it is gone.
+    Removed,
+}
+
+impl Condition {
+    /// Reads the API's word; empty is `not-running`.
+    pub fn parse(word: &str) -> Result<Self> {
+        match word {
+            "" | "not-running" => Ok(Self::NotRunning),
+            "next-exit" => Ok(Self::NextExit),
+            "removed" => Ok(Self::Removed),
+            other => Err(Error::invalid(format!("invalid condition: {other:?}"))),
+        }
+    }
+}
+
+impl Container {
+    /// A container from its record.
+    pub fn new(record: Record) -> Self {
+        let progress = Progress {
+            running: record.state.status.counts_as_running(),
+            code: record.state.exit_code,
+            ..Progress::default()
+        };
+        Self {
+            id: record.id.clone(),
+            record: RwLock::new(Arc::new(record)),
+            operation: tokio::sync::Mutex::default(),
+            live: Mutex::default(),
+            progress: watch::Sender::new(progress),
+        }
+    }
+
+    /// The record as it is now.
+    pub fn record(&self) -> Arc<Record> {
+        Arc::clone(&self.record.read())
+    }
+
+    /// Changes the record in memory and gives the new one; the caller decides whether it is written.
+    pub fn update(&self, change: impl FnOnce(&mut Record)) -> Arc<Record> {
+        let mut record = self.record.write();
+        let changed = Arc::make_mut(&mut record);
+        change(changed);
+        Arc::clone(&record)
+    }
+
+    /// The first twelve digits.
+    pub fn short_id(&self) -> &str {
+        &self.id[..12]
+    }
+
+    /// The state now.
+    pub fn state(&self) -> State {
+        self.record.read().state.status
+    }
+
+    /// Waits for a condition. What counts as the next exit is fixed when this is called, not when the
+    /// result is awaited.
+    pub fn wait(
+        self: &Arc<Self>,
+        condition: Condition,
+    ) -> impl Future<Output = ContainerWaitResponse> + Send + 'static + use<> {
+        let mut watching = self.progress.subscribe();
+        let seen = watching.borrow().exits;
+        async move {
+            let met = |progress: &Progress| match condition {
+                Condition::NotRunning => !progress.running || progress.removed,
+                Condition::NextExit => progress.exits > seen || progress.removed,
+                Condition::Removed => progress.removed,
+            };
+            let end = match watching.wait_for(met).await {
+                Ok(progress) => progress.clone(),
+                Err(_) => Progress::default(),
+            };
+            ContainerWaitResponse { status_code: i64::from(end.code), error: None }
+        }
+    }
+}
+
+/// A client attached to a container.
+#[derive(Debug)]
+pub struct Attached {
+    /// Whether the stream is raw (a terminal) rather than multiplexed.
+    pub tty: bool,
+    /// The streams.
+    pub session: Session,
+}

@@ -1,0 +1,97 @@
+//! The end of a run, and what follows from it.
+
+use crate::Engine;
+use crate::container::Container;
+use crate::lifecycle::{self, AfterExit, State};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use yare_shim::Exit;
+
+/// Settles the end of a run, once: later calls for the same run change nothing.
+pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exit: Exit) {
+    let finished: Timestamp = exit.at.parse().unwrap_or_else(|_| engine.clock.now());
+    let before = container.record();
+    if !before.state.status.has_process() {
+        return;
+    }
+    let started = before.state.started_at.unwrap_or(finished);
+    let ran_for = Duration::try_from(finished.duration_since(started)).unwrap_or_default();
+    let follows = lifecycle::after_exit(
+        before.restart_policy(),
+        &lifecycle::Exit {
+            code: exit.code,
+            ran_for,
+            restarts: before.state.restarts,
+            last_delay: before.state.restart_delay,
+            stopped_by_user: before.state.stopped_by_user || engine.stopping(),
+            auto_remove: before.auto_remove(),
+        },
+    );
+    container.live.lock().pidfd = None;
+    engine.detach_network(container);
+    container.update(|record| {
+        let state = &mut record.state;
+        state.status = match follows {
+            AfterExit::Restart(_) => State::Restarting,
+            AfterExit::Remove => State::Removing,
+            AfterExit::Stay => State::Exited,
+        };
+        state.pid = 0;
+        state.exit_code = exit.code;
+        state.oom_killed = exit.oom;
+        state.finished_at = Some(finished);
+        state.error = exit.error.clone().unwrap_or_default();
+        record.endpoint = None;
+    });
+    publish_end(engine, container, &exit, ran_for);
+    engine.execs.forget_container(&container.id);
+    if follows != AfterExit::Remove {
+        engine.save_soon(container);
+        engine.trash_run_dir(&container.id);
+    }
+    container.progress.send_modify(|progress| {
+        progress.running = matches!(follows, AfterExit::Restart(_));
+        progress.exits += 1;
+        progress.code = exit.code;
+    });
+    match follows {
+        AfterExit::Stay => {}
+        AfterExit::Remove => super::remove::finish(engine, container, true).await,
+        AfterExit::Restart(pause) => restart_after(engine, container, pause),
+    }
+}
+
+fn publish_end(engine: &Engine, container: &Container, exit: &Exit, ran_for: Duration) {
+    if exit.oom {
+        engine.publish_container(container, "oom", BTreeMap::new());
+    }
+    let attributes = BTreeMap::from([
+        ("exitCode".to_owned(), exit.code.to_string()),
+        ("execDuration".to_owned(), ran_for.as_secs().to_string()),
+    ]);
+    engine.publish_container(container, "die", attributes);
+}
+
+/// Starts a container again after a pause that a stop can end.
+fn restart_after(engine: &Arc<Engine>, container: &Arc<Container>, pause: Duration) {
+    container.update(|record| {
+        record.state.restarts += 1;
+        record.state.restart_delay = pause;
+    });
+    let task = tokio::spawn({
+        let (engine, container) = (Arc::clone(engine), Arc::clone(container));
+        async move {
+            tokio::time::sleep(pause).await;
+            container.live.lock().restart = None;
+            // Its own task: a stop may end the pause, not a start that is under way.
+            tokio::spawn(async move {
+                if let Err(error) = super::start::start_found(&engine, &container, false).await {
+                    tracing::warn!(container = container.id, error = yare_errdefs::chain(&error), "cannot restart");
+                }
+            });
+        }
+    });
+    container.live.lock().restart = Some(task.abort_handle());
+}

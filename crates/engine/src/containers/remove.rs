@@ -1,0 +1,177 @@
+//! Removing containers: records first, then what they kept on disk.
+
+use crate::Engine;
+use crate::container::{Condition, Container};
+use crate::lifecycle::State;
+use crate::records::Table;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use yare_api::ContainerPruneResponse;
+use yare_api::filters::Filters;
+use yare_errdefs::{Error, Result};
+
+/// How to remove a container.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RemoveOptions {
+    /// Kill it first if it runs.
+    pub force: bool,
+    /// Remove the volumes made for it too.
+    pub volumes: bool,
+    /// Remove a link instead (Docker's legacy links).
+    pub link: bool,
+}
+
+/// Removes a container. Goes on when the caller leaves.
+pub async fn remove(engine: &Arc<Engine>, id: &str, options: RemoveOptions) -> Result<()> {
+    if options.link {
+        return Err(Error::unimplemented("removing legacy links is not built into this Yare"));
+    }
+    let container = engine.containers.find(id)?;
+    let (engine, id) = (Arc::clone(engine), id.to_owned());
+    engine.clone().detached(async move { remove_found(&engine, &container, &id, options).await }).await
+}
+
+async fn remove_found(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    id: &str,
+    options: RemoveOptions,
+) -> Result<()> {
+    let gone = container.wait(Condition::Removed);
+    {
+        let _operation = container.operation.lock().await;
+        let state = container.state();
+        match state {
+            State::Removing | State::Dead if container.progress.borrow().removed => return Ok(()),
+            State::Removing => {
+                return Err(Error::conflict(format!("removal of container {} is already in progress", name(container))));
+            }
+            State::Running | State::Paused | State::Restarting if !options.force => {
+                return Err(refusal(state, id));
+            }
+            _ => {}
+        }
+        if state.counts_as_running() {
+            end_now(engine, container).await?;
+        }
+        if !claim(container) {
+            // Its own end removes it (--rm).
+            drop(gone.await);
+            return Ok(());
+        }
+    }
+    finish(engine, container, options.volumes).await;
+    Ok(())
+}
+
+fn name(container: &Container) -> String {
+    container.record().name.clone()
+}
+
+fn refusal(state: State, id: &str) -> Error {
+    let (what, then) = match state {
+        State::Paused => ("paused and must be unpaused first", ""),
+        State::Restarting => ("restarting", ": stop the container before removing or force remove"),
+        _ => ("running", ": stop the container before removing or force remove"),
+    };
+    Error::conflict(format!("cannot remove container {id:?}: container is {what}{then}"))
+}
+
+async fn end_now(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
+    let ended = container.wait(Condition::NotRunning);
+    container.update(|record| record.state.stopped_by_user = true);
+    if let Some(pause) = container.live.lock().restart.take() {
+        pause.abort();
+        container.update(|record| record.state.status = State::Exited);
+        container.progress.send_modify(|progress| progress.running = false);
+        return Ok(());
+    }
+    engine.publish_container(container, "kill", BTreeMap::from([("signal".to_owned(), "9".to_owned())]));
+    super::stop::kill_all(engine, container)?;
+    tokio::time::timeout(std::time::Duration::from_secs(10), ended)
+        .await
+        .map(drop)
+        .map_err(|_| Error::internal(format!("cannot remove container {}: it does not end after SIGKILL", container.id)))
+}
+
+/// Marks a stopped container as being removed; `false` when somebody else did.
+fn claim(container: &Container) -> bool {
+    let mut ours = false;
+    container.update(|record| {
+        ours = !record.state.status.has_process() && record.state.status != State::Removing;
+        if ours {
+            record.state.status = State::Removing;
+        }
+    });
+    ours
+}
+
+/// Removes what is left of a container that is marked as being removed. What cannot be unlinked now is
+/// swept by a later start of the engine: without a record it has no owner.
+pub(crate) async fn finish(engine: &Arc<Engine>, container: &Arc<Container>, volumes: bool) {
+    let record = container.record();
+    // Commit point: without its record the container is gone, whatever happens next.
+    if record.auto_remove() {
+        engine.trash_run_dir(&container.id);
+    } else if let Err(error) = engine.records.delete(Table::Containers, &container.id).await {
+        tracing::error!(container = container.id, %error, "cannot delete the record");
+    }
+    engine.containers.remove(&container.id);
+    if !record.auto_remove() {
+        engine.trash_run_dir(&container.id);
+    }
+    if let Err(error) = engine.images.snapshots().remove(&container.id) {
+        tracing::warn!(container = container.id, error = yare_errdefs::chain(&error), "cannot remove the writable layer");
+    }
+    let files = engine.container_dir(&container.id);
+    if let Err(error) = engine.trash.take(&files) {
+        tracing::warn!(container = container.id, error = yare_errdefs::chain(&error), "cannot remove {}", files.display());
+    }
+    if volumes {
+        for volume in &record.anonymous {
+            if crate::volumes::users(engine, volume).is_empty()
+                && let Err(error) = crate::volumes::discard(engine, volume).await
+            {
+                tracing::warn!(volume, error = yare_errdefs::chain(&error), "cannot remove the volume");
+            }
+        }
+    }
+    engine.publish_container(container, "destroy", BTreeMap::new());
+    container.progress.send_modify(|progress| {
+        progress.running = false;
+        progress.removed = true;
+    });
+    engine.reap_images();
+}
+
+const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
+
+/// Removes all stopped containers that pass the filters.
+pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<ContainerPruneResponse> {
+    filters.validate(PRUNE_FILTERS)?;
+    let until = filters.until(engine.clock.now())?;
+    let mut response = ContainerPruneResponse::default();
+    for container in engine.containers.all() {
+        let record = container.record();
+        let labels = record.config.labels.clone().unwrap_or_default();
+        let stopped = matches!(record.state.status, State::Created | State::Exited | State::Dead);
+        let wanted = stopped
+            && until.is_none_or(|until| record.created < until)
+            && filters.match_labels("label", &labels)
+            && !(filters.contains("label!") && filters.match_labels("label!", &labels));
+        if !wanted {
+            continue;
+        }
+        let size = engine.images.snapshots().usage(&container.id).unwrap_or(0);
+        let _operation = container.operation.lock().await;
+        if !claim(&container) {
+            continue;
+        }
+        finish(engine, &container, false).await;
+        response.space_reclaimed += i64::try_from(size).unwrap_or(i64::MAX);
+        response.containers_deleted.get_or_insert_default().push(container.id.clone());
+    }
+    let reclaimed = response.space_reclaimed.to_string();
+    engine.publish("container", "prune", "", BTreeMap::from([("reclaimed".to_owned(), reclaimed)]));
+    Ok(response)
+}

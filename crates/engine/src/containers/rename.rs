@@ -1,0 +1,28 @@
+//! Renaming a container.
+
+use crate::Engine;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use yare_errdefs::{Error, Result};
+
+/// Gives a container another name. It keeps its id, and what knows it by its old name in a file keeps that.
+pub async fn rename(engine: &Arc<Engine>, id: &str, new_name: &str) -> Result<()> {
+    let container = engine.containers.find(id)?;
+    let new_name = new_name.trim_start_matches('/');
+    if new_name.is_empty() {
+        return Err(Error::invalid("Neither old nor new names may be empty"));
+    }
+    yare_api::names::check(new_name)?;
+    let _operation = container.operation.lock().await;
+    let old_name = container.record().name.clone();
+    if old_name == new_name {
+        return Err(Error::invalid("Renaming a container with the same name as its current name"));
+    }
+    let claim = engine.containers.claim(new_name, &container.id)?;
+    container.update(|record| record.name = new_name.to_owned());
+    engine.save(&container).await?;
+    claim.keep();
+    engine.containers.release_name(&old_name);
+    engine.publish_container(&container, "rename", BTreeMap::from([("oldName".to_owned(), format!("/{old_name}"))]));
+    Ok(())
+}

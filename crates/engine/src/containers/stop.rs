@@ -1,0 +1,259 @@
+//! Stop, kill, restart, pause: what ends or holds a run.
+
+use crate::Engine;
+use crate::container::{Condition, Container};
+use crate::lifecycle::{self, State, Verdict};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use yare_errdefs::{Error, Result};
+
+const KILL: i32 = 9;
+const TERM: i32 = 15;
+/// Seconds between the stop signal and the kill, unless the container says otherwise.
+const STOP_TIMEOUT: i64 = 10;
+/// How long the kernel may take to end a killed container before that is an error.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Asks a container to stop, and kills it when its time is up. `false` when it did not run.
+///
+/// Goes on when the caller leaves. A timeout below zero waits for ever.
+pub async fn stop(engine: &Arc<Engine>, id: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<bool> {
+    let container = engine.containers.find(id)?;
+    let signal = signal.filter(|signal| !signal.is_empty()).map(parse_signal).transpose()?;
+    engine.detached(stop_found(Arc::clone(engine), container, signal, timeout)).await
+}
+
+async fn stop_found(
+    engine: Arc<Engine>,
+    container: Arc<Container>,
+    signal: Option<i32>,
+    timeout: Option<i64>,
+) -> Result<bool> {
+    let record = container.record();
+    if cancel_restart(&engine, &container) {
+        return Ok(true);
+    }
+    if !record.state.status.has_process() {
+        return Ok(false);
+    }
+    let ended = container.wait(Condition::NotRunning);
+    tokio::pin!(ended);
+    container.update(|record| record.state.stopped_by_user = true);
+    let signal = signal.or_else(|| parse_signal(&record.plan.stop_signal).ok()).unwrap_or(TERM);
+    let timeout = timeout.or(record.plan.stop_timeout).unwrap_or(STOP_TIMEOUT);
+    deliver(&engine, &container, signal)?;
+    if record.state.status == State::Paused {
+        thaw(&engine, &container)?;
+    }
+    let patience = u64::try_from(timeout).map(Duration::from_secs).unwrap_or(Duration::MAX);
+    if tokio::time::timeout(patience, &mut ended).await.is_err() {
+        kill_all(&engine, &container)?;
+        tokio::time::timeout(KILL_TIMEOUT, &mut ended).await.map_err(|_| {
+            Error::internal(format!("container {} does not end after SIGKILL", container.id))
+                .with_hint("a process in it waits for a device or file server; see the kernel log (dmesg)")
+        })?;
+    }
+    engine.publish_container(&container, "stop", BTreeMap::new());
+    Ok(true)
+}
+
+/// Ends the pause before a restart. `true` when there was one.
+fn cancel_restart(engine: &Arc<Engine>, container: &Arc<Container>) -> bool {
+    let waiting = container.live.lock().restart.take();
+    if container.state() != State::Restarting {
+        return false;
+    }
+    if let Some(waiting) = waiting {
+        waiting.abort();
+    }
+    container.update(|record| {
+        record.state.status = State::Exited;
+        record.state.stopped_by_user = true;
+    });
+    engine.save_soon(container);
+    container.progress.send_modify(|progress| progress.running = false);
+    engine.publish_container(container, "stop", BTreeMap::new());
+    true
+}
+
+/// Stops a container if it runs, and starts it.
+pub async fn restart(engine: &Arc<Engine>, id: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
+    let container = engine.containers.find(id)?;
+    let signal = signal.filter(|signal| !signal.is_empty()).map(parse_signal).transpose()?;
+    let engine = Arc::clone(engine);
+    engine
+        .clone()
+        .detached(async move {
+            stop_found(Arc::clone(&engine), Arc::clone(&container), signal, timeout).await?;
+            super::start::start_found(&engine, &container, true).await?;
+            engine.publish_container(&container, "restart", BTreeMap::new());
+            Ok(())
+        })
+        .await
+}
+
+/// Sends a signal to a running container; SIGKILL also waits for its end.
+pub async fn kill(engine: &Arc<Engine>, id: &str, signal: &str) -> Result<()> {
+    let container = engine.containers.find(id)?;
+    let signal = if signal.is_empty() { KILL } else { parse_signal(signal).map_err(|error| prefix(id, error))? };
+    if signal == KILL && cancel_restart(engine, &container) {
+        return Ok(());
+    }
+    let record = container.record();
+    if !record.state.status.has_process() {
+        return Err(Error::conflict(format!("cannot kill container: {id}: container {} is not running", container.id)));
+    }
+    let stop_signal = parse_signal(&record.plan.stop_signal).unwrap_or(TERM);
+    if signal == KILL || signal == stop_signal {
+        container.update(|record| record.state.stopped_by_user = true);
+    }
+    if signal != KILL {
+        return deliver(engine, &container, signal);
+    }
+    let ended = container.wait(Condition::NotRunning);
+    publish_kill(engine, &container, signal);
+    kill_all(engine, &container)?;
+    tokio::time::timeout(KILL_TIMEOUT, ended)
+        .await
+        .map(drop)
+        .map_err(|_| Error::internal(format!("container {} does not end after SIGKILL", container.id)))
+}
+
+fn prefix(id: &str, error: Error) -> Error {
+    Error::invalid(format!("cannot kill container: {id}: {error}"))
+}
+
+/// Sends a signal to pid 1 through the handle that cannot mean another process.
+fn deliver(engine: &Engine, container: &Container, signal: i32) -> Result<()> {
+    let pidfd = container.live.lock().pidfd.clone();
+    publish_kill(engine, container, signal);
+    let Some(pidfd) = pidfd else { return Ok(()) };
+    send(container, &pidfd, signal)
+}
+
+fn send(container: &Container, pidfd: &std::os::fd::OwnedFd, signal: i32) -> Result<()> {
+    match yare_sys::process::pidfd_send_signal(pidfd, signal) {
+        Ok(()) => Ok(()),
+        // It ended just now: its end is on its way.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
+        Err(error) => {
+            Err(Error::internal(format!("cannot send signal {signal} to container {}", container.id)).caused_by(error))
+        }
+    }
+}
+
+/// Kills everything in the container: its whole cgroup where that can be, else its pid 1 and with it the
+/// pid namespace.
+pub(crate) fn kill_all(engine: &Engine, container: &Container) -> Result<()> {
+    let pidfd = container.live.lock().pidfd.clone();
+    if container.state() == State::Paused {
+        thaw(engine, container)?;
+    }
+    let Some(pidfd) = pidfd else { return Ok(()) };
+    send(container, &pidfd, KILL)
+}
+
+fn publish_kill(engine: &Engine, container: &Container, signal: i32) {
+    let number = signal.to_string();
+    engine.publish_container(container, "kill", BTreeMap::from([("signal".to_owned(), number)]));
+}
+
+/// Freezes a container's processes.
+pub async fn pause(engine: &Arc<Engine>, id: &str) -> Result<()> {
+    let container = engine.containers.find(id)?;
+    let _operation = container.operation.lock().await;
+    if let Verdict::Refuse(why) = lifecycle::pause(container.state()) {
+        return Err(Error::conflict(format!("container {} {why}", container.id)));
+    }
+    group(engine, &container)?.freeze().map_err(|error| Error::wrap(format!("cannot pause container {id}"), error))?;
+    container.update(|record| record.state.status = State::Paused);
+    engine.save_soon(&container);
+    engine.publish_container(&container, "pause", BTreeMap::new());
+    Ok(())
+}
+
+/// Lets a frozen container go on.
+pub async fn unpause(engine: &Arc<Engine>, id: &str) -> Result<()> {
+    let container = engine.containers.find(id)?;
+    let _operation = container.operation.lock().await;
+    if container.state() != State::Paused {
+        return Err(Error::conflict(format!("container {} is not paused", container.id)));
+    }
+    thaw(engine, &container)?;
+    engine.publish_container(&container, "unpause", BTreeMap::new());
+    Ok(())
+}
+
+fn thaw(engine: &Engine, container: &Container) -> Result<()> {
+    group(engine, container)?
+        .thaw()
+        .map_err(|error| Error::wrap(format!("cannot unpause container {}", container.id), error))?;
+    container.update(|record| {
+        if record.state.status == State::Paused {
+            record.state.status = State::Running;
+        }
+    });
+    engine.save_soon(container);
+    Ok(())
+}
+
+pub(crate) fn group(engine: &Engine, container: &Container) -> Result<yare_cgroup::Group> {
+    yare_cgroup::Group::open(&engine.cgroups, &engine.cgroup_path(&container.record()))
+        .map_err(|error| Error::wrap(format!("cannot open the cgroup of container {}", container.id), error))
+}
+
+/// Reads `TERM`, `SIGTERM`, `15`, `RTMIN+1`.
+pub fn parse_signal(text: &str) -> Result<i32> {
+    let bad = || Error::invalid(format!("invalid signal: {text}"));
+    let number = match text.parse::<i32>() {
+        Ok(number) => number,
+        Err(_) => {
+            let upper = text.to_ascii_uppercase();
+            signal_number(upper.strip_prefix("SIG").unwrap_or(&upper)).ok_or_else(bad)?
+        }
+    };
+    if (1..=REAL_TIME.1).contains(&number) { Ok(number) } else { Err(bad()) }
+}
+
+/// The first and last real-time signals that programs may use (glibc keeps 32 and 33).
+const REAL_TIME: (i32, i32) = (34, 64);
+
+fn signal_number(name: &str) -> Option<i32> {
+    const NAMES: &[&str] = &[
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
+        "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
+        "PWR", "SYS",
+    ];
+    if let Some(place) = NAMES.iter().position(|known| *known == name) {
+        return i32::try_from(place + 1).ok();
+    }
+    let number = match name {
+        "IOT" => 6,
+        "CLD" => 17,
+        "POLL" => 29,
+        "RTMIN" => REAL_TIME.0,
+        "RTMAX" => REAL_TIME.1,
+        _ => match (name.strip_prefix("RTMIN+"), name.strip_prefix("RTMAX-")) {
+            (Some(above), _) => REAL_TIME.0.checked_add(above.parse().ok()?)?,
+            (_, Some(below)) => REAL_TIME.1.checked_sub(below.parse().ok()?)?,
+            _ => return None,
+        },
+    };
+    (1..=REAL_TIME.1).contains(&number).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_signals_as_people_write_them() {
+        for (text, number) in [("TERM", 15), ("sigterm", 15), ("9", 9), ("SIGRTMIN+1", 35), ("RTMAX-1", 63), ("WINCH", 28)] {
+            assert_eq!(parse_signal(text).unwrap(), number, "{text}");
+        }
+        for bad in ["FOO", "0", "65", "-1", "SIGSIG", "RTMIN+99", ""] {
+            assert!(parse_signal(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The use cases of Yare.
+//!
+//! [`Engine`] is a set of handles with a constructor and an end; what can be done with it are functions in
+//! modules named after what they act on: [`containers`], [`exec`], [`images`], [`volumes`], [`networks`],
+//! [`events`], [`system`]. Each use case reads from top to bottom and has one commit point. What may happen
+//! next to a container is decided in [`lifecycle`], purely.
+//!
+//! Operations that change things go on when the client that asked leaves: they run as tasks of their own
+//! ([`Engine::detached`]).
+
+pub mod clock;
+pub mod config;
+pub mod container;
+pub mod containers;
+pub mod events;
+pub mod exec;
+mod facts;
+mod holders;
+pub mod images;
+pub mod lifecycle;
+pub mod networks;
+mod prepare;
+pub mod records;
+mod registry;
+mod restore;
+pub mod session;
+pub mod system;
+mod task;
+mod trash;
+pub mod volumes;
+mod wiring;
+
+pub use config::Config;
+pub use container::Attached;
+
+use clock::Clock;
+use container::{Container, Record};
+use events::Events;
+use records::{Records, Table};
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use trash::Trash;
+use yare_errdefs::{Error, Result};
+use yare_net::Networks;
+use yare_shim::Launcher;
+
+/// One engine: its handles.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    clock: Clock,
+    records: Records,
+    images: yare_image::Store,
+    /// The default bridge; `None` when it is switched off or this kernel cannot hold it.
+    bridge: Option<Networks>,
+    /// Why there is no bridge.
+    bridge_error: Option<String>,
+    cgroups: yare_cgroup::Host,
+    launcher: Launcher,
+    containers: registry::Registry,
+    volumes: volumes::Volumes,
+    execs: exec::Execs,
+    events: Events,
+    facts: yare_specgen::HostFacts,
+    trash: Trash,
+    /// Trash of the run root, which may be another filesystem.
+    run_trash: Trash,
+    /// Random, kept with the data root.
+    engine_id: String,
+    started: jiff::Timestamp,
+    stopping: AtomicBool,
+    /// Warnings about this host that `info` shows.
+    warnings: Vec<String>,
+    _lock: yare_sys::fs::Lock,
+}
+
+impl Engine {
+    /// Opens an engine on its roots, finds the containers that run, and finishes what was half done.
+    ///
+    /// Must be called inside a tokio runtime. Fails when another engine has the data root, when the root is
+    /// of a newer format, or when the kernel lacks something that no container can do without.
+    pub fn open(config: Config, launcher: Launcher) -> Result<Arc<Self>> {
+        for folder in [&config.data_root, &config.exec_root] {
+            private_folder(folder)?;
+        }
+        let lock = yare_sys::fs::lock_file(config.data_root.join("yare.lock")).map_err(|error| {
+            Error::conflict(format!("cannot lock the data root {}", config.data_root.display()))
+                .caused_by(error)
+                .with_hint("another engine uses this data root; stop it, or give this one another --data-root")
+        })?;
+        for folder in ["containers", "volumes"] {
+            private_folder(&config.data_root.join(folder))?;
+        }
+        private_folder(&config.exec_root.join("containers"))?;
+        let records = Records::open(&config.data_root)?;
+        let images = yare_image::Store::open(&config.data_root, records.database())?;
+        let volumes = volumes::Volumes::load(records.all(Table::Volumes)?)?;
+        let trash = Trash::open(&config.data_root)?;
+        let run_trash = Trash::open(&config.exec_root)?;
+        let (cgroups, mut warnings) = facts::cgroups()?;
+        let (bridge, bridge_error) = networks::open_bridge(&config)?;
+        warnings.extend(bridge_error.clone());
+        let engine = Arc::new(Self {
+            facts: facts::gather(&config, &cgroups),
+            engine_id: facts::engine_id(&config.data_root)?,
+            clock: Clock::wall(),
+            started: jiff::Timestamp::now(),
+            containers: registry::Registry::default(),
+            execs: exec::Execs::default(),
+            events: Events::default(),
+            stopping: AtomicBool::new(false),
+            config,
+            records,
+            images,
+            bridge,
+            bridge_error,
+            cgroups,
+            launcher,
+            volumes,
+            trash,
+            run_trash,
+            warnings,
+            _lock: lock,
+        });
+        restore::restore(&engine)?;
+        Ok(engine)
+    }
+
+    /// Stops serving: what was promised is written. Containers run on.
+    pub fn close(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.records.close();
+    }
+
+    /// The settings this engine was opened with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Runs a use case as a task of its own, so that it goes on when the caller is dropped.
+    async fn detached<T: Send + 'static>(&self, use_case: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        tokio::spawn(use_case)
+            .await
+            .unwrap_or_else(|error| Err(Error::internal("the operation broke off").caused_by(error)))
+    }
+
+    fn publish(&self, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
+        self.events.publish(self.clock.now(), kind, action, id, attributes);
+    }
+
+    fn publish_container(&self, container: &Container, action: &str, more: BTreeMap<String, String>) {
+        let mut attributes = container.record().event_attributes();
+        attributes.extend(more);
+        self.publish("container", action, &container.id, attributes);
+    }
+
+    /// Where a container's hosts file, resolver file and log are.
+    fn container_dir(&self, id: &str) -> PathBuf {
+        self.config.data_root.join("containers").join(id)
+    }
+
+    /// The cgroup of a container, beneath each hierarchy.
+    fn cgroup_path(&self, record: &Record) -> String {
+        let parent = match record.host_config.cgroup_parent.as_str() {
+            "" => self.config.cgroup_parent.as_str(),
+            parent => parent,
+        };
+        format!("{}/{}", parent.trim_end_matches('/'), record.id)
+    }
+
+    /// Writes a container's record; when this returns it survives power loss, unless the container removes
+    /// itself at its end: then it survives the engine.
+    async fn save(&self, container: &Container) -> Result<()> {
+        let record = container.record();
+        if record.auto_remove() {
+            return self.save_in_run_dir(&record).map_err(|error| {
+                Error::internal(format!("cannot write the record of container {}", record.id)).caused_by(error)
+            });
+        }
+        self.records.put(Table::Containers, &container.id, to_json(&*record)).await
+    }
+
+    /// Writes a container's record some time soon: to the database, or if it removes itself, to its run
+    /// directory.
+    fn save_soon(&self, container: &Container) {
+        let record = container.record();
+        if record.auto_remove() {
+            if let Err(error) = self.save_in_run_dir(&record) {
+                tracing::warn!(container = container.id, %error, "cannot write the record");
+            }
+            return;
+        }
+        self.records.put_soon(Table::Containers, &container.id, to_json(&*record));
+    }
+
+    fn save_in_run_dir(&self, record: &Record) -> std::io::Result<()> {
+        let folder = task::run_dir(self, &record.id);
+        let temporary = folder.join("record.json.tmp");
+        std::fs::write(&temporary, to_json(record))?;
+        std::fs::rename(temporary, folder.join(restore::RUN_RECORD))
+    }
+
+    fn trash_run_dir(&self, id: &str) {
+        if let Err(error) = self.run_trash.take(&task::run_dir(self, id)) {
+            tracing::warn!(container = id, error = yare_errdefs::chain(&error), "cannot remove the run directory");
+        }
+    }
+
+    fn publish_connected(&self, container: &Container) {
+        if container.record().endpoint.is_some() {
+            self.publish_network(container, "connect");
+        }
+    }
+
+    fn publish_network(&self, container: &Container, action: &str) {
+        let attributes = BTreeMap::from([
+            ("container".to_owned(), container.id.clone()),
+            ("name".to_owned(), networks::BRIDGE.to_owned()),
+            ("type".to_owned(), "bridge".to_owned()),
+        ]);
+        self.publish("network", action, &networks::bridge_id(self), attributes);
+    }
+
+    fn detach_network(&self, container: &Container) {
+        if let (Some(bridge), Some(_)) = (&self.bridge, &container.record().endpoint) {
+            bridge.detach(&container.id);
+            self.publish_network(container, "disconnect");
+        }
+    }
+
+    /// Lets go of images that were removed by force and whose last container is gone.
+    fn reap_images(&self) {
+        if let Err(error) = self.images.reap(&|image| !holders::of_image(self, &image.0).is_empty()) {
+            tracing::warn!(error = yare_errdefs::chain(&error), "cannot remove images that nothing uses any more");
+        }
+    }
+}
+
+/// Makes a folder that only root may enter, and mends the mode of one that is there.
+fn private_folder(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = |error: std::io::Error| {
+        Error::internal(format!("cannot make the folder {}", path.display())).caused_by(error)
+    };
+    std::fs::DirBuilder::new().recursive(true).mode(0o710).create(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o710)).map_err(failed)
+}
+
+/// 64 random hex digits, of which the first twelve are never all decimal: as a host name, the short form
+/// would look like a number.
+fn random_id() -> String {
+    loop {
+        let id = random_hex();
+        if !id[..12].bytes().all(|digit| digit.is_ascii_digit()) {
+            return id;
+        }
+    }
+}
+
+fn random_hex() -> String {
+    let mut bytes = [0_u8; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(more) => filled += more,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => panic!("the kernel gives no random bytes: {error}"),
+        }
+    }
+    hex::encode(bytes)
+}
+
+/// A record as JSON.
+fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("records have text keys and no failing parts")
+}

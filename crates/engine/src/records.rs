@@ -1,0 +1,247 @@
+//! The engine's records: one embedded database, written by one thread.
+//!
+//! # Format, version 1
+//!
+//! `<data root>/yare.redb` (redb, quick repair on), tables:
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `format` | `"version"` | the number above, as text |
+//! | `containers` | container id, 64 hex | JSON of [`crate::container::Record`] |
+//! | `volumes` | volume name | JSON of [`crate::volumes::Volume`] |
+//!
+//! and the image store's own tables. A container that is removed at its end (`--rm`) promises nothing after
+//! a power cut, so its record is not here but in its run directory, where it costs no fsync.
+//!
+//! Writers hand changes to the thread and wait only where something was promised; the thread commits all
+//! that is waiting in one transaction (group commit).
+
+use parking_lot::Mutex;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use yare_errdefs::{Error, Result};
+
+const FORMAT: TableDefinition<'_, &str, &str> = TableDefinition::new("format");
+const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
+const VOLUMES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("volumes");
+const VERSION: u32 = 1;
+/// redb's page cache, in bytes: the records of a thousand containers fit.
+const CACHE: usize = 8 << 20;
+
+/// Which table a change goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// Container records.
+    Containers,
+    /// Volume records.
+    Volumes,
+}
+
+impl Table {
+    fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
+        match self {
+            Self::Containers => CONTAINERS,
+            Self::Volumes => VOLUMES,
+        }
+    }
+}
+
+struct Change {
+    table: Table,
+    key: String,
+    /// `None` removes the record.
+    value: Option<Vec<u8>>,
+    done: Option<tokio::sync::oneshot::Sender<Result<()>>>,
+}
+
+/// The database and the way to its writer.
+pub struct Records {
+    database: Arc<Database>,
+    changes: Mutex<Option<Sender<Change>>>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Records {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Records")
+    }
+}
+
+impl Records {
+    /// Opens or makes the database beneath `root`. A root of a newer format is refused.
+    pub fn open(root: &Path) -> Result<Self> {
+        let path = root.join("yare.redb");
+        let failed = |why: &dyn std::fmt::Display| {
+            Error::internal(format!("cannot open the records at {}: {why}", path.display()))
+        };
+        let database = Database::builder()
+            .set_cache_size(CACHE)
+            .create(&path)
+            .map_err(|error| failed(&error))?;
+        prepare(&database).map_err(|error| failed(&error))?;
+        let database = Arc::new(database);
+        let (changes, waiting) = channel();
+        let writer = std::thread::Builder::new()
+            .name("records".into())
+            .spawn({
+                let database = Arc::clone(&database);
+                move || write_all(&database, &waiting)
+            })
+            .map_err(|error| failed(&error))?;
+        Ok(Self { database, changes: Mutex::new(Some(changes)), writer: Mutex::new(Some(writer)) })
+    }
+
+    /// The database itself, for stores that keep tables of their own.
+    pub fn database(&self) -> Arc<Database> {
+        Arc::clone(&self.database)
+    }
+
+    /// All records of a table, keys first.
+    pub fn all(&self, table: Table) -> Result<Vec<(String, Vec<u8>)>> {
+        let read = || -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            let table = transaction.open_table(table.definition())?;
+            table.iter()?.map(|row| row.map(|(key, value)| (key.value().to_owned(), value.value().to_vec()))).collect::<Result<_, _>>().map_err(Into::into)
+        };
+        read().map_err(|error| Error::internal(format!("cannot read the records: {error}")))
+    }
+
+    /// Writes a record; when this returns it survives power loss.
+    pub async fn put(&self, table: Table, key: &str, value: Vec<u8>) -> Result<()> {
+        self.durable(table, key, Some(value)).await
+    }
+
+    /// Removes a record; when this returns it stays removed.
+    pub async fn delete(&self, table: Table, key: &str) -> Result<()> {
+        self.durable(table, key, None).await
+    }
+
+    async fn durable(&self, table: Table, key: &str, value: Option<Vec<u8>>) -> Result<()> {
+        let (done, answer) = tokio::sync::oneshot::channel();
+        self.send(Change { table, key: key.to_owned(), value, done: Some(done) });
+        answer.await.unwrap_or_else(|_| Err(Error::unavailable("the engine is shutting down")))
+    }
+
+    /// Writes a record some time soon. For facts that a restart can find out again.
+    pub fn put_soon(&self, table: Table, key: &str, value: Vec<u8>) {
+        self.send(Change { table, key: key.to_owned(), value: Some(value), done: None });
+    }
+
+    /// Removes a record some time soon.
+    pub fn delete_soon(&self, table: Table, key: &str) {
+        self.send(Change { table, key: key.to_owned(), value: None, done: None });
+    }
+
+    fn send(&self, change: Change) {
+        // Without a writer the change is dropped and a waiter told so through its closed channel.
+        if let Some(changes) = self.changes.lock().as_ref() {
+            let _ = changes.send(change);
+        }
+    }
+
+    /// Writes what is waiting and stops.
+    pub fn close(&self) {
+        drop(self.changes.lock().take());
+        if let Some(writer) = self.writer.lock().take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+fn prepare(database: &Database) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    {
+        let mut format = transaction.open_table(FORMAT)?;
+        let found = format.get("version")?.map(|value| value.value().to_owned());
+        match found.as_deref().map(str::parse::<u32>) {
+            None => {
+                format.insert("version", VERSION.to_string().as_str())?;
+            }
+            Some(Ok(version)) if version <= VERSION => {}
+            _ => {
+                let found = found.unwrap_or_default();
+                return Err(format!(
+                    "it has format {found}, this yare knows formats up to {VERSION}; use the newer yare that wrote it"
+                )
+                .into());
+            }
+        }
+        transaction.open_table(CONTAINERS)?;
+        transaction.open_table(VOLUMES)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn write_all(database: &Database, waiting: &Receiver<Change>) {
+    while let Ok(first) = waiting.recv() {
+        let mut batch = vec![first];
+        batch.extend(waiting.try_iter());
+        let outcome = commit(database, &batch);
+        if let Err(error) = &outcome {
+            tracing::error!(%error, changes = batch.len(), "cannot write records");
+        }
+        for change in batch {
+            if let Some(done) = change.done {
+                let _ = done.send(match &outcome {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(Error::internal(format!("cannot write the record of {}: {error}", change.key))),
+                });
+            }
+        }
+    }
+}
+
+fn commit(database: &Database, batch: &[Change]) -> std::result::Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    for table in [Table::Containers, Table::Volumes] {
+        if !batch.iter().any(|change| change.table == table) {
+            continue;
+        }
+        let mut rows = transaction.open_table(table.definition())?;
+        for change in batch.iter().filter(|change| change.table == table) {
+            match &change.value {
+                Some(value) => drop(rows.insert(change.key.as_str(), value.as_slice())?),
+                None => drop(rows.remove(change.key.as_str())?),
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_acknowledged_is_there_after_a_reopen() {
+        let root = tempfile::tempdir().unwrap();
+        let records = Records::open(root.path()).unwrap();
+        records.put(Table::Containers, "a", b"1".to_vec()).await.unwrap();
+        records.put_soon(Table::Containers, "b", b"2".to_vec());
+        records.delete(Table::Containers, "a").await.unwrap();
+        records.close();
+        drop(records);
+        let records = Records::open(root.path()).unwrap();
+        assert_eq!(records.all(Table::Containers).unwrap(), [("b".to_owned(), b"2".to_vec())]);
+        records.close();
+    }
+
+    #[test]
+    fn refuses_a_newer_format() {
+        let root = tempfile::tempdir().unwrap();
+        Records::open(root.path()).unwrap().close();
+        let database = Database::open(root.path().join("yare.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(FORMAT).unwrap().insert("version", "99").unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        let error = Records::open(root.path()).unwrap_err().to_string();
+        assert!(error.contains("format 99"), "{error}");
+    }
+}

@@ -1,0 +1,235 @@
+//! After a start: finding what runs, settling what ended meanwhile, sweeping what nobody owns.
+//!
+//! The truth is in three places: the records, the run directories (with the shims' sockets and exit files),
+//! and the kernel. Whatever the last engine was doing when it died, comparing the three says what is left
+//! to do; nothing is assumed about an orderly end.
+
+use crate::Engine;
+use crate::container::{Container, Record};
+use crate::lifecycle::{self, State};
+use crate::records::Table;
+use crate::task;
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use yare_errdefs::{Error, Result};
+use yare_shim::Exit;
+
+/// The record of a container that removes itself, in its run directory.
+pub(crate) const RUN_RECORD: &str = "record.json";
+
+/// Brings records and reality together. Containers that are to run and don't are started in the background.
+pub(crate) fn restore(engine: &Arc<Engine>) -> Result<()> {
+    load(engine)?;
+    let containers = engine.containers.all();
+    let mut to_start = Vec::new();
+    for container in &containers {
+        if let Some(start) = reconcile(engine, container) {
+            to_start.push(start);
+        }
+    }
+    sweep(engine, &containers)?;
+    for container in to_start {
+        let engine = Arc::clone(engine);
+        tokio::spawn(async move {
+            if let Err(error) = crate::containers::start::start_found(&engine, &container, false).await {
+                tracing::warn!(container = container.id, error = yare_errdefs::chain(&error), "cannot start");
+            }
+        });
+    }
+    engine.reap_images();
+    Ok(())
+}
+
+/// Reads all records: the database's, and those of the run directories.
+fn load(engine: &Engine) -> Result<()> {
+    for (id, row) in engine.records.all(Table::Containers)? {
+        match serde_json::from_slice::<Record>(&row) {
+            Ok(record) => engine.containers.adopt(Arc::new(Container::new(record))),
+            Err(error) => {
+                return Err(Error::internal(format!("cannot read the record of container {id}: {error}"))
+                    .with_hint("it was written by another version; use that version, or remove the container with it"));
+            }
+        }
+    }
+    for entry in run_dirs(engine) {
+        let Ok(row) = std::fs::read(entry.join(RUN_RECORD)) else { continue };
+        match serde_json::from_slice::<Record>(&row) {
+            Ok(record) if engine.containers.by_id(&record.id).is_none() => {
+                engine.containers.adopt(Arc::new(Container::new(record)));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "unreadable record in {}", entry.display()),
+        }
+    }
+    Ok(())
+}
+
+fn run_dirs(engine: &Engine) -> Vec<std::path::PathBuf> {
+    let folder = engine.config.exec_root.join("containers");
+    std::fs::read_dir(folder).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+}
+
+/// Brings one container's record and reality together; gives it back when it is to be started.
+fn reconcile(engine: &Arc<Engine>, container: &Arc<Container>) -> Option<Arc<Container>> {
+    let record = container.record();
+    let run_dir = task::run_dir(engine, &record.id);
+    match task::reconnect(&run_dir) {
+        Ok(found) => {
+            resume(engine, container, found);
+            return None;
+        }
+        Err(error) if run_dir.exists() => {
+            tracing::debug!(container = record.id, %error, "no living shim");
+        }
+        Err(_) => {}
+    }
+    let exit = Exit::read(&run_dir).ok().flatten();
+    match (record.state.status, exit) {
+        (State::Removing | State::Dead, _) => {
+            finish_removal(engine, container);
+            None
+        }
+        (status, Some(exit)) if status.has_process() || status == State::Created => {
+            // It ran and ended while nobody looked; a record that still says `created` is older than the run.
+            container.update(|record| record.state.status = State::Running);
+            settle_later(engine, container, exit);
+            None
+        }
+        (State::Running | State::Paused, None) => lost_run(engine, container, &record),
+        (State::Created, None) if record.auto_remove() => {
+            // Made by an engine that died before the start; nobody will start it now.
+            container.update(|record| record.state.status = State::Removing);
+            finish_removal(engine, container);
+            None
+        }
+        (status, _) => {
+            let state = &record.state;
+            let was_running = status == State::Restarting;
+            if was_running {
+                container.update(|record| record.state.status = State::Exited);
+            }
+            let boots = matches!(status, State::Exited | State::Restarting)
+                && lifecycle::start_at_boot(record.restart_policy(), state.stopped_by_user, was_running, state.exit_code);
+            boots.then(|| Arc::clone(container))
+        }
+    }
+}
+
+/// A living shim: the run goes on.
+fn resume(engine: &Arc<Engine>, container: &Arc<Container>, found: task::Reconnected) {
+    if let Some(exit) = found.exit {
+        container.update(|record| record.state.status = State::Running);
+        settle_later(engine, container, exit);
+        return;
+    }
+    container.live.lock().pidfd = yare_sys::process::pidfd_open(found.pid).ok().map(Arc::new);
+    let record = container.update(|record| {
+        if record.state.status != State::Paused {
+            record.state.status = State::Running;
+        }
+        record.state.pid = found.pid;
+        record.state.started_at.get_or_insert_with(|| engine.clock.now());
+    });
+    container.progress.send_modify(|progress| progress.running = true);
+    if let (Some(bridge), Some(endpoint)) = (&engine.bridge, &record.endpoint)
+        && let Err(error) = bridge.restore(&record.id, endpoint)
+    {
+        tracing::error!(container = record.id, error = yare_errdefs::chain(&error), "cannot restore its network");
+    }
+    task::follow(engine, container, found.control);
+}
+
+/// The record says that it runs, but there is neither shim nor exit file: the shim was killed, or the host
+/// was restarted.
+fn lost_run(engine: &Arc<Engine>, container: &Arc<Container>, record: &Record) -> Option<Arc<Container>> {
+    if let Some(pidfd) = surviving_process(engine, record) {
+        container.live.lock().pidfd = Some(Arc::new(pidfd));
+        if let (Some(bridge), Some(endpoint)) = (&engine.bridge, &record.endpoint)
+            && let Err(error) = bridge.restore(&record.id, endpoint)
+        {
+            tracing::error!(container = record.id, error = yare_errdefs::chain(&error), "cannot restore its network");
+        }
+        task::follow_orphan(engine, container);
+        return None;
+    }
+    let exit = Exit {
+        code: 255,
+        oom: false,
+        at: engine.clock.now().to_string(),
+        error: Some("the host or the container's shim went down while it ran".to_owned()),
+    };
+    settle_later(engine, container, exit);
+    None
+}
+
+/// Process 1 of a container whose shim is gone, if it is still that process: it is in the container's
+/// cgroup.
+fn surviving_process(engine: &Engine, record: &Record) -> Option<OwnedFd> {
+    if record.state.pid == 0 {
+        return None;
+    }
+    let pidfd = yare_sys::process::pidfd_open(record.state.pid).ok()?;
+    let group = yare_cgroup::Group::open(&engine.cgroups, &engine.cgroup_path(record)).ok()?;
+    group.pids().ok()?.contains(&record.state.pid).then_some(pidfd)
+}
+
+fn settle_later(engine: &Arc<Engine>, container: &Arc<Container>, exit: Exit) {
+    let (engine, container) = (Arc::clone(engine), Arc::clone(container));
+    tokio::spawn(async move { crate::containers::exit::settle(&engine, &container, exit).await });
+}
+
+fn finish_removal(engine: &Arc<Engine>, container: &Arc<Container>) {
+    let (engine, container) = (Arc::clone(engine), Arc::clone(container));
+    tokio::spawn(async move { crate::containers::remove::finish(&engine, &container, false).await });
+}
+
+/// Removes what no record owns.
+fn sweep(engine: &Arc<Engine>, containers: &[Arc<Container>]) -> Result<()> {
+    let known: HashSet<&str> = containers.iter().map(|container| container.id.as_str()).collect();
+    for run_dir in run_dirs(engine) {
+        if !owned(&run_dir, &known) {
+            end_stray(engine, &run_dir);
+            engine.run_trash.take(&run_dir)?;
+        }
+    }
+    let snapshots = engine.images.snapshots();
+    let failed = |error| Error::wrap("cannot sweep writable layers that no container owns", error);
+    for snapshot in snapshots.snapshots().map_err(failed)? {
+        if !known.contains(snapshot.as_str()) {
+            snapshots.remove(&snapshot).map_err(failed)?;
+        }
+    }
+    for folder in std::fs::read_dir(engine.config.data_root.join("containers"))?.flatten() {
+        if !owned(&folder.path(), &known) {
+            engine.trash.take(&folder.path())?;
+        }
+    }
+    for folder in std::fs::read_dir(engine.config.data_root.join("volumes"))?.flatten() {
+        let name = folder.file_name();
+        if name.to_str().is_none_or(|name| engine.volumes.find(name).is_none()) {
+            engine.trash.take(&folder.path())?;
+        }
+    }
+    if let Some(bridge) = &engine.bridge
+        && let Err(error) = bridge.sweep()
+    {
+        tracing::warn!(error = yare_errdefs::chain(&error), "cannot sweep the bridge");
+    }
+    Ok(())
+}
+
+fn owned(path: &Path, known: &HashSet<&str>) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| known.contains(name))
+}
+
+/// Ends a container that has a shim but no record: its removal was under way.
+fn end_stray(engine: &Engine, run_dir: &Path) {
+    let Ok(mut found) = yare_shim::connect(run_dir) else { return };
+    tracing::info!("ending a container without a record, run directory {}", run_dir.display());
+    if found.send(&yare_shim::Request::Signal { exec_id: None, signal: 9 }, &[]).is_ok() {
+        let _ = found.recv();
+    }
+    let _ = engine;
+}

@@ -1,0 +1,260 @@
+//! Volumes of the local driver: folders with a name, kept until they are removed by name.
+//!
+//! `<data root>/volumes/<name>/_data` is the folder that containers see. A volume is in use while any
+//! container, running or not, mounts it.
+
+use crate::Engine;
+use crate::clock::rfc3339;
+use jiff::Timestamp;
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use yare_api::filters::Filters;
+use yare_api::volume::{VolumeCreateOptions, VolumeListResponse, VolumePruneResponse};
+use yare_errdefs::{Error, Result};
+
+use crate::records::Table;
+
+/// The names of the filters that a list of volumes takes.
+const LIST_FILTERS: &[&str] = &["dangling", "driver", "label", "name"];
+const PRUNE_FILTERS: &[&str] = &["all", "label", "label!"];
+
+/// What is recorded of a volume, as JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Driver options.
+    pub options: BTreeMap<String, String>,
+    /// Whether it was made without a name, for one container.
+    pub anonymous: bool,
+}
+
+/// The volumes of an engine.
+#[derive(Debug, Default)]
+pub struct Volumes {
+    by_name: RwLock<BTreeMap<String, Arc<Volume>>>,
+}
+
+impl Volumes {
+    /// The volumes on record.
+    pub fn load(rows: Vec<(String, Vec<u8>)>) -> Result<Self> {
+        let mut by_name = BTreeMap::new();
+        for (name, row) in rows {
+            let volume = serde_json::from_slice(&row)
+                .map_err(|error| Error::internal(format!("cannot read the record of volume {name}: {error}")))?;
+            by_name.insert(name, Arc::new(volume));
+        }
+        Ok(Self { by_name: RwLock::new(by_name) })
+    }
+
+    /// The volume with this name.
+    pub fn find(&self, name: &str) -> Option<Arc<Volume>> {
+        self.by_name.read().get(name).cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<Volume>> {
+        self.by_name.read().values().cloned().collect()
+    }
+}
+
+/// A volume and whether this call made it.
+#[derive(Debug)]
+pub struct Ensured {
+    /// Where its content is.
+    pub folder: PathBuf,
+    /// Whether it is new.
+    pub fresh: bool,
+    /// Its name.
+    pub name: String,
+}
+
+/// The folder of a volume's content.
+pub fn folder(engine: &Engine, name: &str) -> PathBuf {
+    engine.config.data_root.join("volumes").join(name).join("_data")
+}
+
+/// Finds or makes a volume. Without a name it is anonymous and gets 64 hex digits.
+pub async fn ensure(engine: &Arc<Engine>, name: &str, options: &VolumeCreateOptions) -> Result<Ensured> {
+    let anonymous = name.is_empty();
+    let name = if anonymous { crate::random_id() } else { name.to_owned() };
+    if engine.volumes.find(&name).is_some() {
+        return Ok(Ensured { folder: folder(engine, &name), fresh: false, name });
+    }
+    check_new(&name, options)?;
+    let folder = folder(engine, &name);
+    std::fs::DirBuilder::new().recursive(true).mode(0o701).create(folder.parent().unwrap_or(&folder)).map_err(|error| {
+        Error::internal(format!("cannot make the folder of volume {name} at {}", folder.display())).caused_by(error)
+    })?;
+    match std::fs::DirBuilder::new().mode(0o755).create(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::internal(format!("cannot make {}", folder.display())).caused_by(error));
+        }
+        _ => {}
+    }
+    let volume = Arc::new(Volume {
+        name: name.clone(),
+        created: engine.clock.now(),
+        labels: options.labels.clone().unwrap_or_default(),
+        options: options.driver_opts.clone().unwrap_or_default(),
+        anonymous,
+    });
+    engine.records.put(Table::Volumes, &name, crate::to_json(&*volume)).await?;
+    // Two creations of one name make one volume: the first one's record is as good as ours.
+    engine.volumes.by_name.write().entry(name.clone()).or_insert(volume);
+    engine.publish("volume", "create", &name, BTreeMap::from([("driver".to_owned(), "local".to_owned())]));
+    Ok(Ensured { folder, fresh: true, name })
+}
+
+fn check_new(name: &str, options: &VolumeCreateOptions) -> Result<()> {
+    let driver = options.driver.as_str();
+    if !matches!(driver, "" | "default" | "local") {
+        return Err(Error::not_found(format!(
+            "create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found"
+        )));
+    }
+    if options.driver_opts.as_ref().is_some_and(|options| !options.is_empty()) {
+        return Err(Error::unimplemented(
+            "options of the local volume driver (type, device, o, size) are not built into this Yare yet",
+        ));
+    }
+    let mut bytes = name.bytes();
+    let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    if !(first && rest && name.len() >= 2) {
+        return Err(Error::invalid(format!(
+            "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
+             \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+        )));
+    }
+    Ok(())
+}
+
+/// Makes a volume, or gives the one that has the name.
+pub async fn create(engine: &Arc<Engine>, options: VolumeCreateOptions) -> Result<yare_api::volume::Volume> {
+    let ensured = ensure(engine, &options.name.clone(), &options).await?;
+    inspect(engine, &ensured.name)
+}
+
+/// One volume.
+pub fn inspect(engine: &Engine, name: &str) -> Result<yare_api::volume::Volume> {
+    let volume = engine.volumes.find(name).ok_or_else(|| missing(name))?;
+    Ok(describe(engine, &volume))
+}
+
+fn missing(name: &str) -> Error {
+    Error::not_found(format!("get {name}: no such volume"))
+}
+
+fn describe(engine: &Engine, volume: &Volume) -> yare_api::volume::Volume {
+    let seconds = Timestamp::from_second(volume.created.as_second()).unwrap_or(volume.created);
+    let labels = match (volume.anonymous, volume.labels.is_empty()) {
+        (true, true) => Some(BTreeMap::from([("com.docker.volume.anonymous".to_owned(), String::new())])),
+        (false, true) => None,
+        _ => Some(volume.labels.clone()),
+    };
+    yare_api::volume::Volume {
+        created_at: rfc3339(Some(seconds)),
+        driver: "local".to_owned(),
+        labels,
+        mountpoint: folder(engine, &volume.name).display().to_string(),
+        name: volume.name.clone(),
+        options: (!volume.options.is_empty()).then(|| volume.options.clone()),
+        scope: "local".to_owned(),
+        ..Default::default()
+    }
+}
+
+/// Ids of the containers that mount a volume.
+pub fn users(engine: &Engine, name: &str) -> Vec<String> {
+    engine
+        .containers
+        .all()
+        .iter()
+        .filter(|container| container.record().mounts.iter().any(|mount| mount.name == name))
+        .map(|container| container.id.clone())
+        .collect()
+}
+
+/// All volumes that pass the filters.
+pub fn list(engine: &Engine, filters: &Filters) -> Result<VolumeListResponse> {
+    filters.validate(LIST_FILTERS)?;
+    let dangling = filters.boolean("dangling")?;
+    let names = filters.values("name");
+    let drivers = filters.values("driver");
+    let volumes = engine
+        .volumes
+        .all()
+        .into_iter()
+        .filter(|volume| names.is_empty() || names.iter().any(|part| volume.name.contains(part.as_str())))
+        .filter(|_| drivers.is_empty() || drivers.iter().any(|driver| driver == "local"))
+        .filter(|volume| filters.match_labels("label", &volume.labels))
+        .filter(|volume| dangling.is_none_or(|dangling| users(engine, &volume.name).is_empty() == dangling))
+        .map(|volume| describe(engine, &volume))
+        .collect();
+    Ok(VolumeListResponse { volumes: Some(volumes), warnings: None })
+}
+
+/// Removes a volume that nothing mounts. `force` forgives a missing one.
+pub async fn remove(engine: &Arc<Engine>, name: &str, force: bool) -> Result<()> {
+    if engine.volumes.find(name).is_none() {
+        return if force { Ok(()) } else { Err(missing(name)) };
+    }
+    let users = users(engine, name);
+    if !users.is_empty() {
+        let error = Error::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", ")));
+        return Err(error.with_hint(crate::holders::explain(engine, &users)));
+    }
+    discard(engine, name).await
+}
+
+/// Takes a volume off the records and its folder away.
+pub async fn discard(engine: &Arc<Engine>, name: &str) -> Result<()> {
+    engine.volumes.by_name.write().remove(name);
+    engine.records.delete(Table::Volumes, name).await?;
+    engine.trash.take(&engine.config.data_root.join("volumes").join(name))?;
+    engine.publish("volume", "destroy", name, BTreeMap::from([("driver".to_owned(), "local".to_owned())]));
+    Ok(())
+}
+
+/// Removes volumes that nothing mounts: anonymous ones, or with `all=true` named ones too.
+pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<VolumePruneResponse> {
+    filters.validate(PRUNE_FILTERS)?;
+    let all = filters.boolean("all")?.unwrap_or(false);
+    let mut response = VolumePruneResponse { volumes_deleted: Some(Vec::new()), space_reclaimed: 0 };
+    for volume in engine.volumes.all() {
+        let wanted = (all || volume.anonymous)
+            && filters.match_labels("label", &volume.labels)
+            && !(filters.contains("label!") && filters.match_labels("label!", &volume.labels));
+        if !wanted || !users(engine, &volume.name).is_empty() {
+            continue;
+        }
+        response.space_reclaimed += i64::try_from(disk_usage(&folder(engine, &volume.name))).unwrap_or(i64::MAX);
+        discard(engine, &volume.name).await?;
+        response.volumes_deleted.get_or_insert_default().push(volume.name.clone());
+    }
+    engine.publish("volume", "prune", "", BTreeMap::from([("reclaimed".to_owned(), response.space_reclaimed.to_string())]));
+    Ok(response)
+}
+
+/// Bytes on disk beneath a folder. What containers write into volumes passes by the engine, so this one
+/// number has to be walked; links are not followed.
+pub fn disk_usage(folder: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    entries
+        .flatten()
+        .filter_map(|entry| Some((entry.metadata().ok()?, entry.path())))
+        .map(|(metadata, path)| {
+            let own = metadata.blocks() * 512;
+            if metadata.is_dir() { own + disk_usage(&path) } else { own }
+        })
+        .sum()
+}

@@ -1,0 +1,378 @@
+//! What a start needs around the plan: network, files in `/etc`, sources of mounts, the log.
+
+use crate::container::Record;
+use crate::lifecycle::State;
+use crate::{Engine, containers, networks};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use yare_errdefs::{Error, Result};
+use yare_net::hosts::{ExtraHost, HostsFile};
+use yare_net::resolv::{self, DnsOptions};
+use yare_net::{EndpointRecord, EndpointRequest};
+use yare_oci::runtime::Device;
+use yare_shim::{LogDriver, LogSpec};
+use yare_specgen::modes::{IpcMode, PidMode};
+use yare_specgen::mounts::{MountPlan, MountSource};
+use yare_specgen::{Plan, ResolvedDevice, Wiring};
+
+/// A container's network, made for a start. Dropped before it is kept, it is taken down again.
+pub(crate) struct Wired<'a> {
+    engine: &'a Engine,
+    id: String,
+    /// The namespace to join; `None` for the host's.
+    pub(crate) netns: Option<OwnedFd>,
+    /// Its place in the bridge.
+    pub(crate) endpoint: Option<EndpointRecord>,
+    kept: bool,
+}
+
+impl<'a> Wired<'a> {
+    /// Connects a container as its mode wants.
+    pub(crate) fn connect(engine: &'a Engine, record: &Record) -> Result<Self> {
+        let mode = networks::of_mode(&record.host_config.network_mode);
+        let (netns, endpoint) = match mode {
+            networks::HOST => (None, None),
+            networks::NONE => (Some(yare_net::netns::fresh().map_err(no_network)?), None),
+            networks::BRIDGE => {
+                let bridge = engine.bridge.as_ref().ok_or_else(|| no_bridge(engine))?;
+                let attachment = bridge.attach(&record.id, &request(engine, record)?).map_err(|error| {
+                    Error::wrap(format!("cannot connect container {} to the bridge", record.name), error)
+                })?;
+                (Some(attachment.netns), Some(attachment.endpoint))
+            }
+            other => (Some(namespace_of(engine, other, "net")?), None),
+        };
+        Ok(Self { engine, id: record.id.clone(), netns, endpoint, kept: false })
+    }
+
+    /// The container runs in it now.
+    pub(crate) fn keep(&mut self) -> Option<EndpointRecord> {
+        self.kept = true;
+        self.endpoint.take()
+    }
+}
+
+impl Drop for Wired<'_> {
+    fn drop(&mut self) {
+        if !self.kept && self.endpoint.is_some()
+            && let Some(bridge) = &self.engine.bridge
+        {
+            bridge.detach(&self.id);
+        }
+    }
+}
+
+fn no_network(error: impl yare_errdefs::Classified + Send + Sync + 'static) -> Error {
+    Error::wrap("cannot make a network namespace", error)
+}
+
+fn no_bridge(engine: &Engine) -> Error {
+    let why = engine.bridge_error.clone().unwrap_or_else(|| "this engine was started without a bridge".to_owned());
+    Error::unavailable(why).with_hint("use --network host or --network none")
+}
+
+fn request(engine: &Engine, record: &Record) -> Result<EndpointRequest> {
+    let mut request = EndpointRequest::named(&record.name);
+    for port in &record.plan.ports {
+        request.ports.push(yare_net::PortBinding {
+            container_port: port.container_port,
+            protocol: port.protocol.parse().map_err(|error| Error::invalid(format!("{error}")))?,
+            host_ip: port.host_ip.or(Some(engine.config.publish_ip.into())),
+            host_port: port.host_ports,
+        });
+    }
+    if record.host_config.publish_all_ports {
+        add_exposed(engine, record, &mut request)?;
+    }
+    if !record.config.mac_address.is_empty() {
+        let mac = record.config.mac_address.clone();
+        request.mac = Some(mac.parse().map_err(|error| Error::invalid(format!("{error}")))?);
+    }
+    Ok(request)
+}
+
+/// `-P`: every exposed port that is not published yet gets any free host port.
+fn add_exposed(engine: &Engine, record: &Record, request: &mut EndpointRequest) -> Result<()> {
+    for exposed in record.config.exposed_ports.iter().flatten().map(|(port, _)| port) {
+        let (container_port, protocol) = yare_specgen::ports::parse_key(exposed)?;
+        let protocol = protocol.parse().map_err(|error| Error::invalid(format!("{error}")))?;
+        let published =
+            request.ports.iter().any(|port| port.container_port == container_port && port.protocol == protocol);
+        if !published {
+            let host_ip = Some(IpAddr::from(engine.config.publish_ip));
+            request.ports.push(yare_net::PortBinding { container_port, protocol, host_ip, host_port: None });
+        }
+    }
+    Ok(())
+}
+
+/// The running container that a mode `container:<name>` means.
+fn joined(engine: &Engine, wanted: &str) -> Result<Arc<Record>> {
+    let name = wanted.strip_prefix("container:").unwrap_or(wanted);
+    let container = engine.containers.find(name)?;
+    let record = container.record();
+    match record.state.status {
+        State::Running | State::Paused => Ok(record),
+        State::Restarting => {
+            Err(Error::conflict(format!("cannot join network of a restarting container: {}", container.id)))
+        }
+        _ => Err(Error::conflict(format!("cannot join network of a non running container: {}", container.id))
+            .with_hint(format!("start it first: yare start {}", record.name))),
+    }
+}
+
+/// Path of a namespace of the container that a mode means.
+pub(crate) fn namespace_path(engine: &Engine, mode: &str, kind: &str) -> Result<String> {
+    Ok(format!("/proc/{}/ns/{kind}", joined(engine, mode)?.state.pid))
+}
+
+fn namespace_of(engine: &Engine, mode: &str, kind: &str) -> Result<OwnedFd> {
+    if !mode.starts_with("container:") {
+        return Err(Error::not_found(format!("network {mode} not found"))
+            .with_hint("networks of one's own are not built into this Yare yet; use bridge, host, none or container:NAME"));
+    }
+    let path = namespace_path(engine, mode, kind)?;
+    rustix::fs::open(&path, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
+        .map_err(|error| Error::unavailable(format!("cannot open the namespace {path}")).caused_by(error))
+}
+
+/// Whose files in `/etc` a container sees: its own, or of the container whose network it shares.
+pub(crate) fn files_owner(engine: &Engine, record: &Record) -> Result<String> {
+    let mode = networks::of_mode(&record.host_config.network_mode);
+    match mode.starts_with("container:") {
+        true => files_owner(engine, &*joined(engine, mode)?),
+        false => Ok(record.id.clone()),
+    }
+}
+
+/// Writes `hosts`, `hostname` and `resolv.conf` of a container that has a network of its own.
+pub(crate) fn write_files(engine: &Engine, record: &Record, endpoint: Option<&EndpointRecord>) -> Result<()> {
+    let mode = networks::of_mode(&record.host_config.network_mode);
+    if mode.starts_with("container:") {
+        return Ok(());
+    }
+    let extra = extra_hosts(engine, record)?;
+    let hosts = match mode {
+        networks::HOST => yare_net::hosts::on_host_network(&read_host("/etc/hosts"), &extra),
+        _ => HostsFile {
+            hostname: &record.plan.hostname,
+            domainname: &record.plan.domainname,
+            ip: endpoint.map(|endpoint| endpoint.ip),
+            extra: &extra,
+            ipv6_loopback: true,
+        }
+        .render(),
+    };
+    let host_resolv = read_host("/etc/resolv.conf");
+    let path = resolv::host_path(&host_resolv);
+    let host_resolv = if path == "/etc/resolv.conf" { host_resolv } else { read_host(path) };
+    let dns = dns(engine, record)?;
+    let resolv = match mode {
+        networks::BRIDGE => resolv::on_bridge(&host_resolv, path, &dns),
+        _ => resolv::on_host_network(&host_resolv, path, &dns),
+    };
+    let folder = engine.container_dir(&record.id);
+    let hostname = yare_net::hosts::hostname_file(&record.plan.hostname);
+    for (name, text) in [("hosts", hosts), ("hostname", hostname), ("resolv.conf", resolv)] {
+        let path = folder.join(name);
+        std::fs::write(&path, text)
+            .map_err(|error| Error::internal(format!("cannot write {}", path.display())).caused_by(error))?;
+    }
+    Ok(())
+}
+
+fn read_host(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+fn extra_hosts(engine: &Engine, record: &Record) -> Result<Vec<ExtraHost>> {
+    let gateway = engine.bridge.as_ref().map(|bridge| IpAddr::from(bridge.gateway()));
+    let texts = record.host_config.extra_hosts.iter().flatten();
+    texts.map(|text| ExtraHost::parse(text, gateway).map_err(|error| Error::invalid(error.to_string()))).collect()
+}
+
+fn dns(engine: &Engine, record: &Record) -> Result<DnsOptions> {
+    let config = &record.host_config;
+    let chosen = |own: &Option<Vec<String>>, engine: &[String]| match own {
+        Some(own) if !own.is_empty() => own.clone(),
+        _ => engine.to_vec(),
+    };
+    let servers = chosen(&config.dns, &engine.config.dns);
+    let servers = servers.iter().map(|server| {
+        server.parse().map_err(|_| Error::invalid(format!("invalid DNS server address {server:?}")))
+    });
+    Ok(DnsOptions {
+        servers: servers.collect::<Result<Vec<IpAddr>>>()?,
+        search: chosen(&config.dns_search, &engine.config.dns_search),
+        options: chosen(&config.dns_options, &engine.config.dns_options),
+    })
+}
+
+/// Where output is kept.
+pub(crate) fn log(engine: &Engine, record: &Record) -> LogSpec {
+    let plan = &record.plan.log;
+    LogSpec {
+        driver: if plan.driver == "none" { LogDriver::None } else { LogDriver::JsonFile },
+        path: containers::log_path(engine, &record.id),
+        max_size: plan.max_size,
+        max_file: plan.max_file,
+        compress: plan.compress,
+        attrs: plan.attrs.clone(),
+    }
+}
+
+/// The snapshotter's words in the shim's: the two crates do not know each other.
+pub(crate) fn rootfs(rootfs: yare_snapshot::Rootfs) -> yare_shim::Rootfs {
+    match rootfs {
+        yare_snapshot::Rootfs::Overlay { lower, upper, work } => yare_shim::Rootfs::Overlay { lower, upper, work },
+        yare_snapshot::Rootfs::Bind(path) => yare_shim::Rootfs::Bind(path),
+    }
+}
+
+/// Renders the spec of one start.
+pub(crate) fn spec(engine: &Engine, record: &Record) -> Result<yare_oci::runtime::Spec> {
+    let plan = &record.plan;
+    let folder = engine.container_dir(&files_owner(engine, record)?);
+    let file = |name: &str| Some(folder.join(name).display().to_string());
+    let wiring = Wiring {
+        root: "rootfs".to_owned(),
+        resolv_conf: file("resolv.conf"),
+        hostname: file("hostname"),
+        hosts: file("hosts"),
+        volumes: crate::prepare::sources(&record.mounts),
+        more_mounts: taken_over(record),
+        devices: devices(plan)?,
+        block_devices: block_devices(plan)?,
+        cgroup_path: engine.cgroup_path(record),
+        network_namespace: None,
+        pid_namespace: match &plan.pid {
+            PidMode::Container(name) => Some(namespace_path(engine, name, "pid")?),
+            _ => None,
+        },
+        ipc_namespace: match &plan.ipc {
+            IpcMode::Container(name) => Some(namespace_path(engine, name, "ipc")?),
+            _ => None,
+        },
+        shm: match &plan.ipc {
+            IpcMode::Container(name) => Some(format!("/proc/{}/root/dev/shm", joined(engine, name)?.state.pid)),
+            _ => None,
+        },
+        recursive_read_only: engine.facts.kernel_version >= (5, 12),
+        kernel_version: engine.facts.kernel_version,
+        architecture: yare_oci::Platform::host().architecture,
+    };
+    Ok(yare_specgen::render(plan, &wiring))
+}
+
+/// Mounts that are not in the plan: those of `--volumes-from`.
+fn taken_over(record: &Record) -> Vec<MountPlan> {
+    let planned = |destination: &str| record.plan.mounts.iter().any(|mount| mount.destination == destination);
+    let others = record.mounts.iter().filter(|point| !planned(&point.destination));
+    others
+        .map(|point| MountPlan {
+            source: match point.r#type.as_str() {
+                "volume" => MountSource::Volume {
+                    name: Some(point.name.clone()),
+                    driver: String::new(),
+                    options: BTreeMap::new(),
+                    labels: BTreeMap::new(),
+                    subpath: String::new(),
+                    copy: false,
+                },
+                _ => MountSource::Bind { path: point.source.clone(), create: false },
+            },
+            destination: point.destination.clone(),
+            read_only: !point.rw,
+            propagation: point.propagation.clone(),
+            mode: point.mode.clone(),
+            ..MountPlan::default()
+        })
+        .collect()
+}
+
+/// Nodes of the devices asked for; for a privileged container, all of the host's.
+fn devices(plan: &Plan) -> Result<Vec<ResolvedDevice>> {
+    let mut resolved = Vec::new();
+    for device in &plan.devices {
+        let path = PathBuf::from(&device.host);
+        let found = node(&path, &device.container).map_err(|error| {
+            Error::invalid(format!("error gathering device information while adding custom device {:?}", device.host))
+                .caused_by(error)
+        })?;
+        match found {
+            Some(node) => resolved.push(ResolvedDevice { device: node, access: device.access.clone() }),
+            None if path.is_dir() => {
+                for (path, node) in nodes_beneath(&path, &device.host, &device.container) {
+                    tracing::trace!(path, "device of a folder");
+                    resolved.push(ResolvedDevice { device: node, access: device.access.clone() });
+                }
+            }
+            None => {
+                return Err(Error::invalid(format!(
+                    "error gathering device information while adding custom device {:?}: not a device node",
+                    device.host
+                )));
+            }
+        }
+    }
+    if plan.privileged {
+        for (_, node) in nodes_beneath(std::path::Path::new("/dev"), "/dev", "/dev") {
+            resolved.push(ResolvedDevice { device: node, access: "rwm".to_owned() });
+        }
+    }
+    Ok(resolved)
+}
+
+/// The node at a path; `None` when it is no device.
+fn node(path: &std::path::Path, inside: &str) -> std::io::Result<Option<Device>> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let metadata = std::fs::metadata(path)?;
+    let kind = match metadata.file_type() {
+        kind if kind.is_char_device() => "c",
+        kind if kind.is_block_device() => "b",
+        _ => return Ok(None),
+    };
+    Ok(Some(Device {
+        path: inside.to_owned(),
+        kind: kind.to_owned(),
+        major: i64::from(rustix::fs::major(metadata.rdev())),
+        minor: i64::from(rustix::fs::minor(metadata.rdev())),
+        file_mode: Some(metadata.mode() & 0o7777),
+        uid: Some(metadata.uid()),
+        gid: Some(metadata.gid()),
+    }))
+}
+
+/// Device nodes beneath a folder, with their paths inside. What the container has of its own (`pts`, `shm`,
+/// `mqueue`, the console) is left out, and so are links.
+fn nodes_beneath(folder: &std::path::Path, host: &str, inside: &str) -> Vec<(String, Device)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let own = matches!(name.as_str(), "pts" | "shm" | "fd" | "mqueue" | "console" | "ptmx" | "lxc" | "lxd-sockets");
+        let (host, inside) = (format!("{host}/{name}"), format!("{inside}/{name}"));
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() && !own => found.extend(nodes_beneath(&entry.path(), &host, &inside)),
+            Ok(kind) if !kind.is_dir() && !kind.is_symlink() && !own => {
+                if let Ok(Some(node)) = node(&entry.path(), &inside) {
+                    found.push((host, node));
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn block_devices(plan: &Plan) -> Result<BTreeMap<String, (i64, i64)>> {
+    let mut numbers = BTreeMap::new();
+    for path in plan.block_io.paths() {
+        let found = node(std::path::Path::new(path), path).ok().flatten();
+        let device = found.ok_or_else(|| Error::invalid(format!("no such device: {path}")))?;
+        numbers.insert(path.to_owned(), (device.major, device.minor));
+    }
+    Ok(numbers)
+}
