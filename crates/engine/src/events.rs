@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::broadcast;
-use yare_api::{EventActor, EventMessage};
 use yare_api::filters::Filters;
+use yare_api::{EventActor, EventMessage};
 use yare_errdefs::Result;
 
 /// How many past events can be replayed; Docker keeps as many.
@@ -18,8 +18,20 @@ const BEHIND: usize = 4096;
 
 /// The names of the filters that `events` takes.
 pub const FILTERS: &[&str] = &[
-    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret", "service",
-    "type", "volume",
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
 ];
 
 /// The channel that all events go through.
@@ -37,12 +49,23 @@ impl Default for Events {
 
 impl Events {
     /// Publishes an event that happened now.
-    pub fn publish(&self, now: Timestamp, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
+    pub fn publish(
+        &self,
+        now: Timestamp,
+        kind: &str,
+        action: &str,
+        id: &str,
+        attributes: BTreeMap<String, String>,
+    ) {
         let named = matches!(kind, "container" | "image");
         let message = Arc::new(EventMessage {
             status: if named { action.to_owned() } else { String::new() },
             id: if named { id.to_owned() } else { String::new() },
-            from: if kind == "container" { attributes.get("image").cloned().unwrap_or_default() } else { String::new() },
+            from: if kind == "container" {
+                attributes.get("image").cloned().unwrap_or_default()
+            } else {
+                String::new()
+            },
             r#type: kind.to_owned(),
             action: action.to_owned(),
             actor: EventActor { id: id.to_owned(), attributes },
@@ -95,17 +118,20 @@ pub fn subscribe(
         let left = until.duration_since(engine.clock.now());
         tokio::time::Instant::now() + std::time::Duration::try_from(left).unwrap_or_default()
     });
-    Ok(futures_util::stream::unfold((replay, live, filters), move |(mut replay, mut live, filters)| async move {
-        loop {
-            let event = match replay.pop_front() {
-                Some(event) => event,
-                None => next_live(&mut live, deadline).await?,
-            };
-            if matches(&event, &filters) {
-                return Some((event, (replay, live, filters)));
+    Ok(futures_util::stream::unfold(
+        (replay, live, filters),
+        move |(mut replay, mut live, filters)| async move {
+            loop {
+                let event = match replay.pop_front() {
+                    Some(event) => event,
+                    None => next_live(&mut live, deadline).await?,
+                };
+                if matches(&event, &filters) {
+                    return Some((event, (replay, live, filters)));
+                }
             }
-        }
-    }))
+        },
+    ))
 }
 
 async fn next_live(
@@ -131,7 +157,8 @@ async fn next_live(
 
 fn in_window(event: &EventMessage, since: Option<Timestamp>, until: Option<Timestamp>) -> bool {
     let at = i128::from(event.time_nano);
-    since.is_none_or(|since| at >= since.as_nanosecond()) && until.is_none_or(|until| at <= until.as_nanosecond())
+    since.is_none_or(|since| at >= since.as_nanosecond())
+        && until.is_none_or(|until| at <= until.as_nanosecond())
 }
 
 /// Whether an event passes the filters: every named filter must have a value that fits.
@@ -144,7 +171,10 @@ fn matches(event: &EventMessage, filters: &Filters) -> bool {
                 event.r#type == kind
                     && (actor.id == *wanted
                         || actor.id.starts_with(wanted.as_str())
-                        || actor.attributes.get("name").is_some_and(|name| name == wanted.trim_start_matches('/')))
+                        || actor
+                            .attributes
+                            .get("name")
+                            .is_some_and(|name| name == wanted.trim_start_matches('/')))
             })
     };
     let one_of = |filter: &str, value: &str| {
@@ -178,7 +208,8 @@ mod tests {
 
     fn event(kind: &str, action: &str, name: &str) -> EventMessage {
         let events = Events::default();
-        let attributes = BTreeMap::from([("name".to_owned(), name.to_owned()), ("k".to_owned(), "v".to_owned())]);
+        let attributes =
+            BTreeMap::from([("name".to_owned(), name.to_owned()), ("k".to_owned(), "v".to_owned())]);
         events.publish(Timestamp::UNIX_EPOCH, kind, action, "0123abcd", attributes);
         let (past, _) = events.follow();
         past[0].as_ref().clone()
@@ -196,7 +227,10 @@ mod tests {
         assert!(matches(&die, &filters(r#"{"container":{"web":true},"event":{"die":true}}"#)));
         assert!(matches(&die, &filters(r#"{"container":["0123"]}"#)));
         assert!(!matches(&die, &filters(r#"{"volume":["web"]}"#)));
-        assert!(matches(&event("container", "exec_start: sh", "web"), &filters(r#"{"event":["exec_start"]}"#)));
+        assert!(matches(
+            &event("container", "exec_start: sh", "web"),
+            &filters(r#"{"event":["exec_start"]}"#)
+        ));
         assert!(matches(&die, &filters(r#"{"label":["k=v"]}"#)));
         assert!(!matches(&die, &filters(r#"{"label":["k=w"]}"#)));
     }

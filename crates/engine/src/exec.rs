@@ -45,7 +45,11 @@ pub struct Execs {
 
 impl Execs {
     fn find(&self, id: &str) -> Result<Arc<Exec>> {
-        self.by_id.lock().get(id).cloned().ok_or_else(|| Error::not_found(format!("No such exec instance: {id}")))
+        self.by_id
+            .lock()
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Error::not_found(format!("No such exec instance: {id}")))
     }
 
     /// Ids of a container's execs that run, for inspect.
@@ -54,7 +58,9 @@ impl Execs {
             .by_id
             .lock()
             .values()
-            .filter(|exec| exec.container == container && !matches!(*exec.state.borrow(), ExecState::Ended { .. }))
+            .filter(|exec| {
+                exec.container == container && !matches!(*exec.state.borrow(), ExecState::Ended { .. })
+            })
             .map(|exec| exec.id.clone())
             .collect();
         ids.sort();
@@ -63,7 +69,9 @@ impl Execs {
 
     /// Forgets the execs of a container that never ran.
     pub fn forget_container(&self, container: &str) {
-        self.by_id.lock().retain(|_, exec| exec.container != container || *exec.state.borrow() != ExecState::Created);
+        self.by_id
+            .lock()
+            .retain(|_, exec| exec.container != container || *exec.state.borrow() != ExecState::Created);
     }
 }
 
@@ -93,8 +101,14 @@ pub fn create(engine: &Engine, id: &str, config: ExecConfig) -> Result<String> {
 fn check_running(container: &Container) -> Result<()> {
     match container.state() {
         State::Running => Ok(()),
-        State::Paused => Err(Error::conflict(format!("container {} is paused, unpause the container before exec", container.record().name))),
-        State::Restarting => Err(Error::conflict(format!("container {} is restarting, wait until the container is running", container.id))),
+        State::Paused => Err(Error::conflict(format!(
+            "container {} is paused, unpause the container before exec",
+            container.record().name
+        ))),
+        State::Restarting => Err(Error::conflict(format!(
+            "container {} is restarting, wait until the container is running",
+            container.id
+        ))),
         _ => Err(Error::conflict(format!("container {} is not running", container.id))),
     }
 }
@@ -177,14 +191,21 @@ struct Control {
     connection: yare_shim::Connection,
 }
 
-async fn launch(engine: &Engine, container: &Container, spec: ExecSpec, stream: Option<OwnedFd>) -> Result<Control> {
+async fn launch(
+    engine: &Engine,
+    container: &Container,
+    spec: ExecSpec,
+    stream: Option<OwnedFd>,
+) -> Result<Control> {
     let run_dir = run_dir(engine, &container.id);
     let lost = |id: &str| Error::unavailable(format!("cannot reach the shim of container {id}"));
     let id = container.id.clone();
     let asked = tokio::task::spawn_blocking(move || -> Result<Control> {
         let mut connection = yare_shim::connect(&run_dir).map_err(|error| lost(&id).caused_by(error))?;
         let descriptors: Vec<_> = stream.iter().map(AsFd::as_fd).collect();
-        connection.send(&Request::Exec(Box::new(spec)), &descriptors).map_err(|error| lost(&id).caused_by(error))?;
+        connection
+            .send(&Request::Exec(Box::new(spec)), &descriptors)
+            .map_err(|error| lost(&id).caused_by(error))?;
         match connection.recv().map_err(|error| lost(&id).caused_by(error))? {
             Some((Reply::Started { pid }, _)) => Ok(Control { pid, connection }),
             Some((Reply::Failed(failure), _)) => Err(failure.into_error()),

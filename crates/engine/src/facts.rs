@@ -2,8 +2,8 @@
 
 use crate::Config;
 use std::path::Path;
-use yare_errdefs::{Error, Result};
 use yare_cgroup::{Controller, Mode};
+use yare_errdefs::{Error, Result};
 use yare_specgen::HostFacts;
 
 /// What the cgroups of this host offer, and warnings about what they lack.
@@ -12,11 +12,16 @@ pub(crate) fn cgroups() -> Result<(yare_cgroup::Host, Vec<String>)> {
         .map_err(|error| Error::wrap("cannot find the cgroup hierarchies of this host", error))?;
     let mut warnings = Vec::new();
     if !host.prepare() && host.mode() != Mode::V2 {
-        tracing::info!("cgroup v1 without favordynmods: a start after an idle moment takes some 12 ms longer");
+        tracing::info!(
+            "cgroup v1 without favordynmods: a start after an idle moment takes some 12 ms longer"
+        );
     }
-    for (controller, what) in
-        [(Controller::Memory, "memory"), (Controller::Cpu, "cpu"), (Controller::Pids, "pids"), (Controller::Cpuset, "cpuset")]
-    {
+    for (controller, what) in [
+        (Controller::Memory, "memory"),
+        (Controller::Cpu, "cpu"),
+        (Controller::Pids, "pids"),
+        (Controller::Cpuset, "cpuset"),
+    ] {
         if !host.has(controller) {
             warnings.push(format!("No {what} limit support"));
         }
@@ -48,6 +53,10 @@ pub(crate) fn gather(config: &Config, cgroups: &yare_cgroup::Host) -> HostFacts 
         default_ulimits: config.default_ulimits.clone(),
         log_driver: config.log_driver.clone(),
         log_opts: config.log_opts.clone(),
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        capabilities: own_capabilities(),
+        ipv4_forwarding: forwards_ipv4(),
+        has_block_io_weight: has_block_io_weight(cgroups),
         ..HostFacts::default()
     }
 }
@@ -60,6 +69,24 @@ fn has_swap_limit(cgroups: &yare_cgroup::Host) -> bool {
             .mount_point(Controller::Memory)
             .is_some_and(|folder| folder.join("memory.memsw.limit_in_bytes").exists()),
     }
+}
+
+/// Weights need a scheduler that has them; the file tells.
+fn has_block_io_weight(cgroups: &yare_cgroup::Host) -> bool {
+    let files: &[&str] = match cgroups.mode() {
+        Mode::V2 => &["io.weight", "io.bfq.weight"],
+        _ => &["blkio.weight", "blkio.bfq.weight"],
+    };
+    cgroups
+        .mount_point(Controller::Blkio)
+        .is_some_and(|folder| files.iter().any(|file| folder.join(file).exists()))
+}
+
+/// Capabilities of this process, one bit each: no container can get more.
+fn own_capabilities() -> u64 {
+    let status = read("/proc/self/status");
+    let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+    permitted.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
 }
 
 fn read(path: &str) -> String {
@@ -78,11 +105,16 @@ fn kernel_version() -> (u32, u32) {
 }
 
 fn thermal_throttle_paths() -> Vec<String> {
-    let cpus = std::fs::read_dir("/sys/devices/system/cpu").map(|entries| entries.flatten().collect()).unwrap_or(Vec::new());
+    let cpus: Vec<_> = std::fs::read_dir("/sys/devices/system/cpu")
+        .map(|entries| entries.flatten().collect())
+        .unwrap_or_default();
     let mut paths: Vec<String> = cpus
         .into_iter()
         .filter(|cpu| {
-            cpu.file_name().to_string_lossy().strip_prefix("cpu").is_some_and(|number| number.parse::<u32>().is_ok())
+            cpu.file_name()
+                .to_string_lossy()
+                .strip_prefix("cpu")
+                .is_some_and(|number| number.parse::<u32>().is_ok())
         })
         .map(|cpu| cpu.path().join("thermal_throttle"))
         .filter(|path| path.exists())
@@ -101,7 +133,14 @@ pub(crate) fn engine_id(data_root: &Path) -> Result<String> {
         return Ok(id.trim().to_owned());
     }
     let random = crate::random_id();
-    let id = format!("{}-{}-{}-{}-{}", &random[..8], &random[8..12], &random[12..16], &random[16..20], &random[20..32]);
+    let id = format!(
+        "{}-{}-{}-{}-{}",
+        &random[..8],
+        &random[8..12],
+        &random[12..16],
+        &random[16..20],
+        &random[20..32]
+    );
     std::fs::write(&path, &id)
         .map_err(|error| Error::internal(format!("cannot write {}", path.display())).caused_by(error))?;
     Ok(id)
@@ -131,7 +170,7 @@ pub(crate) fn filesystem(path: &Path) -> &'static str {
         Ok(0x0102_1994) => "tmpfs",
         Ok(0x794c_7630) => "overlayfs",
         Ok(0x2fc1_2fc1) => "zfs",
-        Ok(kind) if kind == 0x9123_683e => "btrfs",
+        Ok(0x9123_683e) => "btrfs",
         _ => "<unknown>",
     }
 }

@@ -6,8 +6,11 @@ use yare_oci::Digest;
 
 /// One line for each of these containers.
 pub(crate) fn explain(engine: &Engine, ids: &[String]) -> String {
-    let lines: Vec<String> =
-        ids.iter().filter_map(|id| engine.containers.by_id(id)).map(|container| line(engine, &container)).collect();
+    let lines: Vec<String> = ids
+        .iter()
+        .filter_map(|id| engine.containers.by_id(id))
+        .map(|container| line(engine, &container))
+        .collect();
     lines.join("\n")
 }
 

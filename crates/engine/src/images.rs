@@ -343,7 +343,9 @@ fn publish_all(engine: &Engine, events: &[ImageEvent]) {
     }
 }
 
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(Error::internal("the operation broke off").caused_by(error)))
@@ -398,7 +400,9 @@ fn written(work: impl FnOnce(&mut dyn Write) -> Result<()> + Send + 'static) -> 
 }
 
 fn receive(out: mpsc::Receiver<io::Result<Bytes>>) -> Output {
-    Box::pin(futures_util::stream::unfold(out, |mut out| async { out.recv().await.map(|piece| (piece, out)) }))
+    Box::pin(futures_util::stream::unfold(out, |mut out| async {
+        out.recv().await.map(|piece| (piece, out))
+    }))
 }
 
 struct PieceWriter(mpsc::Sender<io::Result<Bytes>>);

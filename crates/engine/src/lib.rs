@@ -89,7 +89,9 @@ impl Engine {
         let lock = yare_sys::fs::lock_file(config.data_root.join("yare.lock")).map_err(|error| {
             Error::conflict(format!("cannot lock the data root {}", config.data_root.display()))
                 .caused_by(error)
-                .with_hint("another engine uses this data root; stop it, or give this one another --data-root")
+                .with_hint(
+                    "another engine uses this data root; stop it, or give this one another --data-root",
+                )
         })?;
         for folder in ["containers", "volumes"] {
             private_folder(&config.data_root.join(folder))?;
@@ -126,12 +128,16 @@ impl Engine {
             _lock: lock,
         });
         restore::restore(&engine)?;
+        keep_last_used(&engine);
         Ok(engine)
     }
 
     /// Stops serving: what was promised is written. Containers run on.
     pub fn close(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        if let Err(error) = self.images.flush_last_used() {
+            tracing::warn!(error = yare_errdefs::chain(&error), "cannot write when images were last used");
+        }
         self.records.close();
     }
 
@@ -145,7 +151,10 @@ impl Engine {
     }
 
     /// Runs a use case as a task of its own, so that it goes on when the caller is dropped.
-    async fn detached<T: Send + 'static>(&self, use_case: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    async fn detached<T: Send + 'static>(
+        &self,
+        use_case: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         tokio::spawn(use_case)
             .await
             .unwrap_or_else(|error| Err(Error::internal("the operation broke off").caused_by(error)))
@@ -181,7 +190,8 @@ impl Engine {
         let record = container.record();
         if record.auto_remove() {
             return self.save_in_run_dir(&record).map_err(|error| {
-                Error::internal(format!("cannot write the record of container {}", record.id)).caused_by(error)
+                Error::internal(format!("cannot write the record of container {}", record.id))
+                    .caused_by(error)
             });
         }
         self.records.put(Table::Containers, &container.id, to_json(&*record)).await
@@ -209,7 +219,11 @@ impl Engine {
 
     fn trash_run_dir(&self, id: &str) {
         if let Err(error) = self.run_trash.take(&task::run_dir(self, id)) {
-            tracing::warn!(container = id, error = yare_errdefs::chain(&error), "cannot remove the run directory");
+            tracing::warn!(
+                container = id,
+                error = yare_errdefs::chain(&error),
+                "cannot remove the run directory"
+            );
         }
     }
 
@@ -238,9 +252,33 @@ impl Engine {
     /// Lets go of images that were removed by force and whose last container is gone.
     fn reap_images(&self) {
         if let Err(error) = self.images.reap(&|image| !holders::of_image(self, &image.0).is_empty()) {
-            tracing::warn!(error = yare_errdefs::chain(&error), "cannot remove images that nothing uses any more");
+            tracing::warn!(
+                error = yare_errdefs::chain(&error),
+                "cannot remove images that nothing uses any more"
+            );
         }
     }
+}
+
+/// How often last-used times reach the disk: what a crash may forget of them.
+const LAST_USED_EVERY: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Writes last-used times now and then, as long as the engine lives.
+fn keep_last_used(engine: &Arc<Engine>) {
+    let engine = Arc::downgrade(engine);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(LAST_USED_EVERY).await;
+            let Some(engine) = engine.upgrade() else { return };
+            let written = images::blocking(move || engine.images.flush_last_used()).await;
+            if let Err(error) = written {
+                tracing::warn!(
+                    error = yare_errdefs::chain(&error),
+                    "cannot write when images were last used"
+                );
+            }
+        }
+    });
 }
 
 /// Makes a folder that only root may enter, and mends the mode of one that is there.

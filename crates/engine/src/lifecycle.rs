@@ -159,7 +159,11 @@ pub fn after_exit(policy: RestartPolicy, exit: &Exit) -> AfterExit {
         };
     if wanted {
         let fresh = exit.restarts == 0 || exit.ran_for >= STEADY || exit.last_delay.is_zero();
-        return AfterExit::Restart(if fresh { FIRST_DELAY } else { (exit.last_delay * 2).min(LONGEST_DELAY) });
+        return AfterExit::Restart(if fresh {
+            FIRST_DELAY
+        } else {
+            (exit.last_delay * 2).min(LONGEST_DELAY)
+        });
     }
     if exit.auto_remove { AfterExit::Remove } else { AfterExit::Stay }
 }
@@ -210,7 +214,9 @@ mod tests {
         let mut run = Exit { restarts: 1, last_delay: FIRST_DELAY, ..exit(1) };
         let mut delays = Vec::new();
         for _ in 0..12 {
-            let AfterExit::Restart(delay) = after_exit(RestartPolicy::Always, &run) else { panic!("restarts") };
+            let AfterExit::Restart(delay) = after_exit(RestartPolicy::Always, &run) else {
+                panic!("restarts")
+            };
             delays.push(delay);
             run.last_delay = delay;
             run.restarts += 1;

@@ -31,7 +31,8 @@ pub(crate) fn open_bridge(config: &Config) -> Result<(Option<Networks>, Option<S
     wanted.pool = POOL;
     if let Some(bip) = &config.bip {
         let net: Ipv4Net = bip.parse().map_err(|error| {
-            Error::invalid(format!("invalid bip {bip}: {error}")).with_hint("give an address with its prefix, such as 172.20.0.1/16")
+            Error::invalid(format!("invalid bip {bip}: {error}"))
+                .with_hint("give an address with its prefix, such as 172.20.0.1/16")
         })?;
         wanted.subnet = Some(net.trunc());
         wanted.gateway = (net.address() != net.network()).then(|| net.address());
@@ -52,7 +53,8 @@ pub(crate) fn open_bridge(config: &Config) -> Result<(Option<Networks>, Option<S
 
 /// The packet filter table of a bridge: letters, digits and underscores.
 fn table(bridge: &str) -> String {
-    let name: String = bridge.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect();
+    let name: String =
+        bridge.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect();
     format!("yare_{name}")
 }
 
@@ -153,7 +155,9 @@ fn bridge_options(engine: &Engine, bridge: &Networks) -> BTreeMap<String, String
 fn containers(engine: &Engine, network: &str) -> BTreeMap<String, NetworkContainer> {
     let members = engine.containers.all().into_iter().map(|container| container.record());
     members
-        .filter(|record| record.state.status.has_process() && of_mode(&record.host_config.network_mode) == network)
+        .filter(|record| {
+            record.state.status.has_process() && of_mode(&record.host_config.network_mode) == network
+        })
         .map(|record| {
             let mut member = NetworkContainer { name: record.name.clone(), ..NetworkContainer::default() };
             if let Some(endpoint) = &record.endpoint {

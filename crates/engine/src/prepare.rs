@@ -37,7 +37,11 @@ pub(crate) async fn mounts(engine: &Arc<Engine>, plan: &Plan) -> Result<Prepared
             MountSource::Bind { path, create } => prepared.points.push(bind(mount, path, *create)?),
             MountSource::Volume { .. } => volume(engine, mount, &mut prepared).await?,
             MountSource::Tmpfs { .. } => {
-                let listed = plan.host_config.tmpfs.as_ref().is_some_and(|tmpfs| tmpfs.contains_key(&mount.destination));
+                let listed = plan
+                    .host_config
+                    .tmpfs
+                    .as_ref()
+                    .is_some_and(|tmpfs| tmpfs.contains_key(&mount.destination));
                 if !listed {
                     prepared.points.push(point(mount, "tmpfs", String::new()));
                 }
@@ -79,7 +83,9 @@ fn bind(mount: &MountPlan, path: &str, create: bool) -> Result<MountPoint> {
 }
 
 async fn volume(engine: &Arc<Engine>, mount: &MountPlan, prepared: &mut Prepared) -> Result<()> {
-    let MountSource::Volume { name, driver, options, labels, subpath, copy } = &mount.source else { return Ok(()) };
+    let MountSource::Volume { name, driver, options, labels, subpath, copy } = &mount.source else {
+        return Ok(());
+    };
     if !subpath.is_empty() {
         return Err(Error::unimplemented("a subpath of a volume is not built into this Yare yet"));
     }
@@ -94,7 +100,9 @@ async fn volume(engine: &Arc<Engine>, mount: &MountPlan, prepared: &mut Prepared
         prepared.anonymous.push(ensured.name.clone());
     }
     if *copy {
-        prepared.to_fill.push(Fill { destination: mount.destination.clone(), folder: ensured.folder.clone() });
+        prepared
+            .to_fill
+            .push(Fill { destination: mount.destination.clone(), folder: ensured.folder.clone() });
     }
     let source = ensured.folder.display().to_string();
     prepared.points.push(MountPoint {
@@ -138,7 +146,8 @@ pub(crate) fn fill_volumes(engine: &Engine, layers: &[DiffId], fills: &[Fill]) -
     for fill in empty {
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
         let relative = fill.destination.trim_start_matches('/');
-        let Ok(source) = yare_sys::fs::open_beneath(tree.as_fd(), relative, flags, rustix::fs::Mode::empty()) else {
+        let Ok(source) = yare_sys::fs::open_beneath(tree.as_fd(), relative, flags, rustix::fs::Mode::empty())
+        else {
             // The image has nothing there, or a file: the volume stays empty, as with Docker.
             continue;
         };
@@ -149,7 +158,8 @@ pub(crate) fn fill_volumes(engine: &Engine, layers: &[DiffId], fills: &[Fill]) -
 
 fn copy(source: &std::os::fd::OwnedFd, fill: &Fill) -> Result<()> {
     let failed = || format!("cannot fill the volume for {} from the image", fill.destination);
-    let target = yare_sys::fs::open_dir(&fill.folder).map_err(|error| Error::internal(failed()).caused_by(error))?;
+    let target =
+        yare_sys::fs::open_dir(&fill.folder).map_err(|error| Error::internal(failed()).caused_by(error))?;
     yare_layer::copy_tree(source.as_fd(), target.as_fd()).map_err(|error| Error::wrap(failed(), error))?;
     Ok(())
 }

@@ -76,10 +76,8 @@ impl Records {
         let failed = |why: &dyn std::fmt::Display| {
             Error::internal(format!("cannot open the records at {}: {why}", path.display()))
         };
-        let database = Database::builder()
-            .set_cache_size(CACHE)
-            .create(&path)
-            .map_err(|error| failed(&error))?;
+        let database =
+            Database::builder().set_cache_size(CACHE).create(&path).map_err(|error| failed(&error))?;
         prepare(&database).map_err(|error| failed(&error))?;
         let database = Arc::new(database);
         let (changes, waiting) = channel();
@@ -103,7 +101,11 @@ impl Records {
         let read = || -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
             let transaction = self.database.begin_read()?;
             let table = transaction.open_table(table.definition())?;
-            table.iter()?.map(|row| row.map(|(key, value)| (key.value().to_owned(), value.value().to_vec()))).collect::<Result<_, _>>().map_err(Into::into)
+            table
+                .iter()?
+                .map(|row| row.map(|(key, value)| (key.value().to_owned(), value.value().to_vec())))
+                .collect::<Result<_, _>>()
+                .map_err(Into::into)
         };
         read().map_err(|error| Error::internal(format!("cannot read the records: {error}")))
     }
@@ -188,7 +190,9 @@ fn write_all(database: &Database, waiting: &Receiver<Change>) {
             if let Some(done) = change.done {
                 let _ = done.send(match &outcome {
                     Ok(()) => Ok(()),
-                    Err(error) => Err(Error::internal(format!("cannot write the record of {}: {error}", change.key))),
+                    Err(error) => {
+                        Err(Error::internal(format!("cannot write the record of {}: {error}", change.key)))
+                    }
                 });
             }
         }

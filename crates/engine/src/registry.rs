@@ -115,10 +115,13 @@ impl Registry {
         if wanted.is_empty() || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(missing());
         }
-        let mut starting = index.by_id.range(wanted.to_owned()..).take_while(|(id, _)| id.starts_with(wanted));
+        let mut starting =
+            index.by_id.range(wanted.to_owned()..).take_while(|(id, _)| id.starts_with(wanted));
         match (starting.next(), starting.next()) {
             (Some((_, found)), None) => Ok(Arc::clone(found)),
-            (Some(_), Some(_)) => Err(Error::invalid(format!("multiple IDs found with provided prefix: {wanted}"))),
+            (Some(_), Some(_)) => {
+                Err(Error::invalid(format!("multiple IDs found with provided prefix: {wanted}")))
+            }
             (None, _) => Err(missing()),
         }
     }

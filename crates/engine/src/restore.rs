@@ -68,7 +68,9 @@ fn load(engine: &Engine) -> Result<()> {
 
 fn run_dirs(engine: &Engine) -> Vec<std::path::PathBuf> {
     let folder = engine.config.exec_root.join("containers");
-    std::fs::read_dir(folder).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+    std::fs::read_dir(folder)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default()
 }
 
 /// Brings one container's record and reality together; gives it back when it is to be started.
@@ -111,7 +113,12 @@ fn reconcile(engine: &Arc<Engine>, container: &Arc<Container>) -> Option<Arc<Con
                 container.update(|record| record.state.status = State::Exited);
             }
             let boots = matches!(status, State::Exited | State::Restarting)
-                && lifecycle::start_at_boot(record.restart_policy(), state.stopped_by_user, was_running, state.exit_code);
+                && lifecycle::start_at_boot(
+                    record.restart_policy(),
+                    state.stopped_by_user,
+                    was_running,
+                    state.exit_code,
+                );
             boots.then(|| Arc::clone(container))
         }
     }
@@ -136,7 +143,11 @@ fn resume(engine: &Arc<Engine>, container: &Arc<Container>, found: task::Reconne
     if let (Some(bridge), Some(endpoint)) = (&engine.bridge, &record.endpoint)
         && let Err(error) = bridge.restore(&record.id, endpoint)
     {
-        tracing::error!(container = record.id, error = yare_errdefs::chain(&error), "cannot restore its network");
+        tracing::error!(
+            container = record.id,
+            error = yare_errdefs::chain(&error),
+            "cannot restore its network"
+        );
     }
     task::follow(engine, container, found.control);
 }
@@ -149,7 +160,11 @@ fn lost_run(engine: &Arc<Engine>, container: &Arc<Container>, record: &Record) -
         if let (Some(bridge), Some(endpoint)) = (&engine.bridge, &record.endpoint)
             && let Err(error) = bridge.restore(&record.id, endpoint)
         {
-            tracing::error!(container = record.id, error = yare_errdefs::chain(&error), "cannot restore its network");
+            tracing::error!(
+                container = record.id,
+                error = yare_errdefs::chain(&error),
+                "cannot restore its network"
+            );
         }
         task::follow_orphan(engine, container);
         return None;

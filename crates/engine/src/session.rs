@@ -15,7 +15,8 @@ use yare_errdefs::{Error, Result};
 
 /// Makes a connected pair: ours for async use, and the shim's.
 pub fn pair() -> Result<(UnixStream, OwnedFd)> {
-    let failed = |error: io::Error| Error::unavailable("cannot make a socket pair for the streams").caused_by(error);
+    let failed =
+        |error: io::Error| Error::unavailable("cannot make a socket pair for the streams").caused_by(error);
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
     ours.set_nonblocking(true).map_err(failed)?;
     Ok((UnixStream::from_std(ours).map_err(failed)?, theirs.into()))
@@ -153,7 +154,11 @@ impl Session {
 }
 
 impl AsyncRead for Session {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.detached {
             return Poll::Ready(Ok(()));
         }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use yare_api::{
-    Commit, FirewallInfo, IndexInfo, PluginsInfo, RegistryServiceConfig, Runtime, SwarmInfo, SystemDataUsageResponse,
-    SystemInfo, SystemVersion, SystemVersionComponent, SystemVersionPlatform,
+    Commit, FirewallInfo, IndexInfo, PluginsInfo, RegistryServiceConfig, Runtime, SwarmInfo,
+    SystemDataUsageResponse, SystemInfo, SystemVersion, SystemVersionComponent, SystemVersionPlatform,
 };
 use yare_errdefs::{Classified, Error, Result, chain};
 
@@ -77,7 +77,10 @@ pub fn info(engine: &Engine) -> SystemInfo {
         name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         labels: engine.config.labels.clone(),
         server_version: VERSION.to_owned(),
-        runtimes: BTreeMap::from([("yare".to_owned(), Runtime { path: "yare".to_owned(), ..Runtime::default() })]),
+        runtimes: BTreeMap::from([(
+            "yare".to_owned(),
+            Runtime { path: "yare".to_owned(), ..Runtime::default() },
+        )]),
         default_runtime: "yare".to_owned(),
         swarm: SwarmInfo { local_node_state: "inactive".to_owned(), ..SwarmInfo::default() },
         live_restore_enabled: true,
@@ -147,8 +150,11 @@ pub fn version() -> SystemVersion {
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
-    let engine =
-        SystemVersionComponent { name: "Engine".to_owned(), version: VERSION.to_owned(), details: Some(details) };
+    let engine = SystemVersionComponent {
+        name: "Engine".to_owned(),
+        version: VERSION.to_owned(),
+        details: Some(details),
+    };
     SystemVersion {
         platform: SystemVersionPlatform { name: "Yare".to_owned() },
         components: vec![engine],
@@ -193,7 +199,8 @@ fn image_usage(engine: &Engine) -> Result<Vec<yare_api::ImageSummary>> {
 }
 
 fn container_usage(engine: &Engine) -> Vec<yare_api::ContainerSummary> {
-    let mut records: Vec<Arc<Record>> = engine.containers.all().iter().map(|container| container.record()).collect();
+    let mut records: Vec<Arc<Record>> =
+        engine.containers.all().iter().map(|container| container.record()).collect();
     records.sort_by_key(|record| std::cmp::Reverse(record.created));
     records.iter().map(|record| crate::containers::list::summary(engine, record, true)).collect()
 }
@@ -224,16 +231,25 @@ pub fn metrics(engine: &Engine) -> String {
         }
     };
     let containers = engine.containers.all();
-    let states = [State::Created, State::Running, State::Paused, State::Restarting, State::Exited].map(|state| {
-        let count = containers.iter().filter(|container| container.state() == state).count();
-        (format!("{{state=\"{state}\"}}"), i64::try_from(count).unwrap_or(i64::MAX))
-    });
+    let states =
+        [State::Created, State::Running, State::Paused, State::Restarting, State::Exited].map(|state| {
+            let count = containers.iter().filter(|container| container.state() == state).count();
+            (format!("{{state=\"{state}\"}}"), i64::try_from(count).unwrap_or(i64::MAX))
+        });
     gauge("yare_containers", "Containers by state.", &states);
     let plain = |value: i64| [(String::new(), value)];
     gauge("yare_images", "Images.", &plain(i64::try_from(engine.images.count()).unwrap_or(i64::MAX)));
     gauge("yare_layers_bytes", "Bytes on disk of all layers.", &plain(signed(engine.images.usage().layers)));
-    gauge("yare_event_followers", "Clients that follow events.", &plain(i64::try_from(engine.events.followers()).unwrap_or(0)));
+    gauge(
+        "yare_event_followers",
+        "Clients that follow events.",
+        &plain(i64::try_from(engine.events.followers()).unwrap_or(0)),
+    );
     gauge("yare_open_files", "Open file descriptors of the engine.", &plain(crate::facts::open_files()));
-    gauge("yare_start_time_seconds", "Start of the engine, seconds since 1970.", &plain(engine.started.as_second()));
+    gauge(
+        "yare_start_time_seconds",
+        "Start of the engine, seconds since 1970.",
+        &plain(engine.started.as_second()),
+    );
     text
 }

@@ -48,8 +48,9 @@ impl Volumes {
     pub fn load(rows: Vec<(String, Vec<u8>)>) -> Result<Self> {
         let mut by_name = BTreeMap::new();
         for (name, row) in rows {
-            let volume = serde_json::from_slice(&row)
-                .map_err(|error| Error::internal(format!("cannot read the record of volume {name}: {error}")))?;
+            let volume = serde_json::from_slice(&row).map_err(|error| {
+                Error::internal(format!("cannot read the record of volume {name}: {error}"))
+            })?;
             by_name.insert(name, Arc::new(volume));
         }
         Ok(Self { by_name: RwLock::new(by_name) })
@@ -90,9 +91,14 @@ pub async fn ensure(engine: &Arc<Engine>, name: &str, options: &VolumeCreateOpti
     }
     check_new(&name, options)?;
     let folder = folder(engine, &name);
-    std::fs::DirBuilder::new().recursive(true).mode(0o701).create(folder.parent().unwrap_or(&folder)).map_err(|error| {
-        Error::internal(format!("cannot make the folder of volume {name} at {}", folder.display())).caused_by(error)
-    })?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o701)
+        .create(folder.parent().unwrap_or(&folder))
+        .map_err(|error| {
+            Error::internal(format!("cannot make the folder of volume {name} at {}", folder.display()))
+                .caused_by(error)
+        })?;
     match std::fs::DirBuilder::new().mode(0o755).create(&folder) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             return Err(Error::internal(format!("cannot make {}", folder.display())).caused_by(error));
@@ -236,11 +242,17 @@ pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<VolumePrun
         if !wanted || !users(engine, &volume.name).is_empty() {
             continue;
         }
-        response.space_reclaimed += i64::try_from(disk_usage(&folder(engine, &volume.name))).unwrap_or(i64::MAX);
+        response.space_reclaimed +=
+            i64::try_from(disk_usage(&folder(engine, &volume.name))).unwrap_or(i64::MAX);
         discard(engine, &volume.name).await?;
         response.volumes_deleted.get_or_insert_default().push(volume.name.clone());
     }
-    engine.publish("volume", "prune", "", BTreeMap::from([("reclaimed".to_owned(), response.space_reclaimed.to_string())]));
+    engine.publish(
+        "volume",
+        "prune",
+        "",
+        BTreeMap::from([("reclaimed".to_owned(), response.space_reclaimed.to_string())]),
+    );
     Ok(response)
 }
 

@@ -38,9 +38,9 @@ impl<'a> Wired<'a> {
             networks::NONE => (Some(yare_net::netns::fresh().map_err(no_network)?), None),
             networks::BRIDGE => {
                 let bridge = engine.bridge.as_ref().ok_or_else(|| no_bridge(engine))?;
-                let attachment = bridge.attach(&record.id, &request(engine, record)?).map_err(|error| {
-                    Error::wrap(format!("cannot connect container {} to the bridge", record.name), error)
-                })?;
+                let attachment = bridge
+                    .attach(&record.id, &request(engine, record)?)
+                    .map_err(|error| Error::wrap("failed to set up container networking", error))?;
                 (Some(attachment.netns), Some(attachment.endpoint))
             }
             other => (Some(namespace_of(engine, other, "net")?), None),
@@ -57,7 +57,8 @@ impl<'a> Wired<'a> {
 
 impl Drop for Wired<'_> {
     fn drop(&mut self) {
-        if !self.kept && self.endpoint.is_some()
+        if !self.kept
+            && self.endpoint.is_some()
             && let Some(bridge) = &self.engine.bridge
         {
             bridge.detach(&self.id);
@@ -70,7 +71,8 @@ fn no_network(error: impl yare_errdefs::Classified + Send + Sync + 'static) -> E
 }
 
 fn no_bridge(engine: &Engine) -> Error {
-    let why = engine.bridge_error.clone().unwrap_or_else(|| "this engine was started without a bridge".to_owned());
+    let why =
+        engine.bridge_error.clone().unwrap_or_else(|| "this engine was started without a bridge".to_owned());
     Error::unavailable(why).with_hint("use --network host or --network none")
 }
 
@@ -99,8 +101,10 @@ fn add_exposed(engine: &Engine, record: &Record, request: &mut EndpointRequest) 
     for exposed in record.config.exposed_ports.iter().flatten().map(|(port, _)| port) {
         let (container_port, protocol) = yare_specgen::ports::parse_key(exposed)?;
         let protocol = protocol.parse().map_err(|error| Error::invalid(format!("{error}")))?;
-        let published =
-            request.ports.iter().any(|port| port.container_port == container_port && port.protocol == protocol);
+        let published = request
+            .ports
+            .iter()
+            .any(|port| port.container_port == container_port && port.protocol == protocol);
         if !published {
             let host_ip = Some(IpAddr::from(engine.config.publish_ip));
             request.ports.push(yare_net::PortBinding { container_port, protocol, host_ip, host_port: None });
@@ -119,8 +123,10 @@ fn joined(engine: &Engine, wanted: &str) -> Result<Arc<Record>> {
         State::Restarting => {
             Err(Error::conflict(format!("cannot join network of a restarting container: {}", container.id)))
         }
-        _ => Err(Error::conflict(format!("cannot join network of a non running container: {}", container.id))
-            .with_hint(format!("start it first: yare start {}", record.name))),
+        _ => {
+            Err(Error::conflict(format!("cannot join network of a non running container: {}", container.id))
+                .with_hint(format!("start it first: yare start {}", record.name)))
+        }
     }
 }
 
@@ -135,8 +141,12 @@ fn namespace_of(engine: &Engine, mode: &str, kind: &str) -> Result<OwnedFd> {
             .with_hint("networks of one's own are not built into this Yare yet; use bridge, host, none or container:NAME"));
     }
     let path = namespace_path(engine, mode, kind)?;
-    rustix::fs::open(&path, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-        .map_err(|error| Error::unavailable(format!("cannot open the namespace {path}")).caused_by(error))
+    rustix::fs::open(
+        &path,
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .map_err(|error| Error::unavailable(format!("cannot open the namespace {path}")).caused_by(error))
 }
 
 /// Whose files in `/etc` a container sees: its own, or of the container whose network it shares.
@@ -191,7 +201,9 @@ fn read_host(path: &str) -> String {
 fn extra_hosts(engine: &Engine, record: &Record) -> Result<Vec<ExtraHost>> {
     let gateway = engine.bridge.as_ref().map(|bridge| IpAddr::from(bridge.gateway()));
     let texts = record.host_config.extra_hosts.iter().flatten();
-    texts.map(|text| ExtraHost::parse(text, gateway).map_err(|error| Error::invalid(error.to_string()))).collect()
+    texts
+        .map(|text| ExtraHost::parse(text, gateway).map_err(|error| Error::invalid(error.to_string())))
+        .collect()
 }
 
 fn dns(engine: &Engine, record: &Record) -> Result<DnsOptions> {
@@ -227,7 +239,9 @@ pub(crate) fn log(engine: &Engine, record: &Record) -> LogSpec {
 /// The snapshotter's words in the shim's: the two crates do not know each other.
 pub(crate) fn rootfs(rootfs: yare_snapshot::Rootfs) -> yare_shim::Rootfs {
     match rootfs {
-        yare_snapshot::Rootfs::Overlay { lower, upper, work } => yare_shim::Rootfs::Overlay { lower, upper, work },
+        yare_snapshot::Rootfs::Overlay { lower, upper, work } => {
+            yare_shim::Rootfs::Overlay { lower, upper, work }
+        }
         yare_snapshot::Rootfs::Bind(path) => yare_shim::Rootfs::Bind(path),
     }
 }
@@ -257,7 +271,9 @@ pub(crate) fn spec(engine: &Engine, record: &Record) -> Result<yare_oci::runtime
             _ => None,
         },
         shm: match &plan.ipc {
-            IpcMode::Container(name) => Some(format!("/proc/{}/root/dev/shm", joined(engine, name)?.state.pid)),
+            IpcMode::Container(name) => {
+                Some(format!("/proc/{}/root/dev/shm", joined(engine, name)?.state.pid))
+            }
             _ => None,
         },
         recursive_read_only: engine.facts.kernel_version >= (5, 12),
@@ -299,8 +315,11 @@ fn devices(plan: &Plan) -> Result<Vec<ResolvedDevice>> {
     for device in &plan.devices {
         let path = PathBuf::from(&device.host);
         let found = node(&path, &device.container).map_err(|error| {
-            Error::invalid(format!("error gathering device information while adding custom device {:?}", device.host))
-                .caused_by(error)
+            Error::invalid(format!(
+                "error gathering device information while adding custom device {:?}",
+                device.host
+            ))
+            .caused_by(error)
         })?;
         match found {
             Some(node) => resolved.push(ResolvedDevice { device: node, access: device.access.clone() }),
@@ -352,7 +371,10 @@ fn nodes_beneath(folder: &std::path::Path, host: &str, inside: &str) -> Vec<(Str
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let own = matches!(name.as_str(), "pts" | "shm" | "fd" | "mqueue" | "console" | "ptmx" | "lxc" | "lxd-sockets");
+        let own = matches!(
+            name.as_str(),
+            "pts" | "shm" | "fd" | "mqueue" | "console" | "ptmx" | "lxc" | "lxd-sockets"
+        );
         let (host, inside) = (format!("{host}/{name}"), format!("{inside}/{name}"));
         match entry.file_type() {
             Ok(kind) if kind.is_dir() && !own => found.extend(nodes_beneath(&entry.path(), &host, &inside)),

@@ -49,7 +49,8 @@ pub async fn attach(engine: &Arc<Engine>, id: &str, options: &AttachOptions) -> 
         _ => {}
     }
     let record = container.record();
-    let replay = if options.logs { super::logs::replay(engine, &container, options).await? } else { Vec::new() };
+    let replay =
+        if options.logs { super::logs::replay(engine, &container, options).await? } else { Vec::new() };
     let (ours, theirs) = pair()?;
     let spec = AttachSpec {
         stdin: options.stdin && record.config.open_stdin,
@@ -72,7 +73,12 @@ pub async fn attach(engine: &Arc<Engine>, id: &str, options: &AttachOptions) -> 
 }
 
 /// Hands the stream to the living shim, or keeps it for the shim of the start that comes.
-async fn connect(engine: &Arc<Engine>, container: &Arc<Container>, spec: AttachSpec, stream: OwnedFd) -> Result<()> {
+async fn connect(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    spec: AttachSpec,
+    stream: OwnedFd,
+) -> Result<()> {
     {
         // The state is read under the same lock under which a start takes the waiting streams.
         let mut live = container.live.lock();
@@ -92,8 +98,10 @@ async fn connect(engine: &Arc<Engine>, container: &Arc<Container>, spec: AttachS
         Ok(Some((Reply::Failed(failure), _))) => Err(failure.into_error()),
         // It ended just now: the stream is closed, which is what the client sees of an ended container.
         Ok(_) | Err(_) if !container.state().has_process() => Ok(()),
-        Ok(_) | Err(_) => Err(Error::unavailable(format!("cannot reach the shim of container {}", container.id))
-            .with_hint("its shim has died; restart the container to attach again")),
+        Ok(_) | Err(_) => {
+            Err(Error::unavailable(format!("cannot reach the shim of container {}", container.id))
+                .with_hint("its shim has died; restart the container to attach again"))
+        }
     }
 }
 
@@ -112,8 +120,10 @@ pub async fn resize(engine: &Arc<Engine>, id: &str, height: u16, width: u16) -> 
     if !container.state().has_process() {
         return Err(Error::conflict(format!("container {} is not running", container.id)));
     }
-    crate::task::ask(engine, &container, Request::Resize { exec_id: None, rows: height, cols: width }).await?;
-    let size = BTreeMap::from([("height".to_owned(), height.to_string()), ("width".to_owned(), width.to_string())]);
+    crate::task::ask(engine, &container, Request::Resize { exec_id: None, rows: height, cols: width })
+        .await?;
+    let size =
+        BTreeMap::from([("height".to_owned(), height.to_string()), ("width".to_owned(), width.to_string())]);
     engine.publish_container(&container, "resize", size);
     Ok(())
 }

@@ -45,7 +45,12 @@ async fn create_now(
     plan.identify(&id);
     let warnings = std::mem::take(&mut plan.warnings);
     let prepared = prepare::mounts(engine, &plan).await?;
-    let unfinished = Unfinished { engine: Arc::clone(engine), id: id.clone(), anonymous: prepared.anonymous.clone(), kept: false };
+    let unfinished = Unfinished {
+        engine: Arc::clone(engine),
+        id: id.clone(),
+        anonymous: prepared.anonymous.clone(),
+        kept: false,
+    };
     let record = record(engine, id.clone(), name, &request, &image, plan, &prepared);
     blocking({
         let (engine, record) = (Arc::clone(engine), record.clone());
@@ -82,7 +87,9 @@ fn settle_name(engine: &Engine, name: Option<String>) -> Result<String> {
 /// All that is wrong with a request, as one error of the first one's class.
 pub(crate) fn together(errors: Vec<Error>) -> Error {
     let mut errors = errors.into_iter();
-    let Some(first) = errors.next() else { return Error::internal("the request was refused without a reason") };
+    let Some(first) = errors.next() else {
+        return Error::internal("the request was refused without a reason");
+    };
     let more: Vec<String> = errors.map(|error| format!("also wrong: {error}")).collect();
     if more.is_empty() { first } else { first.with_hint(more.join("\n")) }
 }
@@ -120,14 +127,17 @@ fn wanted_endpoints(request: &ContainerCreateRequest) -> BTreeMap<String, Endpoi
     let wanted = request.networking_config.as_ref().and_then(|config| config.endpoints_config.as_ref());
     let named = wanted.into_iter().flatten();
     named
-        .map(|(name, settings)| (crate::networks::of_mode(name).to_owned(), settings.clone().unwrap_or_default()))
+        .map(|(name, settings)| {
+            (crate::networks::of_mode(name).to_owned(), settings.clone().unwrap_or_default())
+        })
         .collect()
 }
 
 /// Makes the writable layer, the folder for its files, and fills new volumes from the image.
 fn make(engine: &Engine, record: &Record, prepared: &Prepared) -> Result<()> {
     let snapshots = engine.images.snapshots();
-    let failed = |error| Error::wrap(format!("cannot make the writable layer of container {}", record.id), error);
+    let failed =
+        |error| Error::wrap(format!("cannot make the writable layer of container {}", record.id), error);
     snapshots.prepare(&record.id, &record.layers).map_err(failed)?;
     prepare::fill_volumes(engine, &record.layers, &prepared.to_fill)?;
     let folder = |path: std::path::PathBuf, mode: u32| {

@@ -88,7 +88,11 @@ fn restart_after(engine: &Arc<Engine>, container: &Arc<Container>, pause: Durati
             // Its own task: a stop may end the pause, not a start that is under way.
             tokio::spawn(async move {
                 if let Err(error) = super::start::start_found(&engine, &container, false).await {
-                    tracing::warn!(container = container.id, error = yare_errdefs::chain(&error), "cannot restart");
+                    tracing::warn!(
+                        container = container.id,
+                        error = yare_errdefs::chain(&error),
+                        "cannot restart"
+                    );
                 }
             });
         }

@@ -7,8 +7,8 @@ use crate::lifecycle::State;
 use crate::networks;
 use std::collections::BTreeMap;
 use yare_api::{
-    ContainerInspectResponse, ContainerState, ContainerTopResponse, ContainerWaitResponse, GraphDriver, NetworkSettings,
-    PortBinding, PortMap,
+    ContainerInspectResponse, ContainerState, ContainerTopResponse, ContainerWaitResponse, GraphDriver,
+    NetworkSettings, PortBinding, PortMap,
 };
 use yare_errdefs::{Error, Result};
 
@@ -16,9 +16,11 @@ use yare_errdefs::{Error, Result};
 pub fn inspect(engine: &Engine, id: &str, size: bool) -> Result<ContainerInspectResponse> {
     let container = engine.containers.find(id)?;
     let record = container.record();
-    let (path, args) = record.plan.argv.split_first().map_or((String::new(), Vec::new()), |(first, rest)| {
-        (first.clone(), rest.to_vec())
-    });
+    let (path, args) = record
+        .plan
+        .argv
+        .split_first()
+        .map_or((String::new(), Vec::new()), |(first, rest)| (first.clone(), rest.to_vec()));
     let files = engine.container_dir(&record.id);
     let file = |name: &str| files.join(name).display().to_string();
     let (size_rw, size_root_fs) = match size {
@@ -40,7 +42,11 @@ pub fn inspect(engine: &Engine, id: &str, size: bool) -> Result<ContainerInspect
         resolv_conf_path: file("resolv.conf"),
         hostname_path: file("hostname"),
         hosts_path: file("hosts"),
-        log_path: if logged { super::log_path(engine, &record.id).display().to_string() } else { String::new() },
+        log_path: if logged {
+            super::log_path(engine, &record.id).display().to_string()
+        } else {
+            String::new()
+        },
         name: format!("/{}", record.name),
         restart_count: i64::from(record.state.restarts),
         driver: "overlay2".to_owned(),
@@ -110,13 +116,16 @@ fn network_settings(engine: &Engine, record: &Record) -> NetworkSettings {
 
 /// Exposed ports, with where they are published while it runs.
 fn ports(record: &Record) -> PortMap {
-    if !record.state.status.has_process() || networks::of_mode(&record.host_config.network_mode) != networks::BRIDGE {
+    if !record.state.status.has_process()
+        || networks::of_mode(&record.host_config.network_mode) != networks::BRIDGE
+    {
         return PortMap::new();
     }
     let exposed = record.config.exposed_ports.iter().flatten().map(|(port, _)| (port.clone(), None));
     let mut ports: PortMap = exposed.collect();
     for published in record.endpoint.iter().flat_map(|endpoint| &endpoint.ports) {
-        let bindings = ports.entry(format!("{}/{}", published.container_port, published.protocol)).or_default();
+        let bindings =
+            ports.entry(format!("{}/{}", published.container_port, published.protocol)).or_default();
         bindings.get_or_insert_default().push(PortBinding {
             host_ip: published.host_ip.to_string(),
             host_port: published.host_port.to_string(),
@@ -156,15 +165,16 @@ pub fn top(engine: &Engine, id: &str, ps_args: &str) -> Result<ContainerTopRespo
 }
 
 fn pids(engine: &Engine, container: &Container) -> Result<Vec<i32>> {
-    super::stop::group(engine, container)?
-        .pids()
-        .map_err(|error| Error::wrap(format!("cannot list the processes of container {}", container.id), error))
+    super::stop::group(engine, container)?.pids().map_err(|error| {
+        Error::wrap(format!("cannot list the processes of container {}", container.id), error)
+    })
 }
 
 /// Keeps the rows of `ps` whose PID column is one of these.
 fn pick(table: &str, pids: &[i32]) -> Result<ContainerTopResponse> {
     let mut lines = table.lines();
-    let titles: Vec<String> = lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    let titles: Vec<String> =
+        lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
     let column = titles
         .iter()
         .position(|title| title == "PID")

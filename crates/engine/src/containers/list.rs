@@ -27,8 +27,21 @@ pub struct ListOptions {
 }
 
 const FILTERS: &[&str] = &[
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network", "publish",
-    "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
 
 /// The containers that pass, newest first.
@@ -83,8 +96,8 @@ impl<'a> Wanted<'a> {
             }
         };
         let ancestors = filters.contains("ancestor").then(|| {
-            let named = filters.values("ancestor").into_iter();
-            named.filter_map(|name| engine.images.resolve(&name, None).ok()).map(|image| image.id.0).collect()
+            let named = filters.values("ancestor").iter();
+            named.filter_map(|name| engine.images.resolve(name, None).ok()).map(|image| image.id.0).collect()
         });
         Ok(Self {
             exited: exited.collect::<Result<_>>()?,
@@ -126,7 +139,9 @@ impl<'a> Wanted<'a> {
                 let mode = networks::of_mode(&record.host_config.network_mode);
                 mode == network || networks::id_of(engine, mode).starts_with(network)
             })
-            && any("publish", &|port| ports(record).iter().any(|have| have.public_port != 0 && port_fits(have, port)))
+            && any("publish", &|port| {
+                ports(record).iter().any(|have| have.public_port != 0 && port_fits(have, port))
+            })
             && any("expose", &|port| ports(record).iter().any(|have| port_fits(have, port)))
             && any("health", &|health| health == "none")
             && any("is-task", &|wanted| matches!(wanted, "false" | "0"))
@@ -137,9 +152,10 @@ impl<'a> Wanted<'a> {
     fn descends(&self, engine: &Engine, record: &Record, images: &[Digest]) -> bool {
         images.contains(&record.image)
             || images.iter().any(|ancestor| {
-                engine.images.resolve(&ancestor.to_string(), None).is_ok_and(|image| {
-                    !image.layers.is_empty() && record.layers.starts_with(&image.layers)
-                })
+                engine
+                    .images
+                    .resolve(&ancestor.to_string(), None)
+                    .is_ok_and(|image| !image.layers.is_empty() && record.layers.starts_with(&image.layers))
             })
     }
 }
@@ -166,7 +182,8 @@ fn port_fits(port: &Port, wanted: &str) -> bool {
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     let number = if port.public_port == 0 { port.private_port } else { port.public_port };
     let inside = |number: u16| {
-        first.parse().is_ok_and(|first: u16| first <= number) && last.parse().is_ok_and(|last: u16| number <= last)
+        first.parse().is_ok_and(|first: u16| first <= number)
+            && last.parse().is_ok_and(|last: u16| number <= last)
     };
     port.r#type == protocol && (inside(number) || inside(port.private_port))
 }
@@ -192,7 +209,11 @@ fn ports(record: &Record) -> Vec<Port> {
         }
     }
     ports.sort_by(|one, other| {
-        (one.private_port, one.public_port, &one.r#type).cmp(&(other.private_port, other.public_port, &other.r#type))
+        (one.private_port, one.public_port, &one.r#type).cmp(&(
+            other.private_port,
+            other.public_port,
+            &other.r#type,
+        ))
     });
     ports
 }
@@ -245,9 +266,9 @@ fn image_shown(engine: &Engine, record: &Record) -> String {
 
 fn command(record: &Record) -> String {
     let argv = &record.plan.argv;
-    let shown = argv.iter().map(|part| {
-        if part.contains(char::is_whitespace) { format!("'{part}'") } else { part.clone() }
-    });
+    let shown = argv
+        .iter()
+        .map(|part| if part.contains(char::is_whitespace) { format!("'{part}'") } else { part.clone() });
     shown.collect::<Vec<_>>().join(" ")
 }
 

@@ -70,7 +70,8 @@ pub async fn logs(engine: &Arc<Engine>, id: &str, options: LogsOptions) -> Resul
             let _ = chunks.blocking_send(Err(std::io::Error::other(yare_errdefs::chain(&error))));
         }
     });
-    let stream = futures_util::stream::unfold(out, |mut out| async { out.recv().await.map(|chunk| (chunk, out)) });
+    let stream =
+        futures_util::stream::unfold(out, |mut out| async { out.recv().await.map(|chunk| (chunk, out)) });
     Ok((tty, Box::pin(stream)))
 }
 
@@ -128,7 +129,11 @@ fn rendered(entries: &[Entry], style: Style) -> Vec<u8> {
 }
 
 /// What was logged so far, framed for an attachment with `logs=1`.
-pub(crate) async fn replay(engine: &Arc<Engine>, container: &Container, options: &AttachOptions) -> Result<Vec<u8>> {
+pub(crate) async fn replay(
+    engine: &Arc<Engine>,
+    container: &Container,
+    options: &AttachOptions,
+) -> Result<Vec<u8>> {
     let path = super::log_path(engine, &container.id);
     let tty = container.record().config.tty;
     let open = ReadOptions { stdout: options.stdout, stderr: options.stderr, ..ReadOptions::default() };

@@ -44,7 +44,10 @@ async fn remove_found(
         match state {
             State::Removing | State::Dead if container.progress.borrow().removed => return Ok(()),
             State::Removing => {
-                return Err(Error::conflict(format!("removal of container {} is already in progress", name(container))));
+                return Err(Error::conflict(format!(
+                    "removal of container {} is already in progress",
+                    name(container)
+                )));
             }
             State::Running | State::Paused | State::Restarting if !options.force => {
                 return Err(refusal(state, id));
@@ -88,10 +91,9 @@ async fn end_now(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()>
     }
     engine.publish_container(container, "kill", BTreeMap::from([("signal".to_owned(), "9".to_owned())]));
     super::stop::kill_all(engine, container)?;
-    tokio::time::timeout(std::time::Duration::from_secs(10), ended)
-        .await
-        .map(drop)
-        .map_err(|_| Error::internal(format!("cannot remove container {}: it does not end after SIGKILL", container.id)))
+    tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.map(drop).map_err(|_| {
+        Error::internal(format!("cannot remove container {}: it does not end after SIGKILL", container.id))
+    })
 }
 
 /// Marks a stopped container as being removed; `false` when somebody else did.
@@ -121,11 +123,20 @@ pub(crate) async fn finish(engine: &Arc<Engine>, container: &Arc<Container>, vol
         engine.trash_run_dir(&container.id);
     }
     if let Err(error) = engine.images.snapshots().remove(&container.id) {
-        tracing::warn!(container = container.id, error = yare_errdefs::chain(&error), "cannot remove the writable layer");
+        tracing::warn!(
+            container = container.id,
+            error = yare_errdefs::chain(&error),
+            "cannot remove the writable layer"
+        );
     }
     let files = engine.container_dir(&container.id);
     if let Err(error) = engine.trash.take(&files) {
-        tracing::warn!(container = container.id, error = yare_errdefs::chain(&error), "cannot remove {}", files.display());
+        tracing::warn!(
+            container = container.id,
+            error = yare_errdefs::chain(&error),
+            "cannot remove {}",
+            files.display()
+        );
     }
     if volumes {
         for volume in &record.anonymous {

@@ -23,6 +23,13 @@ pub async fn rename(engine: &Arc<Engine>, id: &str, new_name: &str) -> Result<()
     engine.save(&container).await?;
     claim.keep();
     engine.containers.release_name(&old_name);
-    engine.publish_container(&container, "rename", BTreeMap::from([("oldName".to_owned(), format!("/{old_name}"))]));
+    if let Some(bridge) = &engine.bridge {
+        bridge.renamed(&container.id, new_name);
+    }
+    engine.publish_container(
+        &container,
+        "rename",
+        BTreeMap::from([("oldName".to_owned(), format!("/{old_name}"))]),
+    );
     Ok(())
 }

@@ -22,7 +22,11 @@ pub async fn start(engine: &Arc<Engine>, id: &str) -> Result<bool> {
 }
 
 /// Starts a container for a user, or for its restart policy.
-pub(crate) async fn start_found(engine: &Arc<Engine>, container: &Arc<Container>, by_user: bool) -> Result<bool> {
+pub(crate) async fn start_found(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    by_user: bool,
+) -> Result<bool> {
     let _operation = container.operation.lock().await;
     match lifecycle::start(container.state()) {
         Verdict::Already => return Ok(false),
@@ -61,11 +65,9 @@ struct Run {
 /// network; the run directory is made anew by the next start.
 fn launch(engine: &Engine, container: &Container) -> Result<Run> {
     let record = container.record();
-    let rootfs = engine
-        .images
-        .snapshots()
-        .mounts(&record.id, &record.layers)
-        .map_err(|error| Error::wrap(format!("cannot put together the root of container {}", record.id), error))?;
+    let rootfs = engine.images.snapshots().mounts(&record.id, &record.layers).map_err(|error| {
+        Error::wrap(format!("cannot put together the root of container {}", record.id), error)
+    })?;
     let mut network = wiring::Wired::connect(engine, &record)?;
     wiring::write_files(engine, &record, network.endpoint.as_ref())?;
     let spec = wiring::spec(engine, &record)?;
@@ -98,11 +100,13 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
     let descriptors: Vec<_> = network.netns.iter().chain(&streams).map(AsFd::as_fd).collect();
     let control = engine.launcher.launch(&launch, &descriptors)?;
     let lost = |error: std::io::Error| {
-        Error::internal(format!("the shim of container {} ended before it answered", record.id)).caused_by(error)
+        Error::internal(format!("the shim of container {} ended before it answered", record.id))
+            .caused_by(error)
     };
     match yare_shim::recv_reply(&control).map_err(lost)? {
         (Reply::Started { pid }, descriptors) => {
-            let pidfd = descriptors.into_iter().next().ok_or_else(|| lost(std::io::ErrorKind::InvalidData.into()))?;
+            let pidfd =
+                descriptors.into_iter().next().ok_or_else(|| lost(std::io::ErrorKind::InvalidData.into()))?;
             Ok(Run { pid, pidfd, control, endpoint: network.keep() })
         }
         (Reply::Failed(failure), _) => Err(explained(&record, failure.into_error())),

@@ -18,7 +18,12 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Asks a container to stop, and kills it when its time is up. `false` when it did not run.
 ///
 /// Goes on when the caller leaves. A timeout below zero waits for ever.
-pub async fn stop(engine: &Arc<Engine>, id: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<bool> {
+pub async fn stop(
+    engine: &Arc<Engine>,
+    id: &str,
+    signal: Option<&str>,
+    timeout: Option<i64>,
+) -> Result<bool> {
     let container = engine.containers.find(id)?;
     let signal = signal.filter(|signal| !signal.is_empty()).map(parse_signal).transpose()?;
     engine.detached(stop_found(Arc::clone(engine), container, signal, timeout)).await
@@ -78,7 +83,12 @@ fn cancel_restart(engine: &Arc<Engine>, container: &Arc<Container>) -> bool {
 }
 
 /// Stops a container if it runs, and starts it.
-pub async fn restart(engine: &Arc<Engine>, id: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
+pub async fn restart(
+    engine: &Arc<Engine>,
+    id: &str,
+    signal: Option<&str>,
+    timeout: Option<i64>,
+) -> Result<()> {
     let container = engine.containers.find(id)?;
     let signal = signal.filter(|signal| !signal.is_empty()).map(parse_signal).transpose()?;
     let engine = Arc::clone(engine);
@@ -96,13 +106,17 @@ pub async fn restart(engine: &Arc<Engine>, id: &str, signal: Option<&str>, timeo
 /// Sends a signal to a running container; SIGKILL also waits for its end.
 pub async fn kill(engine: &Arc<Engine>, id: &str, signal: &str) -> Result<()> {
     let container = engine.containers.find(id)?;
-    let signal = if signal.is_empty() { KILL } else { parse_signal(signal).map_err(|error| prefix(id, error))? };
+    let signal =
+        if signal.is_empty() { KILL } else { parse_signal(signal).map_err(|error| prefix(id, error))? };
     if signal == KILL && cancel_restart(engine, &container) {
         return Ok(());
     }
     let record = container.record();
     if !record.state.status.has_process() {
-        return Err(Error::conflict(format!("cannot kill container: {id}: container {} is not running", container.id)));
+        return Err(Error::conflict(format!(
+            "cannot kill container: {id}: container {} is not running",
+            container.id
+        )));
     }
     let stop_signal = parse_signal(&record.plan.stop_signal).unwrap_or(TERM);
     if signal == KILL || signal == stop_signal {
@@ -138,7 +152,8 @@ fn send(container: &Container, pidfd: &std::os::fd::OwnedFd, signal: i32) -> Res
         // It ended just now: its end is on its way.
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
         Err(error) => {
-            Err(Error::internal(format!("cannot send signal {signal} to container {}", container.id)).caused_by(error))
+            Err(Error::internal(format!("cannot send signal {signal} to container {}", container.id))
+                .caused_by(error))
         }
     }
 }
@@ -166,7 +181,9 @@ pub async fn pause(engine: &Arc<Engine>, id: &str) -> Result<()> {
     if let Verdict::Refuse(why) = lifecycle::pause(container.state()) {
         return Err(Error::conflict(format!("container {} {why}", container.id)));
     }
-    group(engine, &container)?.freeze().map_err(|error| Error::wrap(format!("cannot pause container {id}"), error))?;
+    group(engine, &container)?
+        .freeze()
+        .map_err(|error| Error::wrap(format!("cannot pause container {id}"), error))?;
     container.update(|record| record.state.status = State::Paused);
     engine.save_soon(&container);
     engine.publish_container(&container, "pause", BTreeMap::new());
@@ -221,9 +238,9 @@ const REAL_TIME: (i32, i32) = (34, 64);
 
 fn signal_number(name: &str) -> Option<i32> {
     const NAMES: &[&str] = &[
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-        "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
-        "PWR", "SYS",
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
     ];
     if let Some(place) = NAMES.iter().position(|known| *known == name) {
         return i32::try_from(place + 1).ok();
@@ -249,7 +266,9 @@ mod tests {
 
     #[test]
     fn reads_signals_as_people_write_them() {
-        for (text, number) in [("TERM", 15), ("sigterm", 15), ("9", 9), ("SIGRTMIN+1", 35), ("RTMAX-1", 63), ("WINCH", 28)] {
+        for (text, number) in
+            [("TERM", 15), ("sigterm", 15), ("9", 9), ("SIGRTMIN+1", 35), ("RTMAX-1", 63), ("WINCH", 28)]
+        {
             assert_eq!(parse_signal(text).unwrap(), number, "{text}");
         }
         for bad in ["FOO", "0", "65", "-1", "SIGSIG", "RTMIN+99", ""] {

@@ -16,7 +16,8 @@ pub async fn update(
     let container = engine.containers.find(id)?;
     let _operation = container.operation.lock().await;
     let record = container.record();
-    let update = yare_specgen::settle_update(&request, &record.host_config, &engine.facts).map_err(super::create::together)?;
+    let update = yare_specgen::settle_update(&request, &record.host_config, &engine.facts)
+        .map_err(super::create::together)?;
     let mut warnings = update.warnings;
     if record.state.status.has_process() {
         let group = super::stop::group(engine, &container)?;

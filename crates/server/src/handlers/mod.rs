@@ -1,0 +1,78 @@
+//! One function per operation: decode, one call of the engine, encode.
+
+mod containers;
+mod exec;
+mod images;
+mod networks;
+mod system;
+mod volumes;
+
+use std::sync::Arc;
+
+use yare_engine::Engine;
+use yare_errdefs::{Error, Result};
+
+pub(crate) use system::ping;
+
+use crate::edge::Call;
+use crate::reply::Reply;
+use crate::route::Operation;
+
+/// Answers a call.
+pub(crate) async fn answer(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
+    match call.operation {
+        Operation::Ping => Ok(ping(&call)),
+        Operation::Version => system::version(),
+        Operation::Info => system::info(engine, &call),
+        Operation::Events => system::events(engine, &call),
+        Operation::DiskUsage => system::disk_usage(engine, &call).await,
+        Operation::Metrics => Ok(system::metrics(engine, &call)),
+        Operation::Auth => system::auth(call).await,
+        Operation::ContainerList => containers::list(engine, &call),
+        Operation::ContainerCreate => containers::create(engine, call).await,
+        Operation::ContainerPrune => containers::prune(engine, &call).await,
+        Operation::ContainerInspect => containers::inspect(engine, &call),
+        Operation::ContainerTop => containers::top(engine, &call),
+        Operation::ContainerLogs => containers::logs(engine, &call).await,
+        Operation::ContainerResize => containers::resize(engine, &call).await,
+        Operation::ContainerStart => containers::start(engine, &call).await,
+        Operation::ContainerStop => containers::stop(engine, &call).await,
+        Operation::ContainerRestart => containers::restart(engine, &call).await,
+        Operation::ContainerKill => containers::kill(engine, &call).await,
+        Operation::ContainerUpdate => containers::update(engine, call).await,
+        Operation::ContainerRename => containers::rename(engine, &call).await,
+        Operation::ContainerPause => containers::pause(engine, &call).await,
+        Operation::ContainerUnpause => containers::unpause(engine, &call).await,
+        Operation::ContainerAttach => containers::attach(engine, call).await,
+        Operation::ContainerWait => containers::wait(engine, &call),
+        Operation::ContainerRemove => containers::remove(engine, &call).await,
+        Operation::ExecCreate => exec::create(engine, call).await,
+        Operation::ExecStart => exec::start(engine, call).await,
+        Operation::ExecResize => exec::resize(engine, &call).await,
+        Operation::ExecInspect => exec::inspect(engine, &call),
+        Operation::ImageList => images::list(engine, &call),
+        Operation::ImageCreate => images::create(engine, call),
+        Operation::ImageInspect => images::inspect(engine, &call),
+        Operation::ImageHistory => images::history(engine, &call),
+        Operation::ImageTag => images::tag(engine, &call).await,
+        Operation::ImageRemove => images::remove(engine, &call).await,
+        Operation::ImagePrune => images::prune(engine, &call).await,
+        Operation::ImageSaveOne => images::save(engine, vec![call.name().to_owned()]),
+        Operation::ImageSave => images::save(engine, call.query.all("names")),
+        Operation::ImageLoad => Ok(images::load(engine, call)),
+        Operation::BuildPrune => images::build_prune(&call),
+        Operation::VolumeList => volumes::list(engine, &call),
+        Operation::VolumeCreate => volumes::create(engine, call).await,
+        Operation::VolumeInspect => volumes::inspect(engine, &call),
+        Operation::VolumeRemove => volumes::remove(engine, &call).await,
+        Operation::VolumePrune => volumes::prune(engine, &call).await,
+        Operation::NetworkList => networks::list(engine, &call),
+        Operation::NetworkInspect => networks::inspect(engine, &call),
+        Operation::NetworkPrune => networks::prune(&call),
+        Operation::PluginList => system::plugins(),
+        Operation::PluginInspect => Err(Error::not_found(format!("plugin {:?} not found", call.name()))),
+        // The edge answers these two itself.
+        Operation::NotBuilt(feature) => Err(Error::unimplemented(feature)),
+        Operation::Swarm => Err(Error::unavailable("there is no swarm here")),
+    }
+}

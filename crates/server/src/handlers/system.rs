@@ -1,0 +1,77 @@
+//! The engine as a whole.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue, PRAGMA};
+use yare_api::{AuthConfig, compat};
+use yare_engine::{Engine, events, system};
+use yare_errdefs::Result;
+
+use crate::body;
+use crate::decode;
+use crate::edge::Call;
+use crate::reply::{self, JSON, Reply};
+
+/// `GET` and `HEAD /_ping`: the first request of every client.
+pub(crate) fn ping(call: &Call) -> Reply {
+    let mut reply = reply::text(StatusCode::OK, if call.head_only { "" } else { "OK" });
+    let fixed = [
+        // 1 is the classic builder; 2 would make clients open BuildKit sessions.
+        (HeaderName::from_static("builder-version"), "1"),
+        (CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
+        (PRAGMA, "no-cache"),
+        (HeaderName::from_static("swarm"), "inactive"),
+    ];
+    for (name, value) in fixed {
+        reply.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    if call.head_only {
+        reply.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    reply
+}
+
+/// `GET /version`.
+pub(super) fn version() -> Result<Reply> {
+    reply::json(StatusCode::OK, &system::version())
+}
+
+/// `GET /info`.
+pub(super) fn info(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
+    reply::versioned(compat::Reply::SystemInfo, call.version, &system::info(engine))
+}
+
+/// `GET /system/df`.
+pub(super) async fn disk_usage(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
+    let usage = system::disk_usage(engine, &call.query.all("type")).await?;
+    reply::versioned(compat::Reply::DiskUsage, call.version, &usage)
+}
+
+/// `GET /events`: the head is sent at once, whatever happens later.
+pub(super) fn events(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
+    let (window, filters) = decode::events(&call.query)?;
+    let events = events::subscribe(engine, window, filters)?;
+    let lines = events.map(|event| reply::line(&*event).map(Bytes::from));
+    Ok(reply::follow(JSON, call.socket(), lines))
+}
+
+/// `GET /metrics`, in the text format of Prometheus.
+pub(super) fn metrics(engine: &Arc<Engine>, call: &Call) -> Reply {
+    let text = format!("{}{}", system::metrics(engine), call.metrics.render());
+    let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    reply::typed(reply::text(StatusCode::OK, text), format)
+}
+
+/// `POST /auth`.
+pub(super) async fn auth(call: Call) -> Result<Reply> {
+    let auth: AuthConfig = body::json(&call.headers, call.body).await?.unwrap_or_default();
+    Err(system::auth(&auth.serveraddress))
+}
+
+/// `GET /plugins`: there are none.
+pub(super) fn plugins() -> Result<Reply> {
+    reply::json(StatusCode::OK, &[(); 0])
+}

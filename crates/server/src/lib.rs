@@ -1,0 +1,53 @@
+//! The Docker Engine API over HTTP, the only door to the engine.
+//!
+//! A request goes through these modules in order: `listen` accepts it, `edge` checks it and finds its `route`
+//! and `version`, `decode` turns it into a plain value, a function of `handlers` hands that to the engine and
+//! turns the result into a `reply`; `hijack` takes connections over for attach and exec.
+
+mod access;
+mod body;
+mod decode;
+mod edge;
+mod go_json;
+mod handlers;
+mod hijack;
+mod listen;
+mod metrics;
+mod query;
+mod reply;
+mod route;
+mod socket;
+mod version;
+
+#[cfg(test)]
+mod wire_tests;
+
+pub use listen::{Listener, Options};
+pub use route::{RouteInfo, Support, Verb, routes};
+
+use std::future::Future;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use yare_engine::Engine;
+
+use crate::edge::Edge;
+
+/// Serves the API on all listeners until `shutdown` completes, then lets running requests finish for
+/// [`Options::grace`].
+///
+/// Must be called inside a tokio runtime. Fails only when a listener cannot be used at all.
+pub async fn serve(
+    engine: Arc<Engine>,
+    listeners: Vec<Listener>,
+    options: Options,
+    shutdown: impl Future<Output = ()> + Send,
+) -> std::io::Result<()> {
+    let Options { allowed_hosts, grace } = options;
+    let handler = Box::new(move |call| {
+        let engine = Arc::clone(&engine);
+        async move { handlers::answer(&engine, call).await }.boxed()
+    });
+    let edge = Arc::new(Edge::new(handler, allowed_hosts));
+    listen::run(edge, listeners, grace, shutdown).await
+}

@@ -1,0 +1,156 @@
+//! Listeners and connections: accepting, limits, timeouts, and ending in good order.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::edge::Edge;
+use crate::socket::Socket;
+
+/// A bound listener. Who may connect to a unix socket is decided by the mode of its file.
+#[derive(Debug)]
+pub enum Listener {
+    /// A unix socket.
+    Unix(std::os::unix::net::UnixListener),
+    /// A TCP socket. Whoever can connect to it owns the host; requests of web pages are refused.
+    Tcp(std::net::TcpListener),
+}
+
+/// How the server treats its clients.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Host names that clients of TCP listeners may use besides `localhost` and addresses in numbers.
+    pub allowed_hosts: Vec<String>,
+    /// How long running requests may go on after the end was asked for.
+    pub grace: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { allowed_hosts: Vec::new(), grace: Duration::from_secs(5) }
+    }
+}
+
+/// The most bytes that the head of a request may have.
+const MAX_HEAD: usize = 64 << 10;
+/// How long a connection may be idle, and how long the head of a request may take; dockerd has the same.
+const IDLE: Duration = Duration::from_secs(300);
+/// The pause after a failure to accept (no descriptors left, for example).
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves all listeners until `shutdown` completes, then lets running requests finish for a while.
+pub(crate) async fn run(
+    edge: Arc<Edge>,
+    listeners: Vec<Listener>,
+    grace: Duration,
+    shutdown: impl Future<Output = ()> + Send,
+) -> io::Result<()> {
+    let (stop, stopped) = watch::channel(false);
+    let mut acceptors = JoinSet::new();
+    for listener in listeners {
+        let acceptor = Acceptor::new(listener)?;
+        acceptors.spawn(accept_all(acceptor, Arc::clone(&edge), stopped.clone(), grace));
+    }
+    drop(stopped);
+    shutdown.await;
+    stop.send_replace(true);
+    while acceptors.join_next().await.is_some() {}
+    Ok(())
+}
+
+enum Acceptor {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Acceptor {
+    fn new(listener: Listener) -> io::Result<Self> {
+        match listener {
+            Listener::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                UnixListener::from_std(listener).map(Self::Unix)
+            }
+            Listener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener).map(Self::Tcp)
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Socket::unix(stream)),
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Socket::tcp(stream)),
+        }
+    }
+}
+
+/// Accepts until it is told to stop, then waits for its connections.
+async fn accept_all(
+    acceptor: Acceptor,
+    edge: Arc<Edge>,
+    mut stopped: watch::Receiver<bool>,
+    grace: Duration,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = told(&mut stopped) => break,
+            accepted = acceptor.accept() => match accepted {
+                Ok(socket) => {
+                    connections.spawn(serve(socket, Arc::clone(&edge), stopped.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop(acceptor);
+    let finished = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(grace, finished).await.is_err() {
+        tracing::info!("ended while requests were still being answered");
+    }
+}
+
+/// Waits until the end is asked for.
+async fn told(stopped: &mut watch::Receiver<bool>) {
+    // The sender being gone means the same.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Serves one connection until it ends, or until it is told to stop and the running request is answered.
+pub(crate) async fn serve(socket: Socket, edge: Arc<Edge>, mut stopped: watch::Receiver<bool>) {
+    let service = service_fn(|request| Arc::clone(&edge).answer(socket.clone(), request));
+    let connection = http1::Builder::new()
+        .half_close(true)
+        .title_case_headers(true)
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(2 * MAX_HEAD)
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .serve_connection(TokioIo::new(socket.clone()), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let done = tokio::select! {
+        done = connection.as_mut() => done,
+        () = told(&mut stopped) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = done {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

@@ -1,0 +1,170 @@
+//! One client's connection, shared by the HTTP half and by whoever must know that the client left.
+//!
+//! Hyper is told to allow half-closed connections (a client that ends its stdin still reads), and so does
+//! not notice by itself that a silent client is gone. [`Socket::gone`] does, from the readiness of the
+//! descriptor and without reading from it.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connected stream socket; clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Socket(Arc<Stream>);
+
+#[derive(Debug)]
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+macro_rules! either {
+    ($socket:expr, $stream:ident => $call:expr) => {
+        match &*$socket.0 {
+            Stream::Unix($stream) => $call,
+            Stream::Tcp($stream) => $call,
+        }
+    };
+}
+
+impl Socket {
+    /// Takes a connection of a unix listener.
+    pub(crate) fn unix(stream: UnixStream) -> Self {
+        Self(Arc::new(Stream::Unix(stream)))
+    }
+
+    /// Takes a connection of a TCP listener.
+    pub(crate) fn tcp(stream: TcpStream) -> Self {
+        // Frames of an interactive session are small; waiting to merge them is felt.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot switch Nagle's algorithm off");
+        }
+        Self(Arc::new(Stream::Tcp(stream)))
+    }
+
+    /// Whether this is a TCP connection, which web pages can reach.
+    pub(crate) fn is_tcp(&self) -> bool {
+        matches!(&*self.0, Stream::Tcp(_))
+    }
+
+    /// The other end of a TCP connection.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        match &*self.0 {
+            Stream::Unix(_) => None,
+            Stream::Tcp(stream) => stream.peer_addr().ok(),
+        }
+    }
+
+    /// Waits until the client sends no more: it closed the connection or its half of it.
+    pub(crate) async fn gone(&self) {
+        // Only the state "no more to read" is of interest, and it comes along with priority.
+        if either!(self, stream => stream.ready(Interest::PRIORITY).await).is_err() {
+            tracing::debug!("lost sight of a client");
+        }
+    }
+
+    /// Whether the client closed both directions.
+    pub(crate) fn hung_up(&self) -> bool {
+        let fd = either!(self, stream => stream.as_fd());
+        is_hung_up(fd)
+    }
+
+    /// Ends our half: the client reads end of file after what was written.
+    fn end_writing(&self) -> io::Result<()> {
+        let fd = either!(self, stream => stream.as_fd());
+        match rustix::net::shutdown(fd, rustix::net::Shutdown::Write) {
+            Ok(()) | Err(rustix::io::Errno::NOTCONN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut fds, Some(&now)) {
+        Ok(_) => fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR),
+        Err(_) => false,
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(either!(self, stream => stream.poll_read_ready(context)))?;
+            match either!(self, stream => stream.try_read_buf(buffer)) {
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(either!(self, stream => stream.poll_write_ready(context)))?;
+            match either!(self, stream => stream.try_write_vectored(slices)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.end_writing())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+
+    #[tokio::test]
+    async fn a_half_closed_client_is_not_hung_up() {
+        let (client, server) = UnixStream::pair().expect("a pair");
+        let mut socket = Socket::unix(server);
+        let mut client = client;
+        assert!(timeout(Duration::from_millis(30), socket.gone()).await.is_err());
+        client.write_all(b"last words").await.expect("written");
+        client.shutdown().await.expect("half closed");
+        timeout(Duration::from_secs(5), socket.gone()).await.expect("it says nothing more");
+        assert!(!socket.hung_up());
+        let mut words = String::new();
+        socket.read_to_string(&mut words).await.expect("read");
+        assert_eq!(words, "last words");
+        drop(client);
+        assert!(socket.hung_up());
+    }
+}
