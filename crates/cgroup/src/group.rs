@@ -216,7 +216,8 @@ impl Group {
             return self.write_devices(devices, rules);
         }
         match &self.v2 {
-            Some(v2) => attach_program(v2, rules).map_err(|error| CgroupError::io("set devices of", &self.path, error)),
+            Some(v2) => attach_program(v2, rules)
+                .map_err(|error| CgroupError::io("set devices of", &self.path, error)),
             None => {
                 warnings.push("the kernel does not support device rules; they are ignored".to_string());
                 Ok(())
@@ -227,7 +228,8 @@ impl Group {
     fn write_devices(&self, devices: &Hierarchy, rules: &[device::Rule]) -> Result<()> {
         let open = |file: &str| {
             let path = format!("{}/{file}", self.path);
-            open_for_writing(devices.root.as_fd(), &path).map_err(|error| CgroupError::io("open", &path, error))
+            open_for_writing(devices.root.as_fd(), &path)
+                .map_err(|error| CgroupError::io("open", &path, error))
         };
         let (allow, deny) = (open("devices.allow")?, open("devices.deny")?);
         for rule in rules {
@@ -249,8 +251,9 @@ impl Group {
         let pid = pid.to_string();
         let path = format!("{}/cgroup.procs", self.path);
         for hierarchy in self.v1_hierarchies() {
-            write_at(hierarchy.root.as_fd(), &path, &pid)
-                .map_err(|error| CgroupError::io("join", &hierarchy.mount_point.join(&path).to_string_lossy(), error))?;
+            write_at(hierarchy.root.as_fd(), &path, &pid).map_err(|error| {
+                CgroupError::io("join", &hierarchy.mount_point.join(&path).to_string_lossy(), error)
+            })?;
         }
         if let Some(v2) = &self.v2 {
             write_at(v2.as_fd(), "cgroup.procs", &pid)
@@ -264,8 +267,9 @@ impl Group {
         let pid = pid.to_string();
         let path = format!("{}/cgroup.procs", self.path);
         for hierarchy in self.v1_hierarchies() {
-            write_at(hierarchy.root.as_fd(), &path, &pid)
-                .map_err(|error| CgroupError::io("join", &hierarchy.mount_point.join(&path).to_string_lossy(), error))?;
+            write_at(hierarchy.root.as_fd(), &path, &pid).map_err(|error| {
+                CgroupError::io("join", &hierarchy.mount_point.join(&path).to_string_lossy(), error)
+            })?;
         }
         Ok(())
     }
@@ -397,9 +401,15 @@ impl Group {
     pub fn remove(&self) -> Result<()> {
         let mut result = Ok(());
         let deadline = Instant::now() + PATIENCE;
-        for hierarchy in self.v1_hierarchies().chain(self.v2.iter().filter_map(|_| self.host.hierarchies.v2.as_ref())) {
+        for hierarchy in
+            self.v1_hierarchies().chain(self.v2.iter().filter_map(|_| self.host.hierarchies.v2.as_ref()))
+        {
             if let Err(error) = remove_tree(hierarchy.root.as_fd(), &self.path, deadline) {
-                result = Err(CgroupError::io("remove", &hierarchy.mount_point.join(&self.path).to_string_lossy(), error));
+                result = Err(CgroupError::io(
+                    "remove",
+                    &hierarchy.mount_point.join(&self.path).to_string_lossy(),
+                    error,
+                ));
             }
         }
         result
@@ -441,11 +451,17 @@ fn make_directory(hierarchy: &Hierarchy, path: &str) -> Result<()> {
         Ok(()) if !cpuset => return Ok(()),
         Ok(()) | Err(Errno::NOENT) => {}
         Err(Errno::EXIST) => {
+            // Left over: made anew, so that no limit or frozen state of before is kept.
             let used = read_at(hierarchy.root.as_fd(), &format!("{path}/cgroup.procs"));
-            return match used.map_err(|error| failed(path, error))?.is_empty() {
-                true => Ok(()),
-                false => Err(CgroupError::InUse(hierarchy.mount_point.join(path).to_string_lossy().into())),
-            };
+            let empty = used.map_err(|error| failed(path, error))?.is_empty();
+            if !empty || remove_tree(hierarchy.root.as_fd(), path, Instant::now()).is_err() {
+                let path = hierarchy.mount_point.join(path);
+                return Err(CgroupError::InUse(path.to_string_lossy().into()));
+            }
+            rustix::fs::mkdirat(&hierarchy.root, path, mode).map_err(|error| failed(path, error))?;
+            if !cpuset {
+                return Ok(());
+            }
         }
         Err(error) => return Err(failed(path, error)),
     }
@@ -545,6 +561,35 @@ fn remove_tree(root: BorrowedFd<'_>, path: &str, deadline: Instant) -> rustix::i
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_program_denies() {
+        let name = "a_device_program_denies";
+        if !rustix::process::geteuid().is_root() {
+            assert!(std::env::var_os("YARE_REQUIRE_ROOT").is_none(), "{name} needs root");
+            println!("SKIP {name}: needs root");
+            return;
+        }
+        let host = Host::detect().unwrap();
+        let path = format!("yare-device-test-{}", std::process::id());
+        let (group, _) = Group::create(&host, &path, None).unwrap();
+        let Some(v2) = &group.v2 else {
+            println!("SKIP {name}: needs cgroup v2");
+            return group.remove().unwrap();
+        };
+        let deny = yare_oci::runtime::DeviceRule { allow: false, access: "rwm".into(), ..Default::default() };
+        attach_program(v2, &device::settle(&[deny]).unwrap()).unwrap();
+        let procs = format!("/sys/fs/cgroup/unified/{path}/cgroup.procs");
+        let procs = if std::path::Path::new(&procs).exists() {
+            procs
+        } else {
+            format!("/sys/fs/cgroup/{path}/cgroup.procs")
+        };
+        let script = format!("echo $$ > {procs}; (exec 3< /dev/zero) && ! (exec 3< /dev/kmsg)");
+        let status = std::process::Command::new("sh").args(["-c", &script]).status().unwrap();
+        group.remove().unwrap();
+        assert!(status.success());
+    }
 
     #[test]
     fn paths_stay_beneath_the_root() {

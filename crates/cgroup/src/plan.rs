@@ -22,11 +22,7 @@ struct Plan(Vec<Write>);
 
 impl Plan {
     fn add(&mut self, controller: Controller, file: &str, value: impl ToString) {
-        self.0.push(Write {
-            controller: Some(controller),
-            file: file.to_string(),
-            value: value.to_string(),
-        });
+        self.0.push(Write { controller: Some(controller), file: file.to_string(), value: value.to_string() });
     }
 }
 

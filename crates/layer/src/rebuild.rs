@@ -42,7 +42,7 @@ pub fn rebuild_tar(
     mut writer: impl Write,
 ) -> Result<DiffId, LayerError> {
     let lost = Lost::gather(dir, &mut record)?;
-    let mut output = Output { writer: &mut writer, hasher: Hasher::new(), size: 0 };
+    let mut output = Output { buffer: Vec::new(), writer: &mut writer, hasher: Hasher::new(), size: 0 };
     let mut fields = fields(record)?;
     let mut ordinal = 0;
     loop {
@@ -77,6 +77,8 @@ pub fn rebuild_tar(
 }
 
 struct Output<'w> {
+    /// For reading files; taken out while it is used.
+    buffer: Vec<u8>,
     writer: &'w mut dyn Write,
     hasher: Hasher,
     size: u64,
@@ -100,7 +102,7 @@ fn write_file(
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = walk::open(dir, path, flags).map_err(|error| failed("open", path, error))?;
     let mut crc = crc32fast::Hasher::new();
-    let mut buffer = Vec::new();
+    let mut buffer = std::mem::take(&mut output.buffer);
     for piece in pieces {
         let mut take = |_, bytes: &[u8]| {
             crc.update(bytes);
@@ -111,6 +113,7 @@ fn write_file(
             return Err(LayerError::Changed(PathBuf::from(OsString::from_vec(path.to_vec()))));
         }
     }
+    output.buffer = buffer;
     Ok(crc.finalize())
 }
 

@@ -176,7 +176,8 @@ pub(crate) fn data_pieces(file: BorrowedFd<'_>, size: u64) -> io::Result<Vec<(u6
 /// Takes bytes and the place in the file where they begin.
 pub(crate) type Take<'a, E> = dyn FnMut(u64, &[u8]) -> Result<(), E> + 'a;
 
-/// Reads the piece of a file, calling `take` with consecutive bytes. Returns how many there were: fewer
+/// Reads the piece of a file, calling `take` with consecutive bytes. `buffer` is to be kept for the next
+/// piece: clearing a new one costs more than a small file. Returns how many there were: fewer
 /// than `length` when the file ends before.
 pub(crate) fn read_piece<E>(
     file: BorrowedFd<'_>,
@@ -185,7 +186,9 @@ pub(crate) fn read_piece<E>(
     buffer: &mut Vec<u8>,
     take: &mut Take<'_, E>,
 ) -> Result<io::Result<u64>, E> {
-    buffer.resize(BUFFER, 0);
+    if buffer.len() < BUFFER {
+        buffer.resize(BUFFER, 0);
+    }
     let mut done = 0;
     while done < length {
         let most = usize::try_from(length - done).unwrap_or(usize::MAX).min(BUFFER);

@@ -52,7 +52,14 @@ pub fn write_tar(
     writer: impl Write,
     options: &WriteOptions,
 ) -> Result<Written, LayerError> {
-    let mut tar = Tar { writer, hasher: Hasher::new(), size: 0, links: HashMap::new(), form: options.form };
+    let mut tar = Tar {
+        buffer: Vec::new(),
+        writer,
+        hasher: Hasher::new(),
+        size: 0,
+        links: HashMap::new(),
+        form: options.form,
+    };
     if options.root || options.form == Form::Overlay {
         let root = walk::open(dir, b"", OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|error| failed("open", b".", error))?;
@@ -74,6 +81,8 @@ fn failed(operation: &'static str, path: &[u8], source: impl Into<io::Error>) ->
 }
 
 struct Tar<W> {
+    /// For reading files; taken out while it is used.
+    buffer: Vec<u8>,
     writer: W,
     hasher: Hasher,
     size: u64,
@@ -192,6 +201,9 @@ impl<W: Write> Tar<W> {
             }
             self.links.insert(id, path.to_vec());
         }
+        if kind == FileType::RegularFile {
+            return self.regular(found);
+        }
         let fd = found.open_path().map_err(|error| failed("open", path, error))?;
         let records = xattr_records(fd.as_fd(), path)?;
         match kind {
@@ -210,7 +222,6 @@ impl<W: Write> Tar<W> {
                     .map_err(|error| failed("read link", path, error))?;
                 self.head(&Head { records, link: link.as_bytes(), ..Head::of(&found.stat, path, b'2') })
             }
-            FileType::RegularFile => self.regular(found, records),
             FileType::Fifo => self.head(&Head { records, ..Head::of(&found.stat, path, b'6') }),
             kind => {
                 let typeflag = if kind == FileType::CharacterDevice { b'3' } else { b'4' };
@@ -220,7 +231,7 @@ impl<W: Write> Tar<W> {
         }
     }
 
-    fn regular(&mut self, found: &Found, mut records: Xattrs) -> Result<(), LayerError> {
+    fn regular(&mut self, found: &Found) -> Result<(), LayerError> {
         let path = found.path.as_slice();
         let file = found
             .open(OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)
@@ -229,6 +240,7 @@ impl<W: Write> Tar<W> {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(LayerError::Changed(as_path(path)));
         }
+        let mut records = xattr_records(file.as_fd(), path)?;
         let size = u64::try_from(stat.st_size).unwrap_or_default();
         let used = u64::try_from(stat.st_blocks).unwrap_or_default().saturating_mul(512);
         if size < SPARSE_FROM || used > size / 2 {
@@ -252,7 +264,7 @@ impl<W: Write> Tar<W> {
     }
 
     fn content(&mut self, file: &OwnedFd, path: &[u8], pieces: &[(u64, u64)]) -> Result<(), LayerError> {
-        let mut buffer = Vec::new();
+        let mut buffer = std::mem::take(&mut self.buffer);
         for (offset, length) in pieces {
             let mut take = |_, bytes: &[u8]| self.put(bytes);
             let read = walk::read_piece(file.as_fd(), *offset, *length, &mut buffer, &mut take)?;
@@ -260,6 +272,7 @@ impl<W: Write> Tar<W> {
                 return Err(LayerError::Changed(as_path(path)));
             }
         }
+        self.buffer = buffer;
         Ok(())
     }
 

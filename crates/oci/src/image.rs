@@ -47,7 +47,8 @@ impl ImageConfig {
     /// What the image was built for; an empty architecture or system counts as the host's.
     pub fn platform(&self) -> Platform {
         let host = Platform::host();
-        let or = |value: &str, default: &str| if value.is_empty() { default.to_owned() } else { value.to_owned() };
+        let or =
+            |value: &str, default: &str| if value.is_empty() { default.to_owned() } else { value.to_owned() };
         Platform::new(&or(&self.os, &host.os), &or(&self.architecture, &host.architecture), &self.variant)
     }
 }
@@ -97,7 +98,11 @@ pub struct ContainerConfig {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user: String,
     /// `port/proto` keys.
-    #[serde(default, skip_serializing_if = "null_default::is_empty_map", deserialize_with = "null_default::de")]
+    #[serde(
+        default,
+        skip_serializing_if = "null_default::is_empty_map",
+        deserialize_with = "null_default::de"
+    )]
     pub exposed_ports: BTreeMap<String, Empty>,
     /// `KEY=value`.
     #[serde(default, skip_serializing_if = "null_default::is_empty", deserialize_with = "null_default::de")]
@@ -109,13 +114,21 @@ pub struct ContainerConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cmd: Option<Vec<String>>,
     /// Paths that become anonymous volumes.
-    #[serde(default, skip_serializing_if = "null_default::is_empty_map", deserialize_with = "null_default::de")]
+    #[serde(
+        default,
+        skip_serializing_if = "null_default::is_empty_map",
+        deserialize_with = "null_default::de"
+    )]
     pub volumes: BTreeMap<String, Empty>,
     /// Working directory.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
     /// Labels.
-    #[serde(default, skip_serializing_if = "null_default::is_empty_map", deserialize_with = "null_default::de")]
+    #[serde(
+        default,
+        skip_serializing_if = "null_default::is_empty_map",
+        deserialize_with = "null_default::de"
+    )]
     pub labels: BTreeMap<String, String>,
     /// Signal that asks it to stop.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -177,7 +190,9 @@ mod null_default {
     use serde::{Deserialize, Deserializer};
     use std::collections::BTreeMap;
 
-    pub(super) fn de<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    pub(super) fn de<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
         Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
     }
 

@@ -30,7 +30,13 @@ impl Platform {
     /// A platform from its three usual parts, normalised.
     pub fn new(os: &str, architecture: &str, variant: &str) -> Self {
         let (architecture, variant) = normalise(architecture, variant);
-        Self { architecture, os: os.to_ascii_lowercase(), variant, os_version: String::new(), os_features: Vec::new() }
+        Self {
+            architecture,
+            os: os.to_ascii_lowercase(),
+            variant,
+            os_version: String::new(),
+            os_features: Vec::new(),
+        }
     }
 
     /// Parses `os`, `arch`, `os/arch` or `os/arch/variant`, as `--platform` takes it.
@@ -110,8 +116,21 @@ fn is_os(text: &str) -> bool {
 fn is_arch(text: &str) -> bool {
     matches!(
         text,
-        "amd64" | "x86_64" | "x86-64" | "386" | "i386" | "arm64" | "aarch64" | "arm" | "armhf" | "armel" | "ppc64le"
-            | "s390x" | "riscv64" | "mips64le" | "loong64"
+        "amd64"
+            | "x86_64"
+            | "x86-64"
+            | "386"
+            | "i386"
+            | "arm64"
+            | "aarch64"
+            | "arm"
+            | "armhf"
+            | "armel"
+            | "ppc64le"
+            | "s390x"
+            | "riscv64"
+            | "mips64le"
+            | "loong64"
     )
 }
 

@@ -531,7 +531,8 @@ mod tests {
 
     #[test]
     fn reads_the_shortest_config() {
-        let spec: Spec = serde_json::from_str(r#"{"ociVersion":"1.2.0","process":{"args":["sh"],"cwd":"/"}}"#).unwrap();
+        let spec: Spec =
+            serde_json::from_str(r#"{"ociVersion":"1.2.0","process":{"args":["sh"],"cwd":"/"}}"#).unwrap();
         assert_eq!(spec.process.unwrap().args, ["sh"]);
     }
 }

@@ -2,9 +2,8 @@
 
 use crate::mounts::Failure;
 use crate::options::Options;
-use crate::rootfs::{self, Links};
 use rustix::fd::OwnedFd;
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::mount::MountAttrFlags;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -23,7 +22,9 @@ pub(crate) fn attach_cgroup(target: &OwnedFd, options: &Options, group: &Group) 
     let made = new_filesystem("tmpfs", Some("tmpfs"), &[("mode", Some("755"))], plain)?;
     attach(&made, target)?;
     for point in &points {
-        let directory = rootfs::make_directory(&made, &point.controllers, Links::Refused)?;
+        let name = point.controllers.as_str();
+        mkdirat(&made, name, Mode::from_raw_mode(0o755))?;
+        let directory = openat(&made, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         attach(hierarchy(point, options)?, &directory)?;
         // Each controller is found by its own name too.
         for name in point.controllers.split(',').filter(|name| *name != point.controllers) {

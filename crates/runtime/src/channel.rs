@@ -3,6 +3,7 @@
 //! One socket with message boundaries, close-on-exec in the child: a successful `execve` is the end of the
 //! stream, a failed one a message. One enum per direction.
 
+use crate::confine::Filter;
 use crate::error::{Result, StartError, Step};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -12,8 +13,8 @@ use yare_sys::socket::{recv_with_fds, send_with_fds};
 /// From the caller to the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Order {
-    /// The child is in its cgroup, and hooks of the caller have run.
+enum Order {
+    /// The child is in its cgroup, and hooks of the caller have run. Its filter follows.
     Joined = b'J',
     /// Run the program.
     Start = b'S',
@@ -36,16 +37,36 @@ pub(crate) enum Report {
 /// Longest report; a longer text is cut.
 const LARGEST: usize = 32 * 1024;
 
-/// Sends an order; a child that is gone is not an error here, its report says more.
-pub(crate) fn order(channel: impl AsFd, order: Order) {
-    let _ = send_with_fds(channel, &[order as u8], &[]);
+/// Lets the child run its program; a child that is gone is not an error here, its report says more.
+pub(crate) fn order_start(channel: impl AsFd) {
+    let _ = send_with_fds(channel, &[Order::Start as u8], &[]);
 }
 
-/// Waits for one order. Without a caller there is nothing left to do.
-pub(crate) fn await_order(channel: impl AsFd, wanted: Order) -> Result<()> {
+/// Tells the child that it is in its cgroup, and hands it its filter: the caller compiles that while the
+/// child mounts.
+pub(crate) fn order_joined(channel: impl AsFd, filter: Option<&Filter>) {
+    let mut message = vec![Order::Joined as u8];
+    if let Some(filter) = filter {
+        filter.write(&mut message);
+    }
+    let _ = send_with_fds(channel, &message, &[]);
+}
+
+/// Waits for [`Order::Joined`]; the filter that came with it.
+pub(crate) fn await_joined(channel: impl AsFd) -> Result<Option<Filter>> {
+    let mut message = vec![0; Filter::LONGEST + 1];
+    match rustix::io::retry_on_intr(|| rustix::io::read(&channel, &mut message)) {
+        Ok(count) if count > 0 && message[0] == Order::Joined as u8 => Ok(Filter::read(&message[1..count])),
+        Ok(_) => Err(StartError::internal(Step::Namespaces, "the caller went away")),
+        Err(error) => Err(StartError::io(Step::Namespaces, "cannot hear the caller", error)),
+    }
+}
+
+/// Waits for the start. Without a caller there is nothing left to do.
+pub(crate) fn await_start(channel: impl AsFd) -> Result<()> {
     let mut byte = [0];
     match rustix::io::retry_on_intr(|| rustix::io::read(&channel, &mut byte)) {
-        Ok(1) if byte[0] == wanted as u8 => Ok(()),
+        Ok(1) if byte[0] == Order::Start as u8 => Ok(()),
         Ok(_) => Err(StartError::internal(Step::Namespaces, "the caller went away")),
         Err(error) => Err(StartError::io(Step::Namespaces, "cannot hear the caller", error)),
     }

@@ -55,7 +55,7 @@ const NAMES: [&str; 41] = [
 ];
 
 /// A compiled filter.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Filter {
     program: Vec<Instruction>,
     flags: u32,
@@ -68,6 +68,34 @@ impl Filter {
         let failed = |error: seccomp::SeccompError| StartError::invalid(Step::Spec, error.to_string());
         let program = seccomp::compile(profile, Arch::NATIVE).map_err(failed)?;
         Ok(Some(Self { program, flags: seccomp::flags(profile).map_err(failed)? }))
+    }
+
+    /// Most bytes that [`Filter::write`] appends.
+    pub(crate) const LONGEST: usize = 4 + 8 * yare_sys::seccomp::MAX_LENGTH;
+
+    /// Appends the form that crosses a socket between two halves of this program.
+    pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.flags.to_ne_bytes());
+        for instruction in &self.program {
+            bytes.extend(instruction.code.to_ne_bytes());
+            bytes.extend([instruction.jt, instruction.jf]);
+            bytes.extend(instruction.k.to_ne_bytes());
+        }
+    }
+
+    /// Reads that form; `None` for no bytes.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let (flags, program) = bytes.split_first_chunk::<4>()?;
+        let program = program
+            .chunks_exact(8)
+            .map(|part| Instruction {
+                code: u16::from_ne_bytes([part[0], part[1]]),
+                jt: part[2],
+                jf: part[3],
+                k: u32::from_ne_bytes([part[4], part[5], part[6], part[7]]),
+            })
+            .collect();
+        Some(Self { program, flags: u32::from_ne_bytes(*flags) })
     }
 }
 
@@ -124,7 +152,10 @@ pub(crate) fn set_limits(process: &Process, warnings: &mut Vec<String>) -> Resul
             }
             Some(Ok(())) => {}
             Some(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                warnings.push(format!("not allowed to raise {} to {}; it stays as it is", limit.kind, limit.hard));
+                warnings.push(format!(
+                    "not allowed to raise {} to {}; it stays as it is",
+                    limit.kind, limit.hard
+                ));
             }
             Some(Err(error)) => {
                 return Err(StartError::io(Step::Confinement, format!("cannot set {}", limit.kind), error));
@@ -138,8 +169,7 @@ pub(crate) fn set_limits(process: &Process, warnings: &mut Vec<String>) -> Resul
 pub(crate) fn set_oom_score(proc: BorrowedFd<'_>, score: i32, warnings: &mut Vec<String>) -> Result<()> {
     let failed = |error| StartError::io(Step::Confinement, "cannot set oom_score_adj", error);
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let file =
-        rustix::fs::openat(proc, c"self/oom_score_adj", flags, Mode::empty()).map_err(failed)?;
+    let file = rustix::fs::openat(proc, c"self/oom_score_adj", flags, Mode::empty()).map_err(failed)?;
     match rustix::io::write(&file, score.to_string().as_bytes()) {
         Ok(_) => Ok(()),
         Err(Errno::ACCESS | Errno::PERM) => {
@@ -155,7 +185,8 @@ pub(crate) fn set_apparmor(proc: BorrowedFd<'_>, profile: &str) -> Result<()> {
     if profile.is_empty() || profile == "unconfined" {
         return Ok(());
     }
-    let failed = |error| StartError::io(Step::Confinement, format!("cannot apply AppArmor profile {profile}"), error);
+    let failed =
+        |error| StartError::io(Step::Confinement, format!("cannot apply AppArmor profile {profile}"), error);
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(proc, c"self/attr/apparmor/exec", flags, Mode::empty())
         .or_else(|_| rustix::fs::openat(proc, c"self/attr/exec", flags, Mode::empty()))
@@ -225,8 +256,9 @@ impl Confinement<'_> {
                 let loading = sets.permitted | 1 << 21;
                 set_capabilities(loading, loading).map_err(failed)?;
             }
-            yare_sys::seccomp::load(&filter.program, filter.flags)
-                .map_err(|error| StartError::io(Step::Confinement, "cannot load the seccomp filter", error))?;
+            yare_sys::seccomp::load(&filter.program, filter.flags).map_err(|error| {
+                StartError::io(Step::Confinement, "cannot load the seccomp filter", error)
+            })?;
         }
         if first { Ok(()) } else { set_capabilities(sets.effective, sets.permitted).map_err(failed) }
     }
@@ -267,6 +299,16 @@ mod tests {
     fn names_become_bits_and_unknown_ones_nothing() {
         let names: Vec<String> = ["CAP_CHOWN", "cap_sys_admin", "CAP_FUTURE"].map(String::from).to_vec();
         assert_eq!(bits(&names), 1 | 1 << 21);
+    }
+
+    #[test]
+    fn filters_cross_the_channel_unchanged() {
+        let json = include_str!("../tests/data/default-seccomp-resolved.json");
+        let filter = Filter::compile(Some(&serde_json::from_str(json).unwrap())).unwrap().unwrap();
+        let mut bytes = Vec::new();
+        filter.write(&mut bytes);
+        assert_eq!(Filter::read(&bytes), Some(filter));
+        assert_eq!(Filter::read(&[]), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The child's side of a start: from a fork of the caller to the container's program.
 
-use crate::channel::{Order, Report, await_order, report};
-use crate::confine::{self, Confinement, Filter};
+use crate::channel::{self, Report, await_joined, report};
+use crate::confine::{self, Confinement};
 use crate::error::{Result, StartError, Step};
 use crate::mounts::{self, Layout};
 use crate::program::Program;
@@ -33,7 +33,6 @@ pub(crate) struct Plan<'a> {
     pub(crate) init: bool,
     pub(crate) user: Option<Wanted<'a>>,
     pub(crate) group: &'a Group,
-    pub(crate) filter: Option<&'a Filter>,
     pub(crate) bundle: &'a Path,
     pub(crate) gate: Option<&'a Gate>,
     pub(crate) channel: &'a OwnedFd,
@@ -75,8 +74,9 @@ fn walk(plan: &Plan<'_>) -> Result<Infallible> {
     let root = take_root(plan.root)?;
     mounts::make_private()?;
     mounts::attach_root(&root)?;
+    let mut filter = None;
     if plan.new_cgroup_namespace {
-        await_order(plan.channel, Order::Joined)?;
+        filter = await_joined(plan.channel)?;
         sys::unshare(sys::NEWCGROUP)
             .map_err(|error| StartError::io(Step::Namespaces, "cannot make a cgroup namespace", error))?;
     }
@@ -93,7 +93,14 @@ fn walk(plan: &Plan<'_>) -> Result<Infallible> {
     confine::set_apparmor(proc.as_fd(), &plan.process.apparmor_profile)?;
     masks::make_readonly(&layout, plan.spec)?;
     masks::mask(&layout, plan.spec, &null)?;
-    hooks::run(&hooks.create_container, &state(plan, "creating"))?;
+    let mut joined = plan.new_cgroup_namespace;
+    if !hooks.create_container.is_empty() {
+        // They run after the caller's, which are done when this order comes.
+        if !std::mem::replace(&mut joined, true) {
+            filter = await_joined(plan.channel)?;
+        }
+        hooks::run(&hooks.create_container, &state(plan, "creating"))?;
+    }
     // Later /proc is the container's, which may be anything.
     let title = if plan.init { TitleArea::find() } else { None };
     mounts::pivot(&layout.root)?;
@@ -101,16 +108,23 @@ fn walk(plan: &Plan<'_>) -> Result<Infallible> {
     enter_directory(&layout.root, &plan.process.cwd)?;
     mounts::finish_root(&layout, plan.spec)?;
     confine::set_limits(plan.process, &mut warnings)?;
-    if !plan.new_cgroup_namespace {
-        await_order(plan.channel, Order::Joined)?;
+    if !joined {
+        filter = await_joined(plan.channel)?;
     }
+    let confinement = Confinement {
+        process: plan.process,
+        uid: settled.uid,
+        gid: settled.gid,
+        groups: &settled.groups,
+        filter: filter.as_ref(),
+    };
     if plan.init {
-        fork_program(plan, &settled, &streams, title)?;
+        fork_program(&confinement, &streams, title)?;
     }
-    run_program(plan, &settled, &streams, warnings)
+    run_program(plan, &settled.program, &confinement, &streams, warnings)
 }
 
-/// Not dumpable until the program runs, a session of its own, nothing of the caller's open after `execve`.
+/// Not dumpable until the program runs, a session and keyring of its own, nothing of the caller's open after `execve`.
 pub(crate) fn leave_the_caller() -> Result<()> {
     let failed = |error: std::io::Error| StartError::io(Step::Namespaces, "cannot leave the caller", error);
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -118,6 +132,8 @@ pub(crate) fn leave_the_caller() -> Result<()> {
     rustix::process::umask(Mode::empty());
     sys::cloexec_from(3).map_err(failed)?;
     rustix::process::setsid().map_err(|error| failed(error.into()))?;
+    // Keys of the host's session stay there; out of quota (or forbidden) is no reason not to start.
+    let _ = sys::new_session_keyring();
     Ok(())
 }
 
@@ -239,11 +255,7 @@ pub(crate) struct Settled {
 
 impl Settled {
     /// Looks everything up. The root is the container's, the files in it are not trusted.
-    pub(crate) fn new(
-        root: &OwnedFd,
-        process: &Process,
-        wanted: Option<Wanted<'_>>,
-    ) -> Result<Self> {
+    pub(crate) fn new(root: &OwnedFd, process: &Process, wanted: Option<Wanted<'_>>) -> Result<Self> {
         let user = &process.user;
         let mut settled_home = None;
         let (uid, gid, mut groups) = match wanted {
@@ -282,13 +294,12 @@ pub(crate) fn enter_directory(root: &OwnedFd, path: &str) -> Result<()> {
         return Err(StartError::invalid(Step::WorkingDirectory, text));
     }
     let failed = |error: rustix::io::Errno| {
-        let text = format!("cannot enter the working directory {path}: {}", crate::error::reason(&error.into()));
+        let text =
+            format!("cannot enter the working directory {path}: {}", crate::error::reason(&error.into()));
         StartError::invalid(Step::WorkingDirectory, text)
     };
     let directory = match rootfs::open(root, path, OFlags::PATH | OFlags::DIRECTORY, Links::Inside) {
-        Err(rustix::io::Errno::NOENT) => {
-            rootfs::make_directory(root, path, Links::Inside).map_err(failed)?
-        }
+        Err(rustix::io::Errno::NOENT) => rootfs::make_directory(root, path, Links::Inside).map_err(failed)?,
         other => other.map_err(failed)?,
     };
     rustix::process::fchdir(&directory).map_err(failed)?;
@@ -302,8 +313,7 @@ pub(crate) fn enter_directory(root: &OwnedFd, path: &str) -> Result<()> {
 
 /// The program becomes a child; this process stays as pid 1 and never comes back.
 fn fork_program(
-    plan: &Plan<'_>,
-    settled: &Settled,
+    confinement: &Confinement<'_>,
     streams: &Streams<'_>,
     title: Option<TitleArea>,
 ) -> Result<()> {
@@ -331,7 +341,6 @@ fn fork_program(
                 title.write(init::TITLE);
             }
             let _ = rustix::process::chdir(c"/");
-            let confinement = confinement(plan, settled);
             let ready = confinement.begin().and_then(|()| confinement.finish());
             // The program's own report says what went wrong; without confinement there is no init.
             if ready.is_err() || sys::close_range(0, u32::MAX).is_err() {
@@ -342,28 +351,18 @@ fn fork_program(
     }
 }
 
-fn confinement<'a>(plan: &Plan<'a>, settled: &'a Settled) -> Confinement<'a> {
-    Confinement {
-        process: plan.process,
-        uid: settled.uid,
-        gid: settled.gid,
-        groups: &settled.groups,
-        filter: plan.filter,
-    }
-}
-
 fn run_program(
     plan: &Plan<'_>,
-    settled: &Settled,
+    program: &Program,
+    confinement: &Confinement<'_>,
     streams: &Streams<'_>,
     warnings: Vec<String>,
 ) -> Result<Infallible> {
-    confine::place_streams(streams.ends(), settled.uid)?;
+    confine::place_streams(streams.ends(), confinement.uid)?;
     if let Some(terminal) = streams.terminal().filter(|_| !plan.init) {
         sys::set_controlling_terminal(terminal)
             .map_err(|error| StartError::io(Step::Terminal, "cannot take the terminal", error))?;
     }
-    let confinement = confinement(plan, settled);
     confinement.begin()?;
     report(plan.channel, &Report::Ready { warnings }, streams.master())?;
     await_start(plan)?;
@@ -372,11 +371,11 @@ fn run_program(
     }
     sys::default_all_signals().map_err(|error| StartError::io(Step::Exec, "cannot reset signals", error))?;
     confinement.finish()?;
-    settled.program.run()
+    program.run()
 }
 
 fn await_start(plan: &Plan<'_>) -> Result<()> {
-    let Some(gate) = plan.gate else { return await_order(plan.channel, Order::Start) };
+    let Some(gate) = plan.gate else { return channel::await_start(plan.channel) };
     let mut byte = [0];
     match rustix::io::retry_on_intr(|| rustix::io::read(&gate.start, &mut byte)) {
         Ok(1) => Ok(()),

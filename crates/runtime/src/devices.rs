@@ -97,7 +97,8 @@ fn make_device(layout: &Layout, device: &Device) -> Result<()> {
     let number = |value: i64| u32::try_from(value).map_err(|_| bad("its number is out of range"));
     let rdev = if kind == FileType::Fifo { 0 } else { makedev(number(device.major)?, number(device.minor)?) };
     let links = if parent == "/dev" { Links::Refused } else { Links::Inside };
-    let parent = rootfs::make_directory(&layout.root, &parent, links).map_err(|error| failed(&device.path, error))?;
+    let parent =
+        rootfs::make_directory(&layout.root, &parent, links).map_err(|error| failed(&device.path, error))?;
     let mode = device.file_mode.unwrap_or(0o666) & 0o777;
     make_node(parent.as_fd(), name, kind, mode, rdev).map_err(|error| failed(&device.path, error))?;
     let (uid, gid) = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));

@@ -1,6 +1,6 @@
 //! A further process in a running container.
 
-use crate::channel::{Order, Report, await_order, order, receive, report};
+use crate::channel::{Report, await_joined, await_start, order_joined, order_start, receive, report};
 use crate::confine::{self, Confinement, Filter};
 use crate::container::{Settled, caught, enter_directory, fail, leave_the_caller, private_proc};
 use crate::error::{Result, StartError, Step};
@@ -23,7 +23,6 @@ struct Plan<'a> {
     process: &'a Process,
     stdio: &'a Stdio,
     user: Option<Wanted<'a>>,
-    filter: Option<&'a Filter>,
     channel: &'a OwnedFd,
 }
 
@@ -31,20 +30,17 @@ struct Plan<'a> {
 ///
 /// `user` is looked up in the container's root as in [`crate::Start::user`].
 pub fn exec(target: &ExecTarget<'_>, process: &Process, stdio: Stdio, user: Option<&str>) -> Result<Running> {
-    let filter = Filter::compile(target.seccomp)?;
     let failed = |error| StartError::io(Step::Namespaces, "cannot fork", error);
-    let (ours, theirs) = seqpacket_pair()
-        .map_err(|error| StartError::io(Step::Namespaces, "cannot make a channel", error))?;
+    let (ours, theirs) =
+        seqpacket_pair().map_err(|error| StartError::io(Step::Namespaces, "cannot make a channel", error))?;
     let plan = Plan {
         target,
         process,
         stdio: &stdio,
         user: user.map(|user| Wanted { user, groups: &[] }),
-        filter: filter.as_ref(),
         channel: &theirs,
     };
-    let forked =
-        in_pid_namespace(target.pidfd, || sys::fork(0, target.group.v2_fd()).map_err(failed))?;
+    let forked = in_pid_namespace(target.pidfd, || sys::fork(0, target.group.v2_fd()).map_err(failed))?;
     let (pid, pidfd) = match forked {
         Fork::Child => {
             drop(ours);
@@ -55,7 +51,7 @@ pub fn exec(target: &ExecTarget<'_>, process: &Process, stdio: Stdio, user: Opti
     drop(theirs);
     match attend(&ours, pid, target) {
         Ok((warnings, console)) => {
-            order(&ours, Order::Start);
+            order_start(&ours);
             wait_for_program(&ours, &pidfd)?;
             Ok(Running { pid, pidfd, console, warnings })
         }
@@ -71,7 +67,7 @@ fn attend(channel: &OwnedFd, pid: i32, target: &ExecTarget<'_>) -> Result<(Vec<S
         .group
         .add_v1(pid)
         .map_err(|error| StartError::internal(Step::Cgroup, yare_errdefs::chain(&error)))?;
-    order(channel, Order::Joined);
+    order_joined(channel, Filter::compile(target.seccomp)?.as_ref());
     match receive(channel)? {
         Some((Report::Ready { warnings }, console)) => Ok((warnings, console)),
         Some((Report::Failed(error), _)) => Err(error),
@@ -103,17 +99,17 @@ fn walk(plan: &Plan<'_>) -> Result<Infallible> {
     enter_directory(&root, &plan.process.cwd)?;
     let console = place_streams(plan, &root, settled.uid)?;
     confine::set_limits(plan.process, &mut warnings)?;
-    await_order(plan.channel, Order::Joined)?;
+    let filter = await_joined(plan.channel)?;
     let confinement = Confinement {
         process: plan.process,
         uid: settled.uid,
         gid: settled.gid,
         groups: &settled.groups,
-        filter: plan.filter,
+        filter: filter.as_ref(),
     };
     confinement.begin()?;
     report(plan.channel, &Report::Ready { warnings }, console.as_ref().map(AsFd::as_fd))?;
-    await_order(plan.channel, Order::Start)?;
+    await_start(plan.channel)?;
     sys::default_all_signals().map_err(|error| StartError::io(Step::Exec, "cannot reset signals", error))?;
     confinement.finish()?;
     settled.program.run()

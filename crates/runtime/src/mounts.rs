@@ -156,9 +156,9 @@ fn attach_one(
     source: Option<OwnedFd>,
     group: &Group,
 ) -> Result<(), Failure> {
-    let kernel = ["/proc", "/sys", "/dev"].iter().any(|top| {
-        destination == *top || *top != "/dev" && destination.starts_with(&format!("{top}/"))
-    });
+    let kernel = ["/proc", "/sys", "/dev"]
+        .iter()
+        .any(|top| destination == *top || *top != "/dev" && destination.starts_with(&format!("{top}/")));
     let links = if kernel { Links::Refused } else { Links::Inside };
     let file = match &source {
         Some(source) => rootfs::file_type(source.as_fd())? != FileType::Directory,
@@ -283,7 +283,8 @@ fn check_root(root: &OwnedFd) -> Result<()> {
 
 /// Propagation of the root, and its read-only mark.
 pub(crate) fn finish_root(layout: &Layout, spec: &Spec) -> Result<()> {
-    let failed = |error: std::io::Error| StartError::io(Step::Root, "cannot set attributes of the root", error);
+    let failed =
+        |error: std::io::Error| StartError::io(Step::Root, "cannot set attributes of the root", error);
     let wanted = spec.linux.as_ref().map_or("", |linux| linux.rootfs_propagation.as_str());
     let propagation = match wanted {
         "shared" | "rshared" => Some(Propagation::Shared),

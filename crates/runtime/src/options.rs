@@ -65,12 +65,6 @@ impl Bits {
         Attributes { set: u64::from(self.set), clear: u64::from(self.clear), propagation: None }
     }
 
-    /// The same without writing.
-    pub(crate) fn with_readonly(mut self) -> Self {
-        self.set(RDONLY);
-        self
-    }
-
     pub(crate) fn is_readonly(self) -> bool {
         self.set & RDONLY != 0
     }
@@ -136,7 +130,9 @@ fn attribute(bits: &mut Bits, option: &str) -> bool {
 fn filesystem(options: &mut Options, option: &str) -> Result<(), String> {
     match option {
         "remount" => return Err("the mount option \"remount\" is not supported".to_string()),
-        "tmpcopyup" | "idmap" | "ridmap" => return Err(format!("the mount option {option:?} is not supported")),
+        "tmpcopyup" | "idmap" | "ridmap" => {
+            return Err(format!("the mount option {option:?} is not supported"));
+        }
         "async" | "nomand" | "nolazytime" | "noiversion" | "nostrictatime" => {}
         _ => {
             let (key, value) = match option.split_once('=') {

@@ -100,7 +100,9 @@ fn explain_file(path: &str, errno: Errno) -> StartError {
         Err(error) => {
             let text = format!("exec: {path:?}: stat {path}: {}", reason(&error.into()));
             return match error {
-                Errno::NOENT | Errno::NOTDIR => not_found(text).with_hint("the image does not have this file"),
+                Errno::NOENT | Errno::NOTDIR => {
+                    not_found(text).with_hint("the image does not have this file")
+                }
                 _ => denied(text),
             };
         }
@@ -126,13 +128,20 @@ fn explain_denial(path: &str, mode: u32) -> StartError {
     if noexec {
         return error.with_hint("it lies on a filesystem that is mounted noexec");
     }
-    error.with_hint("the user of the process may not execute this file, its interpreter, or enter a directory above it")
+    error.with_hint(
+        "the user of the process may not execute this file, its interpreter, or enter a directory above it",
+    )
 }
 
 /// The first bytes of a file: enough for a `#!` line and the tables of an ELF file.
 fn head(path: &str) -> Vec<u8> {
     let read = || -> rustix::io::Result<Vec<u8>> {
-        let file = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
+        let file = rustix::fs::openat(
+            CWD,
+            path,
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+            Mode::empty(),
+        )?;
         let mut bytes = Vec::with_capacity(4096);
         rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes))?;
         Ok(bytes)
@@ -154,14 +163,16 @@ fn missing_interpreter(path: &str) -> StartError {
                 "the script has Windows line endings; convert it: sed -i 's/\\r$//' {path}"
             ));
         }
-        let text = format!("exec: {path:?}: no such file or directory: its interpreter {line} is not in the image");
-        return not_found(text).with_hint(format!(
-            "install {line} in the image or change the first line of {path}"
-        ));
+        let text =
+            format!("exec: {path:?}: no such file or directory: its interpreter {line} is not in the image");
+        return not_found(text)
+            .with_hint(format!("install {line} in the image or change the first line of {path}"));
     }
     match elf(&bytes) {
         Some(Elf { interpreter: Some(loader), .. }) => {
-            let text = format!("exec: {path:?}: no such file or directory: its ELF loader {loader} is not in the image");
+            let text = format!(
+                "exec: {path:?}: no such file or directory: its ELF loader {loader} is not in the image"
+            );
             let hint = if loader.contains("musl") {
                 "the program was built for musl (Alpine); use such an image or link it statically"
             } else {
@@ -216,7 +227,7 @@ fn elf(bytes: &[u8]) -> Option<Elf> {
     }
     let little = bytes.get(5)? != &2;
     let number = |at: usize, size: usize| -> Option<u64> {
-        let field = bytes.get(at..at + size)?;
+        let field = bytes.get(at..at.checked_add(size)?)?;
         let fold = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
         Some(if little { field.iter().rev().fold(0, fold) } else { field.iter().fold(0, fold) })
     };

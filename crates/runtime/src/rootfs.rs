@@ -42,29 +42,22 @@ pub(crate) fn locate(root: impl AsFd, path: &str, links: Links) -> Result<OwnedF
 
 /// A directory beneath the root, made with its missing parents.
 pub(crate) fn make_directory(root: impl AsFd, path: &str, links: Links) -> Result<OwnedFd> {
+    make_directory_in(root.as_fd(), path, links)
+}
+
+fn make_directory_in(root: BorrowedFd<'_>, path: &str, links: Links) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
-    match open(&root, path, flags, links) {
+    match open(root, path, flags, links) {
         Err(Errno::NOENT) => {}
         other => return other,
     }
-    let mut parent = open(&root, "/", flags, links)?;
-    let mut prefix = String::new();
-    for name in components(path) {
-        prefix.push('/');
-        prefix.push_str(name);
-        parent = match open(&root, &prefix, flags, links) {
-            Err(Errno::NOENT) => {
-                match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-                    // Somebody else's directory will do; a dangling link fails to open below.
-                    Ok(()) | Err(Errno::EXIST) => {}
-                    Err(error) => return Err(error),
-                }
-                open(&root, &prefix, flags, links)?
-            }
-            other => other?,
-        };
+    let (above, Some(name)) = split(path) else { return Err(Errno::NOENT) };
+    let parent = make_directory_in(root, &above, links)?;
+    match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+        // Somebody else's directory will do; a dangling link fails to open.
+        Ok(()) | Err(Errno::EXIST) => open(root, path, flags, links),
+        Err(error) => Err(error),
     }
-    Ok(parent)
 }
 
 /// What is at a path, or else an empty file made there with its missing parents.
@@ -99,7 +92,7 @@ pub(crate) fn split(path: &str) -> (String, Option<&str>) {
 
 /// Whether a descriptor is on a filesystem with this magic number.
 pub(crate) fn is_on(fd: BorrowedFd<'_>, magic: i64) -> bool {
-    rustix::fs::fstatfs(fd).is_ok_and(|stat| stat.f_type as i64 == magic)
+    rustix::fs::fstatfs(fd).is_ok_and(|stat| stat.f_type == magic)
 }
 
 /// Magic number of procfs.
@@ -175,14 +168,7 @@ mod tests {
     fn a_fifo_is_not_waited_for() {
         let (directory, fd) = root();
         let path = directory.path().join("passwd");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &path,
-            FileType::Fifo,
-            Mode::from_raw_mode(0o644),
-            0,
-        )
-        .unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
         assert_eq!(read_regular(&fd, "/passwd", 10).unwrap_err(), Errno::INVAL);
         std::fs::write(directory.path().join("long"), [0; 100]).unwrap();
         assert_eq!(read_regular(&fd, "/long", 10).unwrap_err(), Errno::FBIG);

@@ -1,6 +1,6 @@
 //! The caller's side of a start.
 
-use crate::channel::{Order, Report, order, receive};
+use crate::channel::{Report, order_joined, order_start, receive};
 use crate::confine::Filter;
 use crate::container::{Plan, become_container};
 use crate::error::{Result, StartError, Step};
@@ -36,10 +36,9 @@ pub fn create(start: Start<'_>) -> Result<Created> {
         .process
         .as_ref()
         .ok_or_else(|| StartError::invalid(Step::Spec, "the specification has no process"))?;
-    let filter = Filter::compile(linux.seccomp.as_ref())?;
     let namespaces = Namespaces::settle(linux, start.netns)?;
-    let (ours, theirs) = seqpacket_pair()
-        .map_err(|error| StartError::io(Step::Namespaces, "cannot make a channel", error))?;
+    let (ours, theirs) =
+        seqpacket_pair().map_err(|error| StartError::io(Step::Namespaces, "cannot make a channel", error))?;
     let plan = Plan {
         id: start.id,
         spec: start.spec,
@@ -51,7 +50,6 @@ pub fn create(start: Start<'_>) -> Result<Created> {
         init: start.init,
         user: start.user.map(|user| Wanted { user, groups: start.groups }),
         group: start.group,
-        filter: filter.as_ref(),
         bundle: start.bundle.unwrap_or(Path::new("/")),
         gate: start.gate.as_ref(),
         channel: &theirs,
@@ -117,7 +115,8 @@ fn attend(
         hooks::run(&hooks.prestart, state)?;
         hooks::run(&hooks.create_runtime, state)?;
     }
-    order(channel, Order::Joined);
+    let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+    order_joined(channel, Filter::compile(profile)?.as_ref());
     match receive(channel)? {
         Some((Report::Ready { warnings }, console)) => Ok((warnings, console)),
         other => unexpected(other),
@@ -158,7 +157,7 @@ impl Created {
     ///
     /// With a [`crate::Gate`] it only waits for what comes over the gate.
     pub fn start(self) -> Result<Running> {
-        order(&self.channel, Order::Start);
+        order_start(&self.channel);
         wait_for_program(&self.channel, &self.pidfd)?;
         Ok(Running { pid: self.pid, pidfd: self.pidfd, console: self.console, warnings: self.warnings })
     }
@@ -226,8 +225,9 @@ impl Namespaces {
             return Ok(());
         }
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let namespace = rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|error| StartError::io(Step::Namespaces, format!("cannot open namespace {path}"), error))?;
+        let namespace = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| {
+            StartError::io(Step::Namespaces, format!("cannot open namespace {path}"), error)
+        })?;
         if kind == sys::NEWPID {
             self.pid = Some(namespace);
         } else {

@@ -39,7 +39,18 @@ pub(crate) fn apply(proc: BorrowedFd<'_>, spec: &Spec) -> Result<()> {
 /// `net.ipv4.x` or `net/ipv4/x` to a path: the first separator decides, as for sysctl(8).
 fn path_of(name: &str) -> String {
     match name.find(['.', '/']).map(|at| name.as_bytes()[at]) {
-        Some(b'.') => name.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect(),
+        Some(b'.') => name
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
         _ => name.to_string(),
     }
 }

@@ -164,9 +164,10 @@ fn parse_id(text: &str) -> Option<i64> {
 }
 
 fn check_id(number: i64) -> Result<u32> {
-    u32::try_from(number).ok().filter(|id| *id <= MAX_ID).ok_or_else(|| {
-        StartError::invalid(Step::User, format!("uids and gids must be in range 0-{MAX_ID}"))
-    })
+    u32::try_from(number)
+        .ok()
+        .filter(|id| *id <= MAX_ID)
+        .ok_or_else(|| StartError::invalid(Step::User, format!("uids and gids must be in range 0-{MAX_ID}")))
 }
 
 #[cfg(test)]

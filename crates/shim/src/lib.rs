@@ -42,5 +42,6 @@ pub mod wire;
 
 pub use client::{Connection, Launcher, LauncherConfig, connect, recv_reply};
 pub use exit::Exit;
+pub use start::is_locked;
 pub use protocol::{AttachSpec, ExecSpec, Launch, LogDriver, LogSpec, Reply, Request, Rootfs};
 pub use wire::{Decoder, Message, encode};

@@ -116,6 +116,9 @@ impl ShortPaths {
 /// by descriptor, in a mount namespace of this process alone, and a detached copy of that.
 fn old_overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>, scratch: &Path) -> io::Result<OwnedFd> {
     use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+    // First: directories that were opened in another namespace are not taken.
+    yare_sys::process::unshare(yare_sys::process::NEWNS)?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     let mut short = ShortPaths::default();
     let layers = lower.iter().map(|path| short.by_descriptor(path)).collect::<io::Result<Vec<_>>>()?;
     let mut options = format!("index=off,lowerdir={}", layers.join(":"));
@@ -125,12 +128,105 @@ fn old_overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>, scratch: &Path)
         options.push_str(&format!(",upperdir={upper},workdir={work},volatile"));
         flags = MountFlags::empty();
     }
-    yare_sys::process::unshare(yare_sys::process::NEWNS)?;
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     let options = CString::new(options)?;
     rustix::mount::mount("overlay", scratch, "overlay", flags, options.as_c_str())?;
     let name = CString::new(scratch.as_os_str().as_bytes())?;
     let clone = yare_sys::mount::clone_tree(rustix::fs::CWD, &name, false);
     rustix::mount::unmount(scratch, UnmountFlags::DETACH)?;
     clone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::io::Read;
+
+    fn is_root(name: &str) -> bool {
+        let root = rustix::process::geteuid().is_root();
+        if !root {
+            assert!(std::env::var_os("YARE_REQUIRE_ROOT").is_none(), "root is required");
+            println!("SKIP {name}: needs root");
+        }
+        root
+    }
+
+    /// Two layers, an upper and a work directory, and an empty one, beneath a path of at least `length` bytes.
+    fn directories(length: usize) -> (tempfile::TempDir, [PathBuf; 5]) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut base = dir.path().to_owned();
+        while base.as_os_str().len() < length {
+            base.push("x".repeat(100));
+        }
+        let paths = ["top", "bottom", "upper", "work", "scratch"].map(|name| base.join(name));
+        paths.iter().for_each(|path| fs::create_dir_all(path).unwrap());
+        fs::write(paths[0].join("both"), "top").unwrap();
+        fs::write(paths[1].join("both"), "bottom").unwrap();
+        fs::write(paths[1].join("only"), "bottom").unwrap();
+        (dir, paths)
+    }
+
+    fn read(mount: &OwnedFd, name: &str) -> String {
+        let fd = rustix::fs::openat(mount, name, OFlags::RDONLY, Mode::empty()).unwrap();
+        let mut text = String::new();
+        fs::File::from(fd).read_to_string(&mut text).unwrap();
+        text
+    }
+
+    fn write(mount: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+        rustix::fs::openat(mount, name, OFlags::WRONLY | OFlags::CREATE, Mode::from_raw_mode(0o644))
+    }
+
+    #[test]
+    fn layers_lie_on_top_of_each_other_on_new_and_old_kernels() {
+        if !is_root("layers_lie_on_top_of_each_other_on_new_and_old_kernels") {
+            return;
+        }
+        for (length, old) in [(0, false), (400, false), (0, true), (400, true)] {
+            let (_dir, [top, bottom, upper, work, scratch]) = directories(length);
+            let lower = [top, bottom];
+            let make = if old { old_overlay } else { overlay };
+            let mount = make(&lower, Some((&upper, &work)), &scratch)
+                .unwrap_or_else(|error| panic!("{error}, {length} bytes, old: {old}"));
+            assert_eq!((read(&mount, "both"), read(&mount, "only")), ("top".into(), "bottom".into()));
+            write(&mount, "new").unwrap();
+            assert!(upper.join("new").exists());
+            let mount = make(&lower, None, &scratch).unwrap();
+            assert_eq!(read(&mount, "both"), "top");
+            assert!(write(&mount, "new").is_err(), "without an upper directory it is read-only");
+        }
+    }
+
+    #[test]
+    fn one_layer_alone_is_read_only() {
+        if !is_root("one_layer_alone_is_read_only") {
+            return;
+        }
+        let (_dir, [top, _, _, _, scratch]) = directories(0);
+        let mount = overlay(&[top], None, &scratch).unwrap();
+        assert_eq!(read(&mount, "both"), "top");
+        assert!(write(&mount, "new").is_err());
+    }
+
+    #[test]
+    fn says_what_is_in_the_way() {
+        if !is_root("says_what_is_in_the_way") {
+            return;
+        }
+        let (_dir, [top, bottom, upper, work, scratch]) = directories(0);
+        let rootfs = Rootfs::Overlay {
+            lower: vec![top.clone(), bottom],
+            upper: Some(upper),
+            work: Some(work.clone()),
+        };
+        drop(open(&rootfs, &scratch).unwrap());
+        let error = open(&rootfs, &scratch).unwrap_err().to_string();
+        assert!(error.contains("was in use in a volatile mount"), "{error}");
+        fs::remove_dir_all(work.join("work/incompat/volatile")).unwrap();
+        drop(open(&rootfs, &scratch).unwrap());
+        fs::remove_dir_all(&top).unwrap();
+        fs::remove_dir_all(work.join("work/incompat/volatile")).unwrap();
+        let error = open(&rootfs, &scratch).unwrap_err().to_string();
+        assert!(error.ends_with("top is missing"), "{error}");
+    }
 }

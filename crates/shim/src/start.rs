@@ -181,6 +181,14 @@ fn take_run_dir(run_dir: &Path) -> io::Result<OwnedFd> {
     }
 }
 
+/// Whether a shim has the run directory: it is beginning, runs, or cleans up.
+pub fn is_locked(run_dir: &Path) -> bool {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let Ok(lock) = rustix::fs::open(run_dir.join(PID_FILE), flags, Mode::empty()) else { return false };
+    // Should a shim come just now, it waits for the lock, which goes with the descriptor.
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
+}
+
 /// Writes this process's id where a restarted engine looks for it.
 pub(crate) fn write_pid(lock: &OwnedFd) -> io::Result<()> {
     let pid = std::process::id().to_string();

@@ -290,6 +290,14 @@ fn output_exit_and_log_agree(bench: &Bench) {
     wait_until("the cgroup is gone", || !cgroup_exists(&launch.cgroup_path));
 }
 
+/// The parent of all groups of these tests.
+fn remove_cgroups() {
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    for root in hierarchies.map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]) {
+        let _ = std::fs::remove_dir(root.join("yare-shim-test"));
+    }
+}
+
 fn cgroup_exists(path: &str) -> bool {
     let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
     let mut roots: Vec<PathBuf> = hierarchies.map(|entry| entry.path()).collect();
@@ -711,5 +719,6 @@ fn main() {
             failed.push(name);
         }
     }
+    remove_cgroups();
     assert!(failed.is_empty(), "failed: {failed:?}");
 }

@@ -1,7 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use yare_errdefs::{Class, Classified, class_of_io};
-use yare_layer::LayerError;
+use yare_layer::{ApplyError, LayerError};
 use yare_oci::DiffId;
 
 /// Why the snapshot store refused or failed.
@@ -16,6 +16,9 @@ pub enum Error {
     /// There is a writable layer of this name already.
     #[error("snapshot {0} exists already")]
     Exists(String),
+    /// Known, and not built.
+    #[error("{0}: not built into this Yare yet")]
+    Unimplemented(&'static str),
     /// A name that is no plain file name.
     #[error("invalid snapshot name {0:?}")]
     Name(String),
@@ -46,6 +49,9 @@ pub enum Error {
         #[source]
         source: LayerError,
     },
+    /// What a snapshot changed could not be made a layer.
+    #[error("cannot make a layer")]
+    Apply(#[source] ApplyError),
     /// The kernel did not mount the layers.
     #[error("cannot mount the layers ({step})")]
     Mount {
@@ -79,9 +85,11 @@ impl Classified for Error {
         match self {
             Self::LayerNotFound(_) | Self::NotFound(_) => Class::NotFound,
             Self::Exists(_) => Class::AlreadyExists,
+            Self::Unimplemented(_) => Class::Unimplemented,
             Self::Name(_) | Self::DanglingLink { .. } => Class::InvalidArgument,
             Self::Format { .. } => Class::FailedPrecondition,
             Self::Copy { source, .. } => source.class(),
+            Self::Apply(source) => source.class(),
             Self::Mount { source, .. } | Self::Io { source, .. } => class_of_io(source),
         }
     }

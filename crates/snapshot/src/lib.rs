@@ -21,6 +21,7 @@
 //! that owns the container's mount namespace executes; [`Snapshots::tree_fd`] makes a mount that is
 //! attached nowhere.
 
+mod changes;
 mod error;
 mod fixup;
 mod layers;
@@ -30,6 +31,7 @@ mod snapshotter;
 mod store;
 mod trash;
 
+pub use changes::{Change, ChangeKind};
 pub use error::Error;
 pub use layers::{LayerInfo, PendingLayer};
 pub use rootfs::{OVERLAY_OPTIONS, Rootfs, escape_overlay_path};

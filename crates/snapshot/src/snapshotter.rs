@@ -2,7 +2,7 @@
 
 use crate::rootfs::clear_volatile_mark;
 use crate::store::{Shared, make_dir};
-use crate::{Error, Result, Rootfs};
+use crate::{Change, Error, Result, Rootfs, changes};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use std::os::fd::AsFd;
@@ -26,6 +26,8 @@ pub trait Snapshotter: std::fmt::Debug + Send + Sync {
     fn upper(&self, id: &str) -> Result<PathBuf>;
     /// Bytes of content in that directory; walks it.
     fn usage(&self, id: &str) -> Result<u64>;
+    /// What the snapshot changed of its layers.
+    fn changes(&self, id: &str, layers: &[DiffId]) -> Result<Vec<Change>>;
     /// Removes the snapshot; one that is not there is no error.
     fn remove(&self, id: &str) -> Result<()>;
 }
@@ -122,6 +124,10 @@ impl Snapshotter for Overlay {
         size_of(id, &self.upper(id)?)
     }
 
+    fn changes(&self, id: &str, layers: &[DiffId]) -> Result<Vec<Change>> {
+        changes::of(&self.upper(id)?, &self.shared.lower_dirs(layers)?)
+    }
+
     fn remove(&self, id: &str) -> Result<()> {
         self.shared.discard(&active(&self.shared, id)?)
     }
@@ -206,6 +212,10 @@ impl Snapshotter for Copied {
 
     fn usage(&self, id: &str) -> Result<u64> {
         size_of(id, &self.upper(id)?)
+    }
+
+    fn changes(&self, _id: &str, _layers: &[DiffId]) -> Result<Vec<Change>> {
+        Err(Error::Unimplemented("the changes of a copied snapshot"))
     }
 
     fn remove(&self, id: &str) -> Result<()> {

@@ -1,7 +1,7 @@
 use crate::layers::{self, META, RECORD};
 use crate::snapshotter::{Copied, Overlay};
 use crate::trash::Trash;
-use crate::{Error, LayerInfo, PendingLayer, Result, Rootfs, Snapshotter, fixup};
+use crate::{Change, Error, LayerInfo, PendingLayer, Result, Rootfs, Snapshotter, fixup};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use yare_layer::{Applied, Form, WriteOptions};
+use yare_layer::{Applied, ApplyOptions, Form, LayerError, WriteOptions};
 use yare_oci::{ChainId, DiffId, Digest};
 use yare_sys::fs::{self as files, Durability};
 
@@ -367,6 +367,41 @@ impl Snapshots {
     /// Bytes of content that the snapshot has beyond its layers; walks it.
     pub fn usage(&self, id: &str) -> Result<u64> {
         self.snapshotter.usage(id)
+    }
+
+    /// What the snapshot changed of its layers, sorted by path, as `docker diff` lists it.
+    pub fn changes(&self, id: &str, layers: &[DiffId]) -> Result<Vec<Change>> {
+        self.snapshotter.changes(id, layers)
+    }
+
+    /// Makes a layer of what the snapshot changed; nothing may write to it meanwhile. The caller commits
+    /// what is returned.
+    pub fn capture(&self, id: &str) -> Result<(PendingLayer, Applied)> {
+        let upper = self.snapshotter.upper(id)?;
+        let source = files::open_dir(&upper).map_err(|error| Error::io("open", &upper, error))?;
+        let pending = self.begin_layer()?;
+        let mut record = pending.record()?;
+        let (reader, writer) =
+            std::io::pipe().map_err(|error| Error::io("make a pipe for", &upper, error))?;
+        let applied = std::thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                let writer = std::io::BufWriter::with_capacity(256 * 1024, writer);
+                yare_layer::write_tar(source.as_fd(), writer, &WriteOptions::default())
+            });
+            let options = ApplyOptions { record: Some(&mut record), ..ApplyOptions::default() };
+            let applied = yare_layer::apply(reader, pending.dir(), options);
+            let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (written, applied)
+        });
+        match applied {
+            (Ok(_), Ok(applied)) => Ok((pending, applied)),
+            (Err(source @ LayerError::Write(_)), Err(cause)) => {
+                tracing::debug!(error = %source, "the tar was cut off");
+                Err(Error::Apply(cause))
+            }
+            (Err(source), _) => Err(Error::Copy { id: id.to_owned(), source }),
+            (Ok(_), Err(cause)) => Err(Error::Apply(cause)),
+        }
     }
 
     /// Removes the snapshot; one that is not there is no error. The space is free a while later.

@@ -68,12 +68,17 @@ pub const DEFAULT: [&str; 14] = [
 
 const EVERY: &str = "ALL";
 
-/// The capabilities that can be given on this host.
-pub fn available(facts: &HostFacts) -> Vec<String> {
+/// Which capabilities can be given on this host, one bit each.
+pub fn available_mask(facts: &HostFacts) -> u64 {
+    let known = u64::MAX.checked_shr(63_u32.saturating_sub(facts.last_capability)).unwrap_or(0);
+    facts.capabilities & known
+}
+
+/// The names of the capabilities whose bits are set.
+pub fn names(mask: u64) -> Vec<String> {
     ALL.iter()
         .enumerate()
-        .filter(|(number, _)| *number as u64 <= u64::from(facts.last_capability))
-        .filter(|(number, _)| facts.capabilities >> number & 1 == 1)
+        .filter(|(number, _)| mask >> number & 1 == 1)
         .map(|(_, name)| (*name).to_owned())
         .collect()
 }
@@ -88,7 +93,7 @@ pub fn choose(
     privileged: bool,
     facts: &HostFacts,
 ) -> Result<Vec<String>, Error> {
-    let available = available(facts);
+    let available = names(available_mask(facts));
     let drop =
         normalize(drop, &available).map_err(|text| Error::invalid(format!("invalid CapDrop: {text}")))?;
     let add = normalize(add, &available).map_err(|text| Error::invalid(format!("invalid CapAdd: {text}")))?;

@@ -83,6 +83,8 @@ pub struct Plan {
     pub privileged: bool,
     /// Capabilities: bounding, permitted and effective.
     pub capabilities: Vec<String>,
+    /// What a privileged exec gets: every capability that can be given here, one bit each.
+    pub available_capabilities: u64,
     /// System call filter.
     pub seccomp: SeccompChoice,
     /// Whether `execve` may add rights.

@@ -98,10 +98,10 @@ pub fn exec_process(plan: &Plan, config: &ExecConfig, size: Option<[u32; 2]>) ->
     let base = environment::of_container(&plan.hostname, config.tty, &plan.env);
     let named = if config.user.is_empty() { &plan.user } else { &config.user };
     let groups: &[String] = if config.user.is_empty() { &plan.groups } else { &[] };
-    let mut capabilities_of = plan.capabilities.clone();
-    if config.privileged {
-        capabilities_of = crate::caps::ALL.map(str::to_owned).to_vec();
-    }
+    let given = match config.privileged {
+        true => crate::caps::names(plan.available_capabilities),
+        false => plan.capabilities.clone(),
+    };
     Process {
         terminal: config.tty,
         console_size: size.and_then(console_size).filter(|_| config.tty),
@@ -113,7 +113,7 @@ pub fn exec_process(plan: &Plan, config: &ExecConfig, size: Option<[u32; 2]>) ->
         } else {
             config.working_dir.clone()
         },
-        capabilities: Some(capabilities(&capabilities_of)),
+        capabilities: Some(capabilities(&given)),
         rlimits: plan.rlimits.clone(),
         no_new_privileges: plan.no_new_privileges,
         apparmor_profile: if config.privileged && !plan.apparmor_profile.is_empty() {
@@ -390,4 +390,78 @@ fn block_io(plan: &Plan, wiring: &Wiring) -> Option<BlockIo> {
         throttle_write_iops_device: rates(&plan.block_io.write_iops),
     };
     (block_io != BlockIo::default()).then_some(block_io)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exec_is_like_its_container_but_for_what_it_says() {
+        let plan = Plan {
+            env: vec!["A=1".to_owned()],
+            hostname: "h".to_owned(),
+            working_dir: "/w".to_owned(),
+            user: "5".to_owned(),
+            groups: vec!["7".to_owned()],
+            capabilities: vec!["CAP_CHOWN".to_owned()],
+            available_capabilities: 0b11,
+            ..Plan::default()
+        };
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let config =
+            ExecConfig { cmd: Some(words("ls -l")), env: Some(words("B=2 A=3")), ..ExecConfig::default() };
+        let process = exec_process(&plan, &config, Some([24, 80]));
+        assert_eq!(process.args, ["ls", "-l"]);
+        assert_eq!(process.env[1..], ["HOSTNAME=h", "A=3", "B=2"]);
+        assert_eq!((process.cwd.as_str(), process.user.uid, process.console_size), ("/w", 5, None));
+        assert_eq!(process.user.additional_gids, [0, 7]);
+        let config = ExecConfig { privileged: true, tty: true, user: "6:8".into(), ..config };
+        let process = exec_process(&plan, &config, Some([24, 80]));
+        assert_eq!(process.capabilities.map(|sets| sets.bounding.len()), Some(2));
+        assert_eq!((process.user.uid, process.user.additional_gids), (6, vec![8]));
+        assert_eq!(process.console_size, Some(ConsoleSize { height: 24, width: 80 }));
+        assert!(process.env.contains(&"TERM=xterm".to_owned()));
+    }
+
+    #[test]
+    fn volumes_lie_where_the_engine_says_and_deeper_mounts_come_later() {
+        let volume = |destination: &str| MountPlan {
+            destination: destination.to_owned(),
+            ..crate::mounts::parse_bind(&format!("v:{destination}:ro"), "").expect("a mount")
+        };
+        let plan = Plan { mounts: vec![volume("/a/b/c"), volume("/a"), volume("/lost")], ..Plan::default() };
+        let place = |destination: &str| (destination.to_owned(), format!("/volumes{destination}"));
+        let wiring = Wiring { volumes: BTreeMap::from([place("/a"), place("/a/b/c")]), ..Wiring::default() };
+        let spec = render(&plan, &wiring);
+        let own: Vec<_> = spec.mounts.iter().filter(|mount| mount.source.starts_with("/volumes")).collect();
+        assert_eq!(own.iter().map(|mount| mount.destination.as_str()).collect::<Vec<_>>(), ["/a", "/a/b/c"]);
+        assert_eq!(own[0].options, ["rbind", "ro", "rprivate"]);
+        assert!(spec.mounts.iter().all(|mount| mount.destination != "/lost"));
+    }
+
+    #[test]
+    fn an_own_dev_replaces_all_of_it() {
+        let plan = Plan {
+            mounts: vec![crate::mounts::parse_bind("/dev:/dev:rshared", "").expect("a mount")],
+            ..Plan::default()
+        };
+        let spec = render(&plan, &Wiring::default());
+        let dev: Vec<_> = spec.mounts.iter().filter(|mount| mount.destination.starts_with("/dev")).collect();
+        assert_eq!(dev.len(), 1);
+        assert_eq!(spec.linux.expect("linux").rootfs_propagation, "shared");
+    }
+
+    #[test]
+    fn block_devices_are_numbers() {
+        let device = ApiThrottleDevice { path: "/dev/sda".to_owned(), rate: 5 };
+        let block_io = crate::BlockIoPlan { read_bps: vec![device], ..crate::BlockIoPlan::default() };
+        assert_eq!(block_io.paths().collect::<Vec<_>>(), ["/dev/sda"]);
+        let plan = Plan { block_io, ..Plan::default() };
+        let block_devices = BTreeMap::from([("/dev/sda".to_owned(), (8, 0))]);
+        let spec = render(&plan, &Wiring { block_devices, ..Wiring::default() });
+        let limits = spec.linux.and_then(|linux| linux.resources).and_then(|resources| resources.block_io);
+        let rates = limits.expect("limits").throttle_read_bps_device;
+        assert_eq!((rates[0].major, rates[0].rate), (8, 5));
+    }
 }

@@ -119,7 +119,12 @@ fn assemble(
     }
     let security = report.take(crate::security::parse(list(&host_config.security_opt)));
     let plan = Plan {
-        init: needs_init(&argv, host_config.init, facts.init),
+        // Where the process ids are another's, an init is not process 1 and has nothing to reap.
+        init: needs_init(
+            &argv,
+            host_config.init,
+            facts.init && ["", "private"].contains(&host_config.pid_mode.as_str()),
+        ),
         argv,
         env: config.env.clone().unwrap_or_default(),
         working_dir: if config.working_dir.is_empty() {
@@ -215,6 +220,7 @@ fn with_rights(
     let (add, drop) = (list(&host_config.cap_add), list(&host_config.cap_drop));
     Plan {
         capabilities: report.take(caps::choose(add, drop, privileged, facts)),
+        available_capabilities: caps::available_mask(facts),
         seccomp,
         apparmor_profile,
         masked_paths: paths(&host_config.masked_paths, privileged),

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
-use yare_layer::{Compression, Decompressor, compress};
+use yare_layer::{Compression, Decompressor, ReadAhead, compress};
 
 fn text() -> Vec<u8> {
     (0..200_000_u32).flat_map(|index| (index / 7).to_le_bytes()).collect()
@@ -109,4 +109,37 @@ fn programs_of_the_field_agree() {
         assert!(unpacked(&bytes).1.unwrap() == text(), "{program}");
         assert!(pipe(&["-dc"], packed(compression, &text())).unwrap() == text(), "{program}");
     }
+}
+
+/// Gives one byte, then fails.
+struct Broken(bool);
+
+impl Read for Broken {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if std::mem::replace(&mut self.0, false) {
+            buffer[0] = b'x';
+            return Ok(1);
+        }
+        Err(std::io::Error::other("broken"))
+    }
+}
+
+#[test]
+fn reading_ahead_changes_nothing() {
+    let mut out = Vec::new();
+    ReadAhead::spawn(std::io::Cursor::new(text())).unwrap().read_to_end(&mut out).unwrap();
+    assert!(out == text());
+    let bytes = packed(Compression::Gzip, &text());
+    let unpacked = std::thread::scope(|scope| {
+        let mut out = Vec::new();
+        let decompressor = Decompressor::new(bytes.as_slice()).unwrap();
+        ReadAhead::spawn_scoped(scope, decompressor).unwrap().read_to_end(&mut out).unwrap();
+        out
+    });
+    assert!(unpacked == text());
+    let mut broken = ReadAhead::spawn(Broken(true)).unwrap();
+    assert_eq!(broken.read(&mut [0; 10]).unwrap(), 1);
+    assert_eq!(broken.read(&mut [0; 10]).unwrap_err().to_string(), "broken");
+    // Dropping it early ends the thread.
+    drop(ReadAhead::spawn(std::io::repeat(0)).unwrap());
 }

@@ -42,7 +42,7 @@ const INTERESTING: &[&[u8]] = &[
     b"5",
 ];
 
-fn mutate(tar: &mut Vec<u8>, random: &mut Random) {
+fn mutate(tar: &mut [u8], random: &mut Random) {
     for _ in 0..=random.below(6) {
         let position = random.below(tar.len());
         match random.below(5) {

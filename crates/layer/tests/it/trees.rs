@@ -1,13 +1,13 @@
 //! Overlay form, and copies of trees.
 
-use crate::archive::{Archive, applied, assert_same, root};
+use crate::archive::{Archive, Member, applied, assert_same, root};
 use crate::gnu::{Strength, hard_tree};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use yare_layer::{copy_tree, merge_layer};
+use yare_layer::{ApplyOptions, apply, copy_tree, merge_layer};
 
 fn archive() -> Archive {
     Archive::default()
@@ -159,4 +159,30 @@ fn merged_layers_are_what_overlay_would_show() {
         .collect();
     assert_eq!(paths, ["becomes", "becomes/dir", "hide", "hide/new", "keep", "keep/b", "keep/c", "link"]);
     assert_eq!(std::fs::metadata(dst.path().join("keep")).unwrap().mtime(), 100, "an implied directory");
+}
+
+#[test]
+fn without_privileges_owners_and_devices_are_passed_over() {
+    let device = Member { name: b"dev", typeflag: b'3', device: (1, 3), ..Member::default() };
+    let xattrs: &[(&str, &[u8])] =
+        &[("SCHILY.xattr.user.a", b"a"), ("SCHILY.xattr.security.capability", b"x"), ("uid", b"12345")];
+    let tar = archive()
+        .pax(xattrs)
+        .file("f", "x")
+        .member(&device)
+        .dir("o")
+        .file("o/.wh..wh..opq", "")
+        .file("o/.wh.gone", "")
+        .end();
+    let top = TempDir::new().unwrap();
+    let dir = File::open(top.path()).unwrap();
+    let options = ApplyOptions { unprivileged: true, ..ApplyOptions::default() };
+    apply(tar.as_slice(), dir.as_fd(), options).unwrap();
+    let metadata = std::fs::metadata(top.path().join("f")).unwrap();
+    assert_eq!(metadata.uid(), rustix::process::geteuid().as_raw());
+    assert!(!top.path().join("dev").exists());
+    assert!(is_whiteout(&top.path().join("o/gone")));
+    let opaque = File::open(top.path().join("o")).unwrap();
+    let value = yare_sys::fs::xattr(opaque.as_fd(), "user.overlay.opaque").unwrap();
+    assert_eq!(value.as_deref(), Some(&b"y"[..]));
 }

@@ -82,4 +82,5 @@ fn overlay_form_becomes_whiteouts_and_back() {
     let (second, result) = applied(&written_once);
     result.unwrap();
     assert_same(&first.path().join("fs"), &second.path().join("fs"));
+    assert!(written(&second.path().join("fs"), &WriteOptions::default()) == written_once);
 }

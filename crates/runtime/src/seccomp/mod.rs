@@ -10,7 +10,6 @@ mod program;
 mod table;
 
 use program::{ARCH_OFFSET, Assembler, NR_OFFSET};
-use std::collections::BTreeMap;
 use yare_oci::runtime::{Seccomp, SyscallArg, SyscallRule};
 pub use yare_sys::seccomp::Instruction;
 
@@ -158,19 +157,25 @@ pub fn flags(profile: &Seccomp) -> Result<u32, SeccompError> {
 }
 
 /// A rule in numbers.
-struct Rule<'a> {
-    names: &'a [String],
+struct Rule {
+    /// The calls it names that exist somewhere.
+    rows: Vec<&'static table::Row>,
+    /// 32-bit x86 only: the multiplexers behind which some of them are, and the call numbers there.
+    multiplexed: Vec<(u32, u64)>,
     conditions: Vec<Condition>,
     action: u32,
 }
 
-fn resolve(profile: &Seccomp) -> Result<Vec<Rule<'_>>, SeccompError> {
-    profile.syscalls.iter().map(resolve_rule).collect()
+fn resolve(profile: &Seccomp) -> Result<Vec<Rule>, SeccompError> {
+    let x86 = profile.architectures.iter().any(|arch| arch == "SCMP_ARCH_X86");
+    profile.syscalls.iter().map(|rule| resolve_rule(rule, x86)).collect()
 }
 
-fn resolve_rule(rule: &SyscallRule) -> Result<Rule<'_>, SeccompError> {
+fn resolve_rule(rule: &SyscallRule, x86: bool) -> Result<Rule, SeccompError> {
+    let names = || rule.names.iter().map(String::as_str);
     Ok(Rule {
-        names: &rule.names,
+        rows: names().filter_map(row_of).collect(),
+        multiplexed: if x86 { names().filter_map(multiplexed).collect() } else { Vec::new() },
         conditions: rule.args.iter().map(condition).collect::<Result<_, _>>()?,
         action: action(&rule.action, rule.errno_ret)?,
     })
@@ -207,127 +212,120 @@ fn condition(arg: &SyscallArg) -> Result<Condition, SeccompError> {
     Ok(Condition { index: arg.index, comparison })
 }
 
-/// The number of a call, and on x86 the call number within `socketcall` or `ipc` that means the same.
-fn numbers(abi: Abi, name: &str) -> (Option<u32>, Option<(u32, u64)>) {
-    let number = table::TABLE.binary_search_by(|row| row.0.cmp(name)).ok().and_then(|at| {
-        let row = &table::TABLE[at];
-        let number = match abi {
-            Abi::X86_64 => row.1,
-            Abi::X86 => row.2,
-            Abi::X32 => row.3,
-            Abi::Aarch64 => row.4,
-        };
-        u32::try_from(number).ok()
-    });
-    let number = if abi == Abi::X32 { number.map(|number| number | X32_BIT) } else { number };
-    let multiplexed = if abi == Abi::X86 { multiplexed(name) } else { None };
-    (number, multiplexed)
+fn row_of(name: &str) -> Option<&'static table::Row> {
+    table::TABLE.binary_search_by(|row| row.0.cmp(name)).ok().map(|at| &table::TABLE[at])
 }
 
-/// 32-bit programs reach these calls through one number too: `socketcall` (102) or `ipc` (117).
+/// The number of a call, if this calling convention has it.
+fn number(abi: Abi, row: &table::Row) -> Option<u32> {
+    let (number, bit) = match abi {
+        Abi::X86_64 => (row.1, 0),
+        Abi::X86 => (row.2, 0),
+        Abi::X32 => (row.3, X32_BIT),
+        Abi::Aarch64 => (row.4, 0),
+    };
+    u32::try_from(number).ok().map(|number| number | bit)
+}
+
+const SOCKETCALL: u32 = 102;
+const IPC: u32 = 117;
+
+/// 32-bit programs reach these calls through one number too. Sorted by name.
+const MULTIPLEXED: [(&str, u32, u64); 32] = [
+    ("accept", SOCKETCALL, 5),
+    ("accept4", SOCKETCALL, 18),
+    ("bind", SOCKETCALL, 2),
+    ("connect", SOCKETCALL, 3),
+    ("getpeername", SOCKETCALL, 7),
+    ("getsockname", SOCKETCALL, 6),
+    ("getsockopt", SOCKETCALL, 15),
+    ("listen", SOCKETCALL, 4),
+    ("msgctl", IPC, 14),
+    ("msgget", IPC, 13),
+    ("msgrcv", IPC, 12),
+    ("msgsnd", IPC, 11),
+    ("recv", SOCKETCALL, 10),
+    ("recvfrom", SOCKETCALL, 12),
+    ("recvmmsg", SOCKETCALL, 19),
+    ("recvmsg", SOCKETCALL, 17),
+    ("semctl", IPC, 3),
+    ("semget", IPC, 2),
+    ("semop", IPC, 1),
+    ("semtimedop", IPC, 4),
+    ("send", SOCKETCALL, 9),
+    ("sendmmsg", SOCKETCALL, 20),
+    ("sendmsg", SOCKETCALL, 16),
+    ("sendto", SOCKETCALL, 11),
+    ("setsockopt", SOCKETCALL, 14),
+    ("shmat", IPC, 21),
+    ("shmctl", IPC, 24),
+    ("shmdt", IPC, 22),
+    ("shmget", IPC, 23),
+    ("shutdown", SOCKETCALL, 13),
+    ("socket", SOCKETCALL, 1),
+    ("socketpair", SOCKETCALL, 8),
+];
+
 fn multiplexed(name: &str) -> Option<(u32, u64)> {
-    const SOCKETCALL: [&str; 20] = [
-        "socket",
-        "bind",
-        "connect",
-        "listen",
-        "accept",
-        "getsockname",
-        "getpeername",
-        "socketpair",
-        "send",
-        "recv",
-        "sendto",
-        "recvfrom",
-        "shutdown",
-        "setsockopt",
-        "getsockopt",
-        "sendmsg",
-        "recvmsg",
-        "accept4",
-        "recvmmsg",
-        "sendmmsg",
-    ];
-    const IPC: [(&str, u64); 12] = [
-        ("semop", 1),
-        ("semget", 2),
-        ("semctl", 3),
-        ("semtimedop", 4),
-        ("msgsnd", 11),
-        ("msgrcv", 12),
-        ("msgget", 13),
-        ("msgctl", 14),
-        ("shmat", 21),
-        ("shmdt", 22),
-        ("shmget", 23),
-        ("shmctl", 24),
-    ];
-    if let Some(at) = SOCKETCALL.iter().position(|known| *known == name) {
-        return Some((102, at as u64 + 1));
-    }
-    IPC.iter().find(|(known, _)| *known == name).map(|(_, call)| (117, *call))
+    let at = MULTIPLEXED.binary_search_by(|entry| entry.0.cmp(name)).ok()?;
+    Some((MULTIPLEXED[at].1, MULTIPLEXED[at].2))
 }
 
-/// Outcomes by number, for every number that a rule mentions.
-fn outcomes(abi: Abi, rules: &[Rule<'_>], default: u32) -> BTreeMap<u32, Outcome> {
-    let mut outcomes: BTreeMap<u32, Outcome> = BTreeMap::new();
-    // Rules for the multiplexers themselves come before those derived from the calls behind them.
-    let mut derived: Vec<(u32, Conditional)> = Vec::new();
-    for rule in rules {
-        for name in rule.names {
-            let (number, multiplexed) = numbers(abi, name);
-            if let Some(number) = number {
-                let conditions = rule.conditions.clone();
-                add(&mut outcomes, number, Conditional { conditions, action: rule.action }, default);
-            }
-            if let Some((number, call)) = multiplexed {
-                // What lies behind the pointer cannot be seen: only the call within counts.
-                let conditions = vec![Condition { index: 0, comparison: Comparison::Equal(call) }];
-                derived.push((number, Conditional { conditions, action: rule.action }));
-            }
+/// A rule's word about one number: its place in the order, and for a multiplexer the call within.
+struct Mention {
+    number: u32,
+    order: usize,
+    call: Option<u64>,
+}
+
+/// Every mention of every number, by number and order.
+fn mentions(abi: Abi, rules: &[Rule]) -> Vec<Mention> {
+    let mut mentions = Vec::with_capacity(512);
+    for (order, rule) in rules.iter().enumerate() {
+        let numbers = rule.rows.iter().filter_map(|row| number(abi, row));
+        mentions.extend(numbers.map(|number| Mention { number, order, call: None }));
+        if abi == Abi::X86 {
+            // Rules about a multiplexer itself come before those derived from the calls behind it.
+            let order = order + rules.len();
+            let derived = rule.multiplexed.iter();
+            mentions.extend(derived.map(|(number, call)| Mention {
+                number: *number,
+                order,
+                call: Some(*call),
+            }));
         }
     }
-    for (number, rule) in derived {
-        add(&mut outcomes, number, rule, default);
-    }
-    outcomes
+    mentions.sort_by_key(|mention| (mention.number, mention.order));
+    mentions
 }
 
-/// Appends a rule to those of a number; after an unconditional one nothing matters any more.
-fn add(outcomes: &mut BTreeMap<u32, Outcome>, number: u32, rule: Conditional, default: u32) {
-    let known = outcomes.entry(number).or_insert_with(|| Outcome::Check(Vec::new(), default));
-    let Outcome::Check(rules, otherwise) = known else { return };
-    if !rule.conditions.is_empty() {
-        rules.push(rule);
-        return;
+/// What the mentions of one number come to: conditional rules up to the first without conditions.
+fn outcome(mentions: &[Mention], rules: &[Rule], default: u32) -> Outcome {
+    let mut conditional: Vec<Conditional> = Vec::new();
+    let mut otherwise = default;
+    for mention in mentions {
+        let rule = &rules[mention.order % rules.len()];
+        let conditions = match mention.call {
+            // What lies behind the pointer cannot be seen: only the call within counts.
+            Some(call) => vec![Condition { index: 0, comparison: Comparison::Equal(call) }],
+            None => rule.conditions.clone(),
+        };
+        if conditions.is_empty() {
+            otherwise = rule.action;
+            break;
+        }
+        conditional.push(Conditional { conditions, action: rule.action });
     }
-    *otherwise = rule.action;
-    if rules.iter().all(|earlier| earlier.action == rule.action) {
-        *known = Outcome::Return(rule.action);
-    } else {
-        // Kept conditional; a later rule cannot be reached, which the marker below records.
-        rules.push(rule);
+    while conditional.last().is_some_and(|rule| rule.action == otherwise) {
+        conditional.pop();
     }
-}
-
-/// Ends the list of conditional rules at the first without conditions.
-fn settle(outcome: Outcome) -> Outcome {
-    let Outcome::Check(mut rules, mut otherwise) = outcome else { return outcome };
-    if let Some(last) = rules.iter().position(|rule| rule.conditions.is_empty()) {
-        otherwise = rules[last].action;
-        rules.truncate(last);
-    }
-    while rules.last().is_some_and(|rule| rule.action == otherwise) {
-        rules.pop();
-    }
-    if rules.is_empty() { Outcome::Return(otherwise) } else { Outcome::Check(rules, otherwise) }
+    if conditional.is_empty() { Outcome::Return(otherwise) } else { Outcome::Check(conditional, otherwise) }
 }
 
 /// Ranges of numbers, by their first, with one outcome each; the first range begins at 0.
-fn ranges(abi: Abi, rules: &[Rule<'_>], default: u32) -> Vec<(u32, Outcome)> {
-    let outcomes = outcomes(abi, rules, default);
+fn ranges(abi: Abi, rules: &[Rule], default: u32) -> Vec<(u32, Outcome)> {
+    let mentions = mentions(abi, rules);
     let newer = if matches!(default, ALLOW | LOG) { default } else { ERRNO | ENOSYS };
-    let highest = outcomes.keys().next_back().copied();
     let mut ranges: Vec<(u32, Outcome)> = vec![(0, Outcome::Return(default))];
     let mut push = |from: u32, outcome: Outcome| {
         let last = ranges.len() - 1;
@@ -340,11 +338,11 @@ fn ranges(abi: Abi, rules: &[Rule<'_>], default: u32) -> Vec<(u32, Outcome)> {
             ranges.push((from, outcome));
         }
     };
-    for (number, outcome) in outcomes {
-        push(number, settle(outcome));
-        push(number + 1, Outcome::Return(default));
+    for same in mentions.chunk_by(|a, b| a.number == b.number) {
+        push(same[0].number, outcome(same, rules, default));
+        push(same[0].number + 1, Outcome::Return(default));
     }
-    push(highest.map_or(0, |highest| highest + 1), Outcome::Return(newer));
+    push(mentions.last().map_or(0, |highest| highest.number + 1), Outcome::Return(newer));
     ranges
 }
 

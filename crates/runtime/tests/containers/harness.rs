@@ -35,8 +35,11 @@ impl RootFs {
         for applet in APPLETS {
             std::os::unix::fs::symlink("busybox", root.path("bin").join(applet)).unwrap();
         }
-        std::fs::write(root.path("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n")
-            .unwrap();
+        std::fs::write(
+            root.path("etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n",
+        )
+        .unwrap();
         std::fs::write(root.path("etc/group"), "root:x:0:\nwheel:x:10:app\napp:x:1000:\n").unwrap();
         root
     }
@@ -122,9 +125,16 @@ pub(crate) fn spec(args: &[&str]) -> Spec {
             ..Resources::default()
         }),
         seccomp: Some(dockers_seccomp()),
-        masked_paths: ["/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/scsi", "/sys/firmware"]
-            .map(String::from)
-            .to_vec(),
+        masked_paths: [
+            "/proc/acpi",
+            "/proc/interrupts",
+            "/proc/kcore",
+            "/proc/keys",
+            "/proc/scsi",
+            "/sys/firmware",
+        ]
+        .map(String::from)
+        .to_vec(),
         readonly_paths: ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
             .map(String::from)
             .to_vec(),
@@ -183,17 +193,12 @@ impl Drop for TestGroup {
 }
 
 /// How a test container is started.
+#[derive(Default)]
 pub(crate) struct Options<'a> {
     pub(crate) init: bool,
     pub(crate) user: Option<&'a str>,
     pub(crate) groups: &'a [String],
     pub(crate) terminal: bool,
-}
-
-impl Default for Options<'_> {
-    fn default() -> Self {
-        Self { init: false, user: None, groups: &[], terminal: false }
-    }
 }
 
 pub(crate) struct Streams {
@@ -291,7 +296,11 @@ fn read_all(output: &OwnedFd) -> String {
 }
 
 /// Runs to the end.
-pub(crate) fn run_with(root: &RootFs, spec: &Spec, options: &Options<'_>) -> Result<(i32, String), StartError> {
+pub(crate) fn run_with(
+    root: &RootFs,
+    spec: &Spec,
+    options: &Options<'_>,
+) -> Result<(i32, String), StartError> {
     start(root, spec, options).map(Container::finish)
 }
 

@@ -2,6 +2,8 @@
 //!
 //! A main of its own, because whoever starts a container must have one thread only.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test without the usual harness")]
+
 mod harness;
 
 use harness::*;
@@ -9,7 +11,7 @@ use std::path::Path;
 use yare_errdefs::{Class, Classified};
 use yare_oci::runtime::{Memory, Mount, Pids, Process, Resources, Rlimit, Spec};
 use yare_runtime::{StartError, Step};
-use yare_sys::process::pidfd_send_signal;
+use yare_sys::process::{pidfd_send_signal, wait};
 
 type Test = (&'static str, fn());
 
@@ -50,11 +52,17 @@ tests! {
     limits_that_cannot_be_raised_are_warnings,
     a_device_that_is_not_allowed_is_not_opened,
     abandoned_containers_are_gone,
+    our_own_file_is_out_of_reach,
     the_command_line_runs_a_bundle,
+    the_command_line_keeps_the_life_cycle,
+    the_command_line_reports_programs_that_do_not_run,
 }
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|argument| argument == "--reexec") {
+        return check_own_file();
+    }
     if arguments.iter().any(|argument| argument == "--list") {
         TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
         return;
@@ -68,6 +76,9 @@ fn main() {
         assert!(std::env::var_os("YARE_REQUIRE_ROOT").is_none(), "these tests need a static /bin/busybox");
         println!("SKIP containers: needs a static /bin/busybox");
         return;
+    }
+    if let Some(rounds) = std::env::var("YARE_BENCH").ok().and_then(|rounds| rounds.parse().ok()) {
+        return bench(rounds);
     }
     let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
     let mut failed = 0;
@@ -315,7 +326,10 @@ fn masked_paths_read_as_nothing() {
     let lines: Vec<&str> = output.lines().collect();
     assert_eq!((lines[0], lines[1]), ("0", "0"), "{output}");
     assert!(output.contains("can't create /proc/sys/kernel/panic: Read-only file system"), "{output}");
-    assert!(output.contains("mount: permission denied") || output.contains("Operation not permitted"), "{output}");
+    assert!(
+        output.contains("mount: permission denied") || output.contains("Operation not permitted"),
+        "{output}"
+    );
     assert!(output.ends_with("0\n"), "{output}");
 }
 
@@ -384,7 +398,11 @@ fn volumes_through_links_stay_inside() {
 
 fn limits_are_set() {
     let root = RootFs::new();
-    let mut spec = spec(&["sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; for i in $(seq 30); do sleep 1 & done"]);
+    let mut spec = spec(&[
+        "sh",
+        "-c",
+        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; for i in $(seq 30); do sleep 1 & done",
+    ]);
     let resources = spec.linux.as_mut().unwrap().resources.as_mut().unwrap();
     *resources = Resources {
         memory: Some(Memory { limit: Some(64 << 20), swap: Some(64 << 20), ..Memory::default() }),
@@ -427,7 +445,8 @@ fn cgroup_is_read_only() {
     let (_, output) = shell("mkdir /sys/fs/cgroup/x /sys/fs/cgroup/memory/x; ls /sys/fs/cgroup");
     assert!(output.matches("Read-only file system").count() >= 1, "{output}");
     let root = RootFs::new();
-    let mut spec = spec(&["sh", "-c", "cat /proc/self/cgroup; ls /sys/fs/cgroup/*; mkdir /sys/fs/cgroup/pids/x"]);
+    let mut spec =
+        spec(&["sh", "-c", "cat /proc/self/cgroup; ls /sys/fs/cgroup/*; mkdir /sys/fs/cgroup/pids/x"]);
     let own = yare_oci::runtime::Namespace { kind: "cgroup".into(), path: String::new() };
     spec.linux.as_mut().unwrap().namespaces.push(own);
     let (_, output) = run_with(&root, &spec, &Options::default()).unwrap();
@@ -449,7 +468,8 @@ fn binds_can_be_read_only() {
     let volume = tempfile::tempdir().unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "nameserver\n").unwrap();
-    let mut spec = spec(&["sh", "-c", "touch /ro/x; touch /rw/x && echo fine; cat /etc/resolv.conf; ls /notthere"]);
+    let mut spec =
+        spec(&["sh", "-c", "touch /ro/x; touch /rw/x && echo fine; cat /etc/resolv.conf; ls /notthere"]);
     spec.mounts.push(bind(volume.path(), "/ro", &["rbind", "ro", "rprivate"]));
     spec.mounts.push(bind(volume.path(), "/rw", &["rbind", "rprivate"]));
     spec.mounts.push(bind(file.path(), "/etc/resolv.conf", &["rbind", "rprivate"]));
@@ -510,4 +530,178 @@ fn abandoned_containers_are_gone() {
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
 }
 
-fn the_command_line_runs_a_bundle() {}
+/// What the process started by the next test does.
+fn check_own_file() {
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    yare_runtime::selfexec::reexec_readonly(&arguments).unwrap();
+    // Opening for writing says "busy" while it runs; what counts is the mount, for afterwards.
+    let flags = rustix::fs::OFlags::PATH;
+    let this = rustix::fs::open("/proc/self/exe", flags, rustix::fs::Mode::empty()).unwrap();
+    let mount = rustix::fs::fstatvfs(&this).unwrap();
+    println!("{}", mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+}
+
+fn our_own_file_is_out_of_reach() {
+    let this = std::env::current_exe().unwrap();
+    let output = std::process::Command::new(this).arg("--reexec").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "true\n");
+}
+
+/// A bundle whose program writes to `out/log`, and the arguments that select its state directory.
+struct Bundle {
+    root: RootFs,
+    directory: tempfile::TempDir,
+    id: String,
+}
+
+impl Bundle {
+    fn new(name: &str, script: &str) -> Self {
+        let root = RootFs::new();
+        let directory = tempfile::tempdir().unwrap();
+        for folder in ["out", "state"] {
+            std::fs::create_dir(directory.path().join(folder)).unwrap();
+        }
+        let id = format!("yare-cli-test-{}-{name}", std::process::id());
+        let mut spec = spec(&["sh", "-c", script]);
+        spec.linux.as_mut().unwrap().cgroups_path = format!("/{id}");
+        spec.root = Some(yare_oci::runtime::Root {
+            path: root.directory.path().to_string_lossy().into(),
+            readonly: false,
+        });
+        spec.mounts.push(bind(&directory.path().join("out"), "/out", &["rbind"]));
+        let hook = |name: &str| yare_oci::runtime::Hook {
+            path: "/bin/sh".into(),
+            args: ["sh", "-c", &format!("echo {name} >> {}", directory.path().join("out/hooks").display())]
+                .map(String::from)
+                .to_vec(),
+            ..Default::default()
+        };
+        let inside = |name: &str| yare_oci::runtime::Hook {
+            path: "/bin/sh".into(),
+            args: ["sh", "-c", &format!("echo {name} >> /out/hooks")].map(String::from).to_vec(),
+            ..Default::default()
+        };
+        spec.hooks = Some(yare_oci::runtime::Hooks {
+            prestart: vec![hook("prestart")],
+            create_runtime: vec![hook("createRuntime")],
+            create_container: vec![hook("createContainer")],
+            start_container: vec![inside("startContainer")],
+            poststart: vec![hook("poststart")],
+            poststop: vec![hook("poststop")],
+        });
+        let config = directory.path().join("config.json");
+        std::fs::write(config, serde_json::to_vec(&spec).unwrap()).unwrap();
+        Self { root, directory, id }
+    }
+
+    fn command(&self, words: &[&str]) -> i32 {
+        let state = self.directory.path().join("state");
+        let mut args: Vec<std::ffi::OsString> = vec!["--root".into(), state.into()];
+        args.extend(words.iter().map(|word| {
+            let word = word.replace("ID", &self.id);
+            word.replace("BUNDLE", &self.directory.path().to_string_lossy()).into()
+        }));
+        yare_runtime::cli::main(&args)
+    }
+
+    fn read(&self, file: &str) -> String {
+        std::fs::read_to_string(self.directory.path().join(file)).unwrap_or_default()
+    }
+
+    fn await_log(&self, wanted: &str) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !self.read("out/log").contains(wanted) {
+            assert!(std::time::Instant::now() < deadline, "{:?}", self.read("out/log"));
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}
+
+fn the_command_line_runs_a_bundle() {
+    let bundle = Bundle::new("run", "echo hello > /out/log; exit 5");
+    assert_eq!(bundle.command(&["run", "--bundle", "BUNDLE", "ID"]), 5);
+    assert_eq!(bundle.read("out/log"), "hello\n");
+    let hooks = "prestart\ncreateRuntime\ncreateContainer\nstartContainer\npoststart\npoststop\n";
+    assert_eq!(bundle.read("out/hooks"), hooks);
+    assert_eq!(bundle.command(&["state", "ID"]), 1, "it is forgotten");
+}
+
+fn the_command_line_keeps_the_life_cycle() {
+    let bundle = Bundle::new("cycle", "echo started > /out/log; sleep 60");
+    let pid_file = "BUNDLE/state/pid";
+    assert_eq!(bundle.command(&["create", "--bundle", "BUNDLE", "--pid-file", pid_file, "ID"]), 0);
+    assert!(bundle.read("state/pid").parse::<i32>().unwrap() > 1);
+    assert_eq!(bundle.command(&["create", "--bundle", "BUNDLE", "ID"]), 1, "the id is taken");
+    assert_eq!(bundle.read("out/log"), "");
+    assert_eq!(bundle.command(&["exec", "ID", "true"]), 1, "it does not run yet");
+    assert_eq!(bundle.command(&["start", "ID"]), 0);
+    bundle.await_log("started");
+    assert_eq!(bundle.command(&["start", "ID"]), 1, "it runs already");
+    assert_eq!(bundle.command(&["exec", "ID", "sh", "-c", "echo more >> /out/log; exit 4"]), 4);
+    bundle.await_log("more");
+    assert_eq!(bundle.command(&["pause", "ID"]), 0);
+    assert_eq!(bundle.command(&["resume", "ID"]), 0);
+    assert_eq!(bundle.command(&["delete", "ID"]), 1, "it runs");
+    assert_eq!(bundle.command(&["kill", "ID", "KILL"]), 0);
+    // The child is this process's, which is no init: reap it.
+    let pid: i32 = bundle.read("state/pid").parse().unwrap();
+    wait(yare_sys::process::pidfd_open(pid).unwrap(), true).unwrap();
+    assert_eq!(bundle.command(&["kill", "ID"]), 1, "it has stopped");
+    assert_eq!(bundle.command(&["delete", "ID"]), 0);
+    assert_eq!(bundle.command(&["delete", "ID"]), 1);
+    assert_eq!(bundle.command(&["delete", "--force", "ID"]), 0);
+    assert!(bundle.root.path("bin").exists());
+}
+
+fn the_command_line_reports_programs_that_do_not_run() {
+    let bundle = Bundle::new("missing", "");
+    let config = bundle.directory.path().join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap().replace("\"sh\",\"-c\",\"\"", "\"nosuch\"");
+    std::fs::write(config, text).unwrap();
+    let log = "BUNDLE/state/log";
+    let words = ["--log", log, "--log-format", "json", "create", "--bundle", "BUNDLE", "ID"];
+    assert_eq!(bundle.command(&words), 0, "the program is looked for at the start");
+    assert_eq!(bundle.command(&["--log", log, "--log-format=json", "start", "ID"]), 1);
+    let line = bundle.read("state/log");
+    assert!(line.contains("executable file not found in $PATH"), "{line}");
+    assert_eq!(bundle.command(&["delete", "--force", "ID"]), 0);
+    while yare_sys::process::reap_any().unwrap().is_some() {}
+}
+
+/// Not a test: what a start costs. `YARE_BENCH=200 cargo test --release -p yare-runtime --test containers`.
+fn bench(rounds: u32) {
+    let root = RootFs::new();
+    for (name, args, init) in [("true", ["true"], false), ("true with init", ["true"], true)] {
+        let spec = spec(&args);
+        let mut parts: [Vec<u128>; 4] = Default::default();
+        for _ in 0..rounds {
+            let options = Options { init, ..Options::default() };
+            let t0 = std::time::Instant::now();
+            let group = TestGroup::new(&spec);
+            let t1 = std::time::Instant::now();
+            let created = create(&root, &spec, &group, &options, streams().stdio).unwrap();
+            let t2 = std::time::Instant::now();
+            let running = created.start().unwrap();
+            let t3 = std::time::Instant::now();
+            wait(&running.pidfd, true).unwrap();
+            let t4 = std::time::Instant::now();
+            for (part, (from, to)) in parts.iter_mut().zip([(t0, t1), (t1, t2), (t2, t3), (t3, t4)]) {
+                part.push((to - from).as_micros());
+            }
+        }
+        let medians = parts.map(|mut part| {
+            part.sort_unstable();
+            (part[part.len() / 10], part[part.len() / 2])
+        });
+        println!(
+            "{name}: p10/p50 us: cgroup {:?} create {:?} start {:?} wait {:?}",
+            medians[0], medians[1], medians[2], medians[3]
+        );
+    }
+    let profile = dockers_seccomp();
+    let before = std::time::Instant::now();
+    for _ in 0..100 {
+        yare_runtime::seccomp::compile(&profile, yare_runtime::seccomp::Arch::NATIVE).unwrap();
+    }
+    println!("seccomp compile: {} us", before.elapsed().as_micros() / 100);
+}

@@ -115,3 +115,61 @@ fn a_hundred_layers_mount() {
     assert_eq!(lower.len(), 100);
     assert_eq!(lower[0], store.snapshots.layer_dir(&chain[99]));
 }
+
+#[test]
+fn changes_are_listed_and_captured_as_a_layer() {
+    if !root("changes_are_listed_and_captured_as_a_layer") {
+        return;
+    }
+    let store = Store::new(Kind::Overlay);
+    let image = Layer::new()
+        .dir("d", PLAIN)
+        .file("d/keep", "k")
+        .file("d/change", "c")
+        .file("d/gone", "g")
+        .dir("whole", PLAIN)
+        .file("whole/old", "o")
+        .end();
+    let layer = store.layer(&image);
+    store.snapshots.prepare("c", &[layer]).unwrap();
+    let tree = store.snapshots.tree_fd("c", &[layer]).unwrap();
+    write(&tree, "d/change", "changed").unwrap();
+    write(&tree, "d/new", "n").unwrap();
+    rustix::fs::unlinkat(&tree, "d/gone", AtFlags::empty()).unwrap();
+    rustix::fs::unlinkat(&tree, "whole/old", AtFlags::empty()).unwrap();
+    rustix::fs::unlinkat(&tree, "whole", AtFlags::REMOVEDIR).unwrap();
+    rustix::fs::mkdirat(&tree, "whole", Mode::RWXU).unwrap();
+    write(&tree, "whole/new", "n").unwrap();
+    rustix::fs::mkdirat(&tree, "added", Mode::RWXU).unwrap();
+    let changes: Vec<String> = store
+        .snapshots
+        .changes("c", &[layer])
+        .unwrap()
+        .iter()
+        .map(|change| format!("{:?} {}", change.kind, change.path.display()))
+        .collect();
+    let expected = [
+        "Added /added",
+        "Modified /d",
+        "Modified /d/change",
+        "Deleted /d/gone",
+        "Added /d/new",
+        "Modified /whole",
+        "Added /whole/new",
+    ];
+    assert_eq!(changes, expected);
+    drop(tree);
+    let (pending, applied) = store.snapshots.capture("c").unwrap();
+    let captured = pending.commit(&applied).unwrap().diff_id;
+    let tree = store.snapshots.view_fd(&[layer, captured]).unwrap();
+    assert_eq!(read(&tree, "d/change").as_deref(), Some("changed"));
+    assert_eq!(read(&tree, "d/keep").as_deref(), Some("k"));
+    for gone in ["d/gone", "whole/old"] {
+        assert_eq!(read(&tree, gone), None);
+    }
+    let mut tar = Vec::new();
+    store.snapshots.export_layer(&captured, &mut tar).unwrap();
+    assert_eq!(captured.0, yare_oci::Digest::of(&tar));
+    // Capturing the same again gives the same layer.
+    assert_eq!(store.snapshots.capture("c").unwrap().1.diff_id, captured);
+}
