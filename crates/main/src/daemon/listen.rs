@@ -1,0 +1,128 @@
+//! Sockets to listen on: made here, or inherited from systemd.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use yare_errdefs::{Error, Result};
+use yare_server::Listener;
+
+/// The group that may use the socket unless another is named.
+const DEFAULT_GROUP: &str = "docker";
+/// The first descriptor that systemd hands over (sd_listen_fds(3)).
+const FIRST_INHERITED: i32 = 3;
+
+/// Opens all listeners.
+pub(super) fn open(hosts: &[String], group: Option<&str>, allow_tcp: bool) -> Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for host in hosts {
+        match host.split_once("://") {
+            Some(("unix", path)) => listeners.push(Listener::Unix(unix(Path::new(path), group)?)),
+            Some(("tcp", address)) => listeners.push(Listener::Tcp(tcp(address, allow_tcp)?)),
+            Some(("fd", _)) => listeners.extend(inherited()?),
+            None if host.starts_with('/') => listeners.push(Listener::Unix(unix(Path::new(host), group)?)),
+            _ => {
+                return Err(Error::invalid(format!("invalid bind address format: {host}"))
+                    .with_hint("use unix://PATH, tcp://ADDRESS:PORT or fd://"));
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+fn unix(path: &Path, group: Option<&str>) -> Result<UnixListener> {
+    let failed = |error: std::io::Error| {
+        Error::internal(format!("cannot listen on {}", path.display())).caused_by(error)
+    };
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(Error::conflict(format!("somebody listens on {} already", path.display()))
+            .with_hint("stop that engine, or give this one another -H"));
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    // Nobody may connect between bind and chmod.
+    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(mask);
+    let listener = listener.map_err(failed)?;
+    let gid = match group {
+        Some(name) => Some(group_id(name).ok_or_else(|| Error::invalid(format!("group {name} not found")))?),
+        None => group_id(DEFAULT_GROUP),
+    };
+    if let Some(gid) = gid {
+        std::os::unix::fs::chown(path, Some(0), Some(gid)).map_err(failed)?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// A group's number, by name or as it is. The C library is not asked: a static one cannot load the host's
+/// name services.
+fn group_id(name: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
+        return Some(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").ok()?;
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
+fn tcp(address: &str, allowed: bool) -> Result<std::net::TcpListener> {
+    if !allowed {
+        return Err(Error::invalid(format!("refusing to listen on tcp://{address} without TLS")).with_hint(
+            "anybody who reaches it owns this host; use a unix socket over ssh, or add --tcp-without-tls",
+        ));
+    }
+    std::net::TcpListener::bind(address)
+        .map_err(|error| Error::internal(format!("cannot listen on tcp://{address}")).caused_by(error))
+}
+
+/// Sockets handed over by systemd: `LISTEN_PID` must be us, `LISTEN_FDS` says how many.
+fn inherited() -> Result<Vec<Listener>> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<i32>().ok());
+    let count = match number("LISTEN_PID") {
+        Some(pid) if u32::try_from(pid) == Ok(std::process::id()) => number("LISTEN_FDS").unwrap_or(0),
+        _ => 0,
+    };
+    if count == 0 {
+        return Err(Error::invalid(
+            "no sockets found via socket activation: make sure the service was started by systemd",
+        ));
+    }
+    (FIRST_INHERITED..FIRST_INHERITED + count)
+        .map(|number| yare_sys::inherit::descriptor(number).map(listener))
+        .map(|made| made.map_err(|error| Error::internal("cannot use a socket of systemd").caused_by(error)))
+        .collect()
+}
+
+fn listener(socket: OwnedFd) -> Listener {
+    match rustix::net::getsockname(&socket).map(|address| address.address_family()) {
+        Ok(rustix::net::AddressFamily::UNIX) => Listener::Unix(socket.into()),
+        _ => Listener::Tcp(socket.into()),
+    }
+}
+
+/// Tells systemd that the engine answers (sd_notify(3)).
+pub(super) fn notify_ready() {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let sent = std::os::unix::net::UnixDatagram::unbound().and_then(|socket| {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::ffi::OsStrExt;
+        match path.as_bytes().strip_prefix(b"@") {
+            Some(name) => {
+                socket.send_to_addr(b"READY=1", &std::os::unix::net::SocketAddr::from_abstract_name(name)?)
+            }
+            None => socket.send_to(b"READY=1", &path),
+        }
+    });
+    if let Err(error) = sent {
+        tracing::warn!(%error, "cannot tell systemd that the engine is ready");
+    }
+}

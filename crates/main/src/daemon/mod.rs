@@ -1,0 +1,271 @@
+//! `yare daemon`: from the command line to a serving engine.
+
+mod flags;
+mod install;
+mod listen;
+
+use flags::Settings;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use yare_engine::{Config, Engine};
+use yare_errdefs::{Error, Result};
+use yare_shim::Launcher;
+
+/// Where the configuration file is looked for when none is named.
+const CONFIG_FILE: &str = "/etc/yare/daemon.json";
+
+/// Everything the daemon needs, settled.
+#[derive(Debug)]
+struct Plan {
+    engine: Config,
+    hosts: Vec<String>,
+    group: Option<String>,
+    pidfile: PathBuf,
+    log_level: tracing::Level,
+    allow_tcp: bool,
+}
+
+/// Runs `yare daemon ARGS` and gives the exit code.
+pub(crate) fn main(args: &[String]) -> i32 {
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        return crate::say(&flags::help());
+    }
+    match run(args) {
+        Ok(()) => 0,
+        Err(error) => {
+            crate::complain("yare daemon", &error);
+            1
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<()> {
+    let settings = settings(args)?;
+    if is_on(&settings, "install") {
+        return install::install(args);
+    }
+    let plan = plan(&settings)?;
+    if is_on(&settings, "validate") {
+        crate::say("configuration OK\n");
+        return Ok(());
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::denied("the engine needs root")
+            .with_hint("run it with sudo; running without root is not built into this Yare yet"));
+    }
+    start_log(plan.log_level);
+    // The runtime's file mode mask would otherwise decide modes that are promised.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    for root in [&plan.engine.data_root, &plan.engine.exec_root] {
+        std::fs::create_dir_all(root)
+            .map_err(|error| Error::internal(format!("cannot make {}", root.display())).caused_by(error))?;
+    }
+    let listeners = listen::open(&plan.hosts, plan.group.as_deref(), plan.allow_tcp)?;
+    // Before any thread exists: the launcher is a small, single-threaded process.
+    let launcher = Launcher::start(&[plan.engine.data_root.clone(), plan.engine.exec_root.clone()])?;
+    let pidfile = PidFile::write(&plan.pidfile)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("yare")
+        .thread_stack_size(1 << 20)
+        .build()
+        .map_err(|error| Error::internal("cannot start threads").caused_by(error))?;
+    let served = runtime.block_on(serve(plan, launcher, listeners));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    drop(pidfile);
+    served
+}
+
+async fn serve(plan: Plan, launcher: Launcher, listeners: Vec<yare_server::Listener>) -> Result<()> {
+    let grace = Duration::from_secs(plan.engine.shutdown_timeout.min(5));
+    let engine = Engine::open(plan.engine, launcher)?;
+    crate::hello::ensure(&engine).await?;
+    tracing::info!(hosts = plan.hosts.join(" "), "yare {} is ready", env!("CARGO_PKG_VERSION"));
+    listen::notify_ready();
+    let options = yare_server::Options { grace, ..yare_server::Options::default() };
+    let served = yare_server::serve(Arc::clone(&engine), listeners, options, shutdown_signal()).await;
+    tracing::info!("ending; containers run on");
+    tokio::task::spawn_blocking(move || engine.close())
+        .await
+        .map_err(|error| Error::internal("cannot close the records").caused_by(error))?;
+    served.map_err(|error| Error::internal("cannot serve").caused_by(error))
+}
+
+/// Completes on SIGTERM or SIGINT.
+async fn shutdown_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+fn settings(args: &[String]) -> Result<Settings> {
+    let mut settings = flags::parse(args).map_err(Error::invalid)?;
+    let named = settings.get("config-file").and_then(|values| values.first()).cloned();
+    let path = named.clone().unwrap_or_else(|| CONFIG_FILE.to_owned());
+    match std::fs::read_to_string(&path) {
+        Ok(text) => flags::add_file(&mut settings, &path, &text).map_err(Error::invalid)?,
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(
+                Error::invalid(format!("unable to configure the engine with file {path}")).caused_by(error)
+            );
+        }
+    }
+    Ok(settings)
+}
+
+fn is_on(settings: &Settings, name: &str) -> bool {
+    one(settings, name).is_some_and(|value| matches!(value, "true" | "1"))
+}
+
+fn one<'a>(settings: &'a Settings, name: &str) -> Option<&'a str> {
+    settings.get(name).and_then(|values| values.first()).map(String::as_str)
+}
+
+fn many(settings: &Settings, name: &str) -> Vec<String> {
+    settings.get(name).cloned().unwrap_or_default()
+}
+
+fn plan(settings: &Settings) -> Result<Plan> {
+    let defaults = Config::default();
+    let path = |name: &str, default: PathBuf| one(settings, name).map_or(default, PathBuf::from);
+    let text = |name: &str, default: &str| one(settings, name).unwrap_or(default).to_owned();
+    let exec_root = absolute(path("exec-root", defaults.exec_root.clone()))?;
+    if let Some(driver) =
+        one(settings, "storage-driver").filter(|driver| !matches!(*driver, "overlay2" | "overlay"))
+    {
+        return Err(Error::unimplemented(format!(
+            "storage driver {driver} is not built into this Yare; use overlay2"
+        )));
+    }
+    let mut hosts = many(settings, "host");
+    if hosts.is_empty() {
+        hosts.push(format!("unix://{}", exec_root.join("yare.sock").display()));
+    }
+    let engine = Config {
+        data_root: absolute(path("data-root", defaults.data_root.clone()))?,
+        bridge: text("bridge", &defaults.bridge),
+        bip: one(settings, "bip").map(str::to_owned),
+        mtu: number(settings, "mtu", defaults.mtu)?,
+        publish_ip: number(settings, "ip", Ipv4Addr::UNSPECIFIED)?,
+        cgroup_parent: text("cgroup-parent", &defaults.cgroup_parent),
+        init: one(settings, "init").is_none_or(|value| matches!(value, "true" | "1")),
+        log_driver: text("log-driver", &defaults.log_driver),
+        log_opts: log_opts(settings)?,
+        dns: many(settings, "dns"),
+        dns_options: many(settings, "dns-opt"),
+        dns_search: many(settings, "dns-search"),
+        labels: many(settings, "label"),
+        shm_size: shm_size(settings, defaults.shm_size)?,
+        shutdown_timeout: number(settings, "shutdown-timeout", defaults.shutdown_timeout)?,
+        debug: is_on(settings, "debug"),
+        hosts: hosts.clone(),
+        exec_root: exec_root.clone(),
+        ..defaults
+    };
+    Ok(Plan {
+        hosts,
+        group: one(settings, "group").map(str::to_owned),
+        pidfile: path("pidfile", exec_root.join("yare.pid")),
+        log_level: log_level(settings)?,
+        allow_tcp: is_on(settings, "tcp-without-tls"),
+        engine,
+    })
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf> {
+    std::path::absolute(&path)
+        .map_err(|error| Error::invalid(format!("cannot use the path {}", path.display())).caused_by(error))
+}
+
+fn number<T: std::str::FromStr>(settings: &Settings, name: &str, default: T) -> Result<T> {
+    match one(settings, name) {
+        None => Ok(default),
+        Some(text) => {
+            text.parse().map_err(|_| Error::invalid(format!("invalid argument {text:?} for --{name}")))
+        }
+    }
+}
+
+fn shm_size(settings: &Settings, default: i64) -> Result<i64> {
+    match one(settings, "default-shm-size") {
+        None => Ok(default),
+        Some(text) => bytes(text)
+            .ok_or_else(|| Error::invalid(format!("invalid argument {text:?} for --default-shm-size"))),
+    }
+}
+
+/// A number of bytes with an optional unit of Docker's: b, k, m, g.
+fn bytes(text: &str) -> Option<i64> {
+    let (digits, unit) =
+        text.split_at(text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len()));
+    let factor: i64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1 << 10,
+        "m" | "mb" => 1 << 20,
+        "g" | "gb" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<i64>().ok()?.checked_mul(factor)
+}
+
+fn log_opts(settings: &Settings) -> Result<std::collections::BTreeMap<String, String>> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err(Error::invalid(format!("invalid log option {text:?}: want key=value"))),
+    };
+    many(settings, "log-opt").iter().map(pair).collect()
+}
+
+fn log_level(settings: &Settings) -> Result<tracing::Level> {
+    let default = if is_on(settings, "debug") { "debug" } else { "info" };
+    let level = one(settings, "log-level").filter(|_| !is_on(settings, "debug")).unwrap_or(default);
+    let level = if level == "fatal" || level == "panic" { "error" } else { level };
+    level.parse().map_err(|_| Error::invalid(format!("invalid logging level: {level}")))
+}
+
+fn start_log(level: tracing::Level) {
+    use std::io::IsTerminal;
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+/// The file with the engine's process id; gone when this is dropped.
+#[derive(Debug)]
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: &Path) -> Result<Self> {
+        use std::io::Write;
+        let write = || -> std::io::Result<()> {
+            let mut file =
+                std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
+            write!(file, "{}", std::process::id())
+        };
+        write().map_err(|error| {
+            Error::internal(format!("cannot write the pid file {}", path.display())).caused_by(error)
+        })?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // Left behind it only names a process that is gone.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,84 @@
+//! Yare: one binary that is the command line, the engine, the shims' launcher, an OCI runtime and the
+//! program of its own first image.
+//!
+//! Which of them it is says the name it was called by, or else the first word. This crate is the only one
+//! that reads the environment and ends the process; everything else gets its facts as values.
+
+mod autostart;
+mod daemon;
+mod hello;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use yare_errdefs::{Classified, Error};
+
+fn main() {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let code = run(&args);
+    #[expect(clippy::exit, reason = "the one place where the process ends")]
+    std::process::exit(code);
+}
+
+fn run(args: &[OsString]) -> i32 {
+    let called = args.first().and_then(|name| Path::new(name).file_name()).and_then(|name| name.to_str());
+    let first = args.get(1).and_then(|word| word.to_str());
+    match (called.unwrap_or("yare"), first) {
+        ("hello", _) => hello::greet(),
+        ("yare-runtime", _) => yare_runtime::cli::main(&args[1..]),
+        ("docker", _) => command_line(args),
+        (_, Some("daemon")) => match texts(&args[2..]) {
+            Ok(args) => daemon::main(&args),
+            Err(code) => code,
+        },
+        (_, Some("launcher")) => launcher(args),
+        (_, Some("runtime")) => yare_runtime::cli::main(&args[2..]),
+        _ => command_line(args),
+    }
+}
+
+fn texts(args: &[OsString]) -> Result<Vec<String>, i32> {
+    args.iter()
+        .map(|arg| {
+            arg.to_str().map(str::to_owned).ok_or_else(|| {
+                complain("yare", &Error::invalid(format!("argument is not UTF-8: {}", arg.display())));
+                1
+            })
+        })
+        .collect()
+}
+
+fn command_line(args: &[OsString]) -> i32 {
+    yare_cli::run(yare_cli::Invocation {
+        arguments: args.to_vec(),
+        environment: yare_cli::Environment::new(|name| std::env::var_os(name)),
+        directory: std::env::current_dir().unwrap_or_else(|_| "/".into()),
+        autostart: Some(Box::new(autostart::start)),
+    })
+}
+
+/// Runs the launcher; it only comes back when its engine is gone.
+fn launcher(args: &[OsString]) -> i32 {
+    match yare_shim::launcher::main(args.to_vec()) {
+        Ok(()) => 0,
+        Err(error) => {
+            complain("yare launcher", &error);
+            1
+        }
+    }
+}
+
+/// Prints to standard output; a reader that left is no failure.
+fn say(text: &str) -> i32 {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    0
+}
+
+/// Prints an error with its causes, and what to do about it.
+fn complain(who: &str, error: &Error) {
+    let mut stderr = std::io::stderr().lock();
+    let _ = writeln!(stderr, "{who}: {}", yare_errdefs::chain(error));
+    if let Some(hint) = error.hint() {
+        let _ = writeln!(stderr, "  {hint}");
+    }
+}
