@@ -134,6 +134,9 @@ pub struct Container {
     record: RwLock<Arc<Record>>,
     /// Held by the one life-cycle operation that is under way.
     pub operation: tokio::sync::Mutex<()>,
+    /// Held from the end of a run until that end is on record: so long the run directory keeps what the
+    /// shim said, and no new run may take its place.
+    pub settling: Arc<tokio::sync::Mutex<()>>,
     /// What is alive of it. Held only for moments, never across I/O.
     pub live: Mutex<Live>,
     /// Tells waiters.
@@ -186,6 +189,7 @@ impl Container {
             id: record.id.clone(),
             record: RwLock::new(Arc::new(record)),
             operation: tokio::sync::Mutex::default(),
+            settling: Arc::default(),
             live: Mutex::default(),
             progress: watch::Sender::new(progress),
         }

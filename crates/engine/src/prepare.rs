@@ -32,10 +32,20 @@ pub(crate) struct Fill {
 /// Finds or makes what a plan mounts.
 pub(crate) async fn mounts(engine: &Arc<Engine>, plan: &Plan) -> Result<Prepared> {
     let mut prepared = Prepared::default();
+    let made = make_mounts(engine, plan, &mut prepared).await;
+    if made.is_err() {
+        for volume in &prepared.anonymous {
+            volumes::take_away(engine, volume)?;
+        }
+    }
+    made.map(|()| prepared)
+}
+
+async fn make_mounts(engine: &Arc<Engine>, plan: &Plan, prepared: &mut Prepared) -> Result<()> {
     for mount in &plan.mounts {
         match &mount.source {
             MountSource::Bind { path, create } => prepared.points.push(bind(mount, path, *create)?),
-            MountSource::Volume { .. } => volume(engine, mount, &mut prepared).await?,
+            MountSource::Volume { .. } => volume(engine, mount, prepared).await?,
             MountSource::Tmpfs { .. } => {
                 let listed = plan
                     .host_config
@@ -48,8 +58,7 @@ pub(crate) async fn mounts(engine: &Arc<Engine>, plan: &Plan) -> Result<Prepared
             }
         }
     }
-    take_over(engine, plan, &mut prepared)?;
-    Ok(prepared)
+    take_over(engine, plan, prepared)
 }
 
 fn point(mount: &MountPlan, kind: &str, source: String) -> MountPoint {
@@ -95,10 +104,14 @@ async fn volume(engine: &Arc<Engine>, mount: &MountPlan, prepared: &mut Prepared
         labels: (!labels.is_empty()).then(|| labels.clone()),
         ..VolumeCreateOptions::default()
     };
-    let ensured = volumes::ensure(engine, name.as_deref().unwrap_or_default(), &wanted).await?;
-    if name.is_none() {
-        prepared.anonymous.push(ensured.name.clone());
-    }
+    let ensured = match name {
+        Some(name) => volumes::ensure(engine, name, &wanted).await?,
+        None => {
+            let made = volumes::make_for_container(engine, &wanted)?;
+            prepared.anonymous.push(made.name.clone());
+            made
+        }
+    };
     if *copy {
         prepared
             .to_fill

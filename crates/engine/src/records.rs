@@ -48,11 +48,32 @@ impl Table {
     }
 }
 
-struct Change {
-    table: Table,
-    key: String,
+/// One record to write or remove.
+#[derive(Debug, Clone)]
+pub struct Edit {
+    /// Where.
+    pub table: Table,
+    /// Its key.
+    pub key: String,
     /// `None` removes the record.
-    value: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+}
+
+impl Edit {
+    /// Writes a record.
+    pub fn put(table: Table, key: &str, value: Vec<u8>) -> Self {
+        Self { table, key: key.to_owned(), value: Some(value) }
+    }
+
+    /// Removes a record.
+    pub fn delete(table: Table, key: &str) -> Self {
+        Self { table, key: key.to_owned(), value: None }
+    }
+}
+
+/// Edits that happen together or not at all.
+struct Change {
+    edits: Vec<Edit>,
     done: Option<tokio::sync::oneshot::Sender<Result<()>>>,
 }
 
@@ -112,28 +133,30 @@ impl Records {
 
     /// Writes a record; when this returns it survives power loss.
     pub async fn put(&self, table: Table, key: &str, value: Vec<u8>) -> Result<()> {
-        self.durable(table, key, Some(value)).await
+        self.commit(vec![Edit::put(table, key, value)]).await
     }
 
     /// Removes a record; when this returns it stays removed.
     pub async fn delete(&self, table: Table, key: &str) -> Result<()> {
-        self.durable(table, key, None).await
+        self.commit(vec![Edit::delete(table, key)]).await
     }
 
-    async fn durable(&self, table: Table, key: &str, value: Option<Vec<u8>>) -> Result<()> {
+    /// Makes several edits in one transaction; when the future returns they survive power loss. Their place
+    /// among other changes is decided by this call, not by the first poll.
+    pub fn commit(&self, edits: Vec<Edit>) -> impl Future<Output = Result<()>> + Send + use<> {
         let (done, answer) = tokio::sync::oneshot::channel();
-        self.send(Change { table, key: key.to_owned(), value, done: Some(done) });
-        answer.await.unwrap_or_else(|_| Err(Error::unavailable("the engine is shutting down")))
+        self.send(Change { edits, done: Some(done) });
+        async move { answer.await.unwrap_or_else(|_| Err(Error::unavailable("the engine is shutting down"))) }
     }
 
     /// Writes a record some time soon. For facts that a restart can find out again.
     pub fn put_soon(&self, table: Table, key: &str, value: Vec<u8>) {
-        self.send(Change { table, key: key.to_owned(), value: Some(value), done: None });
+        self.send(Change { edits: vec![Edit::put(table, key, value)], done: None });
     }
 
     /// Removes a record some time soon.
     pub fn delete_soon(&self, table: Table, key: &str) {
-        self.send(Change { table, key: key.to_owned(), value: None, done: None });
+        self.send(Change { edits: vec![Edit::delete(table, key)], done: None });
     }
 
     fn send(&self, change: Change) {
@@ -191,7 +214,11 @@ fn write_all(database: &Database, waiting: &Receiver<Change>) {
                 let _ = done.send(match &outcome {
                     Ok(()) => Ok(()),
                     Err(error) => {
-                        Err(Error::internal(format!("cannot write the record of {}: {error}", change.key)))
+                        let keys: Vec<&str> = change.edits.iter().map(|edit| edit.key.as_str()).collect();
+                        Err(Error::internal(format!(
+                            "cannot write the record of {}: {error}",
+                            keys.join(", ")
+                        )))
                     }
                 });
             }
@@ -203,14 +230,16 @@ fn commit(database: &Database, batch: &[Change]) -> std::result::Result<(), redb
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     for table in [Table::Containers, Table::Volumes] {
-        if !batch.iter().any(|change| change.table == table) {
+        let edits: Vec<&Edit> =
+            batch.iter().flat_map(|change| &change.edits).filter(|edit| edit.table == table).collect();
+        if edits.is_empty() {
             continue;
         }
         let mut rows = transaction.open_table(table.definition())?;
-        for change in batch.iter().filter(|change| change.table == table) {
-            match &change.value {
-                Some(value) => drop(rows.insert(change.key.as_str(), value.as_slice())?),
-                None => drop(rows.remove(change.key.as_str())?),
+        for edit in edits {
+            match &edit.value {
+                Some(value) => drop(rows.insert(edit.key.as_str(), value.as_slice())?),
+                None => drop(rows.remove(edit.key.as_str())?),
             }
         }
     }

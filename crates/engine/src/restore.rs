@@ -77,25 +77,19 @@ fn run_dirs(engine: &Engine) -> Vec<std::path::PathBuf> {
 fn reconcile(engine: &Arc<Engine>, container: &Arc<Container>) -> Option<Arc<Container>> {
     let record = container.record();
     let run_dir = task::run_dir(engine, &record.id);
-    match task::reconnect(&run_dir) {
-        Ok(found) => {
-            resume(engine, container, found);
-            return None;
-        }
-        Err(error) if run_dir.exists() => {
-            tracing::debug!(container = record.id, %error, "no living shim");
-        }
-        Err(_) => {}
+    if let Some(found) = task::find_shim(&run_dir, &record) {
+        resume(engine, container, found);
+        return None;
     }
-    let exit = Exit::read(&run_dir).ok().flatten();
+    let exit = Exit::read(&run_dir).ok().flatten().filter(|exit| is_news(&record, exit));
     match (record.state.status, exit) {
         (State::Removing | State::Dead, _) => {
             finish_removal(engine, container);
             None
         }
-        (status, Some(exit)) if status.has_process() || status == State::Created => {
-            // It ran and ended while nobody looked; a record that still says `created` is older than the run.
-            container.update(|record| record.state.status = State::Running);
+        (_, Some(exit)) => {
+            // It ran and ended while nobody looked.
+            adopt_run(container, &run_dir);
             settle_later(engine, container, exit);
             None
         }
@@ -106,7 +100,12 @@ fn reconcile(engine: &Arc<Engine>, container: &Arc<Container>) -> Option<Arc<Con
             finish_removal(engine, container);
             None
         }
-        (status, _) => {
+        (status, None) => {
+            if run_dir.exists() {
+                // What an end that is on record, or a start that came to nothing, has left.
+                task::clear_group_now(engine, &record);
+                engine.trash_run_dir(&record.id);
+            }
             let state = &record.state;
             let was_running = status == State::Restarting;
             if was_running {
@@ -124,21 +123,45 @@ fn reconcile(engine: &Arc<Engine>, container: &Arc<Container>) -> Option<Arc<Con
     }
 }
 
+/// Whether an exit file tells of a run whose end is not on record.
+fn is_news(record: &Record, exit: &Exit) -> bool {
+    record.state.status.has_process() || exit.at.parse::<jiff::Timestamp>().ok() != record.state.finished_at
+}
+
+/// Makes the record one of a run that began and did not get on record: the engine died in between.
+fn adopt_run(container: &Container, run_dir: &Path) {
+    let begun = task::Begun::read(run_dir);
+    container.update(|record| {
+        let state = &mut record.state;
+        if state.status.has_process() {
+            return;
+        }
+        state.status = State::Running;
+        state.exit_code = 0;
+        state.error.clear();
+        state.oom_killed = false;
+        state.stopped_by_user = false;
+        if let Some(begun) = begun {
+            state.started_at = Some(begun.at);
+            record.endpoint = begun.endpoint;
+        }
+    });
+}
+
 /// A living shim: the run goes on.
 fn resume(engine: &Arc<Engine>, container: &Arc<Container>, found: task::Reconnected) {
+    adopt_run(container, &task::run_dir(engine, &container.id));
     if let Some(exit) = found.exit {
-        container.update(|record| record.state.status = State::Running);
         settle_later(engine, container, exit);
         return;
     }
     container.live.lock().pidfd = yare_sys::process::pidfd_open(found.pid).ok().map(Arc::new);
-    let record = container.update(|record| {
-        if record.state.status != State::Paused {
-            record.state.status = State::Running;
-        }
+    container.update(|record| {
         record.state.pid = found.pid;
         record.state.started_at.get_or_insert_with(|| engine.clock.now());
     });
+    let record = note_frozen(engine, container);
+    engine.save_soon(container);
     container.progress.send_modify(|progress| progress.running = true);
     if let (Some(bridge), Some(endpoint)) = (&engine.bridge, &record.endpoint)
         && let Err(error) = bridge.restore(&record.id, endpoint)
@@ -152,11 +175,19 @@ fn resume(engine: &Arc<Engine>, container: &Arc<Container>, found: task::Reconne
     task::follow(engine, container, found.control);
 }
 
+/// Whether it is paused is for the kernel to say.
+fn note_frozen(engine: &Engine, container: &Container) -> Arc<Record> {
+    let group = yare_cgroup::Group::open(&engine.cgroups, &engine.cgroup_path(&container.record()));
+    let frozen = group.is_ok_and(|group| group.is_frozen());
+    container.update(|record| record.state.status = if frozen { State::Paused } else { State::Running })
+}
+
 /// The record says that it runs, but there is neither shim nor exit file: the shim was killed, or the host
 /// was restarted.
 fn lost_run(engine: &Arc<Engine>, container: &Arc<Container>, record: &Record) -> Option<Arc<Container>> {
     if let Some(pidfd) = surviving_process(engine, record) {
         container.live.lock().pidfd = Some(Arc::new(pidfd));
+        note_frozen(engine, container);
         if let (Some(bridge), Some(endpoint)) = (&engine.bridge, &record.endpoint)
             && let Err(error) = bridge.restore(&record.id, endpoint)
         {
@@ -192,12 +223,22 @@ fn surviving_process(engine: &Engine, record: &Record) -> Option<OwnedFd> {
 
 fn settle_later(engine: &Arc<Engine>, container: &Arc<Container>, exit: Exit) {
     let (engine, container) = (Arc::clone(engine), Arc::clone(container));
-    tokio::spawn(async move { crate::containers::exit::settle(&engine, &container, exit).await });
+    tokio::spawn(async move {
+        // Its shim may not have lived to do so.
+        task::clear_group(&engine, &container).await;
+        crate::containers::exit::settle(&engine, &container, exit).await;
+    });
 }
 
 fn finish_removal(engine: &Arc<Engine>, container: &Arc<Container>) {
     let (engine, container) = (Arc::clone(engine), Arc::clone(container));
-    tokio::spawn(async move { crate::containers::remove::finish(&engine, &container, false).await });
+    tokio::spawn(async move {
+        task::clear_group(&engine, &container).await;
+        let volumes = container.record().auto_remove();
+        if let Err(error) = crate::containers::remove::finish(&engine, &container, volumes).await {
+            tracing::warn!(container = container.id, error = yare_errdefs::chain(&error), "cannot remove");
+        }
+    });
 }
 
 /// Removes what no record owns.

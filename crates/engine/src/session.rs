@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
@@ -95,6 +95,8 @@ pub struct Session {
     /// Typed bytes that passed the scanner and were not written yet.
     unwritten: Vec<u8>,
     detached: bool,
+    /// Who waits for output, to be told of a detach.
+    reader: Option<Waker>,
     on_detach: Option<oneshot::Sender<()>>,
     /// The end of output is shown only after this is answered.
     gate: Option<oneshot::Receiver<()>>,
@@ -109,6 +111,7 @@ impl Session {
             scanner: None,
             unwritten: Vec::new(),
             detached: false,
+            reader: None,
             on_detach: None,
             gate: None,
         }
@@ -167,7 +170,11 @@ impl AsyncRead for Session {
             return Pin::new(&mut self.replay).poll_read(cx, buffer);
         }
         let before = buffer.filled().len();
-        match std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buffer)) {
+        let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) else {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        match read {
             Ok(()) if buffer.filled().len() > before => Poll::Ready(Ok(())),
             // The end, or a shim that died: both end the output once the gate is open.
             Ok(()) | Err(_) => self.poll_gate(cx).map(Ok),
@@ -187,6 +194,9 @@ impl AsyncWrite for Session {
         };
         if scanner.scan(bytes, &mut this.unwritten) {
             this.detached = true;
+            if let Some(reader) = this.reader.take() {
+                reader.wake();
+            }
             if let Some(told) = this.on_detach.take() {
                 let _ = told.send(());
             }
@@ -235,6 +245,19 @@ mod tests {
         let mut theirs = theirs;
         theirs.read_to_end(&mut got).await.unwrap();
         assert_eq!(got, b"ab\x10c\x10");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_waits_is_told_of_the_detach() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let (told, _detached) = oneshot::channel();
+        let (mut reader, mut writer) =
+            tokio::io::split(Session::new(ours).watching(DetachKeys::default(), told));
+        let waiting = tokio::spawn(async move { reader.read(&mut [0; 8]).await.unwrap() });
+        tokio::task::yield_now().await;
+        writer.write_all(b"\x10\x11").await.unwrap();
+        let end = tokio::time::timeout(std::time::Duration::from_secs(5), waiting).await;
+        assert_eq!(end.expect("the reader is woken").unwrap(), 0);
     }
 
     #[tokio::test]

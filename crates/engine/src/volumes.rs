@@ -16,7 +16,7 @@ use yare_api::filters::Filters;
 use yare_api::volume::{VolumeCreateOptions, VolumeListResponse, VolumePruneResponse};
 use yare_errdefs::{Error, Result};
 
-use crate::records::Table;
+use crate::records::{Edit, Table};
 
 /// The names of the filters that a list of volumes takes.
 const LIST_FILTERS: &[&str] = &["dangling", "driver", "label", "name"];
@@ -84,11 +84,38 @@ pub fn folder(engine: &Engine, name: &str) -> PathBuf {
 
 /// Finds or makes a volume. Without a name it is anonymous and gets 64 hex digits.
 pub async fn ensure(engine: &Arc<Engine>, name: &str, options: &VolumeCreateOptions) -> Result<Ensured> {
+    if !name.is_empty() && engine.volumes.find(name).is_some() {
+        return Ok(Ensured { folder: folder(engine, name), fresh: false, name: name.to_owned() });
+    }
+    let volume = make(engine, name, options)?;
+    engine.records.put(Table::Volumes, &volume.name, crate::to_json(&*volume)).await?;
+    Ok(announce(engine, volume))
+}
+
+/// Makes an anonymous volume for a container. It gets on record together with the container ([`edits`]):
+/// should the engine die before, the folder has no owner and is swept.
+pub(crate) fn make_for_container(engine: &Engine, options: &VolumeCreateOptions) -> Result<Ensured> {
+    let volume = make(engine, "", options)?;
+    Ok(announce(engine, volume))
+}
+
+/// What puts these volumes on record.
+pub(crate) fn edits(engine: &Engine, names: &[String]) -> Vec<Edit> {
+    let volumes = names.iter().filter_map(|name| engine.volumes.find(name));
+    volumes.map(|volume| Edit::put(Table::Volumes, &volume.name, crate::to_json(&*volume))).collect()
+}
+
+fn announce(engine: &Engine, volume: Arc<Volume>) -> Ensured {
+    let name = volume.name.clone();
+    // Two creations of one name make one volume: the first one's record is as good as ours.
+    engine.volumes.by_name.write().entry(name.clone()).or_insert(volume);
+    engine.publish("volume", "create", &name, BTreeMap::from([("driver".to_owned(), "local".to_owned())]));
+    Ensured { folder: folder(engine, &name), fresh: true, name }
+}
+
+fn make(engine: &Engine, name: &str, options: &VolumeCreateOptions) -> Result<Arc<Volume>> {
     let anonymous = name.is_empty();
     let name = if anonymous { crate::random_id() } else { name.to_owned() };
-    if engine.volumes.find(&name).is_some() {
-        return Ok(Ensured { folder: folder(engine, &name), fresh: false, name });
-    }
     check_new(&name, options)?;
     let folder = folder(engine, &name);
     std::fs::DirBuilder::new()
@@ -105,18 +132,13 @@ pub async fn ensure(engine: &Arc<Engine>, name: &str, options: &VolumeCreateOpti
         }
         _ => {}
     }
-    let volume = Arc::new(Volume {
-        name: name.clone(),
+    Ok(Arc::new(Volume {
+        name,
         created: engine.clock.now(),
         labels: options.labels.clone().unwrap_or_default(),
         options: options.driver_opts.clone().unwrap_or_default(),
         anonymous,
-    });
-    engine.records.put(Table::Volumes, &name, crate::to_json(&*volume)).await?;
-    // Two creations of one name make one volume: the first one's record is as good as ours.
-    engine.volumes.by_name.write().entry(name.clone()).or_insert(volume);
-    engine.publish("volume", "create", &name, BTreeMap::from([("driver".to_owned(), "local".to_owned())]));
-    Ok(Ensured { folder, fresh: true, name })
+    }))
 }
 
 fn check_new(name: &str, options: &VolumeCreateOptions) -> Result<()> {
@@ -223,8 +245,13 @@ pub async fn remove(engine: &Arc<Engine>, name: &str, force: bool) -> Result<()>
 
 /// Takes a volume off the records and its folder away.
 pub async fn discard(engine: &Arc<Engine>, name: &str) -> Result<()> {
-    engine.volumes.by_name.write().remove(name);
     engine.records.delete(Table::Volumes, name).await?;
+    take_away(engine, name)
+}
+
+/// Takes the folder of a volume away that is not on record any more.
+pub(crate) fn take_away(engine: &Engine, name: &str) -> Result<()> {
+    engine.volumes.by_name.write().remove(name);
     engine.trash.take(&engine.config.data_root.join("volumes").join(name))?;
     engine.publish("volume", "destroy", name, BTreeMap::from([("driver".to_owned(), "local".to_owned())]));
     Ok(())

@@ -56,7 +56,7 @@ pub enum ReferenceError {
 impl Reference {
     /// Parses what a user typed, filling in the default domain and `library/`.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
-        if text.len() == 64 && Digest::from_hex(text).is_ok() {
+        if is_id(text) {
             return Err(ReferenceError::IsId(text.to_owned()));
         }
         let (rest, digest) = match text.split_once('@') {
@@ -108,15 +108,16 @@ impl Reference {
         format!("{}/{}", self.domain, self.path)
     }
 
-    /// The short form that people type and Docker prints: `debian`, without tag and digest.
+    /// The short form that people type and Docker prints: `debian`, without tag and digest. Where that would
+    /// read as something else it is the long one: `docker.io/ghcr.io/x` is not `ghcr.io/x`, and 64 hexadecimal
+    /// digits are an id (Docker shortens both).
     pub fn familiar_name(&self) -> String {
-        if self.domain != DEFAULT_DOMAIN {
-            return self.repository();
-        }
-        match self.path.strip_prefix("library/") {
-            Some(official) if !official.contains('/') => official.to_owned(),
-            _ => self.path.clone(),
-        }
+        let short = match self.path.strip_prefix("library/") {
+            Some(official) if !official.contains('/') => official,
+            _ => &self.path,
+        };
+        let is_ambiguous = split_domain(short).1 != short || is_id(short);
+        if self.domain == DEFAULT_DOMAIN && !is_ambiguous { short.to_owned() } else { self.repository() }
     }
 
     /// The short form with tag and digest: `debian:12`.
@@ -217,6 +218,11 @@ fn is_digest(text: &str) -> bool {
     };
     let encoded = hex.len() >= 32 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
     encoded && algorithm.split(['-', '_', '+', '.']).all(word)
+}
+
+/// Whether this can only be an image id.
+fn is_id(text: &str) -> bool {
+    Digest::from_hex(text).is_ok()
 }
 
 /// The last colon starts a tag unless a slash follows it (then it was a port).

@@ -132,6 +132,16 @@ fn the_grammar_is_that_of_the_expressions() {
 }
 
 #[test]
+fn the_short_form_reads_as_the_same_reference() {
+    let id = "1a3f5e7d9c1b3a5f7e9d1c3b5a7f9e1d3c5b7a9f1e3d5d7c9b1a3f5e7d9c1b3a";
+    for path in ["ghcr.io/x", "docker.io/x", "localhost/x/y", &format!("library/{id}"), "library/localhost"] {
+        let reference = parse(&format!("docker.io/{path}"));
+        assert_eq!(parse(&reference.familiar_name()), reference, "{path}");
+    }
+    assert_eq!(parse("docker.io/ghcr.io/x").familiar(), "docker.io/ghcr.io/x");
+}
+
+#[test]
 fn texts_are_those_of_docker() {
     let error = Reference::parse("UPPER CASE").expect_err("upper case");
     assert_eq!(

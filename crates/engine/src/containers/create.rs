@@ -3,6 +3,7 @@
 use crate::container::{Container, Record, StateRecord};
 use crate::images::blocking;
 use crate::prepare::{self, Prepared};
+use crate::records::{Edit, Table};
 use crate::{Engine, task};
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
@@ -59,13 +60,28 @@ async fn create_now(
     .await?;
     let container = Arc::new(Container::new(record));
     // Commit point: with its record the container exists.
-    engine.save(&container).await?;
+    save(engine, &container).await?;
     engine.containers.insert(Arc::clone(&container));
     claim.keep();
     unfinished.keep();
     drop(lease);
     engine.publish_container(&container, "create", BTreeMap::new());
     Ok(ContainerCreateResponse { id, warnings })
+}
+
+/// Puts the container on record, together with the volumes that were made for it.
+async fn save(engine: &Engine, container: &Container) -> Result<()> {
+    let record = container.record();
+    let mut edits = crate::volumes::edits(engine, &record.anonymous);
+    if record.auto_remove() {
+        engine.save(container).await?;
+        if !edits.is_empty() {
+            engine.records.commit(edits).await?;
+        }
+        return Ok(());
+    }
+    edits.push(Edit::put(Table::Containers, &container.id, crate::to_json(&*record)));
+    engine.records.commit(edits).await
 }
 
 /// The name asked for, or one that nobody has.
@@ -175,13 +191,10 @@ impl Drop for Unfinished {
         let _ = engine.images.snapshots().remove(&self.id);
         let _ = engine.trash.take(&engine.container_dir(&self.id));
         engine.trash_run_dir(&self.id);
-        let (engine, anonymous) = (Arc::clone(engine), std::mem::take(&mut self.anonymous));
-        tokio::spawn(async move {
-            for volume in anonymous {
-                if let Err(error) = crate::volumes::discard(&engine, &volume).await {
-                    tracing::warn!(volume, error = yare_errdefs::chain(&error), "cannot remove the volume");
-                }
+        for volume in &self.anonymous {
+            if let Err(error) = crate::volumes::take_away(engine, volume) {
+                tracing::warn!(volume, error = yare_errdefs::chain(&error), "cannot remove the volume");
             }
-        });
+        }
     }
 }

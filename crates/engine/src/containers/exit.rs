@@ -3,6 +3,7 @@
 use crate::Engine;
 use crate::container::Container;
 use crate::lifecycle::{self, AfterExit, State};
+use crate::records::{Edit, Table};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use yare_shim::Exit;
 
 /// Settles the end of a run, once: later calls for the same run change nothing.
 pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exit: Exit) {
+    let settling = Arc::clone(&container.settling).lock_owned().await;
     let finished: Timestamp = exit.at.parse().unwrap_or_else(|_| engine.clock.now());
     let before = container.record();
     if !before.state.status.has_process() {
@@ -48,8 +50,7 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
     publish_end(engine, container, &exit, ran_for);
     engine.execs.forget_container(&container.id);
     if follows != AfterExit::Remove {
-        engine.save_soon(container);
-        engine.trash_run_dir(&container.id);
+        keep(engine, container, settling);
     }
     container.progress.send_modify(|progress| {
         progress.running = matches!(follows, AfterExit::Restart(_));
@@ -58,9 +59,32 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
     });
     match follows {
         AfterExit::Stay => {}
-        AfterExit::Remove => super::remove::finish(engine, container, true).await,
+        AfterExit::Remove => {
+            if let Err(error) = super::remove::finish(engine, container, true).await {
+                tracing::warn!(
+                    container = container.id,
+                    error = yare_errdefs::chain(&error),
+                    "cannot remove"
+                );
+            }
+        }
         AfterExit::Restart(pause) => restart_after(engine, container, pause),
     }
+}
+
+/// Puts the end on record, and only then lets go of the run directory, which until then is what the next
+/// engine would learn it from. Nobody waits for that but the next start.
+fn keep(engine: &Arc<Engine>, container: &Arc<Container>, settling: tokio::sync::OwnedMutexGuard<()>) {
+    let record = Edit::put(Table::Containers, &container.id, crate::to_json(&*container.record()));
+    let kept = engine.records.commit(vec![record]);
+    let (engine, id) = (Arc::clone(engine), container.id.clone());
+    tokio::spawn(async move {
+        match kept.await {
+            Ok(()) => engine.trash_run_dir(&id),
+            Err(error) => tracing::warn!(container = id, %error, "the end of its run is not on record"),
+        }
+        drop(settling);
+    });
 }
 
 fn publish_end(engine: &Engine, container: &Container, exit: &Exit, ran_for: Duration) {

@@ -1,9 +1,9 @@
 //! Removing containers: records first, then what they kept on disk.
 
 use crate::Engine;
-use crate::container::{Condition, Container};
+use crate::container::{Condition, Container, Record};
 use crate::lifecycle::State;
-use crate::records::Table;
+use crate::records::{Edit, Table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use yare_api::ContainerPruneResponse;
@@ -63,8 +63,7 @@ async fn remove_found(
             return Ok(());
         }
     }
-    finish(engine, container, options.volumes).await;
-    Ok(())
+    finish(engine, container, options.volumes).await
 }
 
 fn name(container: &Container) -> String {
@@ -109,19 +108,24 @@ fn claim(container: &Container) -> bool {
 }
 
 /// Removes what is left of a container that is marked as being removed. What cannot be unlinked now is
-/// swept by a later start of the engine: without a record it has no owner.
-pub(crate) async fn finish(engine: &Arc<Engine>, container: &Arc<Container>, volumes: bool) {
+/// swept by a later start of the engine: without a record it has no owner. Fails when it cannot be taken off
+/// the records; then it is dead, and can be removed again.
+pub(crate) async fn finish(engine: &Arc<Engine>, container: &Arc<Container>, volumes: bool) -> Result<()> {
     let record = container.record();
-    // Commit point: without its record the container is gone, whatever happens next.
-    if record.auto_remove() {
-        engine.trash_run_dir(&container.id);
-    } else if let Err(error) = engine.records.delete(Table::Containers, &container.id).await {
-        tracing::error!(container = container.id, %error, "cannot delete the record");
-    }
-    engine.containers.remove(&container.id);
+    let volumes: Vec<&str> = if volumes { volumes_of(engine, &record) } else { Vec::new() };
+    let mut edits: Vec<Edit> = volumes.iter().map(|name| Edit::delete(Table::Volumes, name)).collect();
     if !record.auto_remove() {
-        engine.trash_run_dir(&container.id);
+        edits.push(Edit::delete(Table::Containers, &container.id));
     }
+    // Commit point: without its record the container is gone, whatever happens next.
+    if !edits.is_empty()
+        && let Err(error) = engine.records.commit(edits).await
+    {
+        container.update(|record| record.state.status = State::Dead);
+        return Err(Error::wrap(format!("cannot remove container {}", container.id), error));
+    }
+    engine.trash_run_dir(&container.id);
+    engine.containers.remove(&container.id);
     if let Err(error) = engine.images.snapshots().remove(&container.id) {
         tracing::warn!(
             container = container.id,
@@ -138,13 +142,9 @@ pub(crate) async fn finish(engine: &Arc<Engine>, container: &Arc<Container>, vol
             files.display()
         );
     }
-    if volumes {
-        for volume in &record.anonymous {
-            if crate::volumes::users(engine, volume).is_empty()
-                && let Err(error) = crate::volumes::discard(engine, volume).await
-            {
-                tracing::warn!(volume, error = yare_errdefs::chain(&error), "cannot remove the volume");
-            }
+    for volume in volumes {
+        if let Err(error) = crate::volumes::take_away(engine, volume) {
+            tracing::warn!(volume, error = yare_errdefs::chain(&error), "cannot remove the volume");
         }
     }
     engine.publish_container(container, "destroy", BTreeMap::new());
@@ -153,6 +153,13 @@ pub(crate) async fn finish(engine: &Arc<Engine>, container: &Arc<Container>, vol
         progress.removed = true;
     });
     engine.reap_images();
+    Ok(())
+}
+
+/// The volumes that were made for a container and that no other one mounts.
+fn volumes_of<'a>(engine: &Engine, record: &'a Record) -> Vec<&'a str> {
+    let alone = |name: &&String| crate::volumes::users(engine, name).iter().all(|user| *user == record.id);
+    record.anonymous.iter().filter(alone).map(String::as_str).collect()
 }
 
 const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
@@ -178,7 +185,7 @@ pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<ContainerP
         if !claim(&container) {
             continue;
         }
-        finish(engine, &container, false).await;
+        finish(engine, &container, false).await?;
         response.space_reclaimed += i64::try_from(size).unwrap_or(i64::MAX);
         response.containers_deleted.get_or_insert_default().push(container.id.clone());
     }

@@ -4,14 +4,16 @@ use crate::Engine;
 use crate::container::{Container, Record};
 use crate::images::blocking;
 use crate::lifecycle::{self, State, Verdict};
-use crate::task::{self, run_dir};
+use crate::task::{self, Begun, run_dir};
 use crate::wiring;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use yare_errdefs::{Class, Classified, Error, Result};
+use yare_net::EndpointRecord;
 use yare_shim::{AttachSpec, Launch, Reply, Request};
 
 /// Starts a container. `false` when it runs already. Goes on when the caller leaves.
@@ -36,6 +38,8 @@ pub(crate) async fn start_found(
     if let Some(pause) = container.live.lock().restart.take() {
         pause.abort();
     }
+    // The run before is on record, and its run directory gone.
+    drop(container.settling.lock().await);
     let launched = blocking({
         let (engine, container) = (Arc::clone(engine), Arc::clone(container));
         move || launch(&engine, &container)
@@ -58,7 +62,7 @@ struct Run {
     pid: i32,
     pidfd: OwnedFd,
     control: UnixStream,
-    endpoint: Option<yare_net::EndpointRecord>,
+    endpoint: Option<EndpointRecord>,
 }
 
 /// Makes everything ready and starts the container. What fails half way is undone by the guard of the
@@ -71,13 +75,7 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
     let mut network = wiring::Wired::connect(engine, &record)?;
     wiring::write_files(engine, &record, network.endpoint.as_ref())?;
     let spec = wiring::spec(engine, &record)?;
-    let run_dir = run_dir(engine, &record.id);
-    match std::fs::DirBuilder::new().mode(0o700).create(&run_dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(Error::internal(format!("cannot make {}", run_dir.display())).caused_by(error));
-        }
-        _ => {}
-    }
+    let run_dir = make_run_dir(engine, &record, network.endpoint.clone())?;
     let (attaches, streams): (Vec<AttachSpec>, Vec<OwnedFd>) =
         std::mem::take(&mut container.live.lock().pending).into_iter().unzip();
     let launch = Launch {
@@ -111,6 +109,23 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
         }
         (Reply::Failed(failure), _) => Err(explained(&record, failure.into_error())),
         _ => Err(lost(std::io::ErrorKind::InvalidData.into())),
+    }
+}
+
+/// Makes the run directory, with a note of what the next engine cannot learn from the shim.
+fn make_run_dir(engine: &Engine, record: &Record, endpoint: Option<EndpointRecord>) -> Result<PathBuf> {
+    let run_dir = run_dir(engine, &record.id);
+    let begun = Begun { at: engine.clock.now(), endpoint };
+    let make = || {
+        match std::fs::DirBuilder::new().mode(0o700).create(&run_dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        begun.write(&run_dir)
+    };
+    match make() {
+        Ok(()) => Ok(run_dir),
+        Err(error) => Err(Error::internal(format!("cannot make {}", run_dir.display())).caused_by(error)),
     }
 }
 
@@ -192,6 +207,8 @@ async fn failed(engine: &Arc<Engine>, container: &Arc<Container>, error: &Error)
         128
     };
     drop(std::mem::take(&mut container.live.lock().pending));
+    // A shim that was killed has not done it.
+    task::clear_group(engine, container).await;
     let auto_remove = container.record().auto_remove();
     container.update(|record| {
         record.state.exit_code = code;
@@ -208,7 +225,9 @@ async fn failed(engine: &Arc<Engine>, container: &Arc<Container>, error: &Error)
         progress.code = code;
     });
     if auto_remove {
-        super::remove::finish(engine, container, true).await;
+        if let Err(error) = super::remove::finish(engine, container, true).await {
+            tracing::warn!(container = container.id, error = yare_errdefs::chain(&error), "cannot remove");
+        }
     } else {
         engine.save_soon(container);
         engine.trash_run_dir(&container.id);
