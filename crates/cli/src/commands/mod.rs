@@ -1,0 +1,30 @@
+//! The commands, one file each or one for a family.
+
+pub(crate) mod archive;
+pub(crate) mod attach;
+pub(crate) mod build;
+pub(crate) mod commit;
+pub(crate) mod contexts;
+pub(crate) mod cp;
+pub(crate) mod df;
+pub(crate) mod events;
+pub(crate) mod exec;
+pub(crate) mod images;
+pub(crate) mod info;
+pub(crate) mod inspect;
+pub(crate) mod lifecycle;
+pub(crate) mod logs;
+pub(crate) mod networks;
+pub(crate) mod port;
+pub(crate) mod processes;
+pub(crate) mod progress;
+pub(crate) mod prune;
+pub(crate) mod ps;
+pub(crate) mod registry;
+pub(crate) mod run;
+pub(crate) mod start;
+pub(crate) mod stats;
+pub(crate) mod transfer;
+pub(crate) mod update;
+pub(crate) mod version;
+pub(crate) mod volumes;

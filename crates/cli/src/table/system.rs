@@ -1,0 +1,290 @@
+//! The engine as a whole, registries, contexts.
+//!
+//! Names, kinds, defaults and texts are those of docker CLI 28.2.
+
+use crate::commands::{contexts, df, events, info, inspect, prune, registry, version};
+use crate::flags::Kind::{Bool, Bytes, Filter, Int, Text};
+use crate::flags::{Flag, flag};
+use crate::table::{Command, NONE, at_least, at_most, exactly};
+
+const SYSTEM_DF: &[Flag] = &[
+    flag(
+        "format",
+        None,
+        Text,
+        "",
+        "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
+    ),
+    flag("verbose", Some('v'), Bool, "", "Show detailed information on space usage"),
+];
+
+const SYSTEM_EVENTS: &[Flag] = &[
+    flag("filter", Some('f'), Filter, "", "Filter output based on conditions provided"),
+    flag(
+        "format",
+        None,
+        Text,
+        "",
+        "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
+    ),
+    flag("since", None, Text, "", "Show all events created since timestamp"),
+    flag("until", None, Text, "", "Stream events until this timestamp"),
+];
+
+const SYSTEM_INFO: &[Flag] = &[flag(
+    "format",
+    Some('f'),
+    Text,
+    "",
+    "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
+)];
+
+const SYSTEM_PRUNE: &[Flag] = &[
+    flag("all", Some('a'), Bool, "", "Remove all unused images not just dangling ones"),
+    flag("filter", None, Filter, "", "Provide filter values (e.g. \"label=<key>=<value>\")"),
+    flag("force", Some('f'), Bool, "", "Do not prompt for confirmation"),
+    flag("volumes", None, Bool, "", "Prune anonymous volumes"),
+];
+
+const INSPECT: &[Flag] = &[
+    flag(
+        "format",
+        Some('f'),
+        Text,
+        "",
+        "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
+    ),
+    flag("size", Some('s'), Bool, "", "Display total file sizes if the type is container"),
+    flag("type", None, Text, "", "Only inspect objects of the given type"),
+];
+
+const VERSION: &[Flag] = &[flag(
+    "format",
+    Some('f'),
+    Text,
+    "",
+    "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
+)];
+
+const LOGIN: &[Flag] = &[
+    flag("password", Some('p'), Text, "", "Password or Personal Access Token (PAT)"),
+    flag("password-stdin", None, Bool, "", "Take the Password or Personal Access Token (PAT) from stdin"),
+    flag("username", Some('u'), Text, "", "Username"),
+];
+
+const SEARCH: &[Flag] = &[
+    flag("filter", Some('f'), Filter, "", "Filter output based on conditions provided"),
+    flag("format", None, Text, "", "Pretty-print search using a Go template"),
+    flag("limit", None, Int, "", "Max number of search results"),
+    flag("no-trunc", None, Bool, "", "Don't truncate output"),
+];
+
+const BUILDER_PRUNE: &[Flag] = &[
+    flag("all", Some('a'), Bool, "", "Remove all unused build cache, not just dangling ones"),
+    flag("filter", None, Filter, "", "Provide filter values (e.g. \"until=24h\")"),
+    flag("force", Some('f'), Bool, "", "Do not prompt for confirmation"),
+    flag("keep-storage", None, Bytes, "", "Amount of disk space to keep for cache"),
+];
+
+const CONTEXT_LS: &[Flag] = &[
+    flag(
+        "format",
+        None,
+        Text,
+        "",
+        "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
+    ),
+    flag("quiet", Some('q'), Bool, "", "Only show context names"),
+];
+
+const CONTEXT_INSPECT: &[Flag] = &[flag(
+    "format",
+    Some('f'),
+    Text,
+    "",
+    "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
+)];
+
+/// The commands.
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        path: "system df",
+        aliases: &[],
+        usage: "[OPTIONS]",
+        short: "Show docker disk usage",
+        about: "Show docker disk usage",
+        flags: &[SYSTEM_DF],
+        arguments: NONE,
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(df::df(cx, given)),
+    },
+    Command {
+        path: "system events",
+        aliases: &["events"],
+        usage: "[OPTIONS]",
+        short: "Get real time events from the server",
+        about: "Get real time events from the server",
+        flags: &[SYSTEM_EVENTS],
+        arguments: NONE,
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(events::events(cx, given)),
+    },
+    Command {
+        path: "system info",
+        aliases: &["info"],
+        usage: "[OPTIONS]",
+        short: "Display system-wide information",
+        about: "Display system-wide information",
+        flags: &[SYSTEM_INFO],
+        arguments: NONE,
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(info::info(cx, given)),
+    },
+    Command {
+        path: "system prune",
+        aliases: &[],
+        usage: "[OPTIONS]",
+        short: "Remove unused data",
+        about: "Remove unused data",
+        flags: &[SYSTEM_PRUNE],
+        arguments: NONE,
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(prune::system(cx, given)),
+    },
+    Command {
+        path: "system dial-stdio",
+        aliases: &[],
+        usage: "",
+        short: "Proxy the stdio stream to the daemon connection",
+        about: "Proxy the stdio stream to the daemon connection. Should not be invoked manually.",
+        flags: &[],
+        arguments: NONE,
+        stop_at_positional: false,
+        hidden: true,
+        run: |cx, given| Box::pin(info::dial_stdio(cx, given)),
+    },
+    Command {
+        path: "inspect",
+        aliases: &[],
+        usage: "[OPTIONS] NAME|ID [NAME|ID...]",
+        short: "Return low-level information on Docker objects",
+        about: "Return low-level information on Docker objects",
+        flags: &[INSPECT],
+        arguments: at_least(1),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(inspect::any(cx, given)),
+    },
+    Command {
+        path: "version",
+        aliases: &[],
+        usage: "[OPTIONS]",
+        short: "Show the Docker version information",
+        about: "Show the Docker version information",
+        flags: &[VERSION],
+        arguments: NONE,
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(version::version(cx, given)),
+    },
+    Command {
+        path: "login",
+        aliases: &[],
+        usage: "[OPTIONS] [SERVER]",
+        short: "Authenticate to a registry",
+        about: "Authenticate to a registry.\nDefaults to Docker Hub if no server is specified.",
+        flags: &[LOGIN],
+        arguments: at_most(1),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(registry::login(cx, given)),
+    },
+    Command {
+        path: "logout",
+        aliases: &[],
+        usage: "[SERVER]",
+        short: "Log out from a registry",
+        about: "Log out from a registry.\nIf no server is specified, the default is defined by the daemon.",
+        flags: &[],
+        arguments: at_most(1),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(registry::logout(cx, given)),
+    },
+    Command {
+        path: "search",
+        aliases: &[],
+        usage: "[OPTIONS] TERM",
+        short: "Search Docker Hub for images",
+        about: "Search Docker Hub for images",
+        flags: &[SEARCH],
+        arguments: exactly(1),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(registry::search(cx, given)),
+    },
+    Command {
+        path: "builder prune",
+        aliases: &[],
+        usage: "",
+        short: "Remove build cache",
+        about: "Remove build cache",
+        flags: &[BUILDER_PRUNE],
+        arguments: NONE,
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(prune::builder(cx, given)),
+    },
+    Command {
+        path: "context ls",
+        aliases: &["context list"],
+        usage: "[OPTIONS]",
+        short: "List contexts",
+        about: "List contexts",
+        flags: &[CONTEXT_LS],
+        arguments: NONE,
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(contexts::list(cx, given)),
+    },
+    Command {
+        path: "context show",
+        aliases: &[],
+        usage: "",
+        short: "Print the name of the current context",
+        about: "Print the name of the current context",
+        flags: &[],
+        arguments: NONE,
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(contexts::show(cx, given)),
+    },
+    Command {
+        path: "context inspect",
+        aliases: &[],
+        usage: "[OPTIONS] [CONTEXT] [CONTEXT...]",
+        short: "Display detailed information on one or more contexts",
+        about: "Display detailed information on one or more contexts",
+        flags: &[CONTEXT_INSPECT],
+        arguments: at_least(0),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(contexts::inspect(cx, given)),
+    },
+    Command {
+        path: "context use",
+        aliases: &[],
+        usage: "CONTEXT",
+        short: "Set the current docker context",
+        about: "Set the current docker context",
+        flags: &[],
+        arguments: exactly(1),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(contexts::use_context(cx, given)),
+    },
+];
