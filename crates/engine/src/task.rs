@@ -26,6 +26,9 @@ const REAP_TRIES: usize = 40;
 const FORKING: Duration = Duration::from_millis(300);
 const BEGINNING: Duration = Duration::from_secs(5);
 
+/// How long a shim is watched after the end of its container.
+const CLEANING: Duration = Duration::from_secs(15);
+
 /// Where a container's shim keeps its socket and exit file.
 pub(crate) fn run_dir(engine: &Engine, id: &str) -> PathBuf {
     engine.config.exec_root.join("containers").join(id)
@@ -61,12 +64,39 @@ impl Begun {
 pub(crate) fn follow(engine: &Arc<Engine>, container: &Arc<Container>, control: StdUnixStream) {
     let (engine, container) = (Arc::clone(engine), Arc::clone(container));
     tokio::spawn(async move {
-        let exit = match announced_exit(control).await {
+        let mut control = asynchronous(control);
+        let announced = match &mut control {
+            Some(control) => announced_exit(control).await,
+            None => None,
+        };
+        let exit = match announced {
             Some(exit) => exit,
             None => observed_exit(&engine, &container).await,
         };
         crate::containers::exit::settle(&engine, &container, exit).await;
+        if let Some(control) = control {
+            finish_after(&engine, &container, control).await;
+        }
     });
+}
+
+fn asynchronous(control: StdUnixStream) -> Option<UnixStream> {
+    control.set_nonblocking(true).ok()?;
+    UnixStream::from_std(control).ok()
+}
+
+/// Waits for the shim to go, which cleans up after it has announced the end, and does what it did not live
+/// to do. Nobody waits for this.
+async fn finish_after(engine: &Arc<Engine>, container: &Container, mut control: UnixStream) {
+    let mut rest = [0; 512];
+    let gone = async { while control.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
+    // One that lives on has clients that do not read; it has cleaned up long before.
+    if tokio::time::timeout(CLEANING, gone).await.is_ok() {
+        let _operation = container.operation.lock().await;
+        if !container.state().has_process() {
+            clear_group(engine, container).await;
+        }
+    }
 }
 
 /// Follows a run that has no shim any more.
@@ -79,9 +109,7 @@ pub(crate) fn follow_orphan(engine: &Arc<Engine>, container: &Arc<Container>) {
 }
 
 /// What the shim says; `None` when it dies without a word.
-async fn announced_exit(control: StdUnixStream) -> Option<Exit> {
-    control.set_nonblocking(true).ok()?;
-    let mut control = UnixStream::from_std(control).ok()?;
+async fn announced_exit(control: &mut UnixStream) -> Option<Exit> {
     let mut decoder = Decoder::new();
     let mut buffer = [0; 4096];
     loop {

@@ -2,7 +2,7 @@
 
 use crate::Engine;
 use crate::container::{Condition, Container};
-use crate::lifecycle::{self, State, Verdict};
+use crate::lifecycle::{self, RestartPolicy, State, Verdict};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ async fn stop_found(
     timeout: Option<i64>,
 ) -> Result<bool> {
     let record = container.record();
-    if cancel_restart(&engine, &container) {
+    if cancel_restart(&engine, &container).await? {
         return Ok(true);
     }
     if !record.state.status.has_process() {
@@ -59,15 +59,24 @@ async fn stop_found(
                 .with_hint("a process in it waits for a device or file server; see the kernel log (dmesg)")
         })?;
     }
+    on_record(&container).await;
     engine.publish_container(&container, "stop", BTreeMap::new());
     Ok(true)
 }
 
+/// Waits until the end of a run is on record, where something follows from it: a container that a user has
+/// stopped must not come back because the engine was killed a moment later.
+async fn on_record(container: &Container) {
+    if container.record().restart_policy() != RestartPolicy::No {
+        drop(container.settling.lock().await);
+    }
+}
+
 /// Ends the pause before a restart. `true` when there was one.
-fn cancel_restart(engine: &Arc<Engine>, container: &Arc<Container>) -> bool {
+async fn cancel_restart(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<bool> {
     let waiting = container.live.lock().restart.take();
     if container.state() != State::Restarting {
-        return false;
+        return Ok(false);
     }
     if let Some(waiting) = waiting {
         waiting.abort();
@@ -76,10 +85,10 @@ fn cancel_restart(engine: &Arc<Engine>, container: &Arc<Container>) -> bool {
         record.state.status = State::Exited;
         record.state.stopped_by_user = true;
     });
-    engine.save_soon(container);
+    engine.save(container).await?;
     container.progress.send_modify(|progress| progress.running = false);
     engine.publish_container(container, "stop", BTreeMap::new());
-    true
+    Ok(true)
 }
 
 /// Stops a container if it runs, and starts it.
@@ -108,7 +117,7 @@ pub async fn kill(engine: &Arc<Engine>, id: &str, signal: &str) -> Result<()> {
     let container = engine.containers.find(id)?;
     let signal =
         if signal.is_empty() { KILL } else { parse_signal(signal).map_err(|error| prefix(id, error))? };
-    if signal == KILL && cancel_restart(engine, &container) {
+    if signal == KILL && cancel_restart(engine, &container).await? {
         return Ok(());
     }
     let record = container.record();
@@ -130,8 +139,9 @@ pub async fn kill(engine: &Arc<Engine>, id: &str, signal: &str) -> Result<()> {
     kill_all(engine, &container)?;
     tokio::time::timeout(KILL_TIMEOUT, ended)
         .await
-        .map(drop)
-        .map_err(|_| Error::internal(format!("container {} does not end after SIGKILL", container.id)))
+        .map_err(|_| Error::internal(format!("container {} does not end after SIGKILL", container.id)))?;
+    on_record(&container).await;
+    Ok(())
 }
 
 fn prefix(id: &str, error: Error) -> Error {

@@ -1,0 +1,179 @@
+//! The process that keeps the shared engine, and takes it away even when the tests are killed: it lives in
+//! a process group of its own and ends when the pipe to the tests does.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use yare_testkit::{Engine, Invocation, busybox_rootfs_tar};
+
+use crate::host::{Host, Kind};
+
+const ASKED: &str = "YARE_E2E_KEEPER";
+
+/// Whether the cases run against a dockerd.
+pub(crate) fn is_reference() -> bool {
+    std::env::var_os("YARE_REFERENCE").is_some_and(|value| value == "1")
+}
+
+pub(crate) fn is_asked_for() -> bool {
+    std::env::var_os(ASKED).is_some()
+}
+
+/// The tests' end of the pipe.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Keeper {
+    /// Starts the keeper and its engine.
+    pub(crate) fn start() -> (Self, Host) {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env(ASKED, "1").process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let input = child.stdin.take();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "the engine of the tests does not start");
+        let host = Host::of_json(&serde_json::from_str(&line).unwrap());
+        crate::client::prepare(&host);
+        (Self { child, input, output }, host)
+    }
+
+    /// Ends the engine; gives what it left behind.
+    pub(crate) fn finish(mut self) -> Result<(), String> {
+        // It may be dead, and then says nothing.
+        let _ = self.input.take().unwrap().write_all(b"finish\n");
+        let mut text = String::new();
+        self.output.read_to_string(&mut text).unwrap();
+        let status = self.child.wait().unwrap();
+        if status.success() { Ok(()) } else { Err(text) }
+    }
+}
+
+/// The keeper's side.
+pub(crate) fn main() {
+    let ended = if is_reference() { keep_reference() } else { keep_yare() };
+    if let Err(text) = ended {
+        println!("{text}");
+        std::process::exit(1);
+    }
+}
+
+fn keep_yare() -> Result<(), String> {
+    let engine = Engine::start();
+    engine.load_busybox();
+    announce(&Host::of_engine(&engine));
+    if !told_to_finish() {
+        return Ok(());
+    }
+    std::panic::set_hook(Box::new(|_| ()));
+    let finished = catch_unwind(AssertUnwindSafe(|| engine.finish()));
+    finished.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map_or("panicked", String::as_str);
+        text.split("the log:").next().unwrap_or_default().to_owned()
+    })
+}
+
+fn announce(host: &Host) {
+    println!("{}", host.to_json());
+    std::io::stdout().flush().unwrap();
+}
+
+/// Waits for the tests; whether they ended by themselves.
+fn told_to_finish() -> bool {
+    let mut told = String::new();
+    std::io::stdin().read_to_string(&mut told).unwrap();
+    told == "finish\n"
+}
+
+fn keep_reference() -> Result<(), String> {
+    let folder = tempfile::Builder::new().prefix("yare-reference-").tempdir().unwrap();
+    let binary = std::env::var_os("YARE_REFERENCE_DOCKERD").map_or_else(|| "/usr/sbin/dockerd".into(), PathBuf::from);
+    let said = Invocation::new(&binary, &["--version"]).ok();
+    let major = said.split(' ').nth(2).and_then(|version| version.split('.').next()?.parse().ok());
+    let path = |name: &str| folder.path().join(name);
+    let host = Host {
+        kind: Kind::Dockerd(major.unwrap_or_else(|| panic!("no version in {said:?}"))),
+        folder: folder.path().to_owned(),
+        socket: path("docker.sock"),
+        data_root: path("data"),
+        log: path("engine.log"),
+        gateway: "10.209.0.1".to_owned(),
+        cgroup_parent: "/docker".to_owned(),
+        pid: 0,
+    };
+    let mut child = start_dockerd(&binary, &host);
+    let import = ["import", "--change", "CMD [\"sh\"]", "-", "busybox:latest"];
+    let client = Invocation::new("docker", &import).env("DOCKER_HOST", host.address());
+    client.input(busybox_rootfs_tar()).ok();
+    announce(&Host { pid: child.id(), ..host.clone() });
+    told_to_finish();
+    let docker = |script: &str| {
+        Invocation::new("sh", &["-c", script]).env("DOCKER_HOST", host.address()).run();
+    };
+    docker("docker rm -fv $(docker ps -aq)");
+    Invocation::new("kill", &[&child.id().to_string()]).run();
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // Gone already is as good.
+    let _ = child.kill();
+    Ok(())
+}
+
+/// A dockerd with a folder and a network of its own: the tests were put into that namespace by
+/// [`into_own_namespaces`].
+fn start_dockerd(binary: &std::path::Path, host: &Host) -> Child {
+    let log = File::create(&host.log).unwrap();
+    let config = host.folder.join("daemon.json");
+    fs::write(&config, "{}\n").unwrap();
+    let bin = binary.parent().unwrap().display().to_string();
+    let mut command = Command::new(binary);
+    command.env("PATH", format!("{bin}:{}", std::env::var("PATH").unwrap()));
+    command.args(["--bip", &format!("{}/24", host.gateway), "--host", &host.address()]);
+    for (flag, value) in [
+        ("--data-root", &host.data_root),
+        ("--exec-root", &host.folder.join("run")),
+        ("--pidfile", &host.folder.join("pid")),
+        ("--config-file", &config),
+    ] {
+        command.arg(flag).arg(value);
+    }
+    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    let mut child = command.spawn().unwrap();
+    let begun = Instant::now();
+    while UnixStream::connect(&host.socket).is_err() {
+        let ended = child.try_wait().unwrap().is_some();
+        let log = || fs::read_to_string(&host.log).unwrap();
+        assert!(!ended && begun.elapsed() < Duration::from_secs(60), "dockerd does not start:\n{}", log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child
+}
+
+/// A dockerd changes the packet filter of its whole network namespace, so it gets its own, and a process
+/// namespace with which all that it started ends.
+pub(crate) fn into_own_namespaces() {
+    const INSIDE: &str = "YARE_E2E_INSIDE";
+    if std::env::var_os(INSIDE).is_some() {
+        Invocation::new("ip", &["link", "set", "lo", "up"]).ok();
+        return;
+    }
+    let arguments = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let mut command = Command::new("unshare");
+    command.args(arguments).arg(std::env::current_exe().unwrap()).args(std::env::args_os().skip(1));
+    let status = command.env(INSIDE, "1").status().unwrap();
+    std::process::exit(status.code().unwrap_or(1));
+}

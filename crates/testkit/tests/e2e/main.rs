@@ -1,0 +1,78 @@
+//! What users of the engine see, end to end: real clients, real containers.
+//!
+//! Most cases run twice, with the stock `docker` and with `yare`, against one engine that all share; each
+//! case has a prefix of its own for the names it uses. `YARE_REFERENCE=1` runs the same cases against a
+//! dockerd instead (`YARE_REFERENCE_DOCKERD` names its binary), which proves the cases; those that differ on
+//! purpose are passed over there and say why.
+//!
+//! Arguments are those of `cargo test`: filters, `--exact`, `--skip`, `--ignored`, `--include-ignored`,
+//! `--test-threads`, `--list`.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    clippy::exit,
+    reason = "this is the test runner and its tests"
+)]
+
+mod archive;
+mod case;
+mod client;
+mod host;
+mod http;
+mod keeper;
+mod runner;
+mod terminal;
+
+mod api;
+mod errors;
+mod exec;
+mod flags;
+mod history;
+mod images;
+mod import;
+mod lifecycle;
+mod limits;
+mod listing;
+mod logs;
+mod network;
+mod policy;
+mod publish;
+mod removal;
+mod security;
+mod streams;
+mod system;
+mod tty;
+mod volumes;
+
+fn main() {
+    if keeper::is_asked_for() {
+        keeper::main();
+        return;
+    }
+    let themes = [
+        images::CASES,
+        import::CASES,
+        history::CASES,
+        removal::CASES,
+        lifecycle::CASES,
+        listing::CASES,
+        policy::CASES,
+        flags::CASES,
+        security::CASES,
+        limits::CASES,
+        volumes::CASES,
+        streams::CASES,
+        tty::CASES,
+        exec::CASES,
+        logs::CASES,
+        network::CASES,
+        publish::CASES,
+        errors::CASES,
+        system::CASES,
+        api::CASES,
+    ];
+    let ok = runner::run(&themes.concat());
+    std::process::exit(i32::from(!ok));
+}

@@ -1,0 +1,98 @@
+//! What keeps a container in.
+
+use crate::case::cases;
+use crate::client::Client;
+
+cases![
+    Both:
+        capabilities_are_dockers,
+        capabilities_are_added_and_dropped,
+        users_have_no_capabilities,
+        privileged_has_everything,
+        seccomp_filters_by_default,
+        seccomp_takes_a_profile,
+        no_new_privileges_stops_setuid,
+        paths_are_masked_and_read_only,
+        security_options_are_checked;
+];
+
+fn capabilities(c: &Client, flags: &str) -> [String; 4] {
+    let said = c.ok(&format!("docker run --rm {flags} busybox grep -E '^Cap(Inh|Prm|Eff|Bnd)' /proc/self/status"));
+    let values: Vec<String> = said.lines().map(|line| line.split_whitespace().nth(1).unwrap().to_owned()).collect();
+    values.try_into().unwrap()
+}
+
+fn capabilities_are_dockers(c: &Client) {
+    let docker = "00000000a80425fb";
+    assert_eq!(capabilities(c, ""), ["0000000000000000", docker, docker, docker]);
+    c.says("docker run --rm busybox grep CapAmb /proc/self/status", "CapAmb:\t0000000000000000\n");
+}
+
+fn capabilities_are_added_and_dropped(c: &Client) {
+    assert_eq!(capabilities(c, "--cap-drop ALL")[2], "0000000000000000");
+    assert_eq!(capabilities(c, "--cap-drop all --cap-add NET_BIND_SERVICE")[2], "0000000000000400");
+    assert_eq!(capabilities(c, "--cap-add CAP_SYS_ADMIN --cap-drop chown")[2], "00000000a82425fa");
+    let all = c.line("printf '%016x' $(( (1 << ($(cat /proc/sys/kernel/cap_last_cap) + 1)) - 1 ))");
+    assert_eq!(capabilities(c, "--cap-add ALL")[2], all);
+    let text = c.fails(125, "docker run --rm --cap-add NONSENSE busybox true");
+    assert!(text.contains("invalid capability: \"CAP_NONSENSE\"") || text.contains("unknown capability: \"CAP_NONSENSE\""), "{text}");
+    c.says("docker run --rm --cap-add NET_ADMIN busybox ip link set lo mtu 1400 && echo set", "set\n");
+    c.fails(1, "docker run --rm busybox ip link set lo mtu 1400");
+}
+
+fn users_have_no_capabilities(c: &Client) {
+    let [inherited, permitted, effective, bounding] = capabilities(c, "-u 1000");
+    assert_eq!([inherited.as_str(), &permitted, &effective], ["0000000000000000"; 3]);
+    assert_eq!(bounding, "00000000a80425fb");
+}
+
+fn privileged_has_everything(c: &Client) {
+    let all = c.line("printf '%016x' $(( (1 << ($(cat /proc/sys/kernel/cap_last_cap) + 1)) - 1 ))");
+    assert_eq!(capabilities(c, "--privileged")[2], all);
+    c.says("docker run --rm --privileged busybox sh -c 'mount -t tmpfs x /tmp && echo mounted; grep Seccomp: /proc/self/status; test -e /dev/kmsg && echo devices; grep \" /sys \" /proc/mounts | cut -c1-9,11-21 | grep -c ro'", "mounted\nSeccomp:\t0\ndevices\n0\n");
+}
+
+fn seccomp_filters_by_default(c: &Client) {
+    c.says("docker run --rm busybox grep Seccomp: /proc/self/status", "Seccomp:\t2\n");
+    c.says("docker run --rm --security-opt seccomp=unconfined busybox grep Seccomp: /proc/self/status", "Seccomp:\t0\n");
+    let text = c.fails(1, "docker run --rm busybox unshare -U true");
+    assert!(text.contains("Operation not permitted"), "{text}");
+    c.ok("docker run --rm --security-opt seccomp=unconfined busybox unshare -U true");
+    c.says("docker run -d --name $n busybox sleep 1000 >/dev/null; docker exec $n grep Seccomp: /proc/self/status", "Seccomp:\t2\n");
+}
+
+fn seccomp_takes_a_profile(c: &Client) {
+    c.ok(r#"echo '{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["chmod","fchmodat","fchmod"],"action":"SCMP_ACT_ERRNO"}]}' > profile.json"#);
+    let text = c.fails(1, "docker run --rm --security-opt seccomp=profile.json busybox chmod 700 /tmp");
+    assert!(text.contains("Operation not permitted"), "{text}");
+    c.ok("docker run --rm busybox chmod 700 /tmp");
+    let text = c.fails(125, "docker run --rm --security-opt seccomp=missing.json busybox true");
+    assert!(text.contains("opening seccomp profile (missing.json) failed"), "{text}");
+    let text = c.fails(125, "echo nonsense > bad.json; docker run --rm --security-opt seccomp=bad.json busybox true");
+    assert!(text.contains("seccomp"), "{text}");
+}
+
+fn no_new_privileges_stops_setuid(c: &Client) {
+    c.says("docker run --rm busybox grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t0\n");
+    c.says("docker run --rm --security-opt no-new-privileges busybox grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1\n");
+    c.says("docker run --rm --security-opt no-new-privileges=true busybox grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1\n");
+    c.ok("mkdir r; tar -xf $busybox -C r; cp r/bin/busybox r/bin/id; rm -f r/bin/id; cp r/bin/busybox r/bin/id; chown 0:0 r/bin/id; chmod 4755 r/bin/id; tar -C r -c . | docker import - $n/a");
+    c.says("docker run --rm -u 1000 $n/a id -u", "0\n");
+    c.says("docker run --rm -u 1000 --security-opt no-new-privileges $n/a id -u", "1000\n");
+}
+
+fn paths_are_masked_and_read_only(c: &Client) {
+    c.says("docker run --rm busybox sh -c 'cat /proc/kcore /proc/keys /proc/timer_list | wc -c'", "0\n");
+    c.says("docker run --rm busybox sh -c 'ls /proc/acpi /proc/scsi /sys/firmware 2>/dev/null | grep -v : | wc -w'", "0\n");
+    for path in ["/proc/sys/kernel/panic", "/proc/sysrq-trigger", "/proc/irq/0/smp_affinity", "/sys/kernel/mm/ksm/run"] {
+        let text = c.fails(1, &format!("docker run --rm busybox sh -c 'echo 0 > {path}'"));
+        assert!(text.contains("Read-only file system") || text.contains("nonexistent") || text.contains("ermission denied"), "{path}: {text}");
+    }
+    c.says("docker run --rm --security-opt systempaths=unconfined busybox sh -c 'cat /proc/timer_list | head -c 5'", "Timer");
+}
+
+fn security_options_are_checked(c: &Client) {
+    let text = c.fails(125, "docker run --rm --security-opt nonsense=1 busybox true");
+    assert!(text.contains("invalid --security-opt") || text.contains("nonsense"), "{text}");
+    c.says("docker create --name $n --security-opt label=disable --security-opt no-new-privileges busybox true >/dev/null; docker inspect -f '{{.HostConfig.SecurityOpt}}' $n", "[label=disable no-new-privileges]\n");
+}

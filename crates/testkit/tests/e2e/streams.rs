@@ -1,0 +1,198 @@
+//! Standard input, output and error, through every door.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use yare_testkit::Outcome;
+
+use crate::case::cases;
+use crate::client::Client;
+
+cases![
+    Both:
+        output_and_errors_stay_apart,
+        input_goes_through_and_ends,
+        the_program_goes_on_after_the_end_of_input,
+        input_that_nobody_reads_is_no_error,
+        without_i_input_is_empty,
+        binary_data_stays_as_it_is,
+        short_programs_lose_no_output,
+        fifty_megabytes_arrive_whole,
+        much_input_arrives_whole,
+        attach_joins_a_running_container,
+        attach_refuses_what_does_not_run,
+        attach_without_stdin_only_listens,
+        two_attachments_see_the_same,
+        attached_input_may_come_later,
+        a_slow_reader_slows_the_program,
+        output_without_a_newline_arrives_at_once,
+        signals_go_to_the_program,
+        output_held_by_a_child_ends_the_run;
+];
+
+fn output_and_errors_stay_apart(c: &Client) {
+    let outcome = c.run("docker run --rm busybox sh -c 'for i in 1 2 3; do echo out$i; echo err$i >&2; done'");
+    assert_eq!((outcome.code, outcome.stdout.as_str(), outcome.stderr.as_str()), (0, "out1\nout2\nout3\n", "err1\nerr2\nerr3\n"));
+}
+
+fn input_goes_through_and_ends(c: &Client) {
+    c.says("echo hi | docker run -i --rm busybox cat", "hi\n");
+    c.says("printf 'a\\nb\\nc' | docker run -i --rm busybox wc -c", "5\n");
+    c.says("docker run -i --rm busybox cat < /dev/null", "");
+    c.says("docker run -i --rm busybox cat <&- | wc -c", "0\n");
+}
+
+fn the_program_goes_on_after_the_end_of_input(c: &Client) {
+    c.says("echo in | docker run -i --rm busybox sh -c 'cat; sleep 0.5; echo after the end'", "in\nafter the end\n");
+    c.says("docker run -d --name $n busybox sleep 1000 >/dev/null; echo in | docker exec -i $n sh -c 'cat; sleep 0.3; echo after'", "in\nafter\n");
+}
+
+fn input_that_nobody_reads_is_no_error(c: &Client) {
+    c.says("head -c 3000000 /dev/zero | docker run -i --rm busybox echo done", "done\n");
+    c.says("(echo one; sleep 30) | timeout 20 docker run -i --rm busybox head -n1", "one\n");
+}
+
+fn without_i_input_is_empty(c: &Client) {
+    c.says("echo unseen | docker run --rm busybox cat", "");
+}
+
+fn sum(bytes: &[u8]) -> (usize, u64) {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    (bytes.len(), hash)
+}
+
+fn binary_data_stays_as_it_is(c: &Client) {
+    let data: Vec<u8> = (0..200_000_u32).flat_map(|number| (number.wrapping_mul(2_654_435_761)).to_le_bytes()).collect();
+    let Outcome { bytes, code, .. } = c.script("docker run -i --rm busybox cat").input(data.clone()).run();
+    assert_eq!((code, sum(&bytes)), (0, sum(&data)));
+}
+
+fn short_programs_lose_no_output(c: &Client) {
+    for _ in 0..15 {
+        c.says("docker run --rm busybox echo quick", "quick\n");
+    }
+    c.says("docker create --name $n busybox echo quick >/dev/null; for i in 1 2 3 4 5; do docker start -a $n; done", &"quick\n".repeat(5));
+}
+
+fn fifty_megabytes_arrive_whole(c: &Client) {
+    let program = "yes 0123456789abcdefghijklmnopqrstuvwxyz | head -c 50000000";
+    let expected = c.line(&format!("{program} | sha256sum"));
+    c.says(&format!("docker run --name $n --log-opt max-size=-1 busybox sh -c '{program}' | sha256sum"), &format!("{expected}\n"));
+    c.says("docker logs $n | sha256sum", &format!("{expected}\n"));
+}
+
+fn much_input_arrives_whole(c: &Client) {
+    c.ok("head -c 20000000 /dev/urandom > big");
+    let expected = c.line("sha256sum < big | cut -d' ' -f1");
+    c.says("docker run -i --rm busybox sha256sum < big | cut -d' ' -f1", &format!("{expected}\n"));
+    c.says("docker run -i --rm --log-driver none busybox cat < big | sha256sum | cut -d' ' -f1", &format!("{expected}\n"));
+}
+
+fn attach_joins_a_running_container(c: &Client) {
+    c.ok("docker run -d --name $n busybox sh -c 'until test -e /go; do sleep 0.05; done; echo said; echo cried >&2; exit 5'");
+    let child = c.spawn("exec docker attach $n");
+    std::thread::sleep(Duration::from_millis(600));
+    c.ok("docker exec $n touch /go");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), output.stdout.as_slice(), output.stderr.as_slice()),
+        (Some(5), b"said\n".as_slice(), b"cried\n".as_slice())
+    );
+}
+
+fn attach_refuses_what_does_not_run(c: &Client) {
+    c.ok("docker create --name $n busybox true");
+    c.refuses(1, "docker attach $n", "cannot attach to a stopped container, start it first");
+    c.ok("docker run -d --name $n-p busybox sleep 1000; docker pause $n-p");
+    c.refuses(1, "docker attach $n-p", "cannot attach to a paused container, unpause it first");
+    c.refuses(1, "docker attach $n-none", &format!("Error response from daemon: No such container: {}-none", c.n));
+}
+
+fn attach_without_stdin_only_listens(c: &Client) {
+    c.ok("docker run -d -i --name $n busybox sh -c 'while read line; do echo got $line; done; echo end'");
+    let mut deaf = c.spawn("exec docker attach --no-stdin $n");
+    std::thread::sleep(Duration::from_millis(400));
+    drop(deaf.stdin.take());
+    // Docker's run -d -i leaves standard input open for whoever comes.
+    c.ok("(echo one; sleep 0.3) | docker attach $n || true");
+    let mut said = String::new();
+    deaf.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "got one\nend\n");
+    deaf.wait().unwrap();
+}
+
+fn two_attachments_see_the_same(c: &Client) {
+    c.ok("docker run -d --name $n busybox sh -c 'until test -e /go; do sleep 0.05; done; seq 1 20000'");
+    let children: Vec<_> = (0..3).map(|_| c.spawn("exec docker attach $n")).collect();
+    std::thread::sleep(Duration::from_millis(800));
+    c.ok("docker exec $n touch /go");
+    let expected: String = (1..=20_000).map(|number| format!("{number}\n")).collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(sum(&output.stdout), sum(expected.as_bytes()));
+    }
+}
+
+fn attached_input_may_come_later(c: &Client) {
+    let mut child = c.spawn("exec docker run -i --rm busybox sh -c 'read a; echo first $a; read b; echo second $b'");
+    let mut input = child.stdin.take().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let mut expect = |text: &str| {
+        let mut bytes = vec![0; text.len()];
+        output.read_exact(&mut bytes).unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes), text);
+    };
+    std::thread::sleep(Duration::from_millis(300));
+    input.write_all(b"x\n").unwrap();
+    expect("first x\n");
+    input.write_all(b"y\n").unwrap();
+    expect("second y\n");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+fn a_slow_reader_slows_the_program(c: &Client) {
+    // More than any buffer on the way holds; the reader sleeps first.
+    let size = 30_000_000;
+    c.says(&format!("docker run --rm --log-driver none busybox head -c {size} /dev/zero | (sleep 1; wc -c)"), &format!("{size}\n"));
+    // A reader that goes away does not hang the client.
+    c.says("docker run --rm --log-driver none --name $n busybox yes | head -n 1; docker kill $n >/dev/null 2>&1; true", "y\n");
+}
+
+fn output_without_a_newline_arrives_at_once(c: &Client) {
+    let mut child = c.spawn("exec docker run --rm --name $n busybox sh -c 'printf prompt; sleep 1000'");
+    let mut bytes = [0; 6];
+    child.stdout.take().unwrap().read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"prompt");
+    c.ok("docker kill $n");
+    child.wait().unwrap();
+}
+
+fn signals_go_to_the_program(c: &Client) {
+    let mut child = c.spawn("exec docker run --rm --name $n busybox sh -c 'trap \"echo term; exit 9\" TERM; trap \"echo usr1\" USR1; echo ready; while :; do sleep 0.05; done'");
+    let mut output = child.stdout.take().unwrap();
+    let mut expect = |text: &str| {
+        let mut bytes = vec![0; text.len()];
+        output.read_exact(&mut bytes).unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes), text);
+    };
+    expect("ready\n");
+    c.ok(&format!("kill -USR1 {}", child.id()));
+    expect("usr1\n");
+    c.ok(&format!("kill -TERM {}", child.id()));
+    expect("term\n");
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+    // --sig-proxy=false: the client dies alone.
+    let mut child = c.spawn("exec docker run --sig-proxy=false --name $n-2 busybox sh -c 'echo ready; sleep 1000'");
+    let mut bytes = [0; 6];
+    child.stdout.take().unwrap().read_exact(&mut bytes).unwrap();
+    c.ok(&format!("kill -TERM {}", child.id()));
+    child.wait().unwrap();
+    assert_eq!(c.inspect("$n-2", "{{.State.Running}}"), "true");
+}
+
+fn output_held_by_a_child_ends_the_run(c: &Client) {
+    // The program ends; a child that it left behind keeps the pipe open, and is killed with the rest.
+    let outcome = c.run("timeout 20 docker run --rm busybox sh -c 'sleep 1000 & echo ended'");
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "ended\n"));
+    assert!(outcome.took < Duration::from_secs(15), "{outcome:?}");
+}
