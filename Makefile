@@ -3,10 +3,12 @@
 SHELL := /bin/bash
 TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE := target/$(TARGET)/release/yare
+DEBUG := target/$(TARGET)/debug/yare
 
-.PHONY: build demo test check soak bench dist clean
+.PHONY: build demo check test soak bench dist clean vm-v2
 
 build:
+	scripts/setup build
 	cargo build --release --locked --package yare
 
 demo: build
@@ -18,17 +20,23 @@ check:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
-test: build
+test:
 	scripts/setup test
-	YARE_REQUIRE_ROOT=1 YARE_BIN=$(CURDIR)/$(RELEASE) cargo test --workspace --locked --no-fail-fast
+	cargo build --locked --package yare
+	YARE_REQUIRE_ROOT=1 YARE_BIN=$(CURDIR)/$(DEBUG) cargo test --workspace --locked --no-fail-fast
 
 soak: build
 	scripts/setup test
-	YARE_REQUIRE_ROOT=1 YARE_SOAK=1 YARE_BIN=$(CURDIR)/$(RELEASE) cargo test --release --locked --package yare-testkit --test e2e -- --ignored --test-threads=1
+	YARE_REQUIRE_ROOT=1 YARE_SOAK=1 YARE_BIN=$(CURDIR)/$(RELEASE) cargo test --locked --package yare-testkit --no-fail-fast -- --include-ignored
 
 bench: build
 	scripts/setup bench
 	bench/run $(RELEASE)
+
+# The same under pure cgroup v2 and an older kernel, in a virtual machine without acceleration.
+vm-v2: build
+	scripts/setup vm
+	scripts/vm-v2 $(RELEASE)
 
 dist:
 	cargo build --profile dist --locked --package yare
