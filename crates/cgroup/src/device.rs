@@ -283,6 +283,20 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_takes_the_program() {
+        let name = "the_kernel_takes_the_program";
+        if !rustix::process::geteuid().is_root() {
+            assert!(std::env::var_os("YARE_REQUIRE_ROOT").is_none(), "{name} needs root");
+            println!("SKIP {name}: needs root");
+            return;
+        }
+        let mut rules = docker();
+        rules.push(DeviceRule { access: "r".into(), ..rule(true, "b", Some(8), None) });
+        rules.push(DeviceRule { access: "w".into(), ..rule(false, "b", Some(8), Some(1)) });
+        yare_sys::bpf::load_device_program(&program(&settle(&rules).unwrap())).unwrap();
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         let bad = DeviceRule { access: "x".into(), ..rule(true, "c", Some(1), Some(1)) };
         assert!(settle(&[bad]).is_err());

@@ -1,7 +1,7 @@
 //! The command line: Docker's syntax, texts, output and exit codes, over the Engine API.
 //!
 //! [`run`] is the whole program but for what only the process itself may do: reading the environment and
-//! exiting. One table ([`table`]) drives parsing, help and shell completion.
+//! exiting. One table (`table`) drives parsing, help and shell completion.
 
 mod address;
 mod clock;

@@ -10,7 +10,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use yare_api::container::{ContainerConfig, ContainerWaitResponse, HostConfig, MountPoint};
+use yare_api::container::{
+    ContainerConfig, ContainerWaitExitError, ContainerWaitResponse, HostConfig, MountPoint,
+};
 use yare_api::network::EndpointSettings;
 use yare_errdefs::{Error, Result};
 use yare_oci::{DiffId, Digest};
@@ -124,6 +126,8 @@ pub struct Progress {
     pub removed: bool,
     /// Exit code of the last run.
     pub code: i32,
+    /// Why the last run cannot be vouched for: its shim died before it ended, and output may be lost.
+    pub error: Option<String>,
 }
 
 /// A container.
@@ -150,6 +154,8 @@ pub struct Live {
     pub pidfd: Option<Arc<OwnedFd>>,
     /// Attachments made before the start; the start hands them to the shim.
     pub pending: Vec<(AttachSpec, OwnedFd)>,
+    /// Whether this run has lost its shim.
+    pub orphaned: bool,
     /// Ends the pause before a restart.
     pub restart: Option<tokio::task::AbortHandle>,
 }
@@ -236,7 +242,8 @@ impl Container {
                 Ok(progress) => progress.clone(),
                 Err(_) => Progress::default(),
             };
-            ContainerWaitResponse { status_code: i64::from(end.code), error: None }
+            let error = end.error.map(|message| ContainerWaitExitError { message });
+            ContainerWaitResponse { status_code: i64::from(end.code), error }
         }
     }
 }

@@ -6,7 +6,7 @@
 //! next to a container is decided in [`lifecycle`], purely.
 //!
 //! Operations that change things go on when the client that asked leaves: they run as tasks of their own
-//! ([`Engine::detached`]).
+//! (`Engine::detached`).
 
 pub mod clock;
 pub mod config;

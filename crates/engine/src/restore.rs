@@ -94,6 +94,14 @@ fn reconcile(engine: &Arc<Engine>, container: &Arc<Container>) -> Option<Arc<Con
             None
         }
         (State::Running | State::Paused, None) => lost_run(engine, container, &record),
+        (State::Created | State::Exited | State::Restarting, None)
+            if surviving_process(engine, &record, yare_shim::noted_pid(&run_dir)).is_some() =>
+        {
+            adopt_run(container, &run_dir);
+            let pid = yare_shim::noted_pid(&run_dir).unwrap_or_default();
+            let record = container.update(|record| record.state.pid = pid);
+            lost_run(engine, container, &record)
+        }
         (State::Created, None) if record.auto_remove() => {
             // Made by an engine that died before the start; nobody will start it now.
             container.update(|record| record.state.status = State::Removing);
@@ -146,6 +154,7 @@ fn adopt_run(container: &Container, run_dir: &Path) {
             record.endpoint = begun.endpoint;
         }
     });
+    container.progress.send_modify(|progress| progress.running = true);
 }
 
 /// A living shim: the run goes on.
@@ -162,7 +171,6 @@ fn resume(engine: &Arc<Engine>, container: &Arc<Container>, found: task::Reconne
     });
     let record = note_frozen(engine, container);
     engine.save_soon(container);
-    container.progress.send_modify(|progress| progress.running = true);
     if let (Some(bridge), Some(endpoint)) = (&engine.bridge, &record.endpoint)
         && let Err(error) = bridge.restore(&record.id, endpoint)
     {
@@ -185,7 +193,7 @@ fn note_frozen(engine: &Engine, container: &Container) -> Arc<Record> {
 /// The record says that it runs, but there is neither shim nor exit file: the shim was killed, or the host
 /// was restarted.
 fn lost_run(engine: &Arc<Engine>, container: &Arc<Container>, record: &Record) -> Option<Arc<Container>> {
-    if let Some(pidfd) = surviving_process(engine, record) {
+    if let Some(pidfd) = surviving_process(engine, record, Some(record.state.pid)) {
         container.live.lock().pidfd = Some(Arc::new(pidfd));
         note_frozen(engine, container);
         if let (Some(bridge), Some(endpoint)) = (&engine.bridge, &record.endpoint)
@@ -200,6 +208,7 @@ fn lost_run(engine: &Arc<Engine>, container: &Arc<Container>, record: &Record) -
         task::follow_orphan(engine, container);
         return None;
     }
+    container.live.lock().orphaned = true;
     let exit = Exit {
         code: 255,
         oom: false,
@@ -212,13 +221,11 @@ fn lost_run(engine: &Arc<Engine>, container: &Arc<Container>, record: &Record) -
 
 /// Process 1 of a container whose shim is gone, if it is still that process: it is in the container's
 /// cgroup.
-fn surviving_process(engine: &Engine, record: &Record) -> Option<OwnedFd> {
-    if record.state.pid == 0 {
-        return None;
-    }
-    let pidfd = yare_sys::process::pidfd_open(record.state.pid).ok()?;
+fn surviving_process(engine: &Engine, record: &Record, pid: Option<i32>) -> Option<OwnedFd> {
+    let pid = pid.filter(|pid| *pid != 0)?;
+    let pidfd = yare_sys::process::pidfd_open(pid).ok()?;
     let group = yare_cgroup::Group::open(&engine.cgroups, &engine.cgroup_path(record)).ok()?;
-    group.pids().ok()?.contains(&record.state.pid).then_some(pidfd)
+    group.pids().ok()?.contains(&pid).then_some(pidfd)
 }
 
 fn settle_later(engine: &Arc<Engine>, container: &Arc<Container>, exit: Exit) {

@@ -134,7 +134,11 @@ async fn observed_exit(engine: &Arc<Engine>, container: &Container) -> Exit {
         clear_group(engine, container).await;
         return exit;
     }
-    let pidfd = container.live.lock().pidfd.clone();
+    let pidfd = {
+        let mut live = container.live.lock();
+        live.orphaned = true;
+        live.pidfd.clone()
+    };
     let mut code = UNKNOWN_EXIT;
     if let Some(pidfd) = pidfd {
         tracing::error!(
@@ -195,7 +199,9 @@ pub(crate) async fn clear_group(engine: &Arc<Engine>, container: &Container) {
 pub(crate) fn clear_group_now(engine: &Engine, record: &Record) {
     // Mostly there is none.
     let Ok(group) = yare_cgroup::Group::open(&engine.cgroups, &engine.cgroup_path(record)) else { return };
-    if let Err(error) = group.thaw().and_then(|()| group.kill()).and_then(|()| group.remove()) {
+    // One that was only half made has no freezer.
+    let _ = group.thaw();
+    if let Err(error) = group.kill().and_then(|()| group.remove()) {
         tracing::warn!(container = record.id, error = yare_errdefs::chain(&error), "cannot clear the cgroup");
     }
 }

@@ -1,7 +1,8 @@
 //! Folders on their way out: renamed away at once, unlinked later by an idle thread.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 use yare_errdefs::{Error, Result};
 use yare_sys::fs::{become_idle, remove_tree, rename_to_trash};
 
@@ -10,6 +11,32 @@ use yare_sys::fs::{become_idle, remove_tree, rename_to_trash};
 pub(crate) struct Trash {
     folder: PathBuf,
     thrown: Sender<PathBuf>,
+}
+
+/// How long until what could not be unlinked is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Unlinks what comes until nothing can come any more. What fails is tried again: the reason may pass, as
+/// too many open files do.
+fn empty(incoming: &Receiver<PathBuf>) {
+    let mut failed: Vec<PathBuf> = Vec::new();
+    loop {
+        let next = if failed.is_empty() {
+            incoming.recv().map_err(RecvTimeoutError::from)
+        } else {
+            incoming.recv_timeout(RETRY)
+        };
+        match next {
+            Ok(path) => {
+                if let Err(error) = remove_tree(&path) {
+                    tracing::warn!(%error, "cannot empty {}, trying again", path.display());
+                    failed.push(path);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => failed.retain(|path| remove_tree(path).is_err()),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
 }
 
 impl Trash {
@@ -30,11 +57,7 @@ impl Trash {
                 if let Err(error) = become_idle() {
                     tracing::debug!(%error, "trash is unlinked at normal priority");
                 }
-                for path in incoming {
-                    if let Err(error) = remove_tree(&path) {
-                        tracing::warn!(%error, "cannot empty {}", path.display());
-                    }
-                }
+                empty(&incoming);
             })
             .map_err(failed)?;
         Ok(Self { folder, thrown })

@@ -16,7 +16,6 @@ use yare_errdefs::{Classified, Error};
 fn main() {
     let args: Vec<OsString> = std::env::args_os().collect();
     let code = run(&args);
-    #[expect(clippy::exit, reason = "the one place where the process ends")]
     std::process::exit(code);
 }
 

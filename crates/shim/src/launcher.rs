@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -52,6 +52,8 @@ pub fn main(mut argv: Vec<OsString>) -> Result<()> {
         .map_err(|error| Error::internal("cannot protect the program file").caused_by(error))?;
     let set_up = |error: io::Error| Error::internal("cannot set the launcher up").caused_by(error);
     let engine = take_stdin().map_err(set_up)?;
+    // What whoever started the engine left open is none of ours, and shims would hold it for ever.
+    process::close_all_but(&[engine.as_raw_fd()]).map_err(set_up)?;
     let _ = rustix::process::setsid();
     for signal in IGNORED.into_iter().chain([SIGCHLD]) {
         process::ignore_signal(signal).map_err(set_up)?;

@@ -22,8 +22,9 @@
 //! Made by the engine, readable by root alone, one per container:
 //!
 //! - `shim.sock`: the socket of a living shim;
-//! - `shim.pid`: its process id in decimal, no newline; locked (`flock`) while the run directory, the cgroup and
-//!   the log belong to that shim, so that the next one waits for the last to clean up;
+//! - `shim.pid`: its process id and that of the container's process 1, in decimal, a line each; locked (`flock`)
+//!   while the run directory, the cgroup and the log belong to that shim, so that the next one waits for the last
+//!   to clean up;
 //! - `exit.json`: one [`exit::Exit`], renamed into place before anybody is told of the exit;
 //! - `shim.log`: what went wrong in the shim itself, a line each with its time; absent when nothing did.
 
@@ -42,6 +43,6 @@ pub mod wire;
 
 pub use client::{Connection, Launcher, LauncherConfig, connect, recv_reply};
 pub use exit::Exit;
-pub use start::is_locked;
 pub use protocol::{AttachSpec, ExecSpec, Launch, LogDriver, LogSpec, Reply, Request, Rootfs};
+pub use start::{is_locked, noted_pid};
 pub use wire::{Decoder, Message, encode};

@@ -49,31 +49,34 @@ fn explain(lower: &[PathBuf], upper: Option<(&Path, &Path)>, error: io::Error) -
     Error::internal("cannot mount the root filesystem").caused_by(error)
 }
 
-/// An overlay mount: layer by layer where the kernel can (6.5), by one string otherwise.
+/// What a distribution may have switched on and would make the upper directory unreadable by itself is off,
+/// and what only overlay could have written into a layer is not followed.
+const OPTIONS: [(&str, &str); 3] = [("index", "off"), ("redirect_dir", "nofollow"), ("metacopy", "off")];
+
+/// An overlay mount: layer by layer where the kernel can, by one string otherwise.
 ///
 /// It is volatile: nothing is synced when it goes; whoever promised that something lasts syncs it then.
-/// What a distribution may have switched on and would make the upper directory unreadable by itself is off.
 fn overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>, scratch: &Path) -> io::Result<OwnedFd> {
-    if let ([single], None) = (lower, upper) {
-        return read_only(single);
+    match lower {
+        [single] if upper.is_none() => read_only(single),
+        _ if yare_sys::mount::has_single_lower_dirs() => new_overlay(lower, upper),
+        _ => yare_sys::mount::overlay_by_string(&OPTIONS, lower, upper, scratch),
     }
+}
+
+fn new_overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
     let mut short = ShortPaths::default();
     let layers = lower.iter().map(|path| short.name(path)).collect::<io::Result<Vec<_>>>()?;
     let upper_names = upper.map(|(upper, work)| Ok::<_, io::Error>((short.name(upper)?, short.name(work)?)));
     let upper_names = upper_names.transpose()?;
-    let mut options = vec![("index", Some("off")), ("redirect_dir", Some("off")), ("metacopy", Some("off"))];
+    let mut options: Vec<_> = OPTIONS.iter().map(|(key, value)| (*key, Some(*value))).collect();
     options.extend(layers.iter().map(|path| ("lowerdir+", Some(path.as_str()))));
     let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
     if let Some((upper, work)) = &upper_names {
         options.extend([("upperdir", Some(upper.as_str())), ("workdir", Some(work)), ("volatile", None)]);
         attributes = MountAttrFlags::empty();
     }
-    match new_filesystem("overlay", Some("overlay"), &options, attributes) {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            old_overlay(lower, upper, scratch).map_err(|old| if is_refusal(&old) { error } else { old })
-        }
-        other => other,
-    }
+    new_filesystem("overlay", Some("overlay"), &options, attributes)
 }
 
 /// One directory alone needs no overlay.
@@ -83,11 +86,6 @@ fn read_only(directory: &Path) -> io::Result<OwnedFd> {
     let attributes = Attributes::set(MountAttrFlags::MOUNT_ATTR_RDONLY);
     yare_sys::mount::set_attributes(&clone, &attributes, false)?;
     Ok(clone)
-}
-
-/// Whether the older way was refused for the same reason, of which the newer one says more.
-fn is_refusal(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::InvalidInput
 }
 
 /// Keeps directories open whose paths are too long to be passed, and names them by descriptor.
@@ -110,30 +108,6 @@ impl ShortPaths {
         self.open.push(fd);
         Ok(name)
     }
-}
-
-/// For kernels before 6.5: `mount(2)` with one string of options, which holds 200 layers when they are named
-/// by descriptor, in a mount namespace of this process alone, and a detached copy of that.
-fn old_overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>, scratch: &Path) -> io::Result<OwnedFd> {
-    use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
-    // First: directories that were opened in another namespace are not taken.
-    yare_sys::process::unshare(yare_sys::process::NEWNS)?;
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    let mut short = ShortPaths::default();
-    let layers = lower.iter().map(|path| short.by_descriptor(path)).collect::<io::Result<Vec<_>>>()?;
-    let mut options = format!("index=off,lowerdir={}", layers.join(":"));
-    let mut flags = MountFlags::RDONLY;
-    if let Some((upper, work)) = upper {
-        let (upper, work) = (short.by_descriptor(upper)?, short.by_descriptor(work)?);
-        options.push_str(&format!(",upperdir={upper},workdir={work},volatile"));
-        flags = MountFlags::empty();
-    }
-    let options = CString::new(options)?;
-    rustix::mount::mount("overlay", scratch, "overlay", flags, options.as_c_str())?;
-    let name = CString::new(scratch.as_os_str().as_bytes())?;
-    let clone = yare_sys::mount::clone_tree(rustix::fs::CWD, &name, false);
-    rustix::mount::unmount(scratch, UnmountFlags::DETACH)?;
-    clone
 }
 
 #[cfg(test)]
@@ -185,7 +159,10 @@ mod tests {
         for (length, old) in [(0, false), (400, false), (0, true), (400, true)] {
             let (_dir, [top, bottom, upper, work, scratch]) = directories(length);
             let lower = [top, bottom];
-            let make = if old { old_overlay } else { overlay };
+            let by_string = |lower: &[PathBuf], upper, scratch: &Path| {
+                yare_sys::mount::overlay_by_string(&OPTIONS, lower, upper, scratch)
+            };
+            let make = if old { by_string } else { overlay };
             let mount = make(&lower, Some((&upper, &work)), &scratch)
                 .unwrap_or_else(|error| panic!("{error}, {length} bytes, old: {old}"));
             assert_eq!((read(&mount, "both"), read(&mount, "only")), ("top".into(), "bottom".into()));

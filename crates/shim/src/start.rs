@@ -189,11 +189,17 @@ pub fn is_locked(run_dir: &Path) -> bool {
     rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
 }
 
-/// Writes this process's id where a restarted engine looks for it.
-pub(crate) fn write_pid(lock: &OwnedFd) -> io::Result<()> {
-    let pid = std::process::id().to_string();
-    rustix::io::pwrite(lock, pid.as_bytes(), 0)?;
-    Ok(rustix::fs::ftruncate(lock, pid.len() as u64)?)
+/// Writes this process's id and the container's where a restarted engine looks for them.
+pub(crate) fn write_pids(lock: &OwnedFd, container: i32) -> io::Result<()> {
+    let pids = format!("{}\n{container}\n", std::process::id());
+    rustix::io::pwrite(lock, pids.as_bytes(), 0)?;
+    Ok(rustix::fs::ftruncate(lock, pids.len() as u64)?)
+}
+
+/// Process 1 of the container of a run directory, as its shim has noted it: for an engine that finds the shim
+/// dead. Whether the number still means that process is for the caller to find out.
+pub fn noted_pid(run_dir: &Path) -> Option<i32> {
+    std::fs::read_to_string(run_dir.join(PID_FILE)).ok()?.lines().nth(1)?.parse().ok()
 }
 
 /// Whether the launcher's trimmed mounts do not do: something from outside our own roots is mounted, or

@@ -144,7 +144,7 @@ impl Supervisor {
             (_, Err(error)) => supervisor.note("cannot pass the pidfd on", error),
             (None, _) => {}
         }
-        if let Err(error) = start::write_pid(&supervisor.container.lock) {
+        if let Err(error) = start::write_pids(&supervisor.container.lock, supervisor.container.pid) {
             supervisor.note("cannot write the pid file", error);
         }
         process::set_title(&format!("yare-shim {}", supervisor.container.id));

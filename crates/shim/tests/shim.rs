@@ -466,8 +466,8 @@ fn a_new_engine_finds_a_running_shim(bench: &Bench) {
         panic!("no state")
     };
     assert_eq!(told, pid);
-    let shim = std::fs::read_to_string(launch.run_dir.join("shim.pid")).unwrap();
-    assert!(Path::new("/proc").join(&shim).exists());
+    assert!(Path::new("/proc").join(shim_pid(&launch).to_string()).exists());
+    assert_eq!(yare_shim::noted_pid(&launch.run_dir), Some(pid));
     connection.send(&Request::Signal { exec_id: None, signal: 9 }, &[]).unwrap();
     assert_eq!(connection.recv().unwrap().unwrap().0, Reply::Ok);
     let (Reply::Exited(exit), _) = connection.recv().unwrap().unwrap() else { panic!("no exit") };
@@ -577,11 +577,16 @@ fn a_killed_launcher_is_replaced(bench: &Bench) {
     assert_eq!(running.kill().code, 137, "what ran before is untouched");
 }
 
+fn shim_pid(launch: &Launch) -> i32 {
+    let pids = std::fs::read_to_string(launch.run_dir.join("shim.pid")).unwrap();
+    pids.lines().next().unwrap().parse().unwrap()
+}
+
 fn shims_are_small_and_deaf_to_signals(bench: &Bench) {
     let launch = bench.container("echo x; sleep 100");
     let mut task = bench.launch(&launch, Vec::new());
     wait_until("it is idle", || read_log(&launch) == "x\n");
-    let shim: i32 = std::fs::read_to_string(launch.run_dir.join("shim.pid")).unwrap().parse().unwrap();
+    let shim = shim_pid(&launch);
     for signal in [1, 2, 13, 15] {
         yare_sys::process::kill(shim, signal).unwrap();
     }
@@ -608,7 +613,7 @@ fn a_killed_shim_is_noticed_and_takes_nobody_along(bench: &Bench) {
     let launch = bench.container("sleep 100");
     let mut task = bench.launch(&launch, Vec::new());
     let mut other = bench.launch(&bench.container("sleep 100"), Vec::new());
-    let shim: i32 = std::fs::read_to_string(launch.run_dir.join("shim.pid")).unwrap().parse().unwrap();
+    let shim = shim_pid(&launch);
     yare_sys::process::kill(shim, 9).unwrap();
     assert!(task.connection.recv().unwrap().is_none(), "no exit is made up");
     assert!(yare_shim::connect(&launch.run_dir).is_err());

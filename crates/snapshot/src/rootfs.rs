@@ -49,18 +49,23 @@ impl Rootfs {
 }
 
 fn mount_overlay(lower: &[PathBuf], upper: Option<&Path>, work: Option<&Path>) -> Result<OwnedFd> {
-    let fs = open_overlay()?;
-    if set_lower_dirs(fs.as_fd(), lower)? {
-        return finish_overlay(fs.as_fd(), upper, work);
+    if !yare_sys::mount::has_single_lower_dirs() {
+        return mount_overlay_by_string(lower, upper, work);
     }
-    mount_overlay_joined(lower, upper, work)
+    let fs = open_overlay()?;
+    set_lower_dirs(fs.as_fd(), lower)?;
+    finish_overlay(fs.as_fd(), upper, work)
 }
 
-/// For kernels before 6.7, which do not know `lowerdir+`.
-fn mount_overlay_joined(lower: &[PathBuf], upper: Option<&Path>, work: Option<&Path>) -> Result<OwnedFd> {
-    let fs = open_overlay()?;
-    set(fs.as_fd(), "lowerdir", &join_lower_dirs(lower))?;
-    finish_overlay(fs.as_fd(), upper, work)
+/// For older kernels. It changes the mount namespace of the thread, hence one of its own.
+fn mount_overlay_by_string(lower: &[PathBuf], upper: Option<&Path>, work: Option<&Path>) -> Result<OwnedFd> {
+    let failed = |source| Error::Mount { step: "mount overlay".into(), source };
+    let bottom = lower.last().ok_or_else(|| failed(Errno::INVAL.into()))?;
+    let mount = || {
+        yare_sys::mount::overlay_by_string(OVERLAY_OPTIONS, lower, upper.zip(work), bottom).map_err(failed)
+    };
+    let joined = std::thread::scope(|scope| scope.spawn(mount).join());
+    joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn open_overlay() -> Result<OwnedFd> {
@@ -68,20 +73,17 @@ fn open_overlay() -> Result<OwnedFd> {
         .map_err(|error| Error::Mount { step: "fsopen overlay".into(), source: error.into() })
 }
 
-/// Gives the lower directories one by one; `false` when the kernel does not know that option.
-fn set_lower_dirs(fs: BorrowedFd<'_>, lower: &[PathBuf]) -> Result<bool> {
-    for (index, path) in lower.iter().enumerate() {
-        match fsconfig_set_string(fs, "lowerdir+", path) {
-            Ok(()) => {}
-            Err(Errno::INVAL) if index == 0 && path.exists() => return Ok(false),
-            Err(error) => return Err(failure(fs, &format!("lowerdir {}", path.display()), error)),
-        }
+/// Gives the lower directories one by one.
+fn set_lower_dirs(fs: BorrowedFd<'_>, lower: &[PathBuf]) -> Result<()> {
+    for path in lower {
+        fsconfig_set_string(fs, "lowerdir+", path)
+            .map_err(|error| failure(fs, &format!("lowerdir {}", path.display()), error))?;
     }
-    Ok(true)
+    Ok(())
 }
 
-/// A path in the form in which overlay takes `upperdir`, `workdir` and the parts of `lowerdir` (but not
-/// `lowerdir+`): a backslash before colons and backslashes.
+/// A path in the form in which overlay takes `upperdir` and `workdir` (but not `lowerdir+`): a backslash
+/// before colons and backslashes.
 pub fn escape_overlay_path(path: &Path) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(path.as_os_str().len());
     for byte in path.as_os_str().as_bytes() {
@@ -91,11 +93,6 @@ pub fn escape_overlay_path(path: &Path) -> Vec<u8> {
         escaped.push(*byte);
     }
     escaped
-}
-
-/// All lower directories in the form of one `lowerdir=`.
-fn join_lower_dirs(lower: &[PathBuf]) -> Vec<u8> {
-    lower.iter().map(|path| escape_overlay_path(path)).collect::<Vec<_>>().join(&b':')
 }
 
 fn finish_overlay(fs: BorrowedFd<'_>, upper: Option<&Path>, work: Option<&Path>) -> Result<OwnedFd> {
@@ -155,13 +152,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colons_and_backslashes_of_lower_dirs_are_escaped() {
-        let lower = [PathBuf::from("/a:b"), PathBuf::from("/c\\d"), PathBuf::from("/e")];
-        assert_eq!(join_lower_dirs(&lower), b"/a\\:b:/c\\\\d:/e");
+    fn colons_and_backslashes_are_escaped() {
+        assert_eq!(escape_overlay_path(Path::new("/a:b/c\\d/e")), b"/a\\:b/c\\\\d/e");
     }
 
     #[test]
-    fn older_kernels_get_one_option_for_all_lower_dirs() {
+    fn older_kernels_get_one_string() {
         if !rustix::process::geteuid().is_root() {
             assert!(std::env::var_os("YARE_REQUIRE_ROOT").is_none(), "needs root");
             return;
@@ -172,7 +168,7 @@ mod tests {
             std::fs::create_dir(path).unwrap();
             std::fs::write(path.join(path.file_name().unwrap()), "x").unwrap();
         }
-        let tree = mount_overlay_joined(&lower[..2], Some(&lower[2]), Some(&lower[3])).unwrap();
+        let tree = mount_overlay_by_string(&lower[..2], Some(&lower[2]), Some(&lower[3])).unwrap();
         for name in ["one", "two:", "u"] {
             assert!(rustix::fs::statat(&tree, name, rustix::fs::AtFlags::empty()).is_ok(), "{name}");
         }

@@ -1,8 +1,12 @@
 //! Removal in the background, when nobody else wants the disk.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::time::Duration;
 use yare_sys::fs as files;
+
+/// How long until what could not be removed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
 enum Job {
     Remove(PathBuf),
@@ -50,14 +54,24 @@ fn work(queue: &Receiver<Job>) {
     if let Err(error) = files::become_idle() {
         tracing::debug!(%error, "removal runs at normal priority");
     }
-    while let Ok(job) = queue.recv() {
-        match job {
-            Job::Remove(path) => {
+    let mut failed: Vec<PathBuf> = Vec::new();
+    loop {
+        let next = if failed.is_empty() {
+            queue.recv().map_err(RecvTimeoutError::from)
+        } else {
+            queue.recv_timeout(RETRY)
+        };
+        match next {
+            Ok(Job::Remove(path)) => {
                 if let Err(error) = files::remove_tree(&path) {
-                    tracing::warn!(%error, "trash stays until the next start");
+                    tracing::warn!(%error, "cannot empty the trash, trying again");
+                    failed.push(path);
                 }
             }
-            Job::Tell(tell) => drop(tell.send(())),
+            Ok(Job::Tell(tell)) => drop(tell.send(())),
+            // The reason may have passed, as too many open files do.
+            Err(RecvTimeoutError::Timeout) => failed.retain(|path| files::remove_tree(path).is_err()),
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }

@@ -44,7 +44,8 @@ fn call(command: i32, words: &mut Words) -> io::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Loads a program of type `BPF_PROG_TYPE_CGROUP_DEVICE`, close-on-exec.
+/// Loads a program of type `BPF_PROG_TYPE_CGROUP_DEVICE`, close-on-exec. An error carries what the kernel's
+/// verifier says.
 pub fn load_device_program(program: &[Instruction]) -> io::Result<OwnedFd> {
     let license = c"Apache-2.0";
     let mut words = Words::default();
@@ -52,9 +53,28 @@ pub fn load_device_program(program: &[Instruction]) -> io::Result<OwnedFd> {
     words.0[1] = program.len() as u32;
     set_pointer(&mut words, 2, program.as_ptr() as u64);
     set_pointer(&mut words, 4, license.as_ptr() as u64);
-    let fd = call(PROG_LOAD, &mut words)? as RawFd;
+    let fd = call(PROG_LOAD, &mut words).map_err(|error| verdict(words, error))? as RawFd;
     // SAFETY: the kernel returned a fresh descriptor that nothing else owns (it is close-on-exec already).
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Asks the verifier again, for its reason.
+fn verdict(mut words: Words, error: io::Error) -> io::Error {
+    let mut log = vec![0_u8; 64 << 10];
+    words.0[6] = 1;
+    words.0[7] = log.len() as u32;
+    set_pointer(&mut words, 8, log.as_mut_ptr() as u64);
+    if let Ok(fd) = call(PROG_LOAD, &mut words) {
+        // SAFETY: the kernel returned a fresh descriptor that nothing else owns.
+        drop(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
+    }
+    let text = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = text.trim_end_matches('\0').trim().lines().collect();
+    // The last lines are the reason and statistics; those before list the program.
+    match lines[lines.len().saturating_sub(3)..].join("; ") {
+        said if said.is_empty() => error,
+        said => io::Error::new(error.kind(), format!("{error}: {said}")),
+    }
 }
 
 /// Attaches a device program to a cgroup v2 directory, beside those already there.
@@ -95,4 +115,21 @@ fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     let fd = call(PROG_GET_FD_BY_ID, &mut words)? as RawFd;
     // SAFETY: the kernel returned a fresh descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_why() {
+        if !rustix::process::geteuid().is_root() {
+            assert!(std::env::var_os("YARE_REQUIRE_ROOT").is_none(), "needs root");
+            println!("SKIP a_refusal_says_why: needs root");
+            return;
+        }
+        let exit_without_a_result = Instruction { code: 0x95, registers: 0, offset: 0, immediate: 0 };
+        let error = load_device_program(&[exit_without_a_result]).unwrap_err().to_string();
+        assert!(error.contains("R0"), "{error}");
+    }
 }

@@ -2,9 +2,12 @@
 #![expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
 
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Propagation in `mount_setattr`: `MS_PRIVATE`, `MS_SLAVE`, … of `mount(2)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,4 +163,76 @@ pub fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
     use rustix::mount::MoveMountFlags as Flags;
     let flags = Flags::MOVE_MOUNT_F_EMPTY_PATH | Flags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(mount, c"", target, c"", flags)?)
+}
+
+/// Whether overlay takes its lower directories one by one (`lowerdir+`, Linux 6.7). To try it out instead
+/// would leave a line in the kernel's log every time.
+pub fn has_single_lower_dirs() -> bool {
+    is_since(&rustix::system::uname().release().to_string_lossy(), (6, 7))
+}
+
+fn is_since(release: &str, (major, minor): (u32, u32)) -> bool {
+    let mut numbers =
+        release.split(|byte: char| !byte.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
+/// Makes an overlay by `mount(2)`, for kernels without [`has_single_lower_dirs`], and gives it detached.
+///
+/// The one string that all options are passed in holds 200 lower directories (top first), as they are named
+/// by descriptor. With `upper` and its work directory the overlay is volatile, without it read-only. The
+/// calling thread moves to a mount namespace of its own, where `mount_point`, any directory, is mounted on for
+/// a moment.
+pub fn overlay_by_string(
+    options: &[(&str, &str)],
+    lower: &[impl AsRef<Path>],
+    upper: Option<(&Path, &Path)>,
+    mount_point: &Path,
+) -> io::Result<OwnedFd> {
+    use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+    // First: directories that were opened in another namespace are not taken.
+    crate::process::unshare(crate::process::NEWNS)?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    let mut open = Vec::new();
+    let mut name = |path: &Path| -> io::Result<String> {
+        let fd = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        open.push(fd);
+        Ok(name)
+    };
+    let layers = lower.iter().map(|path| name(path.as_ref())).collect::<io::Result<Vec<_>>>()?;
+    let mut text = format!("lowerdir={}", layers.join(":"));
+    for (key, value) in options {
+        text.push_str(&format!(",{key}={value}"));
+    }
+    let mut flags = MountFlags::RDONLY;
+    if let Some((upper, work)) = upper {
+        text.push_str(&format!(",upperdir={},workdir={},volatile", name(upper)?, name(work)?));
+        flags = MountFlags::empty();
+    }
+    let text = CString::new(text)?;
+    rustix::mount::mount("overlay", mount_point, "overlay", flags, text.as_c_str())?;
+    let path = CString::new(mount_point.as_os_str().as_bytes())?;
+    let clone = clone_tree(rustix::fs::CWD, &path, false);
+    rustix::mount::unmount(mount_point, UnmountFlags::DETACH)?;
+    clone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_since;
+
+    #[test]
+    fn releases_compare_by_number() {
+        for (release, is) in [
+            ("6.7.0", true),
+            ("6.10-rc1", true),
+            ("7.0", true),
+            ("6.1.0-56-cloud", false),
+            ("5.14.0-503.el9", false),
+            ("", false),
+        ] {
+            assert_eq!(is_since(release, (6, 7)), is, "{release}");
+        }
+    }
 }

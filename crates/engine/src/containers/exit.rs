@@ -31,7 +31,11 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
             auto_remove: before.auto_remove(),
         },
     );
-    container.live.lock().pidfd = None;
+    let orphaned = {
+        let mut live = container.live.lock();
+        live.pidfd = None;
+        std::mem::take(&mut live.orphaned)
+    };
     engine.detach_network(container);
     container.update(|record| {
         let state = &mut record.state;
@@ -56,6 +60,7 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
         progress.running = matches!(follows, AfterExit::Restart(_));
         progress.exits += 1;
         progress.code = exit.code;
+        progress.error = exit.error.clone().filter(|_| orphaned);
     });
     match follows {
         AfterExit::Stay => {}

@@ -403,6 +403,8 @@ fn limits_are_set() {
         "-c",
         "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; for i in $(seq 30); do sleep 1 & done",
     ]);
+    // On v2 the limits are seen only where the own group is the root.
+    spec.linux.as_mut().unwrap().namespaces.push(own_cgroups());
     let resources = spec.linux.as_mut().unwrap().resources.as_mut().unwrap();
     *resources = Resources {
         memory: Some(Memory { limit: Some(64 << 20), swap: Some(64 << 20), ..Memory::default() }),
@@ -441,14 +443,18 @@ fn seccomp_denies_namespaces() {
     assert_eq!(output, "NoNewPrivs:\t1\nSeccomp:\t2\n");
 }
 
+fn own_cgroups() -> yare_oci::runtime::Namespace {
+    yare_oci::runtime::Namespace { kind: "cgroup".into(), path: String::new() }
+}
+
 fn cgroup_is_read_only() {
     let (_, output) = shell("mkdir /sys/fs/cgroup/x /sys/fs/cgroup/memory/x; ls /sys/fs/cgroup");
     assert!(output.matches("Read-only file system").count() >= 1, "{output}");
     let root = RootFs::new();
-    let mut spec =
-        spec(&["sh", "-c", "cat /proc/self/cgroup; ls /sys/fs/cgroup/*; mkdir /sys/fs/cgroup/pids/x"]);
-    let own = yare_oci::runtime::Namespace { kind: "cgroup".into(), path: String::new() };
-    spec.linux.as_mut().unwrap().namespaces.push(own);
+    // The first is for v1, the other for v2.
+    let make = "mkdir /sys/fs/cgroup/pids/x || mkdir /sys/fs/cgroup/x";
+    let mut spec = spec(&["sh", "-c", &format!("cat /proc/self/cgroup; ls /sys/fs/cgroup/*; {make}")]);
+    spec.linux.as_mut().unwrap().namespaces.push(own_cgroups());
     let (_, output) = run_with(&root, &spec, &Options::default()).unwrap();
     assert!(!output.contains("runtime-test"), "{output}");
     assert!(output.contains("Read-only file system"), "{output}");

@@ -63,7 +63,9 @@ fn a_full_disk_is_an_error_and_no_more() {
     assert!(filled.code == 6 && filled.stdout.contains("No space left"), "{filled:?}");
     assert_eq!(engine.docker(&["inspect", "-f", "{{.State.ExitCode}}", "filler"]).ok(), "6\n");
     assert_eq!(engine.docker(&["exec", "steady", "echo", "hi"]).ok(), "hi\n");
-    for args in [["create", "busybox"].as_slice(), &["volume", "create", "more"], &["run", "--rm", "busybox", "true"]] {
+    for args in
+        [["create", "busybox"].as_slice(), &["volume", "create", "more"], &["run", "--rm", "busybox", "true"]]
+    {
         let outcome = engine.docker(args).run();
         // What fits in the last few bytes may still succeed.
         if outcome.code != 0 {
@@ -77,7 +79,11 @@ fn a_full_disk_is_an_error_and_no_more() {
     assert_eq!(engine.docker(&["exec", "steady", "echo", "hi"]).ok(), "hi\n");
     engine.docker(&["rm", "filler"]).ok();
     eventually("there is room again", Duration::from_secs(10), || {
-        engine.docker(&["run", "--rm", "busybox", "sh", "-c", "dd if=/dev/zero of=/x bs=1M count=5"]).run().code == 0
+        engine
+            .docker(&["run", "--rm", "busybox", "sh", "-c", "dd if=/dev/zero of=/x bs=1M count=5"])
+            .run()
+            .code
+            == 0
     });
     engine.docker(&["volume", "rm", "--force", "more"]).ok();
     let ids = engine.docker(&["ps", "-aq"]).ok();
@@ -126,7 +132,11 @@ fn too_many_open_files_is_an_error_and_no_more() {
             let clear = outcome.stderr.to_lowercase().contains("too many open files");
             assert!(outcome.code == 0 && outcome.stdout == "hi\n" || clear, "room for {room}: {outcome:?}");
         }
-        assert_eq!(engine.docker(&["run", "--rm", "busybox", "echo", "fine"]).ok(), "fine\n", "room for {room}");
+        assert_eq!(
+            engine.docker(&["run", "--rm", "busybox", "echo", "fine"]).ok(),
+            "fine\n",
+            "room for {room}"
+        );
         assert_eq!(engine.docker(&["exec", "steady", "echo", "fine"]).ok(), "fine\n", "room for {room}");
     }
     eventually("no descriptor stays open", Duration::from_secs(10), || open() <= before + 4);

@@ -39,7 +39,8 @@ fn assert_kept(engine: &Engine, before: &BTreeMap<String, u64>, when: &str) {
     while kept(engine) != *before {
         if begun.elapsed() > SWEEP {
             let now = kept(engine);
-            let more: Vec<_> = now.iter().filter(|(path, size)| before.get(*path) != Some(*size)).take(20).collect();
+            let more: Vec<_> =
+                now.iter().filter(|(path, size)| before.get(*path) != Some(*size)).take(20).collect();
             let less: Vec<_> = before.keys().filter(|path| !now.contains_key(*path)).take(20).collect();
             panic!("{when}: left behind {more:?}, lost {less:?}");
         }
@@ -81,7 +82,8 @@ fn archive(chance: &mut Chance, name: &str, above: usize) -> Vec<u8> {
     .to_string();
     let files: Vec<String> = (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
     let config_name = format!("{}.json", sha256(config.as_bytes()));
-    let manifest = json!([{"Config": config_name, "RepoTags": [format!("{name}:latest")], "Layers": files}]).to_string();
+    let manifest =
+        json!([{"Config": config_name, "RepoTags": [format!("{name}:latest")], "Layers": files}]).to_string();
     let mut tar = Builder::new(Vec::new());
     let mut add = |path: &str, content: &[u8]| {
         let mut header = Header::new_gnu();

@@ -49,8 +49,7 @@ fn empty(engine: &Engine) {
     images.sort();
     images.dedup();
     remove(&["rmi", "--force"], images);
-    for kind in [["ps", "--all", "--quiet"].as_slice(), &["volume", "ls", "--quiet"]]
-    {
+    for kind in [["ps", "--all", "--quiet"].as_slice(), &["volume", "ls", "--quiet"]] {
         assert_eq!(engine.yare(kind).ok(), "", "{kind:?}");
     }
 }

@@ -34,7 +34,9 @@ fn restart_policies_hold_across_a_crash_of_the_engine() {
     engine.load_busybox();
     let api = Api::new(engine.socket());
     let run = |name: &str, policy: &str, program: &str| {
-        engine.docker(&["run", "-d", "--name", name, "--restart", policy, "busybox", "sh", "-c", program]).ok();
+        engine
+            .docker(&["run", "-d", "--name", name, "--restart", policy, "busybox", "sh", "-c", program])
+            .ok();
     };
     let sleep = "exec sleep 1000";
     for policy in ["no", "always", "unless-stopped", "on-failure:3"] {
@@ -49,7 +51,8 @@ fn restart_policies_hold_across_a_crash_of_the_engine() {
     let victims = ["no", "always", "unless-stopped", "on-failure"];
     let pids: Vec<i64> = victims.iter().map(|name| pid_of(&api, name)).collect();
     // With the engine dead nobody can ask for the pids.
-    let kill = |pid: i64| kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
+    let kill =
+        |pid: i64| kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
     engine.kill9();
     pids.iter().copied().for_each(kill);
     std::thread::sleep(Duration::from_millis(900));
@@ -85,7 +88,9 @@ fn created_containers_survive_and_those_with_rm_do_not() {
     let mut engine = Engine::start();
     engine.load_busybox();
     let api = Api::new(engine.socket());
-    engine.docker(&["create", "--name", "stays", "-v", "/data", "-e", "A=1", "busybox", "sh", "-c", "exit $A"]).ok();
+    engine
+        .docker(&["create", "--name", "stays", "-v", "/data", "-e", "A=1", "busybox", "sh", "-c", "exit $A"])
+        .ok();
     engine.docker(&["create", "--name", "goes", "--rm", "-v", "/data", "busybox", "true"]).ok();
     engine.docker(&["run", "--name", "ended", "busybox", "sh", "-c", "echo words; exit 4"]).fails(4);
     engine.docker(&["run", "-d", "--rm", "--name", "runs", "busybox", "sleep", "1000"]).ok();
@@ -133,11 +138,14 @@ fn a_second_engine_on_the_same_roots_is_refused() {
     engine.load_busybox();
     engine.docker(&["run", "-d", "--name", "steady", "busybox", "sleep", "1000"]).ok();
     let (data, exec) = (engine.data_root(), engine.path().join("other-exec"));
-    let args = ["daemon", "--host", "unix:///dev/null/no", "--bridge", "none", "--config-file"].map(str::to_owned);
+    let args =
+        ["daemon", "--host", "unix:///dev/null/no", "--bridge", "none", "--config-file"].map(str::to_owned);
     let more = [engine.path().join("daemon.json"), "--data-root".into(), data, "--exec-root".into(), exec];
-    let args: Vec<String> = args.into_iter().chain(more.iter().map(|path| path.display().to_string())).collect();
+    let args: Vec<String> =
+        args.into_iter().chain(more.iter().map(|path| path.display().to_string())).collect();
     let host = format!("unix://{}/other.sock", engine.path().display());
-    let args: Vec<&str> = args.iter().map(|arg| if arg.starts_with("unix:") { host.as_str() } else { arg }).collect();
+    let args: Vec<&str> =
+        args.iter().map(|arg| if arg.starts_with("unix:") { host.as_str() } else { arg }).collect();
     let refused = yare_testkit::Invocation::new(yare_testkit::yare_binary(), &args).fails(1);
     assert!(refused.contains("another engine uses this data root"), "{refused}");
     assert_eq!(engine.docker(&["exec", "steady", "echo", "hi"]).ok(), "hi\n");

@@ -23,8 +23,9 @@ fn kill(pid: u32) {
 }
 
 fn kill_shim_of(id: &str) {
-    let shim = shim_of(id).unwrap_or_else(|| panic!("{id} has no shim"));
-    kill(shim);
+    // It takes its title a moment after it has answered.
+    eventually("it has a shim", NOTICE, || shim_of(id).is_some());
+    kill(shim_of(id).unwrap());
     eventually("the shim is dead", NOTICE, || shim_of(id).is_none());
 }
 
@@ -82,7 +83,7 @@ fn a_container_ends_by_itself_after_its_shim_died() {
     let mut engine = Engine::start();
     engine.load_busybox();
     let api = Api::new(engine.socket());
-    let program = ["busybox", "sh", "-c", "sleep 0.5; exit 9"];
+    let program = ["busybox", "sh", "-c", "sleep 2; exit 9"];
     let run = |options: &[&str]| {
         engine.docker(&[&["run", "-d"], options, program.as_slice()].concat()).ok().trim().to_owned()
     };
@@ -91,6 +92,7 @@ fn a_container_ends_by_itself_after_its_shim_died() {
     kill_shim_of(&goes);
     let waited = api.post(&format!("/containers/{stays}/wait"), &Value::Null).unwrap().json();
     assert_eq!(waited["StatusCode"], code_or_unknown(9));
+    assert!(waited["Error"]["Message"].as_str().is_some_and(|error| error.contains("shim")), "{waited}");
     eventually("--rm removes it", NOTICE, || api.inspect(&goes).unwrap().is_none());
 
     // The same while no engine looks: the end is seen, how it was nobody can know.
@@ -98,7 +100,7 @@ fn a_container_ends_by_itself_after_its_shim_died() {
     let runs_on = engine.docker(&["run", "-d", "busybox", "sleep", "1000"]).ok().trim().to_owned();
     engine.kill9();
     [&stays, &goes, &runs_on].into_iter().for_each(|id| kill_shim_of(id));
-    std::thread::sleep(Duration::from_millis(800));
+    std::thread::sleep(Duration::from_millis(2300));
     engine.restart();
     eventually("the end is seen", NOTICE, || state(&api, &stays)["Status"] == "exited");
     let ended = state(&api, &stays);
@@ -168,7 +170,9 @@ fn load_while_killing(engine: &Engine, chance: &mut Chance) {
 fn children_of(parent: u32) -> Vec<u32> {
     let tasks = leaks::entries(format!("/proc/{parent}/task").as_ref());
     let lists = tasks.into_iter().filter_map(|task| std::fs::read_to_string(task.join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }
 
 #[test]

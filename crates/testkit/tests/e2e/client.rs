@@ -3,14 +3,20 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use yare_testkit::{Engine, Invocation, Outcome, busybox_rootfs_tar, yare_binary};
 
 use crate::host::Host;
 use crate::http::{self, Response};
+
+/// How long a script may take.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The program that the scripts call `docker`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +71,9 @@ impl Client {
     pub(crate) fn script(&self, script: &str) -> Invocation {
         let script = format!("cd '{}'\n{script}", self.folder.display());
         let foreign = ["DOCKER_CONTEXT", "DOCKER_API_VERSION", "DOCKER_TLS_VERIFY", "YARE_HOST", "NO_COLOR"];
-        let bare = foreign.into_iter().fold(Invocation::new("bash", &["-c", &script]), Invocation::without_env);
+        let bare =
+            foreign.into_iter().fold(Invocation::new("bash", &["-c", &script]), Invocation::without_env);
+        let bare = bare.patience(PATIENCE);
         self.environment().into_iter().fold(bare, |invocation, (name, value)| invocation.env(name, value))
     }
 
@@ -129,14 +137,19 @@ impl Client {
     pub(crate) fn refuses(&self, code: i32, script: &str, text: &str) {
         let outcome = self.run(script);
         assert_eq!(outcome.code, code, "$ {script}\n{}", shown(&outcome));
-        assert_eq!(outcome.stderr.lines().next().unwrap_or_default(), text, "$ {script}\n{}", shown(&outcome));
+        assert_eq!(
+            outcome.stderr.lines().next().unwrap_or_default(),
+            text,
+            "$ {script}\n{}",
+            shown(&outcome)
+        );
     }
 
     /// Starts a script that the case talks to or waits for itself.
-    pub(crate) fn spawn(&self, script: &str) -> Child {
+    pub(crate) fn spawn(&self, script: &str) -> Running {
         let mut command: Command = self.script(script).into_command();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().unwrap()
+        Running::watch(command.spawn().unwrap())
     }
 
     /// Waits until a script's output is this.
@@ -167,7 +180,9 @@ impl Client {
     fn clean(&self) {
         let get = |path: &str| self.api("GET", path, None).json();
         let starts = |value: &Value, end: &str| {
-            value.as_str().is_some_and(|name| name.trim_start_matches('/').starts_with(&format!("{}{end}", self.n)))
+            value
+                .as_str()
+                .is_some_and(|name| name.trim_start_matches('/').starts_with(&format!("{}{end}", self.n)))
         };
         for container in get("/containers/json?all=1").as_array().into_iter().flatten() {
             let names = container["Names"].as_array().into_iter().flatten();
@@ -196,6 +211,55 @@ impl Drop for Client {
         let cleaned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.clean()));
         if cleaned.is_err() && !std::thread::panicking() {
             eprintln!("{}: cannot clean up", self.n);
+        }
+    }
+}
+
+/// A client that runs beside its case. It is killed when it takes too long, or when the case is through.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Option<Child>,
+    has_ended: Arc<AtomicBool>,
+}
+
+impl Running {
+    fn watch(child: Child) -> Self {
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let (pid, seen) = (Pid::from_child(&child), Arc::clone(&has_ended));
+        std::thread::spawn(move || {
+            let begun = Instant::now();
+            while begun.elapsed() < PATIENCE && !seen.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            if !seen.load(Ordering::Acquire) {
+                // It may have ended just now.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        });
+        Self { child: Some(child), has_ended }
+    }
+
+    pub(crate) fn child(&mut self) -> &mut Child {
+        self.child.as_mut().unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+    }
+
+    /// Waits for its end; gives what it said and was not read yet.
+    pub(crate) fn end(mut self) -> Output {
+        self.child.take().unwrap().wait_with_output().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.has_ended.store(true, Ordering::Release);
+        if let Some(mut child) = self.child.take() {
+            // Ended already is as good.
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }
@@ -247,10 +311,12 @@ pub(crate) fn filters(value: &Value) -> String {
 /// Rows as Docker's tables show them: cells at least ten wide, three blanks between them.
 pub(crate) fn table(rows: &[&[&str]]) -> String {
     let columns = rows[0].len();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count() + 3).max().unwrap_or(0).max(10);
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count() + 3).max().unwrap_or(0).max(10);
     let line = |row: &&[&str]| {
         let padded = row[..columns - 1].iter().enumerate();
-        let padded: String = padded.map(|(column, cell)| format!("{cell:width$}", width = width(column))).collect();
+        let padded: String =
+            padded.map(|(column, cell)| format!("{cell:width$}", width = width(column))).collect();
         format!("{padded}{}\n", row[columns - 1])
     };
     rows.iter().map(line).collect()

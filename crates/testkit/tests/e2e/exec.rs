@@ -2,6 +2,7 @@
 
 use crate::case::cases;
 use crate::client::Client;
+use crate::security::all_capabilities;
 
 cases![
     Both:
@@ -33,8 +34,13 @@ fn exec_gives_output_and_code(c: &Client) {
 }
 
 fn exec_has_its_own_environment(c: &Client) {
-    c.ok("docker run -d --name $n -e A=run -e B=run -w /tmp -h box busybox sleep 1000; echo F=file > env.txt");
-    c.says("docker exec -e A=exec --env-file env.txt $n sh -c 'echo $A $B $F $HOSTNAME $HOME; pwd'", "exec run file box /root\n/tmp\n");
+    c.ok(
+        "docker run -d --name $n -e A=run -e B=run -w /tmp -h box busybox sleep 1000; echo F=file > env.txt",
+    );
+    c.says(
+        "docker exec -e A=exec --env-file env.txt $n sh -c 'echo $A $B $F $HOSTNAME $HOME; pwd'",
+        "exec run file box /root\n/tmp\n",
+    );
     c.says("docker exec -w /etc $n pwd", "/etc\n");
     c.says("docker exec -t $n sh -c 'echo $TERM' | tr -d '\\r'", "xterm\n");
     c.says("docker exec $n sh -c 'echo [$TERM]'", "[]\n");
@@ -54,10 +60,16 @@ fn exec_runs_as_whom_it_is_told(c: &Client) {
 fn exec_is_inside(c: &Client) {
     c.ok("docker run -d --name $n -m 64m --pids-limit 40 --cap-drop NET_RAW busybox sleep 1000");
     for kind in ["pid", "net", "ipc", "uts", "mnt"] {
-        c.says(&format!("docker exec $n readlink /proc/self/ns/{kind}"), &format!("{}\n", c.line(&format!("docker exec $n readlink /proc/1/ns/{kind}"))));
+        c.says(
+            &format!("docker exec $n readlink /proc/self/ns/{kind}"),
+            &format!("{}\n", c.line(&format!("docker exec $n readlink /proc/1/ns/{kind}"))),
+        );
     }
     c.says("docker exec $n sh -c 'diff /proc/self/cgroup /proc/1/cgroup && echo same'", "same\n");
-    c.says("docker exec $n grep -E 'CapEff|Seccomp:' /proc/self/status", "CapEff:\t00000000a80405fb\nSeccomp:\t2\n");
+    c.says(
+        "docker exec $n grep -E 'CapEff|Seccomp:' /proc/self/status",
+        "CapEff:\t00000000a80405fb\nSeccomp:\t2\n",
+    );
     c.says("docker exec $n touch /made; docker exec $n ls /made", "/made\n");
 }
 
@@ -74,7 +86,10 @@ fn exec_takes_input(c: &Client) {
     c.says("echo through | docker exec -i $n cat", "through\n");
     c.says("echo unseen | docker exec $n cat", "");
     c.ok("head -c 3000000 /dev/urandom > big");
-    c.says("docker exec -i $n sha256sum < big | cut -d' ' -f1", &format!("{}\n", c.line("sha256sum < big | cut -d' ' -f1")));
+    c.says(
+        "docker exec -i $n sha256sum < big | cut -d' ' -f1",
+        &format!("{}\n", c.line("sha256sum < big | cut -d' ' -f1")),
+    );
 }
 
 fn exec_says_what_it_cannot_run(c: &Client) {
@@ -85,7 +100,7 @@ fn exec_says_what_it_cannot_run(c: &Client) {
     assert!(text.contains("exec: \"/etc/passwd\": permission denied"), "{text}");
     let text = c.fails(127, "docker exec $n /nosuch/program");
     assert!(text.contains("stat /nosuch/program: no such file or directory"), "{text}");
-    let text = c.fails(127, "docker exec -w /nosuch $n true || exit 127");
+    let text = c.fails(127, "docker exec -w /nosuch $n true >&2 || exit 127");
     assert!(text.contains("/nosuch"), "{text}");
     let text = c.fails(1, "docker exec $n");
     assert!(text.contains("'docker exec' requires at least 2 arguments"), "{text}");
@@ -93,16 +108,33 @@ fn exec_says_what_it_cannot_run(c: &Client) {
 
 fn exec_wants_a_running_container(c: &Client) {
     let id = c.line("docker create --name $n busybox true");
-    c.refuses(1, "docker exec $n true", &format!("Error response from daemon: container {id} is not running"));
-    c.refuses(1, "docker exec $n-none true", &format!("Error response from daemon: No such container: {}-none", c.n));
+    c.refuses(
+        1,
+        "docker exec $n true",
+        &format!("Error response from daemon: container {id} is not running"),
+    );
+    c.refuses(
+        1,
+        "docker exec $n-none true",
+        &format!("Error response from daemon: No such container: {}-none", c.n),
+    );
     c.ok("docker run -d --name $n-p busybox sleep 1000; docker pause $n-p");
     let text = c.fails(1, "docker exec $n-p true").to_lowercase();
-    assert_eq!(text, format!("error response from daemon: container {}-p is paused, unpause the container before exec\n", c.n));
+    assert_eq!(
+        text,
+        format!(
+            "error response from daemon: container {}-p is paused, unpause the container before exec\n",
+            c.n
+        )
+    );
 }
 
 fn exec_many_at_once(c: &Client) {
     up(c);
-    c.says("for i in $(seq 20); do docker exec $n echo $i & done | sort -n | tr '\\n' ' '", "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 ");
+    c.says(
+        "for i in $(seq 20); do docker exec $n echo $i & done | sort -n | tr '\\n' ' '",
+        "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 ",
+    );
     // Each is gone when it has ended.
     c.comes_to("docker inspect -f '{{.ExecIDs}}' $n", "[]");
 }
@@ -110,9 +142,9 @@ fn exec_many_at_once(c: &Client) {
 fn exec_ends_with_its_container(c: &Client) {
     up(c);
     let child = c.spawn("exec docker exec $n sleep 1000");
-    c.comes_to("docker top $n -o args | grep -c 'sleep 1000'", "2");
+    c.comes_to("docker top $n -o pid,args | grep -c 'sleep 1000'", "2");
     c.ok("docker rm -f $n");
-    let output = child.wait_with_output().unwrap();
+    let output = child.end();
     assert_eq!(output.status.code(), Some(137), "{output:?}");
 }
 
@@ -126,7 +158,7 @@ fn exec_of_much_output_is_whole(c: &Client) {
 
 fn exec_privileged_has_everything(c: &Client) {
     up(c);
-    let all = c.line("printf '%016x' $(( (1 << ($(cat /proc/sys/kernel/cap_last_cap) + 1)) - 1 ))");
+    let all = all_capabilities(c);
     c.says("docker exec --privileged $n grep CapEff /proc/self/status", &format!("CapEff:\t{all}\n"));
     c.says("docker exec $n grep CapEff /proc/self/status", "CapEff:\t00000000a80425fb\n");
 }

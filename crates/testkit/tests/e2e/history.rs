@@ -19,7 +19,11 @@ fn history_of_an_import_is_one_step(c: &Client) {
     c.says("docker history --format '{{.Size}} {{.Comment}}|{{.CreatedBy}}' $n/a", "0B words|\n");
     let head = c.ok("docker history $n/a");
     assert!(head.starts_with("IMAGE          CREATED "), "{head}");
-    c.refuses(1, "docker history $n/none", &format!("Error response from daemon: No such image: {}/none:latest", c.n));
+    c.refuses(
+        1,
+        "docker history $n/none",
+        &format!("Error response from daemon: No such image: {}/none:latest", c.n),
+    );
 }
 
 fn history_shows_steps_newest_first(c: &Client) {
@@ -37,5 +41,8 @@ fn history_shows_steps_newest_first(c: &Client) {
             &["<missing>", &age, "step 1", "2kB", ""],
         ]),
     );
-    c.says("docker history --human=false --format '{{.CreatedAt}} {{.Size}}' $n/a | head -1", "2024-01-02T03:04:05Z 1\n");
+    c.says(
+        "docker history --human=false --format '{{.CreatedAt}} {{.Size}}' $n/a | head -1",
+        "2024-01-02T03:04:05Z 1\n",
+    );
 }

@@ -34,7 +34,10 @@ impl Response {
     /// The text of an error's JSON.
     #[track_caller]
     pub(crate) fn message(&self) -> String {
-        self.json()["message"].as_str().unwrap_or_else(|| panic!("no message in {:?}", self.text())).to_owned()
+        self.json()["message"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no message in {:?}", self.text()))
+            .to_owned()
     }
 }
 
@@ -76,7 +79,7 @@ pub(crate) fn hijack(socket: &Path, path: &str, body: &str, upgrade: bool) -> (R
 
 pub(crate) fn open(socket: &Path) -> UnixStream {
     let stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream
 }
 

@@ -56,8 +56,8 @@ fn import_applies_changes_and_message(c: &Client) {
 
 fn import_keeps_files_as_they_are(c: &Client) {
     c.ok(
-        "mkdir -p root/d && cd root && tar -xf $busybox && echo x > d/f && chmod 4751 d/f && ln d/f d/hard && ln -s f d/soft \
-         && mkfifo d/fifo && mknod d/null c 1 3 && chown 1234:5678 d/hard && touch -d '2001-02-03 04:05:06.789 UTC' d/f \
+        "mkdir -p root/d && cd root && tar -xf $busybox && echo x > d/f && ln d/f d/hard && ln -s f d/soft \
+         && mkfifo d/fifo && mknod d/null c 1 3 && chown 1234:5678 d/hard && chmod 4751 d/f && touch -d '2001-02-03 04:05:06.789 UTC' d/f \
          && tar --xattrs --format=posix -cf ../root.tar . && cd .. && docker import root.tar $n/a",
     );
     c.says(
@@ -98,8 +98,11 @@ fn save_and_load_keep_the_image(c: &Client) {
     c.says("docker images -q --no-trunc $n/a:1", &format!("{id}\n"));
     c.says("docker run --rm $n/b", "loaded\n");
     // A second time changes nothing.
-    c.says("docker load -q -i both.tar | sort", &format!("Loaded image: {n}/a:1\nLoaded image: {n}/b:latest\n"));
-    c.says("docker images -q $n/* | wc -l", "1\n");
+    c.says(
+        "docker load -q -i both.tar | sort",
+        &format!("Loaded image: {n}/a:1\nLoaded image: {n}/b:latest\n"),
+    );
+    c.says("docker images -q $n/* | sort -u | wc -l", "1\n");
 }
 
 fn save_and_load_go_through_pipes(c: &Client) {
@@ -127,34 +130,44 @@ fn save_holds_both_formats(c: &Client) {
     assert_eq!(manifest[0]["RepoTags"], json!([format!("{}/a:t", c.n)]));
     let id = c.line("docker images -q --no-trunc $n/a:t");
     assert_eq!(manifest[0]["Config"], format!("blobs/sha256/{}", &id[7..]));
-    c.says(&format!("tar -xOf a.tar blobs/sha256/{} | sha256sum | cut -d' ' -f1", &id[7..]), &format!("{}\n", &id[7..]));
+    c.says(
+        &format!("tar -xOf a.tar blobs/sha256/{} | sha256sum | cut -d' ' -f1", &id[7..]),
+        &format!("{}\n", &id[7..]),
+    );
     let name = c.line("tar -xOf a.tar index.json | tr ',{}' '\\n' | grep containerd.image.name");
     assert!(name.contains(&format!("docker.io/{}/a:t", c.n)), "{name}");
 }
 
 fn save_of_nothing_says_so(c: &Client) {
     let text = c.fails(1, "docker save -o none.tar $n/none");
-    assert!(text.contains(&format!("No such image: {}/none:latest", c.n)), "{text}");
+    assert!(text.contains(&format!("No such image: {}/none", c.n)), "{text}");
     c.says("ls none.tar 2>/dev/null | wc -l", "0\n");
     let text = c.fails(1, "docker save");
     assert!(text.contains("'docker save' requires at least 1 argument"), "{text}");
 }
 
 fn load_reads_an_old_archive(c: &Client) {
-    let layers =
-        [archive::layer(&[("a", "one"), ("gone", "x"), ("d/x", "x")]), archive::layer(&[(".wh.gone", ""), ("d/.wh..wh..opq", ""), ("d/y", "y")])];
+    let layers = [
+        archive::layer(&[("a", "one"), ("gone", "x"), ("d/x", "x")]),
+        archive::layer(&[(".wh.gone", ""), ("d/.wh..wh..opq", ""), ("d/y", "y")]),
+    ];
     let tag = format!("{}/a:old", c.n);
-    std::fs::write(c.folder.join("a.tar"), archive::docker_archive(&tag, &layers, &json!({"Cmd": ["/x"]}))).unwrap();
+    std::fs::write(c.folder.join("a.tar"), archive::docker_archive(&tag, &layers, &json!({"Cmd": ["/x"]})))
+        .unwrap();
     c.says("docker load < a.tar", &format!("Loaded image: {tag}\n"));
     c.says("docker image inspect -f '{{len .RootFS.Layers}} {{.Config.Cmd}}' $n/a:old", "2 [/x]\n");
     c.says("docker history --format '{{.CreatedBy}}' $n/a:old", "step 2\nstep 1\n");
-    assert_eq!(&c.line("docker images -q --no-trunc $n/a:old")[7..], c.line("tar -tf a.tar | grep json$ | head -1").trim_end_matches(".json"));
+    assert_eq!(
+        &c.line("docker images -q --no-trunc $n/a:old")[7..],
+        c.line("tar -tf a.tar | grep json$ | head -1").trim_end_matches(".json")
+    );
 }
 
 fn load_reads_an_oci_layout(c: &Client) {
     let layers = [archive::layer(&[("a", "one")])];
     let tag = format!("docker.io/{}/a:oci", c.n);
-    std::fs::write(c.folder.join("a.tar"), archive::oci_layout(&tag, &layers, &json!({"Cmd": ["/y"]}))).unwrap();
+    std::fs::write(c.folder.join("a.tar"), archive::oci_layout(&tag, &layers, &json!({"Cmd": ["/y"]})))
+        .unwrap();
     c.says("docker load < a.tar", &format!("Loaded image: {}/a:oci\n", c.n));
     c.says("docker image inspect -f '{{.Config.Cmd}}' $n/a:oci", "[/y]\n");
 }
@@ -174,12 +187,14 @@ fn load_takes_the_name_away_from_another(c: &Client) {
 }
 
 fn load_refuses_what_is_no_archive(c: &Client) {
-    for (content, what) in [("head -c 5000 /dev/urandom", "noise"), ("echo words", "text"), ("true", "nothing")] {
+    for (content, what) in
+        [("head -c 5000 /dev/urandom", "noise"), ("echo words", "text"), ("true", "nothing")]
+    {
         let text = c.fails(1, &format!("{content} > file; docker load -i file"));
         assert!(!text.is_empty(), "{what}");
     }
     let text = c.fails(1, "echo x > f; tar -cf other.tar f; docker load -i other.tar");
-    assert!(text.contains("manifest.json"), "{text}");
+    assert!(!c.is_yare_engine() || text.contains("manifest.json"), "{text}");
     let text = c.fails(1, "docker load -i missing");
     assert!(text.contains("open missing: no such file or directory"), "{text}");
 }

@@ -99,7 +99,8 @@ fn told_to_finish() -> bool {
 
 fn keep_reference() -> Result<(), String> {
     let folder = tempfile::Builder::new().prefix("yare-reference-").tempdir().unwrap();
-    let binary = std::env::var_os("YARE_REFERENCE_DOCKERD").map_or_else(|| "/usr/sbin/dockerd".into(), PathBuf::from);
+    let binary =
+        std::env::var_os("YARE_REFERENCE_DOCKERD").map_or_else(|| "/usr/sbin/dockerd".into(), PathBuf::from);
     let said = Invocation::new(&binary, &["--version"]).ok();
     let major = said.split(' ').nth(2).and_then(|version| version.split('.').next()?.parse().ok());
     let path = |name: &str| folder.path().join(name);
@@ -130,6 +131,11 @@ fn keep_reference() -> Result<(), String> {
     }
     // Gone already is as good.
     let _ = child.kill();
+    let mounts = format!(
+        "awk '$2 ~ \"^{}\" {{print $2}}' /proc/mounts | tac | xargs -r umount -l",
+        folder.path().display()
+    );
+    Invocation::new("sh", &["-c", &mounts]).run();
     Ok(())
 }
 

@@ -14,7 +14,10 @@ cases![
 
 fn on_failure_gives_up_after_its_count(c: &Client) {
     c.ok("docker run -d --name $n --restart on-failure:2 busybox sh -c 'echo run; exit 3'");
-    c.comes_to("docker inspect -f '{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}' $n", "exited 2 3");
+    c.comes_to(
+        "docker inspect -f '{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}' $n",
+        "exited 2 3",
+    );
     c.says("docker logs $n", "run\nrun\nrun\n");
 }
 
@@ -51,5 +54,9 @@ fn a_policy_that_is_none_is_refused(c: &Client) {
 }
 
 fn rm_and_restart_do_not_mix(c: &Client) {
-    c.refuses(125, "docker run --rm --restart always --name $n busybox true", "docker: conflicting options: cannot specify both --restart and --rm");
+    c.refuses(
+        125,
+        "docker run --rm --restart always --name $n busybox true",
+        "docker: conflicting options: cannot specify both --restart and --rm",
+    );
 }

@@ -58,8 +58,11 @@ fn a_port_is_reached_on_localhost(c: &Client) {
     assert_eq!(ask("127.0.0.1", port), "hello\n");
     assert_eq!(ask(&c.host.gateway, port), "hello\n");
     // From a container, through the host's address.
-    c.says(&format!("docker run --rm --name $n-c busybox nc {} {port} < /dev/null", c.host.gateway), "hello\n");
-    c.says("docker port $n", &format!("80/tcp -> 0.0.0.0:{port}\n80/tcp -> [::]:{port}\n").lines().next().map_or(String::new(), |line| format!("{line}\n")).as_str().to_owned().as_str());
+    c.says(
+        &format!("docker run --rm --name $n-c busybox nc {} {port} < /dev/null", c.host.gateway),
+        "hello\n",
+    );
+    c.says("docker port $n | grep 0.0.0.0", &format!("80/tcp -> 0.0.0.0:{port}\n"));
 }
 
 fn a_port_of_choice_is_free(c: &Client) {
@@ -74,7 +77,10 @@ fn a_port_on_one_address_stays_there(c: &Client) {
     c.ok(&format!("docker run -d --name $n -p 127.0.0.1:{port}:80 busybox sh -c '{SERVER}'"));
     assert_eq!(ask("127.0.0.1", port), "hello\n");
     assert!(TcpStream::connect((c.host.gateway.as_str(), port)).is_err());
-    c.says(&format!("docker port $n 80; docker ps --filter name=$n --format '{{{{.Ports}}}}'"), &format!("127.0.0.1:{port}\n127.0.0.1:{port}->80/tcp\n"));
+    c.says(
+        &format!("docker port $n 80; docker ps --filter name=$n --format '{{{{.Ports}}}}'"),
+        &format!("127.0.0.1:{port}\n127.0.0.1:{port}->80/tcp\n"),
+    );
 }
 
 fn udp_goes_through_both_ways(c: &Client) {
@@ -97,12 +103,21 @@ fn ranges_are_published(c: &Client) {
     for (published, inner) in (port..=last).zip(8000..) {
         assert_eq!(ask("127.0.0.1", published), format!("{inner}\n"));
     }
-    c.says("docker ps --filter name=$n --format '{{.Ports}}'", &format!("127.0.0.1:{port}-{last}->8000-8002/tcp\n"));
+    c.says(
+        "docker ps --filter name=$n --format '{{.Ports}}'",
+        &format!(
+            "127.0.0.1:{port}->8000/tcp, 127.0.0.1:{}->8001/tcp, 127.0.0.1:{last}->8002/tcp\n",
+            port + 1
+        ),
+    );
     // From a range, the first that is free.
     c.ok(&format!("docker run -d --name $n-2 -p 127.0.0.1:{port}-{}:80 busybox sh -c '{SERVER}'", last + 1));
     c.says("docker port $n-2 80", &format!("127.0.0.1:{}\n", last + 1));
     let text = c.fails(125, "docker run --rm -p 8000-8002:80-81 busybox true");
-    assert!(text.contains("invalid ranges specified for container and host Ports: '80-81' and '8000-8002'"), "{text}");
+    assert!(
+        text.contains("invalid ranges specified for container and host Ports: '80-81' and '8000-8002'"),
+        "{text}"
+    );
 }
 
 fn publish_all_takes_what_is_exposed(c: &Client) {
@@ -117,7 +132,10 @@ fn publish_all_takes_what_is_exposed(c: &Client) {
 
 /// Runs a script as another host would: from a network namespace on the end of a cable.
 fn outside(c: &Client, script: &str) -> String {
-    let (name, number) = (format!("o{}", c.n), c.n.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte)) % 200);
+    let (name, number) = (
+        format!("o{}", c.n),
+        c.n.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte)) % 200,
+    );
     let script = format!(
         "trap 'ip netns del {name}' EXIT; ip netns add {name} && ip link add {name}a type veth peer name {name}b netns {name} && \
          ip addr add 10.208.{number}.1/24 dev {name}a && ip link set {name}a up && \
@@ -129,8 +147,16 @@ fn outside(c: &Client, script: &str) -> String {
 
 fn the_source_address_is_kept_from_outside(c: &Client) {
     let port = free_port(c);
-    c.ok(&format!("docker run -d --name $n -p {port}:80 busybox sh -c 'nc -v -l -p 80 -e echo hello'; sleep 0.3"));
-    let said = outside(c, &format!("OUTSIDE busybox timeout 10 nc $H {port} < /dev/null; sleep 0.2; docker logs $n 2>&1 | grep -o '10.208[0-9.]*2'"));
+    c.ok(&format!(
+        "docker run -d --name $n -p {port}:80 busybox sh -c 'while :; do nc -v -l -p 80 -e echo hello; done'"
+    ));
+    assert_eq!(ask("127.0.0.1", port), "hello\n");
+    let said = outside(
+        c,
+        &format!(
+            "OUTSIDE busybox timeout 10 nc $H {port} < /dev/null; sleep 0.2; docker logs $n 2>&1 | grep -o '10.208[0-9.]*2'"
+        ),
+    );
     assert!(said.starts_with("hello\n10.208."), "{said}");
 }
 
@@ -141,8 +167,10 @@ fn other_hosts_reach_what_is_published(c: &Client) {
     assert_eq!(ask("127.0.0.1", closed), "hello\n");
     let said = outside(
         c,
-        &format!("OUTSIDE busybox timeout 10 nc $H {port} < /dev/null; OUTSIDE busybox timeout 2 nc $H {closed} < /dev/null 2>/dev/null || echo closed; \
-                  OUTSIDE ip route add 127.0.0.0/8 via $H 2>/dev/null; true"),
+        &format!(
+            "OUTSIDE busybox timeout 10 nc $H {port} < /dev/null; OUTSIDE busybox timeout 2 nc $H {closed} < /dev/null 2>/dev/null || echo closed; \
+                  OUTSIDE ip route add 127.0.0.0/8 via $H 2>/dev/null; true"
+        ),
     );
     assert_eq!(said, "hello\nclosed\n");
 }
@@ -181,7 +209,11 @@ fn the_conflict_says_who(c: &Client) {
     let port = free_port(c);
     let holder = TcpListener::bind(("0.0.0.0", port)).unwrap();
     let text = c.fails(125, &format!("docker run --rm -p {port}:80 busybox true"));
-    assert!(text.contains(&format!("process {}", std::process::id())) || text.contains(&format!("pid {}", std::process::id())), "{text}");
+    assert!(
+        text.contains(&format!("process {}", std::process::id()))
+            || text.contains(&format!("pid {}", std::process::id())),
+        "{text}"
+    );
     drop(holder);
     c.ok(&format!("docker run -d --name $n -p {port}:80 busybox sleep 1000"));
     let text = c.fails(125, &format!("docker run --rm -p {port}:80 busybox true"));
@@ -191,7 +223,8 @@ fn the_conflict_says_who(c: &Client) {
 fn port_lists_what_is_published(c: &Client) {
     c.ok("docker run -d --name $n -p 127.0.0.1::80 -p 127.0.0.1::53/udp busybox sleep 1000");
     c.says("docker port $n | sed 's/:[0-9]*$//' | sort", "53/udp -> 127.0.0.1\n80/tcp -> 127.0.0.1\n");
-    c.refuses(1, "docker port $n 81", &format!("no public port '81' published for {}", c.n));
+    let text = c.fails(1, "docker port $n 81").to_lowercase();
+    assert!(text.contains(&format!("no public port '81' published for {}", c.n)), "{text}");
     c.ok("docker stop -t 0 $n");
     c.says("docker port $n", "");
 }

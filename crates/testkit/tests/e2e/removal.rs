@@ -27,16 +27,18 @@ cases![
 ];
 
 fn tiny(c: &Client, name: &str, label: &str) -> String {
-    c.line(&format!("tar -cT/dev/null | docker import --change 'LABEL {label}' - {name}"))
+    c.line(&format!("tar -cT/dev/null | docker import --change \"LABEL own={label}\" - {name}"))
 }
 
 /// A small image that runs.
 fn runnable(c: &Client, name: &str) -> String {
-    c.line(&format!("docker import --change \"LABEL of=$n\" --change 'CMD [\"sleep\",\"1000\"]' $busybox {name}"))
+    c.line(&format!(
+        "docker import --change \"LABEL of=$n\" --change 'CMD [\"sleep\",\"1000\"]' $busybox {name}"
+    ))
 }
 
 fn rmi_untags_and_then_deletes(c: &Client) {
-    let id = tiny(c, "$n/a", &c.n);
+    let id = tiny(c, "$n/a", "$n");
     let n = &c.n;
     c.ok("docker tag $n/a $n/b:2");
     c.says("docker rmi $n/a", &format!("Untagged: {n}/a:latest\n"));
@@ -48,16 +50,16 @@ fn rmi_untags_and_then_deletes(c: &Client) {
 }
 
 fn rmi_takes_short_ids(c: &Client) {
-    let id = tiny(c, "$n/a", &c.n);
+    let id = tiny(c, "$n/a", "$n");
     let said = c.ok(&format!("docker rmi {}", &id[7..15]));
     assert!(said.starts_with(&format!("Untagged: {}/a:latest\nDeleted: {id}\n", c.n)), "{said}");
-    let id = tiny(c, "$n/a", &c.n);
+    let id = tiny(c, "$n/a", "$n");
     let said = c.ok(&format!("docker rmi {id}"));
     assert!(said.contains(&format!("Deleted: {id}\n")), "{said}");
 }
 
 fn rmi_by_id_wants_force_for_several_repositories(c: &Client) {
-    let id = tiny(c, "$n/a", &c.n);
+    let id = tiny(c, "$n/a", "$n");
     c.ok("docker tag $n/a $n/b");
     let short = &id[7..19];
     c.refuses(
@@ -66,16 +68,23 @@ fn rmi_by_id_wants_force_for_several_repositories(c: &Client) {
         &format!("Error response from daemon: conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"),
     );
     let said = c.ok(&format!("docker rmi -f {short} | sort"));
-    for line in [format!("Deleted: {id}"), format!("Untagged: {}/a:latest", c.n), format!("Untagged: {}/b:latest", c.n)] {
+    for line in [
+        format!("Deleted: {id}"),
+        format!("Untagged: {}/a:latest", c.n),
+        format!("Untagged: {}/b:latest", c.n),
+    ] {
         assert!(said.lines().any(|have| have == line), "{line} is not in {said}");
     }
 }
 
 fn rmi_by_id_removes_all_tags_of_one_repository(c: &Client) {
-    let id = tiny(c, "$n/a:1", &c.n);
+    let id = tiny(c, "$n/a:1", "$n");
     c.ok("docker tag $n/a:1 $n/a:2");
     let said = c.ok(&format!("docker rmi {id}"));
-    assert!(said.starts_with(&format!("Untagged: {n}/a:1\nUntagged: {n}/a:2\nDeleted: {id}\n", n = c.n)), "{said}");
+    assert!(
+        said.starts_with(&format!("Untagged: {n}/a:1\nUntagged: {n}/a:2\nDeleted: {id}\n", n = c.n)),
+        "{said}"
+    );
 }
 
 fn rmi_names_the_stopped_container(c: &Client) {
@@ -102,7 +111,9 @@ fn rmi_names_the_running_container(c: &Client) {
     let id = runnable(c, "$n/a");
     let container = c.line("docker run -d --name $n-user $n/a");
     let (short, image) = (&container[..12], &id[7..19]);
-    let text = format!("Error response from daemon: conflict: unable to delete {image} (cannot be forced) - image is being used by running container {short}");
+    let text = format!(
+        "Error response from daemon: conflict: unable to delete {image} (cannot be forced) - image is being used by running container {short}"
+    );
     c.refuses(1, &format!("docker rmi {image}"), &text);
     c.refuses(1, &format!("docker rmi -f {image}"), &text);
     // A second name may go at any time, and by force the last one too.
@@ -118,12 +129,14 @@ fn rmi_says_what_to_do(c: &Client) {
     let stopped = c.line("docker create --name $n-idle $n/a");
     let running = c.line("docker run -d --name $n-busy $n/a");
     let text = c.fails(1, "docker rmi $n/a");
-    for (name, id, state, command) in [
-        ("idle", &stopped, "created", "yare rm"),
-        ("busy", &running, "running", "yare rm -f"),
-    ] {
+    for (name, id, state, command) in
+        [("idle", &stopped, "created", "yare rm"), ("busy", &running, "running", "yare rm -f")]
+    {
         let wanted = format!("container {}-{name} ({}, {state} for ", c.n, &id[..12]);
-        let line = text.lines().find(|line| line.starts_with(&wanted)).unwrap_or_else(|| panic!("no {wanted:?} in {text}"));
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&wanted))
+            .unwrap_or_else(|| panic!("no {wanted:?} in {text}"));
         assert!(line.ends_with(&format!(": {command} {}-{name}", c.n)), "{line}");
     }
     // The advice works.
@@ -141,7 +154,7 @@ fn rmi_by_force_untags_what_is_used(c: &Client) {
 }
 
 fn rmi_of_several_goes_on_after_an_error(c: &Client) {
-    tiny(c, "$n/a", &c.n);
+    tiny(c, "$n/a", "$n");
     c.ok("docker tag $n/a $n/b");
     let outcome = c.run("docker rmi $n/a $n/none $n/b");
     assert_eq!(outcome.code, 1);
@@ -166,7 +179,7 @@ fn rmi_keeps_shared_layers(c: &Client) {
 }
 
 fn rmi_no_prune_keeps_the_image(c: &Client) {
-    let id = tiny(c, "$n/a", &c.n);
+    let id = tiny(c, "$n/a", "$n");
     let said = c.ok("docker rmi --no-prune $n/a");
     assert!(said.starts_with(&format!("Untagged: {}/a:latest\n", c.n)), "{said}");
     c.run(&format!("docker rmi {id}"));
@@ -175,8 +188,8 @@ fn rmi_no_prune_keeps_the_image(c: &Client) {
 fn prune_removes_dangling_images(c: &Client) {
     c.ok("docker image prune -f");
     c.says("docker image prune -f", "Total reclaimed space: 0B\n");
-    let old = tiny(c, "$n/a", &format!("v=1-{}", c.n));
-    let new = tiny(c, "$n/a", &format!("v=2-{}", c.n));
+    let old = tiny(c, "$n/a", "1-$n");
+    let new = tiny(c, "$n/a", "2-$n");
     let said = c.ok("docker image prune --force");
     assert!(said.starts_with(&format!("Deleted Images:\ndeleted: {old}\n")), "{said}");
     assert!(said.ends_with("\nTotal reclaimed space: 0B\n"), "{said}");
@@ -188,19 +201,21 @@ fn prune_removes_dangling_images(c: &Client) {
 }
 
 fn prune_all_removes_unused_images(c: &Client) {
-    tiny(c, "$n/unused", &format!("prunable={}", c.n));
-    c.ok("docker import --change \"LABEL prunable=$n\" $busybox $n/used; docker create --name $n-user $n/used true");
-    let said = c.ok("docker image prune -a -f --filter label=prunable=$n");
+    tiny(c, "$n/unused", "$n");
+    c.ok(
+        "docker import --change \"LABEL own=$n\" $busybox $n/used; docker create --name $n-user $n/used true",
+    );
+    let said = c.ok("docker image prune -a -f --filter label=own=$n");
     assert!(said.contains(&format!("untagged: {}/unused:latest\n", c.n)), "{said}");
     assert!(!said.contains("/used:"), "{said}");
     c.says("docker images -q $n/used | wc -l", "1\n");
-    c.says("docker image prune -a -f --filter label=prunable=other", "Total reclaimed space: 0B\n");
+    c.says("docker image prune -a -f --filter label=own=other", "Total reclaimed space: 0B\n");
 }
 
 fn habit_rmi_of_dangling_images(c: &Client) {
     c.ok("docker image prune -f");
-    let old = tiny(c, "$n/a", &format!("v=1-{}", c.n));
-    let new = tiny(c, "$n/a", &format!("v=2-{}", c.n));
+    let old = tiny(c, "$n/a", "1-$n");
+    let new = tiny(c, "$n/a", "2-$n");
     let said = c.ok("docker images -q --filter \"dangling=true\" | xargs docker rmi");
     assert!(said.starts_with(&format!("Deleted: {old}\n")), "{said}");
     c.says("docker images -q --no-trunc $n/a", &format!("{new}\n"));
@@ -217,7 +232,10 @@ fn habit_rm_of_all_containers(c: &Client) {
     let outcome = c.run("docker rm `docker ps --no-trunc -aq`");
     assert_eq!(outcome.code, 1);
     assert_eq!(outcome.stdout.lines().count(), 2, "{outcome:?}");
-    assert!(outcome.stderr.contains("container is running: stop the container before removing or force remove"), "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("container is running: stop the container before removing or force remove"),
+        "{outcome:?}"
+    );
     c.says("docker ps -a --format '{{.Names}}'", &format!("{}-c\n", c.n));
     c.says("docker kill $(docker ps -q) > /dev/null; docker rm `docker ps --no-trunc -aq` | wc -c", "65\n");
     let text = c.fails(1, "docker rm `docker ps --no-trunc -aq`");
@@ -230,7 +248,13 @@ fn container_prune_removes_stopped_ones(c: &Client) {
     let stopped = c.line("docker create --name $n-a --label keep=no busybox true");
     let labelled = c.line("docker create --name $n-b --label keep=yes busybox true");
     c.ok("docker run -d --name $n-c busybox sleep 1000");
-    c.says("docker container prune -f --filter label!=keep=yes", &format!("Deleted Containers:\n{stopped}\n\nTotal reclaimed space: 0B\n"));
-    c.says("docker container prune -f", &format!("Deleted Containers:\n{labelled}\n\nTotal reclaimed space: 0B\n"));
+    c.says(
+        "docker container prune -f --filter label!=keep=yes",
+        &format!("Deleted Containers:\n{stopped}\n\nTotal reclaimed space: 0B\n"),
+    );
+    c.says(
+        "docker container prune -f",
+        &format!("Deleted Containers:\n{labelled}\n\nTotal reclaimed space: 0B\n"),
+    );
     c.says("docker ps -a --format '{{.Names}}'", &format!("{}-c\n", c.n));
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::case::{Case, Clients};
 use crate::client::{Client, Program};
 use crate::host::{Host, Kind};
+use crate::http::request;
 use crate::keeper::{Keeper, into_own_namespaces, is_reference};
 
 /// What the command line asks for.
@@ -143,10 +144,20 @@ fn run_all(options: &Options, chosen: Vec<Turn>, mut ignored: usize, filtered: u
     let (alone, together): (Vec<Turn>, Vec<Turn>) = chosen.into_iter().partition(|turn| turn.case.is_alone);
     let report = Report::default();
     run_threads(&together, options.threads, &host, &report);
+    remove_containers(&host);
     run_threads(&alone, 1, &host, &report);
     let last = "teardown::nothing_is_left_behind";
     report.add(last, begun.elapsed(), keeper.finish());
     report.close(ignored, filtered, begun.elapsed())
+}
+
+/// What failed cases may have left; those that look at all containers see only their own.
+fn remove_containers(host: &Host) {
+    let containers = request(&host.socket, "GET", "/containers/json?all=1", None).json();
+    for container in containers.as_array().into_iter().flatten() {
+        let id = container["Id"].as_str().unwrap_or_default();
+        request(&host.socket, "DELETE", &format!("/containers/{id}?force=1&v=1"), None);
+    }
 }
 
 fn run_threads(turns: &[Turn], threads: usize, host: &Host, report: &Report) {
@@ -181,7 +192,8 @@ fn complaints(host: &Host, since: u64) -> String {
     let log = std::fs::read(&host.log).unwrap_or_default();
     let new = log.get(usize::try_from(since).unwrap_or(0)..).unwrap_or_default();
     let new = String::from_utf8_lossy(new).into_owned();
-    let lines: Vec<&str> = new.lines().filter(|line| line.contains("ERROR") || line.contains("WARN")).collect();
+    let lines: Vec<&str> =
+        new.lines().filter(|line| line.contains("ERROR") || line.contains("WARN")).collect();
     if lines.is_empty() {
         return String::new();
     }
@@ -210,7 +222,11 @@ struct Report {
 
 impl Report {
     fn add(&self, name: &str, took: Duration, outcome: Result<(), String>) {
-        let slow = if took > Duration::from_secs(1) { format!(" <{:.1}s>", took.as_secs_f32()) } else { String::new() };
+        let slow = if took > Duration::from_secs(1) {
+            format!(" <{:.1}s>", took.as_secs_f32())
+        } else {
+            String::new()
+        };
         match outcome {
             Ok(()) => {
                 self.passed.fetch_add(1, Ordering::Relaxed);

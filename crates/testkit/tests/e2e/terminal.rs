@@ -23,8 +23,10 @@ impl Terminal {
     pub(crate) fn open(client: &Client, columns: u32, rows: u32, script: &str) -> Self {
         let terminal = Self { server: format!("{}-{}", client.n, rows), folder: client.host.folder.clone() };
         let file = client.folder.join("terminal.sh");
-        let variables = client.environment().map(|(name, value)| format!("export {name}='{value}'\n")).concat();
-        let text = format!("{variables}cd '{}'\n{script}\necho ended $?\nsleep 1000\n", client.folder.display());
+        let variables =
+            client.environment().map(|(name, value)| format!("export {name}='{value}'\n")).concat();
+        let text =
+            format!("{variables}cd '{}'\n{script}\necho ended $?\nsleep 1000\n", client.folder.display());
         std::fs::write(&file, text).unwrap();
         let size = [columns.to_string(), rows.to_string()];
         let command = format!("exec bash {}", file.display());

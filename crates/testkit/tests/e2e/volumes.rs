@@ -52,7 +52,10 @@ fn mount_wants_its_source(c: &Client) {
 
 fn binds_of_single_files_work(c: &Client) {
     c.ok("echo one > f");
-    c.says("docker run --rm -v $PWD/f:/etc/motd -v $PWD/f:/new/file busybox cat /etc/motd /new/file", "one\none\n");
+    c.says(
+        "docker run --rm -v $PWD/f:/etc/motd -v $PWD/f:/new/file busybox cat /etc/motd /new/file",
+        "one\none\n",
+    );
     c.says("docker run --rm --mount type=bind,src=$PWD/f,dst=/x,readonly busybox sh -c 'cat /x; echo > /x || echo refused' 2>/dev/null", "one\nrefused\n");
 }
 
@@ -90,7 +93,10 @@ fn volumes_of_the_image_are_filled(c: &Client) {
     );
     // Each container has its own.
     c.ok("docker create --name $n-1 $n/a true; docker create --name $n-2 $n/a true");
-    assert_ne!(c.inspect("$n-1", "{{(index .Mounts 0).Name}}"), c.inspect("$n-2", "{{(index .Mounts 0).Name}}"));
+    assert_ne!(
+        c.inspect("$n-1", "{{(index .Mounts 0).Name}}"),
+        c.inspect("$n-2", "{{(index .Mounts 0).Name}}")
+    );
     c.ok("docker rm -v $n-1 $n-2");
 }
 
@@ -124,15 +130,24 @@ fn volume_commands_work(c: &Client) {
     c.says("docker volume create $n-v", &format!("{n}-v\n"));
     let anonymous = c.line("docker volume create --label a=$n");
     assert_eq!(anonymous.len(), 64);
-    c.says("docker volume ls --filter label=a=$n", &sorted_table(&[&["DRIVER", "VOLUME NAME"], &["local", &anonymous], &["local", &format!("{n}-v")]]));
+    c.says(
+        "docker volume ls --filter label=a=$n",
+        &sorted_table(&[&["DRIVER", "VOLUME NAME"], &["local", &anonymous], &["local", &format!("{n}-v")]]),
+    );
     c.says("docker volume ls -q --filter name=$n-", &format!("{n}-v\n"));
     let volume: Value = serde_json::from_str(&c.ok("docker volume inspect $n-v")).unwrap();
-    assert_eq!((volume[0]["Name"].as_str().unwrap(), volume[0]["Labels"]["a"].as_str().unwrap()), (format!("{n}-v").as_str(), n.as_str()));
+    assert_eq!(
+        (volume[0]["Name"].as_str().unwrap(), volume[0]["Labels"]["a"].as_str().unwrap()),
+        (format!("{n}-v").as_str(), n.as_str())
+    );
     c.says(&format!("docker volume rm $n-v {anonymous}"), &format!("{n}-v\n{anonymous}\n"));
     c.refuses(1, "docker volume rm $n-v", &format!("Error response from daemon: get {n}-v: no such volume"));
     c.says("docker volume rm -f $n-v", &format!("{n}-v\n"));
     let outcome = c.run("docker volume inspect $n-v");
-    assert_eq!((outcome.code, outcome.stdout.as_str(), outcome.stderr), (1, "[]\n", format!("Error response from daemon: get {n}-v: no such volume\n")));
+    assert_eq!(
+        (outcome.code, outcome.stdout.as_str(), outcome.stderr),
+        (1, "[]\n", format!("Error response from daemon: get {n}-v: no such volume\n"))
+    );
     let text = c.fails(1, "docker volume create 'no good'");
     assert!(text.contains("\"no good\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed"), "{text}");
 }
@@ -146,10 +161,17 @@ fn sorted_table(rows: &[&[&str]]) -> String {
 
 fn volume_rm_in_use_is_refused(c: &Client) {
     let id = c.line("docker create --name $n -v $n-v:/data busybox true");
-    c.refuses(1, "docker volume rm $n-v", &format!("Error response from daemon: remove {}-v: volume is in use - [{id}]", c.n));
+    c.refuses(
+        1,
+        "docker volume rm $n-v",
+        &format!("Error response from daemon: remove {}-v: volume is in use - [{id}]", c.n),
+    );
     c.says("docker volume ls -q --filter dangling=false --filter name=$n-v", &format!("{}-v\n", c.n));
     c.ok("docker rm $n");
-    c.says("docker volume ls -q --filter dangling=true --filter name=$n-v; docker volume rm $n-v", &format!("{n}-v\n{n}-v\n", n = c.n));
+    c.says(
+        "docker volume ls -q --filter dangling=true --filter name=$n-v; docker volume rm $n-v",
+        &format!("{n}-v\n{n}-v\n", n = c.n),
+    );
 }
 
 fn volume_prune_takes_anonymous_ones(c: &Client) {
@@ -158,7 +180,10 @@ fn volume_prune_takes_anonymous_ones(c: &Client) {
     c.says("docker volume prune -f", "Total reclaimed space: 0B\n");
     c.ok("docker rm $n");
     c.says("docker volume prune -f", &format!("Deleted Volumes:\n{name}\n\nTotal reclaimed space: 0B\n"));
-    c.says("docker volume prune -a -f", &format!("Deleted Volumes:\n{}-v\n\nTotal reclaimed space: 0B\n", c.n));
+    c.says(
+        "docker volume prune -a -f",
+        &format!("Deleted Volumes:\n{}-v\n\nTotal reclaimed space: 0B\n", c.n),
+    );
 }
 
 fn mount_flag_takes_every_kind(c: &Client) {
@@ -176,7 +201,11 @@ fn mount_flag_takes_every_kind(c: &Client) {
 
 fn bad_mounts_are_refused(c: &Client) {
     let text = c.fails(125, "docker run --rm -v /tmp:relative busybox true");
-    assert!(text.contains("invalid volume specification: '/tmp:relative'") && text.contains("mount path must be absolute"), "{text}");
+    assert!(
+        text.contains("invalid volume specification: '/tmp:relative'")
+            && text.contains("mount path must be absolute"),
+        "{text}"
+    );
     let text = c.fails(125, "docker run --rm -v /tmp:/ busybox true");
     assert!(text.contains("destination can't be '/'"), "{text}");
     let text = c.fails(125, "docker run --rm -v /tmp:/a -v /var:/a busybox true");
@@ -190,12 +219,23 @@ fn bad_mounts_are_refused(c: &Client) {
 fn mounts_are_inspected(c: &Client) {
     c.ok("mkdir d; docker create --name $n -v $PWD/d:/b:ro -v $n-v:/v busybox true");
     let mounts: Value = serde_json::from_str(&c.inspect("$n", "{{json .Mounts}}")).unwrap();
-    let of = |destination: &str| mounts.as_array().unwrap().iter().find(|mount| mount["Destination"] == destination).unwrap();
+    let of = |destination: &str| {
+        mounts.as_array().unwrap().iter().find(|mount| mount["Destination"] == destination).unwrap()
+    };
     let bind = of("/b");
-    assert_eq!((&bind["Type"], &bind["RW"], &bind["Propagation"]), (&"bind".into(), &false.into(), &"rprivate".into()));
+    assert_eq!(
+        (&bind["Type"], &bind["RW"], &bind["Propagation"]),
+        (&"bind".into(), &false.into(), &"rprivate".into())
+    );
     assert_eq!(bind["Source"], c.folder.join("d").display().to_string());
     let volume = of("/v");
-    assert_eq!((&volume["Type"], &volume["RW"], &volume["Driver"]), (&"volume".into(), &true.into(), &"local".into()));
+    assert_eq!(
+        (&volume["Type"], &volume["RW"], &volume["Driver"]),
+        (&"volume".into(), &true.into(), &"local".into())
+    );
     assert_eq!(volume["Name"], format!("{}-v", c.n));
-    c.says("docker inspect -f '{{json .HostConfig.Binds}}' $n", &format!("[\"{}/d:/b:ro\",\"{}-v:/v\"]\n", c.folder.display(), c.n));
+    c.says(
+        "docker inspect -f '{{json .HostConfig.Binds}}' $n",
+        &format!("[\"{}/d:/b:ro\",\"{}-v:/v\"]\n", c.folder.display(), c.n),
+    );
 }
