@@ -87,12 +87,12 @@ pub fn invalid_signal(name: &str, signal: &str) -> String {
 
 /// The container must not be paused for this.
 pub fn is_paused(id: &str) -> String {
-    format!("container {id} is paused, unpause the container before exec")
+    format!("Container {id} is paused, unpause the container before exec")
 }
 
 /// Pausing what is paused.
 pub fn already_paused(id: &str) -> String {
-    format!("container {id} is already paused")
+    format!("Container {id} is already paused")
 }
 
 /// Unpausing what is not paused.
@@ -283,8 +283,8 @@ mod tests {
         assert_eq!(ambiguous_id("a"), "multiple IDs found with provided prefix: a");
         assert_eq!(kill_not_running("c", "1"), "cannot kill container: c: container 1 is not running");
         assert_eq!(removal_in_progress("c"), "removal of container c is already in progress");
-        assert_eq!(already_paused("c"), "container c is already paused");
-        assert_eq!(is_paused("c"), "container c is paused, unpause the container before exec");
+        assert_eq!(already_paused("c"), "Container c is already paused");
+        assert_eq!(is_paused("c"), "Container c is paused, unpause the container before exec");
         assert!(remove_paused("c").starts_with("cannot remove container \"c\": container is paused"));
     }
 }

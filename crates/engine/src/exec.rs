@@ -102,7 +102,7 @@ fn check_running(container: &Container) -> Result<()> {
     match container.state() {
         State::Running => Ok(()),
         State::Paused => Err(Error::conflict(format!(
-            "container {} is paused, unpause the container before exec",
+            "Container {} is paused, unpause the container before exec",
             container.record().name
         ))),
         State::Restarting => Err(Error::conflict(format!(

@@ -129,7 +129,9 @@ async fn volume(engine: &Arc<Engine>, mount: &MountPlan, prepared: &mut Prepared
 /// `--volumes-from`: the mounts of other containers, where nothing is mounted yet.
 fn take_over(engine: &Engine, plan: &Plan, prepared: &mut Prepared) -> Result<()> {
     for from in &plan.volumes_from {
-        let other = engine.containers.find(&from.container)?.record();
+        // Not found would make clients pull the image.
+        let missing = |error: Error| Error::invalid(error.to_string());
+        let other = engine.containers.find(&from.container).map_err(missing)?.record();
         for mount in &other.mounts {
             if prepared.points.iter().any(|point| point.destination == mount.destination) {
                 continue;

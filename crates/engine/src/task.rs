@@ -99,6 +99,14 @@ async fn finish_after(engine: &Arc<Engine>, container: &Container, mut control: 
     }
 }
 
+/// Waits until the shim of a run directory has cleaned up behind its container, or is dead.
+pub(crate) async fn unlocked(run_dir: &Path) {
+    let begun = Instant::now();
+    while yare_shim::is_locked(run_dir) && begun.elapsed() < CLEANING {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Follows a run that has no shim any more.
 pub(crate) fn follow_orphan(engine: &Arc<Engine>, container: &Arc<Container>) {
     let (engine, container) = (Arc::clone(engine), Arc::clone(container));

@@ -3,6 +3,7 @@
 use crate::container::Record;
 use crate::lifecycle::State;
 use crate::{Engine, containers, networks};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -89,8 +90,10 @@ fn request(engine: &Engine, record: &Record) -> Result<EndpointRequest> {
     if record.host_config.publish_all_ports {
         add_exposed(engine, record, &mut request)?;
     }
-    if !record.config.mac_address.is_empty() {
-        let mac = record.config.mac_address.clone();
+    // Since API 1.44 the address belongs to the network's settings.
+    let of_network = record.networks.get(networks::BRIDGE).map(|settings| settings.mac_address.clone());
+    let mac = of_network.filter(|mac| !mac.is_empty()).unwrap_or_else(|| record.config.mac_address.clone());
+    if !mac.is_empty() {
         request.mac = Some(mac.parse().map_err(|error| Error::invalid(format!("{error}")))?);
     }
     Ok(request)
@@ -246,9 +249,22 @@ pub(crate) fn rootfs(rootfs: yare_snapshot::Rootfs) -> yare_shim::Rootfs {
     }
 }
 
+/// The plan; a container in another's network also has that one's name.
+fn named<'a>(engine: &Engine, record: &'a Record) -> Result<Cow<'a, Plan>> {
+    let mode = networks::of_mode(&record.host_config.network_mode);
+    if !mode.starts_with("container:") {
+        return Ok(Cow::Borrowed(&record.plan));
+    }
+    let other = joined(engine, mode)?;
+    let mut plan = record.plan.clone();
+    plan.hostname.clone_from(&other.plan.hostname);
+    plan.domainname.clone_from(&other.plan.domainname);
+    Ok(Cow::Owned(plan))
+}
+
 /// Renders the spec of one start.
 pub(crate) fn spec(engine: &Engine, record: &Record) -> Result<yare_oci::runtime::Spec> {
-    let plan = &record.plan;
+    let plan = &named(engine, record)?;
     let folder = engine.container_dir(&files_owner(engine, record)?);
     let file = |name: &str| Some(folder.join(name).display().to_string());
     let wiring = Wiring {

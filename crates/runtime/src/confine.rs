@@ -121,6 +121,14 @@ impl Sets {
     }
 }
 
+impl Sets {
+    /// Other users than root have none but what a file gives them. Exec would take the rest from them anyway,
+    /// but with `no_new_privs` lets them keep what they have and the file names, and our init does not exec.
+    fn of_user(self, uid: u32) -> Self {
+        if uid == 0 { self } else { Self { effective: 0, permitted: 0, ..self } }
+    }
+}
+
 fn bits(names: &[String]) -> u64 {
     names
         .iter()
@@ -245,7 +253,7 @@ impl Confinement<'_> {
     /// Loads the filter and sets the capabilities. After it only what the profile allows works.
     pub(crate) fn finish(&self) -> Result<()> {
         let failed = |error: Errno| StartError::io(Step::Confinement, "cannot set capabilities", error);
-        let sets = Sets::new(self.process.capabilities.as_ref());
+        let sets = Sets::new(self.process.capabilities.as_ref()).of_user(self.uid);
         // Without no_new_privs the filter needs CAP_SYS_ADMIN, so the capabilities go after it.
         let first = self.process.no_new_privileges;
         if first {

@@ -37,6 +37,10 @@ fn explain(lower: &[PathBuf], upper: Option<(&Path, &Path)>, error: io::Error) -
             format!("cannot mount the root filesystem: {} was in use in a volatile mount", work.display());
         return Error::precondition(marked).caused_by(error);
     }
+    if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) {
+        let text = "cannot mount the root filesystem: the kernel has no overlay filesystem";
+        return Error::precondition(text).caused_by(error).with_hint("load its module: modprobe overlay");
+    }
     let upper = upper.into_iter().flat_map(|(upper, work)| [upper, work]);
     for directory in lower.iter().map(PathBuf::as_path).chain(upper) {
         if !directory.is_dir() {

@@ -4,6 +4,7 @@ use crate::Engine;
 use crate::container::Container;
 use crate::lifecycle::{self, AfterExit, State};
 use crate::records::{Edit, Table};
+use crate::task;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +19,9 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
     if !before.state.status.has_process() {
         return;
     }
+    // The shim notes the end of a very short run before the engine has noted its start.
     let started = before.state.started_at.unwrap_or(finished);
+    let finished = finished.max(started);
     let ran_for = Duration::try_from(finished.duration_since(started)).unwrap_or_default();
     let follows = lifecycle::after_exit(
         before.restart_policy(),
@@ -84,7 +87,10 @@ fn keep(engine: &Arc<Engine>, container: &Arc<Container>, settling: tokio::sync:
     let kept = engine.records.commit(vec![record]);
     let (engine, id) = (Arc::clone(engine), container.id.clone());
     tokio::spawn(async move {
-        match kept.await {
+        let kept = kept.await;
+        // The next run has the same cgroup: its shim must find the lock of one that still cleans up.
+        task::unlocked(&task::run_dir(&engine, &id)).await;
+        match kept {
             Ok(()) => engine.trash_run_dir(&id),
             Err(error) => tracing::warn!(container = id, %error, "the end of its run is not on record"),
         }

@@ -127,7 +127,7 @@ impl<'a> Wanted<'a> {
             && (self.exited.is_empty()
                 || (state == State::Exited && self.exited.contains(&record.state.exit_code)))
             && any("id", &|id| record.id.starts_with(id))
-            && any("name", &|name| name_fits(&record.name, name))
+            && name_fits(filters, &record.name)
             && filters.match_labels("label", &labels)
             && self.before.is_none_or(|before| record.created < before)
             && self.since.is_none_or(|since| record.created > since)
@@ -148,14 +148,14 @@ impl<'a> Wanted<'a> {
             && any("isolation", &|wanted| matches!(wanted, "default" | ""))
     }
 
-    /// Made from one of these images, or from an image that contains all of one's layers.
+    /// Made from one of these images, or from an image that adds layers to one's.
     fn descends(&self, engine: &Engine, record: &Record, images: &[Digest]) -> bool {
         images.contains(&record.image)
             || images.iter().any(|ancestor| {
                 engine
                     .images
                     .resolve(&ancestor.to_string(), None)
-                    .is_ok_and(|image| !image.layers.is_empty() && record.layers.starts_with(&image.layers))
+                    .is_ok_and(|image| adds_to(&record.layers, &image.layers))
             })
     }
 }
@@ -164,17 +164,13 @@ fn is_status(word: &str) -> bool {
     matches!(word, "created" | "running" | "paused" | "restarting" | "removing" | "exited" | "dead")
 }
 
-/// A name filter is a piece of the name; `^` and `$` bind it to an end, a leading slash is Docker's.
-fn name_fits(name: &str, wanted: &str) -> bool {
-    let (start, wanted) = wanted.strip_prefix('^').map_or((false, wanted), |rest| (true, rest));
-    let (slash, wanted) = wanted.strip_prefix('/').map_or((false, wanted), |rest| (true, rest));
-    let (end, wanted) = wanted.strip_suffix('$').map_or((false, wanted), |rest| (true, rest));
-    match (start || slash, end) {
-        (true, true) => name == wanted,
-        (true, false) => name.starts_with(wanted),
-        (false, true) => name.ends_with(wanted),
-        (false, false) => name.contains(wanted),
-    }
+fn adds_to<T: PartialEq>(layers: &[T], lower: &[T]) -> bool {
+    !lower.is_empty() && layers.len() > lower.len() && layers.starts_with(lower)
+}
+
+/// A name filter is a regular expression for the name, with or without Docker's leading slash.
+fn name_fits(filters: &Filters, name: &str) -> bool {
+    filters.match_pattern("name", name) || filters.match_pattern("name", &format!("/{name}"))
 }
 
 fn port_fits(port: &Port, wanted: &str) -> bool {
@@ -299,13 +295,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_filter_is_a_piece_unless_it_is_bound() {
-        assert!(name_fits("my-web-1", "web"));
-        assert!(!name_fits("my-web-1", "^web"));
-        assert!(name_fits("web-1", "^web"));
-        assert!(name_fits("web", "^/web$"));
-        assert!(!name_fits("web-1", "^/web$"));
-        assert!(name_fits("my-web", "web$"));
+    fn a_name_filter_is_an_expression() {
+        let fits = |name: &str, wanted: &str| {
+            let filters = Filters::parse(&format!("{{\"name\":[\"{wanted}\"]}}")).unwrap();
+            name_fits(&filters, name)
+        };
+        assert!(fits("my-web-1", "web"));
+        assert!(!fits("my-web-1", "^web"));
+        assert!(fits("web-1", "^web"));
+        assert!(fits("web", "^/web$"));
+        assert!(!fits("web-1", "^/web$"));
+        assert!(fits("my-web", "web$"));
+        assert!(fits("web-12", "^web-[0-9]+$"));
+    }
+
+    #[test]
+    fn an_ancestor_has_fewer_layers() {
+        assert!(adds_to(&[1, 2], &[1]));
+        assert!(!adds_to(&[1], &[1]) && !adds_to(&[1, 2], &[]) && !adds_to(&[1, 2], &[2]));
     }
 
     #[test]

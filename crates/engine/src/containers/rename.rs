@@ -12,7 +12,11 @@ pub async fn rename(engine: &Arc<Engine>, id: &str, new_name: &str) -> Result<()
     if new_name.is_empty() {
         return Err(Error::invalid("Neither old nor new names may be empty"));
     }
-    yare_api::names::check(new_name)?;
+    let slashed = format!("/{new_name}");
+    if !yare_api::names::is_valid(new_name) {
+        let text = yare_api::texts::invalid_container_name(&slashed);
+        return Err(Error::invalid(format!("Error when allocating new name: {text}")));
+    }
     let _operation = container.operation.lock().await;
     let old_name = container.record().name.clone();
     if old_name == new_name {

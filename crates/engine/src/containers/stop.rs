@@ -205,7 +205,7 @@ pub async fn unpause(engine: &Arc<Engine>, id: &str) -> Result<()> {
     let container = engine.containers.find(id)?;
     let _operation = container.operation.lock().await;
     if container.state() != State::Paused {
-        return Err(Error::conflict(format!("container {} is not paused", container.id)));
+        return Err(Error::conflict(format!("Container {} is not paused", container.id)));
     }
     thaw(engine, &container)?;
     engine.publish_container(&container, "unpause", BTreeMap::new());

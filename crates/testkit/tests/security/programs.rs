@@ -8,6 +8,10 @@ fn hash() -> String {
     Invocation::new("sha256sum", &[yare_binary().to_str().unwrap()]).ok()
 }
 
+fn refused(said: &str) -> bool {
+    ["EACCES", "EROFS", "ETXTBSY", "EPERM"].contains(&said)
+}
+
 /// The ways in which a container may be more powerful than usual.
 const POWERS: [&[&str]; 4] = [&[], &["--cap-add", "SYS_PTRACE"], &["--privileged"], &["--pid", "host"]];
 
@@ -18,7 +22,6 @@ fn row_01_the_binary_cannot_be_written_through_proc() {
     }
     let stage = Stage::new();
     let before = hash();
-    let refused = |said: &str| ["EACCES", "EROFS", "ETXTBSY", "EPERM"].contains(&said);
     for power in POWERS {
         // Process 1 is our init here, and runs our own program.
         let said = stage.says(&[&["--init"], power].concat(), &["/probe", "write", "/proc/1/exe"]);
@@ -64,17 +67,27 @@ fn row_01_a_link_to_proc_self_exe_as_entrypoint_runs_nothing_of_the_host() {
     }
     let stage = Stage::new();
     let before = hash();
-    stage.image("selfish", &[], &[Entry::Link("entry", "/proc/self/exe".into())]);
+    let entries =
+        [Entry::Link("entry", "/proc/self/exe".into()), Entry::File("script", "#!/proc/self/exe\n")];
+    stage.image("selfish", &[], &entries);
+    // It may run our program, in the container and with the container's rights.
     for init in ["--init", "--init=false"] {
-        for words in [["daemon", "--validate"], ["runtime", "--help"]] {
-            let outcome =
-                stage.run(&[init, "--entrypoint", "/entry"], &[["selfish"].as_slice(), &words].concat());
-            assert_ne!(outcome.code, 0, "{init}: {outcome:?}");
+        for entry in ["/entry", "/script"] {
+            stage.run(&[init, "--entrypoint", entry], &["selfish", "version"]);
         }
     }
-    let id = stage.start(&["--cap-add", "SYS_PTRACE"], &["selfish", "sleep", "1000"]);
-    let outcome = stage.exec(&[], &id, &["/entry", "version"]);
-    assert_ne!(outcome.code, 0, "{outcome:?}");
+    // While it runs, nobody in the container can write to its file, nor afterwards through a descriptor.
+    let waits = "sleep 1000 | nc -l -p 2375 & sleep 0.3; /entry -H tcp://127.0.0.1:2375 ps; sleep 1000";
+    let attack = "for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = entry ] && \
+                  /probe write $p/exe && /probe hold $p/exe; done";
+    for power in [&["--cap-add", "SYS_PTRACE"] as &[&str], &["--privileged"]] {
+        let id = stage.start(power, &["selfish", "sh", "-c", waits]);
+        let running = "until grep -qx entry /proc/[0-9]*/comm; do usleep 20000; done";
+        assert_eq!(stage.exec(&[], &id, &["timeout", "10", "sh", "-c", running]).code, 0, "{power:?}");
+        let said = stage.exec(&[], &id, &["sh", "-c", attack]).stdout;
+        assert!(said.lines().count() == 2 && said.lines().all(refused), "{power:?}: {said}");
+        stage.engine.yare(&["rm", "-f", &id]).ok();
+    }
     assert_eq!(hash(), before);
     stage.finish();
 }

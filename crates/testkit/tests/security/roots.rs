@@ -143,7 +143,7 @@ fn row_10_the_console_is_a_terminal_of_the_containers_own() {
     stage.image("ptslink", &["dev"], &[Entry::Folder("dev/"), Entry::Link("dev/pts", "/etc".into())]);
     for image in ["busybox", "links", "ptslink"] {
         let outcome = stage.run(&["-t"], &[image, "sh", "-c", look]);
-        assert_eq!(outcome.stdout.replace('\r', ""), "1cd1\n1cd1\n/dev/console\nc\n", "{image}: {outcome:?}");
+        assert_eq!(outcome.stdout.replace('\r', ""), "1cd1\n1cd1\n/dev/pts/0\nc\n", "{image}: {outcome:?}");
         stage.assert_canary_sings(image);
     }
     for flags in [["-v", "/dev/pts"], ["--tmpfs", "/dev/pts"], ["-v", "/dev/console"]] {
