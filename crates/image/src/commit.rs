@@ -96,7 +96,7 @@ impl Store {
                 return Err(Error::precondition(format!("layer {layer} of the new image is not there")));
             }
             let info = self.inner.snapshots.layer(&layer).lift()?;
-            sizes.push((layer, LayerRecord { disk: info.disk, tar: info.size }));
+            sizes.push((layer, LayerRecord { content: info.content, tar: info.size }));
         }
         self.inner.snapshots.ensure_chain(&layers).lift()?;
         let id = ImageId(Digest::of(&new.config));

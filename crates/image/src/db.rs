@@ -39,8 +39,8 @@ pub(crate) struct ImageRecord {
 /// Sizes of a layer in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LayerRecord {
-    /// What its files take.
-    pub(crate) disk: u64,
+    /// Bytes of its files' content, as Docker counts sizes.
+    pub(crate) content: u64,
     /// The length of its uncompressed tar.
     pub(crate) tar: u64,
 }
@@ -147,8 +147,8 @@ fn read_tables(database: &Database) -> Result<Records, redb::Error> {
     }
     for entry in transaction.open_table(LAYERS)?.iter()? {
         let (layer, sizes) = entry?;
-        let (disk, tar) = sizes.value();
-        records.layers.insert(DiffId(Digest::from_bytes(*layer.value())), LayerRecord { disk, tar });
+        let (content, tar) = sizes.value();
+        records.layers.insert(DiffId(Digest::from_bytes(*layer.value())), LayerRecord { content, tar });
     }
     for entry in transaction.open_table(LAST_USED)?.iter()? {
         let (id, second) = entry?;
@@ -200,7 +200,7 @@ fn apply_edits(transaction: &WriteTransaction, edits: &Edits) -> Result<(), redb
     let mut layers = transaction.open_table(LAYERS)?;
     for (layer, record) in &edits.layers {
         match record {
-            Some(record) => drop(layers.insert(layer.0.as_bytes(), (record.disk, record.tar))?),
+            Some(record) => drop(layers.insert(layer.0.as_bytes(), (record.content, record.tar))?),
             None => drop(layers.remove(layer.0.as_bytes())?),
         }
     }

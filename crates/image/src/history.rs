@@ -33,7 +33,7 @@ impl Store {
                 0
             } else {
                 // A history with more steps than layers is told as far as the layers go.
-                layers.next().and_then(|layer| index.layer(layer)).map_or(0, |layer| layer.disk)
+                layers.next().and_then(|layer| index.layer(layer)).map_or(0, |layer| layer.content)
             };
             let created = step.created.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
             entries.push(HistoryEntry {

@@ -64,7 +64,7 @@ pub struct Image {
     pub layers: Arc<[DiffId]>,
     /// The chain ids of these layers, bottom first.
     pub chain: Arc<[ChainId]>,
-    /// Bytes on disk of its distinct layers.
+    /// Bytes of content of its distinct layers, as Docker counts sizes.
     pub size: u64,
     /// When it was made, where its config says so.
     pub created: Option<Timestamp>,

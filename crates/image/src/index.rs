@@ -69,7 +69,7 @@ impl Index {
 
     /// Every layer with its bytes on disk and the number of images that have it.
     pub(crate) fn layers(&self) -> impl Iterator<Item = (&DiffId, u64, u32)> {
-        self.layers.iter().map(|(id, layer)| (id, layer.record.disk, layer.images))
+        self.layers.iter().map(|(id, layer)| (id, layer.record.content, layer.images))
     }
 
     pub(crate) fn layer_users(&self, layer: &DiffId) -> u32 {
@@ -231,7 +231,7 @@ impl Index {
             let Some(state) = self.layers.get_mut(&layer) else { continue };
             state.images -= 1;
             if state.images == 0 {
-                freed.layers.push((layer, state.record.disk));
+                freed.layers.push((layer, state.record.content));
                 self.layers.remove(&layer);
             }
         }

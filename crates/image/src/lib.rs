@@ -19,7 +19,7 @@
 //! | `images`          | image id                    | JSON: manifest, layers, parent, tagged, detached    |
 //! | `image_tags`      | `domain/path:tag`           | image id                                            |
 //! | `image_digests`   | `domain/path@sha256:…`      | image id                                            |
-//! | `image_layers`    | DiffID                      | (bytes on disk, bytes of the tar)                   |
+//! | `image_layers`    | DiffID                      | (bytes of content, bytes of the tar)                   |
 //! | `image_last_used` | image id                    | seconds since 1970; written with relaxed durability |
 //! | `image_embedded`  | reference                   | JSON: fingerprint of the sources, image id          |
 //!

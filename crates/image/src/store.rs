@@ -346,7 +346,7 @@ impl Draft {
     fn free(&mut self, freed: Freed) -> Vec<ChainId> {
         self.layers.extend(freed.layers.iter().map(|(layer, _)| *layer));
         self.freed_layers.extend(freed.layers.iter().map(|(layer, _)| *layer));
-        self.reclaimed += freed.layers.iter().map(|(_, disk)| disk).sum::<u64>();
+        self.reclaimed += freed.layers.iter().map(|(_, content)| content).sum::<u64>();
         self.freed_blobs.extend(freed.blobs);
         freed.chains
     }
@@ -476,7 +476,7 @@ pub(crate) fn new_image(
         manifest,
         layers: layers.into(),
         chain: chain.into(),
-        size: sizes.iter().map(|(_, record)| record.disk).sum(),
+        size: sizes.iter().map(|(_, record)| record.content).sum(),
         created,
         tagged: None,
         references: Vec::new(),

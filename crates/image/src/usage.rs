@@ -39,7 +39,7 @@ impl Store {
     /// Bytes on disk of these layers, each counted once.
     pub fn layers_size(&self, layers: &[DiffId]) -> u64 {
         let index = self.index();
-        distinct(layers).iter().filter_map(|layer| index.layer(layer)).map(|layer| layer.disk).sum()
+        distinct(layers).iter().filter_map(|layer| index.layer(layer)).map(|layer| layer.content).sum()
     }
 
     /// What images and layers take, from the counters kept at commit.
@@ -50,10 +50,10 @@ impl Store {
                 .iter()
                 .filter(|layer| index.layer_users(layer) > 1)
                 .filter_map(|layer| index.layer(layer))
-                .map(|layer| layer.disk)
+                .map(|layer| layer.content)
                 .sum();
             ImageUsage { size: image.size, shared, unique: image.size.saturating_sub(shared), image }
         });
-        Usage { layers: index.layers().map(|(_, disk, _)| disk).sum(), images: images.collect() }
+        Usage { layers: index.layers().map(|(_, content, _)| content).sum(), images: images.collect() }
     }
 }

@@ -105,7 +105,7 @@ fn walk(plan: &Plan<'_>) -> Result<Infallible> {
     let title = if plan.init { TitleArea::find() } else { None };
     mounts::pivot(&layout.root)?;
     let settled = Settled::new(&layout.root, plan.process, plan.user)?;
-    enter_directory(&layout.root, &plan.process.cwd)?;
+    enter_directory(&layout.root, &plan.process.cwd, Missing::Made)?;
     mounts::finish_root(&layout, plan.spec)?;
     confine::set_limits(plan.process, &mut warnings)?;
     if !joined {
@@ -286,8 +286,15 @@ impl Settled {
     }
 }
 
-/// Enters the working directory, which is made if it is missing, and checks that it is inside the root.
-pub(crate) fn enter_directory(root: &OwnedFd, path: &str) -> Result<()> {
+/// What becomes of a working directory that is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    Made,
+    Refused,
+}
+
+/// Enters the working directory and checks that it is inside the root.
+pub(crate) fn enter_directory(root: &OwnedFd, path: &str, missing: Missing) -> Result<()> {
     let path = if path.is_empty() { "/" } else { path };
     if !path.starts_with('/') {
         let text = format!("the working directory {path:?} is not an absolute path");
@@ -299,7 +306,9 @@ pub(crate) fn enter_directory(root: &OwnedFd, path: &str) -> Result<()> {
         StartError::invalid(Step::WorkingDirectory, text)
     };
     let directory = match rootfs::open(root, path, OFlags::PATH | OFlags::DIRECTORY, Links::Inside) {
-        Err(rustix::io::Errno::NOENT) => rootfs::make_directory(root, path, Links::Inside).map_err(failed)?,
+        Err(rustix::io::Errno::NOENT) if missing == Missing::Made => {
+            rootfs::make_directory(root, path, Links::Inside).map_err(failed)?
+        }
         other => other.map_err(failed)?,
     };
     rustix::process::fchdir(&directory).map_err(failed)?;
@@ -341,11 +350,17 @@ fn fork_program(
                 title.write(init::TITLE);
             }
             let _ = rustix::process::chdir(c"/");
-            let ready = confinement.begin().and_then(|()| confinement.finish());
+            // The streams stay open here: programs write to /proc/1/fd/1 to reach the container's log.
+            let ready = confine::place_streams(streams.ends(), confinement.uid)
+                .and_then(|()| confinement.begin())
+                .and_then(|()| confinement.finish());
             // The program's own report says what went wrong; without confinement there is no init.
-            if ready.is_err() || sys::close_range(0, u32::MAX).is_err() {
+            if ready.is_err() || sys::close_range(3, u32::MAX).is_err() {
                 sys::exit_now(125);
             }
+            // From here on it holds nothing that the program does not: what /proc shows of pid 1 is open as
+            // it would be of the program itself.
+            let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
             sys::exit_now(init::serve(pid))
         }
     }

@@ -88,7 +88,8 @@ pub(crate) async fn version(cx: &Context, given: &Given) -> Outcome {
         "" => cx.write(text(&client, shown))?,
         "json" => cx.line(document(&client, shown).compact())?,
         template => {
-            let template = compile(template, false)
+            // Templates name the members as Go's structs do, JSON spells this one otherwise.
+            let template = compile(&template.replace(".APIVersion", ".ApiVersion"), false)
                 .map_err(|why| Failure::new(format!("template parsing error: {why}")).with_code(64))?;
             // Without an engine, what a template asks of it cannot be answered: the reason is what to say.
             match template.render(&document(&client, shown)) {
