@@ -141,6 +141,9 @@ pub struct Container {
     /// Held from the end of a run until that end is on record: so long the run directory keeps what the
     /// shim said, and no new run may take its place.
     pub settling: Arc<tokio::sync::Mutex<()>>,
+    /// Whether its record was deleted. Held from reading the record to handing it to the writer, so that
+    /// states reach the disk in their order, and none after the deletion.
+    pub deleted: Mutex<bool>,
     /// What is alive of it. Held only for moments, never across I/O.
     pub live: Mutex<Live>,
     /// Tells waiters.
@@ -196,6 +199,7 @@ impl Container {
             record: RwLock::new(Arc::new(record)),
             operation: tokio::sync::Mutex::default(),
             settling: Arc::default(),
+            deleted: Mutex::default(),
             live: Mutex::default(),
             progress: watch::Sender::new(progress),
         }
@@ -212,6 +216,13 @@ impl Container {
         let changed = Arc::make_mut(&mut record);
         change(changed);
         Arc::clone(&record)
+    }
+
+    /// The record after a life-cycle operation that is under way: a client may see a program's output, and
+    /// ask for more, before the start that it waits for is on record.
+    pub async fn settled(&self) -> Arc<Record> {
+        drop(self.operation.lock().await);
+        self.record()
     }
 
     /// The first twelve digits.

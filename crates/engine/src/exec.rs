@@ -76,8 +76,11 @@ impl Execs {
 }
 
 /// Prepares an exec; nothing runs yet.
-pub fn create(engine: &Engine, id: &str, config: ExecConfig) -> Result<String> {
+pub async fn create(engine: &Engine, id: &str, config: ExecConfig) -> Result<String> {
     let container = engine.containers.find(id)?;
+    if container.state() != State::Running {
+        container.settled().await;
+    }
     check_running(&container)?;
     if config.cmd.as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::invalid("No exec command specified"));

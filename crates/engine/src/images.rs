@@ -281,8 +281,10 @@ pub fn import(engine: &Arc<Engine>, request: ImportRequest, body: Body) -> Resul
     let engine = Arc::clone(engine);
     Ok(with_progress(body, move |reader, progress| {
         let image = engine.images.import(reader, &options)?;
-        let name = reference.as_ref().map_or_else(|| image.id.to_string(), Reference::familiar);
-        publish(&engine, "import", &image.id, &name);
+        if let Some(reference) = &reference {
+            publish(&engine, "tag", &image.id, &reference.familiar());
+        }
+        publish(&engine, "import", &image.id, &image.id.to_string());
         progress.line(&serde_json::json!({ "status": image.id.to_string() }));
         Ok(())
     }))
@@ -293,9 +295,8 @@ pub fn load(engine: &Arc<Engine>, body: Body) -> Output {
     let engine = Arc::clone(engine);
     with_progress(body, move |reader, progress| {
         engine.images.load(reader, &mut |event| {
-            if let LoadEvent::Loaded { id, reference } = &event {
-                let name = reference.as_ref().map_or_else(|| id.to_string(), Reference::familiar);
-                publish(&engine, "load", id, &name);
+            if let LoadEvent::Loaded { id, .. } = &event {
+                publish(&engine, "load", id, &id.to_string());
             }
             progress.line(&serde_json::json!({ "stream": format!("{event}\n") }));
         })
@@ -306,7 +307,7 @@ pub fn load(engine: &Arc<Engine>, body: Body) -> Output {
 pub fn save(engine: &Arc<Engine>, names: Vec<String>) -> Result<Output> {
     for name in &names {
         let image = engine.images.resolve(name, None)?;
-        publish(engine, "save", &image.id, name);
+        publish(engine, "save", &image.id, &image.id.to_string());
     }
     let engine = Arc::clone(engine);
     Ok(written(move |writer| engine.images.save(&names, writer)))

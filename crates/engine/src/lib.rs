@@ -36,7 +36,7 @@ pub use container::Attached;
 use clock::Clock;
 use container::{Container, Record};
 use events::Events;
-use records::{Records, Table};
+use records::{Edit, Records, Table};
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -187,27 +187,65 @@ impl Engine {
     /// Writes a container's record; when this returns it survives power loss, unless the container removes
     /// itself at its end: then it survives the engine.
     async fn save(&self, container: &Container) -> Result<()> {
+        self.hand_over(container, Vec::new()).await
+    }
+
+    /// Writes a container's record as it is at this moment, together with other edits. The future says when
+    /// it is done; the order among changes is that of the calls. A record that was deleted is not written.
+    fn hand_over(
+        &self,
+        container: &Container,
+        mut edits: Vec<Edit>,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        let deleted = container.deleted.lock();
         let record = container.record();
-        if record.auto_remove() {
-            return self.save_in_run_dir(&record).map_err(|error| {
+        let mut written = Ok(());
+        if record.auto_remove() && !*deleted {
+            written = self.save_in_run_dir(&record).map_err(|error| {
                 Error::internal(format!("cannot write the record of container {}", record.id))
                     .caused_by(error)
             });
+        } else if !*deleted {
+            edits.push(Edit::put(Table::Containers, &container.id, to_json(&*record)));
         }
-        self.records.put(Table::Containers, &container.id, to_json(&*record)).await
+        if let Err(error) = &written {
+            tracing::warn!(
+                container = container.id,
+                error = yare_errdefs::chain(error),
+                "it is not on record"
+            );
+        }
+        let committed = (written.is_ok() && !edits.is_empty()).then(|| self.records.commit(edits));
+        drop(deleted);
+        async move {
+            match committed {
+                Some(committed) => committed.await,
+                None => written,
+            }
+        }
+    }
+
+    /// Takes a container off the records, together with other edits; as if nothing had been asked when that
+    /// fails.
+    async fn delete(&self, container: &Container, mut edits: Vec<Edit>) -> Result<()> {
+        let committed = {
+            let mut deleted = container.deleted.lock();
+            *deleted = true;
+            if !container.record().auto_remove() {
+                edits.push(Edit::delete(Table::Containers, &container.id));
+            }
+            (!edits.is_empty()).then(|| self.records.commit(edits))
+        };
+        let Some(committed) = committed else { return Ok(()) };
+        let outcome = committed.await;
+        *container.deleted.lock() = outcome.is_ok();
+        outcome
     }
 
     /// Writes a container's record some time soon: to the database, or if it removes itself, to its run
     /// directory.
     fn save_soon(&self, container: &Container) {
-        let record = container.record();
-        if record.auto_remove() {
-            if let Err(error) = self.save_in_run_dir(&record) {
-                tracing::warn!(container = container.id, %error, "cannot write the record");
-            }
-            return;
-        }
-        self.records.put_soon(Table::Containers, &container.id, to_json(&*record));
+        drop(self.hand_over(container, Vec::new()));
     }
 
     fn save_in_run_dir(&self, record: &Record) -> std::io::Result<()> {
@@ -224,6 +262,31 @@ impl Engine {
                 error = yare_errdefs::chain(&error),
                 "cannot remove the run directory"
             );
+        }
+    }
+
+    /// Tells of the volumes that a run begins to use.
+    fn publish_mounted(&self, container: &Container) {
+        for mount in volumes_of(&container.record()) {
+            let attributes = BTreeMap::from([
+                ("container".to_owned(), container.id.clone()),
+                ("destination".to_owned(), mount.destination.clone()),
+                ("driver".to_owned(), mount.driver.clone()),
+                ("propagation".to_owned(), mount.propagation.clone()),
+                ("read/write".to_owned(), mount.rw.to_string()),
+            ]);
+            self.publish("volume", "mount", &mount.name, attributes);
+        }
+    }
+
+    /// Tells of the volumes that a run used.
+    fn publish_unmounted(&self, container: &Container) {
+        for mount in volumes_of(&container.record()) {
+            let attributes = BTreeMap::from([
+                ("container".to_owned(), container.id.clone()),
+                ("driver".to_owned(), mount.driver.clone()),
+            ]);
+            self.publish("volume", "unmount", &mount.name, attributes);
         }
     }
 
@@ -258,6 +321,10 @@ impl Engine {
             );
         }
     }
+}
+
+fn volumes_of(record: &Record) -> impl Iterator<Item = &yare_api::MountPoint> {
+    record.mounts.iter().filter(|mount| mount.r#type == "volume")
 }
 
 /// How often last-used times reach the disk: what a crash may forget of them.

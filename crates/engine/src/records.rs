@@ -150,16 +150,6 @@ impl Records {
         async move { answer.await.unwrap_or_else(|_| Err(Error::unavailable("the engine is shutting down"))) }
     }
 
-    /// Writes a record some time soon. For facts that a restart can find out again.
-    pub fn put_soon(&self, table: Table, key: &str, value: Vec<u8>) {
-        self.send(Change { edits: vec![Edit::put(table, key, value)], done: None });
-    }
-
-    /// Removes a record some time soon.
-    pub fn delete_soon(&self, table: Table, key: &str) {
-        self.send(Change { edits: vec![Edit::delete(table, key)], done: None });
-    }
-
     fn send(&self, change: Change) {
         // Without a writer the change is dropped and a waiter told so through its closed channel.
         if let Some(changes) = self.changes.lock().as_ref() {
@@ -264,7 +254,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let records = Records::open(root.path()).unwrap();
         records.put(Table::Containers, "a", b"1".to_vec()).await.unwrap();
-        records.put_soon(Table::Containers, "b", b"2".to_vec());
+        drop(records.commit(vec![Edit::put(Table::Containers, "b", b"2".to_vec())]));
         records.delete(Table::Containers, "a").await.unwrap();
         records.close();
         drop(records);

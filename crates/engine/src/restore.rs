@@ -6,6 +6,7 @@
 
 use crate::Engine;
 use crate::container::{Container, Record};
+use crate::containers::start::Cause;
 use crate::lifecycle::{self, State};
 use crate::records::Table;
 use crate::task;
@@ -13,6 +14,7 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 use yare_errdefs::{Error, Result};
 use yare_shim::Exit;
 
@@ -24,8 +26,9 @@ pub(crate) fn restore(engine: &Arc<Engine>) -> Result<()> {
     load(engine)?;
     let containers = engine.containers.all();
     let mut to_start = Vec::new();
+    let since = Instant::now();
     for container in &containers {
-        if let Some(start) = reconcile(engine, container) {
+        if let Some(start) = reconcile(engine, container, since) {
             to_start.push(start);
         }
     }
@@ -33,7 +36,8 @@ pub(crate) fn restore(engine: &Arc<Engine>) -> Result<()> {
     for container in to_start {
         let engine = Arc::clone(engine);
         tokio::spawn(async move {
-            if let Err(error) = crate::containers::start::start_found(&engine, &container, false).await {
+            if let Err(error) = crate::containers::start::start_found(&engine, &container, Cause::Boot).await
+            {
                 tracing::warn!(container = container.id, error = yare_errdefs::chain(&error), "cannot start");
             }
         });
@@ -74,10 +78,10 @@ fn run_dirs(engine: &Engine) -> Vec<std::path::PathBuf> {
 }
 
 /// Brings one container's record and reality together; gives it back when it is to be started.
-fn reconcile(engine: &Arc<Engine>, container: &Arc<Container>) -> Option<Arc<Container>> {
+fn reconcile(engine: &Arc<Engine>, container: &Arc<Container>, since: Instant) -> Option<Arc<Container>> {
     let record = container.record();
     let run_dir = task::run_dir(engine, &record.id);
-    if let Some(found) = task::find_shim(&run_dir, &record) {
+    if let Some(found) = task::find_shim(&run_dir, &record, since) {
         resume(engine, container, found);
         return None;
     }
@@ -133,7 +137,8 @@ fn reconcile(engine: &Arc<Engine>, container: &Arc<Container>) -> Option<Arc<Con
 
 /// Whether an exit file tells of a run whose end is not on record.
 fn is_news(record: &Record, exit: &Exit) -> bool {
-    record.state.status.has_process() || exit.at.parse::<jiff::Timestamp>().ok() != record.state.finished_at
+    // A recorded end may be later than what the shim noted (`settle`), never earlier.
+    record.state.status.has_process() || exit.at.parse::<jiff::Timestamp>().ok() > record.state.finished_at
 }
 
 /// Makes the record one of a run that began and did not get on record: the engine died in between.

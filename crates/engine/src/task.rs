@@ -214,9 +214,9 @@ pub(crate) fn clear_group_now(engine: &Engine, record: &Record) {
     }
 }
 
-/// Finds the shim in a run directory, if it lives. One that is just beginning is waited for.
-pub(crate) fn find_shim(run_dir: &Path, record: &Record) -> Option<Reconnected> {
-    let begun = Instant::now();
+/// Finds the shim in a run directory, if it lives. One that is just beginning is waited for; `since` is when
+/// this engine began to look.
+pub(crate) fn find_shim(run_dir: &Path, record: &Record, since: Instant) -> Option<Reconnected> {
     loop {
         if let Ok(found) = reconnect(run_dir) {
             return Some(found);
@@ -234,7 +234,7 @@ pub(crate) fn find_shim(run_dir: &Path, record: &Record) -> Option<Reconnected> 
         } else {
             return None;
         };
-        if begun.elapsed() > patience {
+        if since.elapsed() > patience {
             tracing::debug!("no living shim in {}", run_dir.display());
             return None;
         }

@@ -8,7 +8,7 @@
 //! a file is rotated; an entry is never split across files.
 //!
 //! A line of output longer than [`MAX_LINE`] bytes becomes several entries, of which only the last one's text ends
-//! in a newline. A cut that would fall inside a UTF-8 character moves before it (Docker damages it).
+//! in a newline; a line that the end of its stream cuts off has none. A cut that would fall inside a UTF-8 character moves before it (Docker damages it).
 //! The times of a log strictly increase: entries that were read at once differ by a nanosecond, so that a
 //! reader who continues after a time neither loses nor repeats a line.
 //!

@@ -137,15 +137,17 @@ impl Writer {
         self.failure.take().map_or(Ok(()), Err)
     }
 
-    /// Ends a stream: an unfinished line gets its newline, as Docker writes it.
+    /// Ends a stream: an unfinished line is written as it is, without a newline, as Docker 28 does.
     ///
     /// # Errors
     /// As for [`Writer::append`].
     pub fn finish(&mut self, stream: Stream, now: Timestamp) -> Result<()> {
-        if self.partial[slot(stream)].is_empty() {
-            return Ok(());
+        self.last = self.last.max(now);
+        let partial = std::mem::take(&mut self.partial[slot(stream)]);
+        if !partial.is_empty() {
+            self.entry(stream, &partial, false);
         }
-        self.append(stream, b"\n", now)
+        self.failure.take().map_or(Ok(()), Err)
     }
 
     /// Writes what has been collected.

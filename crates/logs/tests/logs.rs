@@ -97,7 +97,7 @@ fn writes_dockers_format() {
         "\n",
         r#"{"log":"two\n","stream":"stdout","time":"2026-11-23T15:07:16.785492145Z"}"#,
         "\n",
-        r#"{"log":"last\n","stream":"stdout","time":"2026-11-23T15:07:16.785492146Z"}"#,
+        r#"{"log":"last","stream":"stdout","time":"2026-11-23T15:07:16.785492146Z"}"#,
         "\n",
     );
     assert_eq!(text, wanted);

@@ -45,6 +45,10 @@ pub(crate) fn populate(layout: &Layout, spec: &Spec) -> Result<OwnedFd> {
                 .map_err(|error| failed(&format!("/dev/{name}"), error))?;
         }
         for (name, target) in LINKS {
+            // Not every kernel has it.
+            if name == "core" && rustix::fs::access(target, rustix::fs::Access::EXISTS).is_err() {
+                continue;
+            }
             match symlinkat(target, &dev, name) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(failed(&format!("/dev/{name}"), error)),

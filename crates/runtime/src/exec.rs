@@ -2,7 +2,7 @@
 
 use crate::channel::{Report, await_joined, await_start, order_joined, order_start, receive, report};
 use crate::confine::{self, Confinement, Filter};
-use crate::container::{Settled, caught, enter_directory, fail, leave_the_caller, private_proc};
+use crate::container::{Missing, Settled, caught, enter_directory, fail, leave_the_caller, private_proc};
 use crate::error::{Result, StartError, Step};
 use crate::start::{end, in_pid_namespace, wait_for_program};
 use crate::user::Wanted;
@@ -96,7 +96,7 @@ fn walk(plan: &Plan<'_>) -> Result<Infallible> {
         confine::set_apparmor(proc.as_fd(), &plan.process.apparmor_profile)?;
     }
     let settled = Settled::new(&root, plan.process, plan.user)?;
-    enter_directory(&root, &plan.process.cwd)?;
+    enter_directory(&root, &plan.process.cwd, Missing::Refused)?;
     let console = place_streams(plan, &root, settled.uid)?;
     confine::set_limits(plan.process, &mut warnings)?;
     let filter = await_joined(plan.channel)?;

@@ -8,6 +8,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, UnmountFlags};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::ffi::CString;
 use yare_cgroup::Group;
 use yare_oci::runtime::{Mount, Spec};
@@ -54,7 +55,11 @@ fn clone_source(mount: &Mount) -> Result<(Options, Option<OwnedFd>)> {
     }
     let source = CString::new(mount.source.as_str())
         .map_err(|_| StartError::invalid(Step::Spec, "a mount source contains a null byte"))?;
-    match clone_tree(CWD, &source, options.recursive) {
+    let cloned = match foreign(&mount.source) {
+        Some((pid, path)) => clone_foreign(pid, path, options.recursive),
+        None => clone_tree(CWD, &source, options.recursive),
+    };
+    match cloned {
         Ok(clone) => Ok((options, Some(clone))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let text = format!("bind source path does not exist: {}", mount.source);
@@ -62,6 +67,30 @@ fn clone_source(mount: &Mount) -> Result<(Options, Option<OwnedFd>)> {
         }
         Err(error) => Err(StartError::io(Step::Mounts, format!("cannot bind {}", mount.source), error)),
     }
+}
+
+/// A path `/proc/PID/root/PATH` as its two parts: what is there may be a mount that only that process's
+/// namespace has.
+fn foreign(source: &str) -> Option<(i32, &str)> {
+    let (pid, path) = source.strip_prefix("/proc/")?.split_once("/root")?;
+    path.starts_with('/').then_some((pid.parse().ok()?, path))
+}
+
+/// A clone is made from inside the namespace that has the mount; the kernel refuses it from elsewhere.
+fn clone_foreign(pid: i32, path: &str, recursive: bool) -> std::io::Result<OwnedFd> {
+    let path = CString::new(path)?;
+    // By path: this process has its own numbers by now, /proc is still the host's.
+    let namespace = |process: &str| {
+        let path = format!("/proc/{process}/ns/mnt");
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    };
+    let enter =
+        |namespace: &OwnedFd| move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount));
+    let (own, other) = (namespace("self")?, namespace(&pid.to_string())?);
+    enter(&other)?;
+    let cloned = clone_tree(CWD, &path, recursive);
+    enter(&own)?;
+    cloned
 }
 
 /// Cuts the namespace off from the host's.
@@ -164,6 +193,7 @@ fn attach_one(
         Some(source) => rootfs::file_type(source.as_fd())? != FileType::Directory,
         None => false,
     };
+    let missing = matches!(rootfs::locate(&layout.root, destination, links), Err(Errno::NOENT));
     let target = match file {
         true => rootfs::make_file(&layout.root, destination, links)?,
         false => rootfs::make_directory(&layout.root, destination, links)?,
@@ -177,7 +207,7 @@ fn attach_one(
         None if mount.kind == "cgroup" || mount.kind == "cgroup2" => {
             cgroups::attach_cgroup(&target, options, group)?;
         }
-        None => attach_filesystem(layout, mount, destination, options, &target)?,
+        None => attach_filesystem(layout, mount, destination, options, (&target, missing))?,
     }
     Ok(())
 }
@@ -226,7 +256,7 @@ fn attach_filesystem(
     mount: &Mount,
     destination: &str,
     options: &Options,
-    target: &OwnedFd,
+    (target, was_missing): (&OwnedFd, bool),
 ) -> Result<(), Failure> {
     if mount.kind.is_empty() || mount.kind == "none" {
         let text = format!("the mount at {destination} has no type");
@@ -234,9 +264,9 @@ fn attach_filesystem(
     }
     let mut data: Vec<(&str, Option<&str>)> =
         options.data.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
-    // A tmpfs over a directory looks like that directory.
+    // A tmpfs over a directory of the image looks like that directory; in a new place anybody may use it.
     let mode;
-    if mount.kind == "tmpfs" && !data.iter().any(|(key, _)| *key == "mode") {
+    if mount.kind == "tmpfs" && !was_missing && !data.iter().any(|(key, _)| *key == "mode") {
         mode = format!("{:o}", rustix::fs::fstat(target)?.st_mode & 0o7777);
         data.push(("mode", Some(&mode)));
     }
@@ -310,6 +340,14 @@ pub(crate) fn finish_root(layout: &Layout, spec: &Spec) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_in_another_namespace_are_seen() {
+        assert_eq!(foreign("/proc/12/root/dev/shm"), Some((12, "/dev/shm")));
+        for own in ["/proc/12/rootfs", "/proc/self/root/x", "/proc/12/root", "/srv/proc/1/root/x"] {
+            assert_eq!(foreign(own), None, "{own}");
+        }
+    }
 
     #[test]
     fn destinations_are_normalised() {

@@ -3,7 +3,6 @@
 use crate::container::{Container, Record, StateRecord};
 use crate::images::blocking;
 use crate::prepare::{self, Prepared};
-use crate::records::{Edit, Table};
 use crate::{Engine, task};
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
@@ -71,17 +70,8 @@ async fn create_now(
 
 /// Puts the container on record, together with the volumes that were made for it.
 async fn save(engine: &Engine, container: &Container) -> Result<()> {
-    let record = container.record();
-    let mut edits = crate::volumes::edits(engine, &record.anonymous);
-    if record.auto_remove() {
-        engine.save(container).await?;
-        if !edits.is_empty() {
-            engine.records.commit(edits).await?;
-        }
-        return Ok(());
-    }
-    edits.push(Edit::put(Table::Containers, &container.id, crate::to_json(&*record)));
-    engine.records.commit(edits).await
+    let edits = crate::volumes::edits(engine, &container.record().anonymous);
+    engine.hand_over(container, edits).await
 }
 
 /// The name asked for, or one that nobody has.

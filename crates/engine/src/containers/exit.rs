@@ -1,9 +1,9 @@
 //! The end of a run, and what follows from it.
 
+use super::start::Cause;
 use crate::Engine;
 use crate::container::Container;
 use crate::lifecycle::{self, AfterExit, State};
-use crate::records::{Edit, Table};
 use crate::task;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -23,24 +23,26 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
     let started = before.state.started_at.unwrap_or(finished);
     let finished = finished.max(started);
     let ran_for = Duration::try_from(finished.duration_since(started)).unwrap_or_default();
-    let follows = lifecycle::after_exit(
-        before.restart_policy(),
-        &lifecycle::Exit {
-            code: exit.code,
-            ran_for,
-            restarts: before.state.restarts,
-            last_delay: before.state.restart_delay,
-            stopped_by_user: before.state.stopped_by_user || engine.stopping(),
-            auto_remove: before.auto_remove(),
-        },
-    );
     let orphaned = {
         let mut live = container.live.lock();
         live.pidfd = None;
         std::mem::take(&mut live.orphaned)
     };
     engine.detach_network(container);
+    let mut follows = AfterExit::Stay;
+    // One step: a stop that comes now is either seen here, or sees what was decided.
     container.update(|record| {
+        follows = lifecycle::after_exit(
+            record.restart_policy(),
+            &lifecycle::Exit {
+                code: exit.code,
+                ran_for,
+                restarts: record.state.restarts,
+                last_delay: record.state.restart_delay,
+                stopped_by_user: record.state.stopped_by_user || engine.stopping(),
+                auto_remove: record.auto_remove(),
+            },
+        );
         let state = &mut record.state;
         state.status = match follows {
             AfterExit::Restart(_) => State::Restarting,
@@ -54,6 +56,7 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
         state.error = exit.error.clone().unwrap_or_default();
         record.endpoint = None;
     });
+    engine.publish_unmounted(container);
     publish_end(engine, container, &exit, ran_for);
     engine.execs.forget_container(&container.id);
     if follows != AfterExit::Remove {
@@ -83,8 +86,7 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
 /// Puts the end on record, and only then lets go of the run directory, which until then is what the next
 /// engine would learn it from. Nobody waits for that but the next start.
 fn keep(engine: &Arc<Engine>, container: &Arc<Container>, settling: tokio::sync::OwnedMutexGuard<()>) {
-    let record = Edit::put(Table::Containers, &container.id, crate::to_json(&*container.record()));
-    let kept = engine.records.commit(vec![record]);
+    let kept = engine.hand_over(container, Vec::new());
     let (engine, id) = (Arc::clone(engine), container.id.clone());
     tokio::spawn(async move {
         let kept = kept.await;
@@ -122,7 +124,7 @@ fn restart_after(engine: &Arc<Engine>, container: &Arc<Container>, pause: Durati
             container.live.lock().restart = None;
             // Its own task: a stop may end the pause, not a start that is under way.
             tokio::spawn(async move {
-                if let Err(error) = super::start::start_found(&engine, &container, false).await {
+                if let Err(error) = super::start::start_found(&engine, &container, Cause::Policy).await {
                     tracing::warn!(
                         container = container.id,
                         error = yare_errdefs::chain(&error),

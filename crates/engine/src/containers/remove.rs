@@ -113,14 +113,9 @@ fn claim(container: &Container) -> bool {
 pub(crate) async fn finish(engine: &Arc<Engine>, container: &Arc<Container>, volumes: bool) -> Result<()> {
     let record = container.record();
     let volumes: Vec<&str> = if volumes { volumes_of(engine, &record) } else { Vec::new() };
-    let mut edits: Vec<Edit> = volumes.iter().map(|name| Edit::delete(Table::Volumes, name)).collect();
-    if !record.auto_remove() {
-        edits.push(Edit::delete(Table::Containers, &container.id));
-    }
+    let edits: Vec<Edit> = volumes.iter().map(|name| Edit::delete(Table::Volumes, name)).collect();
     // Commit point: without its record the container is gone, whatever happens next.
-    if !edits.is_empty()
-        && let Err(error) = engine.records.commit(edits).await
-    {
+    if let Err(error) = engine.delete(container, edits).await {
         container.update(|record| record.state.status = State::Dead);
         return Err(Error::wrap(format!("cannot remove container {}", container.id), error));
     }

@@ -12,17 +12,14 @@ pub async fn rename(engine: &Arc<Engine>, id: &str, new_name: &str) -> Result<()
     if new_name.is_empty() {
         return Err(Error::invalid("Neither old nor new names may be empty"));
     }
-    let slashed = format!("/{new_name}");
-    if !yare_api::names::is_valid(new_name) {
-        let text = yare_api::texts::invalid_container_name(&slashed);
-        return Err(Error::invalid(format!("Error when allocating new name: {text}")));
-    }
+    let refused = |error| Error::wrap("Error when allocating new name", error);
+    yare_api::names::check(&format!("/{new_name}")).map_err(refused)?;
     let _operation = container.operation.lock().await;
     let old_name = container.record().name.clone();
     if old_name == new_name {
         return Err(Error::invalid("Renaming a container with the same name as its current name"));
     }
-    let claim = engine.containers.claim(new_name, &container.id)?;
+    let claim = engine.containers.claim(new_name, &container.id).map_err(refused)?;
     container.update(|record| record.name = new_name.to_owned());
     engine.save(&container).await?;
     claim.keep();

@@ -20,16 +20,31 @@ use yare_shim::{AttachSpec, Launch, Reply, Request};
 pub async fn start(engine: &Arc<Engine>, id: &str) -> Result<bool> {
     let container = engine.containers.find(id)?;
     let engine = Arc::clone(engine);
-    engine.clone().detached(async move { start_found(&engine, &container, true).await }).await
+    engine.clone().detached(async move { start_found(&engine, &container, Cause::User).await }).await
 }
 
-/// Starts a container for a user, or for its restart policy.
+/// Why a container is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// A user asks for it.
+    User,
+    /// Its restart policy, after its end.
+    Policy,
+    /// Its restart policy, when the engine starts.
+    Boot,
+}
+
+/// Starts a container.
 pub(crate) async fn start_found(
     engine: &Arc<Engine>,
     container: &Arc<Container>,
-    by_user: bool,
+    cause: Cause,
 ) -> Result<bool> {
     let _operation = container.operation.lock().await;
+    if cause == Cause::Policy && container.state() != State::Restarting {
+        // A user has stopped it meanwhile.
+        return Ok(false);
+    }
     match lifecycle::start(container.state()) {
         Verdict::Already => return Ok(false),
         Verdict::Refuse(why) => return Err(Error::conflict(why)),
@@ -47,7 +62,7 @@ pub(crate) async fn start_found(
     .await;
     match launched {
         Ok(run) => {
-            started(engine, container, run, by_user);
+            started(engine, container, run, cause);
             Ok(true)
         }
         Err(error) => {
@@ -144,7 +159,7 @@ fn explained(record: &Record, error: Error) -> Error {
 }
 
 /// Commit point: from here on the container runs, whatever happens to the engine.
-fn started(engine: &Arc<Engine>, container: &Arc<Container>, run: Run, by_user: bool) {
+fn started(engine: &Arc<Engine>, container: &Arc<Container>, run: Run, cause: Cause) {
     container.update(|record| {
         let state = &mut record.state;
         state.status = State::Running;
@@ -154,7 +169,7 @@ fn started(engine: &Arc<Engine>, container: &Arc<Container>, run: Run, by_user: 
         state.oom_killed = false;
         state.started_at = Some(engine.clock.now());
         state.stopped_by_user = false;
-        if by_user {
+        if cause == Cause::User {
             state.restarts = 0;
             state.restart_delay = std::time::Duration::ZERO;
         }
@@ -171,6 +186,7 @@ fn started(engine: &Arc<Engine>, container: &Arc<Container>, run: Run, by_user: 
     attach_late(engine, container, late);
     engine.save_soon(container);
     engine.images.touch(&yare_image::ImageId(container.record().image));
+    engine.publish_mounted(container);
     engine.publish_connected(container);
     engine.publish_container(container, "start", BTreeMap::new());
     task::follow(engine, container, run.control);

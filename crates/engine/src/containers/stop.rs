@@ -1,7 +1,8 @@
 //! Stop, kill, restart, pause: what ends or holds a run.
 
+use super::start::Cause;
 use crate::Engine;
-use crate::container::{Condition, Container};
+use crate::container::{Condition, Container, Record};
 use crate::lifecycle::{self, RestartPolicy, State, Verdict};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ async fn stop_found(
     signal: Option<i32>,
     timeout: Option<i64>,
 ) -> Result<bool> {
-    let record = container.record();
+    let record = mark_stopped(&container).await;
     if cancel_restart(&engine, &container).await? {
         return Ok(true);
     }
@@ -44,7 +45,6 @@ async fn stop_found(
     }
     let ended = container.wait(Condition::NotRunning);
     tokio::pin!(ended);
-    container.update(|record| record.state.stopped_by_user = true);
     let signal = signal.or_else(|| parse_signal(&record.plan.stop_signal).ok()).unwrap_or(TERM);
     let timeout = timeout.or(record.plan.stop_timeout).unwrap_or(STOP_TIMEOUT);
     deliver(&engine, &container, signal)?;
@@ -70,6 +70,15 @@ async fn on_record(container: &Container) {
     if container.record().restart_policy() != RestartPolicy::No {
         drop(container.settling.lock().await);
     }
+}
+
+/// Notes that a user ends what runs or is about to run again; a start that is under way is let through first.
+async fn mark_stopped(container: &Container) -> Arc<Record> {
+    let _operation = container.operation.lock().await;
+    container.update(|record| {
+        let state = &mut record.state;
+        state.stopped_by_user |= state.status.has_process() || state.status == State::Restarting;
+    })
 }
 
 /// Ends the pause before a restart. `true` when there was one.
@@ -105,7 +114,7 @@ pub async fn restart(
         .clone()
         .detached(async move {
             stop_found(Arc::clone(&engine), Arc::clone(&container), signal, timeout).await?;
-            super::start::start_found(&engine, &container, true).await?;
+            super::start::start_found(&engine, &container, Cause::User).await?;
             engine.publish_container(&container, "restart", BTreeMap::new());
             Ok(())
         })
@@ -117,10 +126,10 @@ pub async fn kill(engine: &Arc<Engine>, id: &str, signal: &str) -> Result<()> {
     let container = engine.containers.find(id)?;
     let signal =
         if signal.is_empty() { KILL } else { parse_signal(signal).map_err(|error| prefix(id, error))? };
+    let record = if signal == KILL { mark_stopped(&container).await } else { container.settled().await };
     if signal == KILL && cancel_restart(engine, &container).await? {
         return Ok(());
     }
-    let record = container.record();
     if !record.state.status.has_process() {
         return Err(Error::conflict(format!(
             "cannot kill container: {id}: container {} is not running",
@@ -128,7 +137,7 @@ pub async fn kill(engine: &Arc<Engine>, id: &str, signal: &str) -> Result<()> {
         )));
     }
     let stop_signal = parse_signal(&record.plan.stop_signal).unwrap_or(TERM);
-    if signal == KILL || signal == stop_signal {
+    if signal == stop_signal {
         container.update(|record| record.state.stopped_by_user = true);
     }
     if signal != KILL {
@@ -188,6 +197,9 @@ fn publish_kill(engine: &Engine, container: &Container, signal: i32) {
 pub async fn pause(engine: &Arc<Engine>, id: &str) -> Result<()> {
     let container = engine.containers.find(id)?;
     let _operation = container.operation.lock().await;
+    if container.state() == State::Paused {
+        return Err(Error::conflict(yare_api::texts::already_paused(&container.id)));
+    }
     if let Verdict::Refuse(why) = lifecycle::pause(container.state()) {
         return Err(Error::conflict(format!("container {} {why}", container.id)));
     }
@@ -205,7 +217,7 @@ pub async fn unpause(engine: &Arc<Engine>, id: &str) -> Result<()> {
     let container = engine.containers.find(id)?;
     let _operation = container.operation.lock().await;
     if container.state() != State::Paused {
-        return Err(Error::conflict(format!("Container {} is not paused", container.id)));
+        return Err(Error::conflict(yare_api::texts::not_paused(&container.id)));
     }
     thaw(engine, &container)?;
     engine.publish_container(&container, "unpause", BTreeMap::new());

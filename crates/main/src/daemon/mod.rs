@@ -82,7 +82,10 @@ fn run(args: &[String]) -> Result<()> {
 async fn serve(plan: Plan, launcher: Launcher, listeners: Vec<yare_server::Listener>) -> Result<()> {
     let grace = Duration::from_secs(plan.engine.shutdown_timeout.min(5));
     let engine = Engine::open(plan.engine, launcher)?;
-    crate::hello::ensure(&engine).await?;
+    if let Err(error) = crate::hello::ensure(&engine).await {
+        // On a full disk, say: what runs still has to be served.
+        tracing::warn!(error = yare_errdefs::chain(&error), "there is no image of the first run");
+    }
     tracing::info!(hosts = plan.hosts.join(" "), "yare {} is ready", env!("CARGO_PKG_VERSION"));
     listen::notify_ready();
     let options = yare_server::Options { grace, ..yare_server::Options::default() };

@@ -17,7 +17,7 @@ use crate::reply::{self, Reply};
 pub(super) async fn create(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
     let name = call.name().to_owned();
     let config: ExecConfig = body::json(&call.headers, call.body).await?.unwrap_or_default();
-    let id = exec::create(engine, &name, config)?;
+    let id = exec::create(engine, &name, config).await?;
     reply::json(StatusCode::CREATED, &json!({ "Id": id }))
 }
 

@@ -45,7 +45,7 @@ fn kill_again_and_again(rounds: u64) {
     let book = Book::default();
     for round in 0..rounds {
         one_round(&mut engine, &mut chance, &steady, &book);
-        verify(&engine, &api, &steady, &book, round);
+        verify(&api, &steady, &book, round);
         steady.check_logs(&api, round % 10 == 9 || round + 1 == rounds || round < 2);
         forget_some(&api, &book, &mut chance);
     }
@@ -224,7 +224,7 @@ fn run_of(api: &Api, id: &str) -> Option<Run> {
 }
 
 /// Waits until all promises are kept; panics with those that are not.
-fn verify(engine: &Engine, api: &Api, steady: &Steady, book: &Book, round: u64) {
+fn verify(api: &Api, steady: &Steady, book: &Book, round: u64) {
     let begun = Instant::now();
     loop {
         let mut wrong = steady.changes(api);
@@ -234,7 +234,6 @@ fn verify(engine: &Engine, api: &Api, steady: &Steady, book: &Book, round: u64) 
             return;
         }
         if begun.elapsed() > SETTLE {
-            std::fs::write("/tmp/yare-crash.log", engine.log()).expect("a log can be written");
             panic!("round {round}: {wrong:#?}");
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -307,10 +306,8 @@ fn wrong_addresses(api: &Api) -> Vec<String> {
 
 /// Reads the ends of a few containers as clients do, and takes most away, so that the book stays thin.
 fn forget_some(api: &Api, book: &Book, chance: &mut Chance) {
-    book.lock().retain(|_, promised| {
-        promised.removed == Asked::No && !promised.auto_remove
-            || promised.lasting && promised.removed == Asked::No
-    });
+    book.lock()
+        .retain(|_, promised| promised.removed == Asked::No && (!promised.auto_remove || promised.lasting));
     let all: Vec<(String, Promised)> =
         book.lock().iter().map(|(id, promised)| (id.clone(), promised.clone())).collect();
     for (id, promised) in all {

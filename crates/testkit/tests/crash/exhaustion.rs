@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use serde_json::{Value, json};
 use yare_testkit::{Engine, Outcome, eventually, require_root, yare_binary};
 
 use crate::api::Api;
@@ -37,7 +38,8 @@ fn a_full_disk_is_an_error_and_no_more() {
     let mut engine = engine_on_small_disk(40);
     engine.load_busybox();
     engine.docker(&["run", "-d", "--name", "steady", "busybox", "sleep", "1000"]).ok();
-    let images = engine.docker(&["images", "-a"]).ok();
+    let listed = ["images", "-a", "--format", "{{.ID}} {{.Repository}} {{.Size}}"];
+    let images = engine.docker(&listed).ok();
     let layers = || leaks::entries(&engine.data_root().join("snapshots/layers")).len();
     let before = layers();
 
@@ -49,7 +51,7 @@ fn a_full_disk_is_an_error_and_no_more() {
     tar.append_data(&mut header, "big", vec![7_u8; 60 << 20].as_slice()).unwrap();
     let tar = tar.into_inner().unwrap();
     assert_says_full("import", &engine.docker(&["import", "-", "big"]).input(tar).run());
-    assert_eq!(engine.docker(&["images", "-a"]).ok(), images);
+    assert_eq!(engine.docker(&listed).ok(), images);
     assert_eq!(layers(), before);
     eventually("the space is free again", Duration::from_secs(10), || {
         leaks::entries(&engine.data_root().join("snapshots/tmp")).is_empty()
@@ -144,5 +146,29 @@ fn too_many_open_files_is_an_error_and_no_more() {
     let left = api.get("/containers/json?all=1").unwrap().json();
     let mut states = left.as_array().into_iter().flatten().map(|row| (&row["State"], &row["Command"]));
     assert!(states.all(|(state, command)| state == "created" || command == "sleep 1000"), "{left}");
+    leaks::assert_clean(engine);
+}
+
+#[test]
+fn addresses_and_ports_of_starts_that_failed_come_back() {
+    if !require_root("addresses_and_ports_of_starts_that_failed_come_back") {
+        return;
+    }
+    let engine = Engine::start();
+    engine.load_busybox();
+    let api = Api::new(engine.socket());
+    let body = json!({
+        "Image": "busybox", "Cmd": ["/nosuch"],
+        "HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}},
+    });
+    let id = api.post("/containers/create", &body).unwrap().json()["Id"].as_str().unwrap().to_owned();
+    // More than the subnet has addresses.
+    for _ in 0..300 {
+        let answer = api.post(&format!("/containers/{id}/start"), &Value::Null).unwrap();
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(answer.text().contains("/nosuch"), "{}", answer.text());
+    }
+    assert_eq!(leaks::elements(&engine.bridge()), Vec::<String>::new());
+    assert_eq!(engine.docker(&["run", "--rm", "busybox", "echo", "fine"]).ok(), "fine\n");
     leaks::assert_clean(engine);
 }

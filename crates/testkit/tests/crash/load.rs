@@ -156,7 +156,11 @@ impl Client<'_> {
         let client: Invocation =
             if self.chance.below(4) == 0 { self.engine.docker(&args) } else { self.engine.yare(&args) };
         let outcome = client.patience(Duration::from_secs(60)).run();
-        assert!(outcome.code != 0 || outcome.stdout == "hi\n", "run --rm has lost output: {outcome:?}");
+        // When the engine dies between the end of the program and the last of its output, the client cannot
+        // know; as long as the engine lives, all must be there.
+        let alive = self.api.get("/_ping").is_ok();
+        let whole = outcome.code != 0 || outcome.stdout == "hi\n";
+        assert!(whole || !alive, "run --rm has lost output: {outcome:?}");
         Ok(())
     }
 

@@ -63,10 +63,6 @@ impl Client {
         self.host.is_yare()
     }
 
-    pub(crate) fn is_docker_client(&self) -> bool {
-        self.program == Program::Docker
-    }
-
     /// A script for `bash`, in which `docker` is the client, as users would type it.
     pub(crate) fn script(&self, script: &str) -> Invocation {
         let script = format!("cd '{}'\n{script}", self.folder.display());
@@ -78,7 +74,7 @@ impl Client {
     }
 
     /// The variables of a script.
-    pub(crate) fn environment(&self) -> [(&'static str, String); 8] {
+    pub(crate) fn environment(&self) -> [(&'static str, String); 9] {
         let clients = self.host.folder.join("clients");
         let path = std::env::var("PATH").unwrap();
         [
@@ -89,6 +85,7 @@ impl Client {
             ("HOME", self.folder.display().to_string()),
             ("TMUX_TMPDIR", self.host.folder.display().to_string()),
             ("n", self.n.clone()),
+            ("helper", std::env::current_exe().unwrap().display().to_string()),
             ("busybox", self.host.folder.join("busybox.tar").display().to_string()),
         ]
     }

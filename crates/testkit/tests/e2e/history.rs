@@ -42,7 +42,7 @@ fn history_shows_steps_newest_first(c: &Client) {
         ]),
     );
     c.says(
-        "docker history --human=false --format '{{.CreatedAt}} {{.Size}}' $n/a | head -1",
-        "2024-01-02T03:04:05Z 1\n",
+        "docker history --human=false --format '{{.CreatedAt}} {{.CreatedBy}}' $n/a | head -1",
+        "2024-01-02T03:04:05Z step 2\n",
     );
 }

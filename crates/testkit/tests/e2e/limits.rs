@@ -6,10 +6,10 @@ use crate::client::Client;
 cases![
     Both:
         memory_is_limited,
-        an_oom_kill_is_reported,
+        an_oom_kill_is_reported.differs_from_old("it misses some"),
         an_oom_kill_of_a_child_is_reported_too,
         pids_are_limited,
-        cpus_are_limited,
+        cpus_are_limited.differs_from_old("texts were others"),
         cpusets_are_set,
         ulimits_are_set,
         shm_has_its_size,

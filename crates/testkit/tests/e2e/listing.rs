@@ -12,8 +12,8 @@ cases![
         ps_filters_by_state_and_code,
         ps_filters_by_name_label_and_id,
         ps_filters_by_image_volume_and_network,
-        ps_filters_by_age,
-        ps_refuses_unknown_filters,
+        ps_filters_by_age.differs_from_old("texts were others"),
+        ps_refuses_unknown_filters.differs_from_old("texts were others"),
         ps_formats,
         ps_last_and_latest.alone(),
         ps_size_counts_what_was_written;

@@ -21,6 +21,7 @@ mod case;
 mod client;
 mod host;
 mod http;
+mod inside;
 mod keeper;
 mod runner;
 mod terminal;
@@ -41,12 +42,17 @@ mod policy;
 mod publish;
 mod removal;
 mod security;
+mod soak;
 mod streams;
 mod system;
 mod tty;
 mod volumes;
 
 fn main() {
+    if inside::is_asked_for() {
+        inside::main();
+        return;
+    }
     if keeper::is_asked_for() {
         keeper::main();
         return;
@@ -72,6 +78,7 @@ fn main() {
         errors::CASES,
         system::CASES,
         api::CASES,
+        soak::CASES,
     ];
     let ok = runner::run(&themes.concat());
     std::process::exit(i32::from(!ok));

@@ -8,7 +8,7 @@ cases![
         on_failure_gives_up_after_its_count,
         on_failure_leaves_success_alone,
         always_runs_until_it_is_stopped,
-        a_policy_that_is_none_is_refused,
+        a_policy_that_is_none_is_refused.differs_from_old("texts were others"),
         rm_and_restart_do_not_mix;
 ];
 

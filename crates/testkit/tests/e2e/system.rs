@@ -7,11 +7,11 @@ use crate::client::Client;
 
 cases![
     Both:
-        version_has_both_sides,
+        version_has_both_sides.differs_from_old("its API begins at 1.12"),
         info_counts_and_names,
         events_come_in_order,
         events_follow_and_filter,
-        events_of_images_and_volumes,
+        events_of_images_and_volumes.differs_from_old("names had no tag"),
         system_df_counts.alone(),
         system_prune_cleans.alone(),
         inspect_finds_any_kind,
@@ -81,7 +81,7 @@ fn events_come_in_order(c: &Client) {
 }
 
 fn events_follow_and_filter(c: &Client) {
-    let child = c.spawn("exec timeout 5 docker events --filter container=$n --filter event=start --filter event=kill --filter event=stop --filter event=pause --filter event=rename --format '{{.Action}}'");
+    let child = c.spawn("exec timeout 3 docker events --filter container=$n --filter event=start --filter event=kill --filter event=stop --filter event=pause --filter event=rename --format '{{.Action}}'");
     c.ok("sleep 0.5; docker run -d --name $n --init busybox sleep 1000; docker pause $n; docker unpause $n; docker stop $n; docker start $n; docker kill $n");
     let output = child.end();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "start\npause\nkill\nstop\nstart\nkill\n");
@@ -97,7 +97,8 @@ fn events_of_images_and_volumes(c: &Client) {
     c.ok("tar -cT/dev/null | docker import --change \"LABEL x=$n\" - $n/a; docker tag $n/a $n/b; docker rmi $n/b; docker rmi $n/a");
     c.ok("docker volume create $n-v; docker run --rm -v $n-v:/x busybox true; docker volume rm $n-v");
     let said = c.ok(&format!("docker events --since {from} --until $(date -d '+1 second' +%s) --filter type=image --format '{{{{.Action}}}} {{{{.Actor.Attributes.name}}}}' | grep $n"));
-    assert_eq!(said, "");
+    let n = &c.n;
+    assert_eq!(said, format!("tag {n}/a:latest\ntag {n}/b:latest\n"));
     let said = c.ok(&format!("docker events --since {from} --until $(date -d '+1 second' +%s) --filter volume=$n-v --format '{{{{.Action}}}}'"));
     assert_eq!(said, "create\nmount\nunmount\ndestroy\n");
     c.fails(1, "docker events --since nonsense --until 0s");
@@ -116,7 +117,8 @@ fn system_df_counts(c: &Client) {
         ("Images", "Containers", "Local Volumes", "Build Cache")
     );
     assert_eq!(lines[2][1..], ["1", "0", "2MB", "2MB (100%)"]);
-    assert_eq!(lines[3][1..], ["1", "1", "3MB", "0B (0%)"]);
+    assert_eq!((lines[3][1], lines[3][2], lines[3][4]), ("1", "1", "0B (0%)"));
+    assert!(lines[3][3].starts_with("3MB") || lines[3][3].starts_with("3.0"), "{said}");
     let detail = c.ok("docker system df -v");
     assert!(detail.contains(&format!("{}-v", c.n)) && detail.contains("Containers space usage:"), "{detail}");
     c.says("docker system df --format '{{.Type}}={{.TotalCount}}' | tail -2 | head -1", "Local Volumes=1\n");

@@ -65,7 +65,7 @@ fn control_c_reaches_the_program(c: &Client) {
     );
     terminal.shows("begun");
     terminal.keys(&["C-c"]);
-    terminal.shows("ended 130");
+    terminal.shows_that("ended 130", |screen| screen.contains("ended 130"));
 }
 
 fn detach_and_attach_again(c: &Client) {
@@ -140,7 +140,7 @@ fn t_without_a_terminal_still_makes_one(c: &Client) {
 }
 
 fn input_that_is_no_terminal_is_refused(c: &Client) {
-    let text = c.fails(1, "echo x | docker run -it --rm --name $n busybox cat; exit $(( $? ? 1 : 0 ))");
+    let text = c.fails(1, "echo x | docker run -it --rm --name $n busybox cat");
     assert!(text.contains("the input device is not a TTY"), "{text}");
     c.ok("docker run -d --name $n-r busybox sleep 1000");
     let text = c.fails(1, "echo x | docker exec -it $n-r cat");

@@ -11,7 +11,7 @@ cases![
         binds_make_missing_folders,
         mount_wants_its_source,
         binds_of_single_files_work,
-        bind_propagation_and_submounts,
+        bind_propagation_and_submounts.differs_from_old("its read-only binds are not recursive"),
         named_volumes_keep_data,
         volumes_of_the_image_are_filled,
         named_volumes_are_filled_once,
@@ -19,7 +19,7 @@ cases![
         volumes_from_shares_all,
         volume_commands_work,
         volume_rm_in_use_is_refused,
-        volume_prune_takes_anonymous_ones.alone(),
+        volume_prune_takes_anonymous_ones.differs_from_old("it prunes named volumes too").alone(),
         mount_flag_takes_every_kind,
         bad_mounts_are_refused,
         mounts_are_inspected;
@@ -235,7 +235,7 @@ fn mounts_are_inspected(c: &Client) {
     );
     assert_eq!(volume["Name"], format!("{}-v", c.n));
     c.says(
-        "docker inspect -f '{{json .HostConfig.Binds}}' $n",
-        &format!("[\"{}/d:/b:ro\",\"{}-v:/v\"]\n", c.folder.display(), c.n),
+        "docker inspect -f '{{range .HostConfig.Binds}}{{println .}}{{end}}' $n | grep . | sort",
+        &format!("{}/d:/b:ro\n{}-v:/v\n", c.folder.display(), c.n),
     );
 }

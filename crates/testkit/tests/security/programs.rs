@@ -77,16 +77,20 @@ fn row_01_a_link_to_proc_self_exe_as_entrypoint_runs_nothing_of_the_host() {
         }
     }
     // While it runs, nobody in the container can write to its file, nor afterwards through a descriptor.
-    let waits = "sleep 1000 | nc -l -p 2375 & sleep 0.3; /entry -H tcp://127.0.0.1:2375 ps; sleep 1000";
     let attack = "for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = entry ] && \
                   /probe write $p/exe && /probe hold $p/exe; done";
     for power in [&["--cap-add", "SYS_PTRACE"] as &[&str], &["--privileged"]] {
-        let id = stage.start(power, &["selfish", "sh", "-c", waits]);
+        let server = stage.start(&[], &["busybox", "sh", "-c", "sleep 1000 | nc -l -p 2375"]);
+        let network = format!("container:{server}");
+        let entry = ["--network", &network, "--entrypoint", "/entry"];
+        let waits = ["selfish", "-H", "tcp://127.0.0.1:2375", "ps"];
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let id = stage.start(&[power, &entry].concat(), &waits);
         let running = "until grep -qx entry /proc/[0-9]*/comm; do usleep 20000; done";
         assert_eq!(stage.exec(&[], &id, &["timeout", "10", "sh", "-c", running]).code, 0, "{power:?}");
         let said = stage.exec(&[], &id, &["sh", "-c", attack]).stdout;
         assert!(said.lines().count() == 2 && said.lines().all(refused), "{power:?}: {said}");
-        stage.engine.yare(&["rm", "-f", &id]).ok();
+        stage.engine.yare(&["rm", "-f", &id, &server]).ok();
     }
     assert_eq!(hash(), before);
     stage.finish();
