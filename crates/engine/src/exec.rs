@@ -120,6 +120,9 @@ fn check_running(container: &Container) -> Result<()> {
 pub async fn start(engine: &Arc<Engine>, id: &str, options: &ExecStartConfig) -> Result<Option<Attached>> {
     let exec = engine.execs.find(id)?;
     let container = engine.containers.find(&exec.container)?;
+    if *exec.state.borrow() == ExecState::Created {
+        check_running(&container)?;
+    }
     let claimed = exec.state.send_if_modified(|state| {
         let free = *state == ExecState::Created;
         if free {
@@ -130,7 +133,6 @@ pub async fn start(engine: &Arc<Engine>, id: &str, options: &ExecStartConfig) ->
     if !claimed {
         return Err(Error::conflict(format!("exec command {id} has already run")));
     }
-    check_running(&container)?;
     let (ours, theirs) = match options.detach {
         true => (None, None),
         false => pair().map(|(ours, theirs)| (Some(ours), Some(theirs)))?,

@@ -74,7 +74,34 @@ pub struct Engine {
     stopping: AtomicBool,
     /// Warnings about this host that `info` shows.
     warnings: Vec<String>,
-    _lock: yare_sys::fs::Lock,
+    _roots: Roots,
+}
+
+/// The roots of one engine, made and locked. Taken before anything else of an engine is touched: its socket
+/// and its pid file too belong to whoever has the roots.
+#[derive(Debug)]
+pub struct Roots {
+    _data: yare_sys::fs::Lock,
+    _exec: yare_sys::fs::Lock,
+}
+
+impl Roots {
+    /// Makes the folders where they are missing and locks both. Fails when another engine has one of them.
+    pub fn claim(config: &Config) -> Result<Self> {
+        Ok(Self {
+            _data: claim_root(&config.data_root, "--data-root")?,
+            _exec: claim_root(&config.exec_root, "--exec-root")?,
+        })
+    }
+}
+
+fn claim_root(root: &Path, flag: &str) -> Result<yare_sys::fs::Lock> {
+    private_folder(root)?;
+    yare_sys::fs::lock_file(root.join("yare.lock")).map_err(|error| {
+        Error::conflict(format!("cannot lock {}", root.display()))
+            .caused_by(error)
+            .with_hint(format!("another engine uses this folder; stop it, or give this one another {flag}"))
+    })
 }
 
 impl Engine {
@@ -82,17 +109,7 @@ impl Engine {
     ///
     /// Must be called inside a tokio runtime. Fails when another engine has the data root, when the root is
     /// of a newer format, or when the kernel lacks something that no container can do without.
-    pub fn open(config: Config, launcher: Launcher) -> Result<Arc<Self>> {
-        for folder in [&config.data_root, &config.exec_root] {
-            private_folder(folder)?;
-        }
-        let lock = yare_sys::fs::lock_file(config.data_root.join("yare.lock")).map_err(|error| {
-            Error::conflict(format!("cannot lock the data root {}", config.data_root.display()))
-                .caused_by(error)
-                .with_hint(
-                    "another engine uses this data root; stop it, or give this one another --data-root",
-                )
-        })?;
+    pub fn open(config: Config, roots: Roots, launcher: Launcher) -> Result<Arc<Self>> {
         for folder in ["containers", "volumes"] {
             private_folder(&config.data_root.join(folder))?;
         }
@@ -125,7 +142,7 @@ impl Engine {
             trash,
             run_trash,
             warnings,
-            _lock: lock,
+            _roots: roots,
         });
         restore::restore(&engine)?;
         keep_last_used(&engine);

@@ -274,16 +274,33 @@ fn sweep(engine: &Arc<Engine>, containers: &[Arc<Container>]) -> Result<()> {
             engine.trash.take(&folder.path())?;
         }
     }
-    for folder in std::fs::read_dir(engine.config.data_root.join("volumes"))?.flatten() {
-        let name = folder.file_name();
-        if name.to_str().is_none_or(|name| engine.volumes.find(name).is_none()) {
-            engine.trash.take(&folder.path())?;
-        }
-    }
+    sweep_volumes(engine)?;
     if let Some(bridge) = &engine.bridge
         && let Err(error) = bridge.sweep()
     {
         tracing::warn!(error = yare_errdefs::chain(&error), "cannot sweep the bridge");
+    }
+    Ok(())
+}
+
+/// Folders of anonymous volumes that never came on record go. Any other folder may be somebody's data, put
+/// back from a backup or older than the records: it is left alone and named.
+fn sweep_volumes(engine: &Engine) -> Result<()> {
+    for folder in std::fs::read_dir(engine.config.data_root.join("volumes"))?.flatten() {
+        let name = folder.file_name().to_string_lossy().into_owned();
+        if engine.volumes.find(&name).is_some() {
+            continue;
+        }
+        if !yare_api::names::is_id(&name) {
+            tracing::warn!("no volume is on record for {}: it is left as it is", folder.path().display());
+            continue;
+        }
+        if let Err(error) = engine.trash.take(&folder.path()) {
+            tracing::warn!(
+                error = yare_errdefs::chain(&error),
+                "cannot sweep a volume that never was on record"
+            );
+        }
     }
     Ok(())
 }

@@ -36,7 +36,12 @@ impl<'a> Wired<'a> {
         let mode = networks::of_mode(&record.host_config.network_mode);
         let (netns, endpoint) = match mode {
             networks::HOST => (None, None),
-            networks::NONE => (Some(yare_net::netns::fresh().map_err(no_network)?), None),
+            networks::NONE => {
+                // The bridge keeps bare ones ready too.
+                let made =
+                    engine.bridge.as_ref().map_or_else(yare_net::netns::fresh, |bridge| bridge.fresh_netns());
+                (Some(made.map_err(no_network)?), None)
+            }
             networks::BRIDGE => {
                 let bridge = engine.bridge.as_ref().ok_or_else(|| no_bridge(engine))?;
                 let attachment = bridge

@@ -153,7 +153,11 @@ async fn copy_input(mut client: Socket, early: Bytes, mut input: impl AsyncWrite
         buffer.clear();
         match client.read_buf(&mut buffer).await {
             Ok(0) => break,
-            Ok(_) => accepted = accepted && input.write_all(&buffer).await.is_ok(),
+            // Flushed: what the detach keys held back, or the container had no room for, must not wait for the
+            // next key.
+            Ok(_) => {
+                accepted = accepted && input.write_all(&buffer).await.is_ok() && input.flush().await.is_ok();
+            }
             Err(_) => return,
         }
     }

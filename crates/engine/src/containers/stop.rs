@@ -206,7 +206,15 @@ pub async fn pause(engine: &Arc<Engine>, id: &str) -> Result<()> {
     group(engine, &container)?
         .freeze()
         .map_err(|error| Error::wrap(format!("cannot pause container {id}"), error))?;
-    container.update(|record| record.state.status = State::Paused);
+    let paused = container.update(|record| {
+        // Its end may have come between: an empty group freezes too.
+        if record.state.status == State::Running {
+            record.state.status = State::Paused;
+        }
+    });
+    if paused.state.status != State::Paused {
+        return Err(Error::conflict(format!("container {} is not running", container.id)));
+    }
     engine.save_soon(&container);
     engine.publish_container(&container, "pause", BTreeMap::new());
     Ok(())

@@ -13,14 +13,23 @@ const DEFAULT_GROUP: &str = "docker";
 const FIRST_INHERITED: i32 = 3;
 
 /// Opens all listeners.
-pub(super) fn open(hosts: &[String], group: Option<&str>, allow_tcp: bool) -> Result<Vec<Listener>> {
+///
+/// The exec root is open to root alone: a socket in it makes it passable for the socket's group.
+pub(super) fn open(
+    hosts: &[String],
+    group: Option<&str>,
+    allow_tcp: bool,
+    exec_root: &Path,
+) -> Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for host in hosts {
         match host.split_once("://") {
-            Some(("unix", path)) => listeners.push(Listener::Unix(unix(Path::new(path), group)?)),
+            Some(("unix", path)) => listeners.push(Listener::Unix(unix(Path::new(path), group, exec_root)?)),
             Some(("tcp", address)) => listeners.push(Listener::Tcp(tcp(address, allow_tcp)?)),
             Some(("fd", _)) => listeners.extend(inherited()?),
-            None if host.starts_with('/') => listeners.push(Listener::Unix(unix(Path::new(host), group)?)),
+            None if host.starts_with('/') => {
+                listeners.push(Listener::Unix(unix(Path::new(host), group, exec_root)?))
+            }
             _ => {
                 return Err(Error::invalid(format!("invalid bind address format: {host}"))
                     .with_hint("use unix://PATH, tcp://ADDRESS:PORT or fd://"));
@@ -30,7 +39,7 @@ pub(super) fn open(hosts: &[String], group: Option<&str>, allow_tcp: bool) -> Re
     Ok(listeners)
 }
 
-fn unix(path: &Path, group: Option<&str>) -> Result<UnixListener> {
+fn unix(path: &Path, group: Option<&str>, exec_root: &Path) -> Result<UnixListener> {
     let failed = |error: std::io::Error| {
         Error::internal(format!("cannot listen on {}", path.display())).caused_by(error)
     };
@@ -56,6 +65,9 @@ fn unix(path: &Path, group: Option<&str>) -> Result<UnixListener> {
     };
     if let Some(gid) = gid {
         std::os::unix::fs::chown(path, Some(0), Some(gid)).map_err(failed)?;
+        if path.parent() == Some(exec_root) {
+            std::os::unix::fs::chown(exec_root, Some(0), Some(gid)).map_err(failed)?;
+        }
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
     Ok(listener)

@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use yare_engine::{Config, Engine};
+use yare_engine::{Config, Engine, Roots};
 use yare_errdefs::{Error, Result};
 use yare_shim::Launcher;
 
@@ -59,13 +59,12 @@ fn run(args: &[String]) -> Result<()> {
     start_log(plan.log_level);
     // The runtime's file mode mask would otherwise decide modes that are promised.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    for root in [&plan.engine.data_root, &plan.engine.exec_root] {
-        std::fs::create_dir_all(root)
-            .map_err(|error| Error::internal(format!("cannot make {}", root.display())).caused_by(error))?;
-    }
-    let listeners = listen::open(&plan.hosts, plan.group.as_deref(), plan.allow_tcp)?;
+    let roots = Roots::claim(&plan.engine)?;
+    let listeners = listen::open(&plan.hosts, plan.group.as_deref(), plan.allow_tcp, &plan.engine.exec_root)?;
     // Before any thread exists: the launcher is a small, single-threaded process.
     let launcher = Launcher::start(&[plan.engine.data_root.clone(), plan.engine.exec_root.clone()])?;
+    // After the launcher, so that containers keep the limit this process was given.
+    raise_open_files();
     let pidfile = PidFile::write(&plan.pidfile)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -73,15 +72,30 @@ fn run(args: &[String]) -> Result<()> {
         .thread_stack_size(1 << 20)
         .build()
         .map_err(|error| Error::internal("cannot start threads").caused_by(error))?;
-    let served = runtime.block_on(serve(plan, launcher, listeners));
+    let served = runtime.block_on(serve(plan, roots, launcher, listeners));
     runtime.shutdown_timeout(Duration::from_secs(2));
     drop(pidfile);
     served
 }
 
-async fn serve(plan: Plan, launcher: Launcher, listeners: Vec<yare_server::Listener>) -> Result<()> {
+/// An engine holds a few descriptors for each container; what the hard limit allows is asked for.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+async fn serve(
+    plan: Plan,
+    roots: Roots,
+    launcher: Launcher,
+    listeners: Vec<yare_server::Listener>,
+) -> Result<()> {
     let grace = Duration::from_secs(plan.engine.shutdown_timeout.min(5));
-    let engine = Engine::open(plan.engine, launcher)?;
+    let engine = Engine::open(plan.engine, roots, launcher)?;
     if let Err(error) = crate::hello::ensure(&engine).await {
         // On a full disk, say: what runs still has to be served.
         tracing::warn!(error = yare_errdefs::chain(&error), "there is no image of the first run");
