@@ -42,6 +42,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use trash::Trash;
 use yare_errdefs::{Error, Result};
 use yare_net::Networks;
@@ -89,18 +90,29 @@ impl Roots {
     /// Makes the folders where they are missing and locks both. Fails when another engine has one of them.
     pub fn claim(config: &Config) -> Result<Self> {
         Ok(Self {
-            _data: claim_root(&config.data_root, "--data-root")?,
-            _exec: claim_root(&config.exec_root, "--exec-root")?,
+            _data: claim_root(&config.data_root, "data")?,
+            _exec: claim_root(&config.exec_root, "exec")?,
         })
     }
 }
 
-fn claim_root(root: &Path, flag: &str) -> Result<yare_sys::fs::Lock> {
+/// How long a lock may outlive its engine: a child that an engine was making when it was killed has its
+/// descriptors until it has become another program.
+const LINGERING: Duration = Duration::from_secs(1);
+
+fn claim_root(root: &Path, kind: &str) -> Result<yare_sys::fs::Lock> {
     private_folder(root)?;
-    yare_sys::fs::lock_file(root.join("yare.lock")).map_err(|error| {
-        Error::conflict(format!("cannot lock {}", root.display()))
-            .caused_by(error)
-            .with_hint(format!("another engine uses this folder; stop it, or give this one another {flag}"))
+    let begun = std::time::Instant::now();
+    let locked = loop {
+        match yare_sys::fs::lock_file(root.join("yare.lock")) {
+            Err(_) if begun.elapsed() < LINGERING => std::thread::sleep(Duration::from_millis(20)),
+            outcome => break outcome,
+        }
+    };
+    locked.map_err(|error| {
+        Error::conflict(format!("cannot lock {}", root.display())).caused_by(error).with_hint(format!(
+            "another engine uses this {kind} root; stop it, or give this one another --{kind}-root"
+        ))
     })
 }
 

@@ -233,9 +233,13 @@ pub async fn unpause(engine: &Arc<Engine>, id: &str) -> Result<()> {
 }
 
 fn thaw(engine: &Engine, container: &Container) -> Result<()> {
-    group(engine, container)?
-        .thaw()
-        .map_err(|error| Error::wrap(format!("cannot unpause container {}", container.id), error))?;
+    let failed = |error| Error::wrap(format!("cannot unpause container {}", container.id), error);
+    let thawed = group(engine, container).and_then(|group| group.thaw().map_err(failed));
+    if let Err(error) = thawed
+        && !has_ended(container)
+    {
+        return Err(error);
+    }
     container.update(|record| {
         if record.state.status == State::Paused {
             record.state.status = State::Running;
@@ -243,6 +247,12 @@ fn thaw(engine: &Engine, container: &Container) -> Result<()> {
     });
     engine.save_soon(container);
     Ok(())
+}
+
+/// Whether process 1 is gone: its group goes with it, before its end is on record.
+fn has_ended(container: &Container) -> bool {
+    let pidfd = container.live.lock().pidfd.clone();
+    pidfd.is_none_or(|pidfd| yare_sys::process::pidfd_send_signal(&*pidfd, 0).is_err())
 }
 
 pub(crate) fn group(engine: &Engine, container: &Container) -> Result<yare_cgroup::Group> {

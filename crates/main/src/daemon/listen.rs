@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use yare_errdefs::{Error, Result};
 use yare_server::Listener;
 
@@ -39,13 +40,21 @@ pub(super) fn open(
     Ok(listeners)
 }
 
+/// How long a socket may outlive its engine: a child that an engine was making when it was killed has its
+/// descriptors until it has become another program.
+const LINGERING: Duration = Duration::from_secs(1);
+
 fn unix(path: &Path, group: Option<&str>, exec_root: &Path) -> Result<UnixListener> {
     let failed = |error: std::io::Error| {
         Error::internal(format!("cannot listen on {}", path.display())).caused_by(error)
     };
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(Error::conflict(format!("somebody listens on {} already", path.display()))
-            .with_hint("stop that engine, or give this one another -H"));
+    let begun = Instant::now();
+    while std::os::unix::net::UnixStream::connect(path).is_ok() {
+        if begun.elapsed() > LINGERING {
+            return Err(Error::conflict(format!("somebody listens on {} already", path.display()))
+                .with_hint("stop that engine, or give this one another -H"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;

@@ -111,7 +111,7 @@ fn keep_reference() -> Result<(), String> {
         data_root: path("data"),
         log: path("engine.log"),
         gateway: "10.209.0.1".to_owned(),
-        cgroup_parent: "/docker".to_owned(),
+        cgroup_parent: reference_cgroup(),
         pid: 0,
     };
     let mut child = start_dockerd(&binary, &host);
@@ -149,6 +149,7 @@ fn start_dockerd(binary: &std::path::Path, host: &Host) -> Child {
     let mut command = Command::new(binary);
     command.env("PATH", format!("{bin}:{}", std::env::var("PATH").unwrap()));
     command.args(["--bip", &format!("{}/24", host.gateway), "--host", &host.address()]);
+    command.args(["--cgroup-parent", &host.cgroup_parent]);
     for (flag, value) in [
         ("--data-root", &host.data_root),
         ("--exec-root", &host.folder.join("run")),
@@ -169,10 +170,18 @@ fn start_dockerd(binary: &std::path::Path, host: &Host) -> Child {
     child
 }
 
+/// Set to the number of the outer process, inside the namespaces of [`into_own_namespaces`].
+const INSIDE: &str = "YARE_E2E_INSIDE";
+
+/// The parent of the cgroups of a reference's containers.
+fn reference_cgroup() -> String {
+    let number = std::env::var(INSIDE).unwrap_or_else(|_| std::process::id().to_string());
+    format!("/yare-reference-{number}")
+}
+
 /// A dockerd changes the packet filter of its whole network namespace, so it gets its own, and a process
 /// namespace with which all that it started ends.
 pub(crate) fn into_own_namespaces() {
-    const INSIDE: &str = "YARE_E2E_INSIDE";
     if std::env::var_os(INSIDE).is_some() {
         Invocation::new("ip", &["link", "set", "lo", "up"]).ok();
         return;
@@ -180,6 +189,10 @@ pub(crate) fn into_own_namespaces() {
     let arguments = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
     let mut command = Command::new("unshare");
     command.args(arguments).arg(std::env::current_exe().unwrap()).args(std::env::args_os().skip(1));
-    let status = command.env(INSIDE, "1").status().unwrap();
+    command.env(INSIDE, std::process::id().to_string());
+    let status = command.status().unwrap();
+    let groups =
+        format!("find /sys/fs/cgroup -depth -type d -path '*{}*' -exec rmdir {{}} +", reference_cgroup());
+    Invocation::new("sh", &["-c", &groups]).run();
     std::process::exit(status.code().unwrap_or(1));
 }

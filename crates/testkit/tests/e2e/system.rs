@@ -17,6 +17,7 @@ cases![
         inspect_finds_any_kind,
         help_is_there;
     Docker:
+        yare_goes_by_its_own_name,
         what_is_not_built_says_so.differs("these are built there"),
         an_engine_restarts_under_its_containers.differs("dockerd ends them unless told otherwise"),
         two_engines_live_side_by_side.differs("one dockerd is enough for the reference");
@@ -166,6 +167,15 @@ fn help_is_there(c: &Client) {
     for flag in ["--rm", "-d, --detach", "--stop-timeout int", "-p, --publish list", "--memory bytes"] {
         assert!(help.contains(flag), "{flag} is not in {help}");
     }
+}
+
+fn yare_goes_by_its_own_name(c: &Client) {
+    let yare = yare_testkit::yare_binary().display();
+    assert!(c.ok(&format!("{yare} run --help")).starts_with("Usage:  yare run "));
+    c.refuses(125, &format!("{yare} run --nosuchflag busybox"), "unknown flag: --nosuchflag");
+    let text = c.fails(1, &format!("{yare} nosuchcommand"));
+    assert_eq!(text, "yare: unknown command: yare nosuchcommand\n\nRun 'yare --help' for more information\n");
+    c.says(&format!("{yare} run --rm busybox echo hi"), "hi\n");
 }
 
 fn what_is_not_built_says_so(c: &Client) {
