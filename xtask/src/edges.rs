@@ -38,16 +38,17 @@ const CRATES: &[Crate] = &[
     row(4, "cli", &["api", "client", "errdefs", "oci"]),
     row(4, "image", &["content", "errdefs", "layer", "oci", "snapshot"]),
     row(4, "shim", &["cgroup", "errdefs", "logs", "oci", "runtime", "sys"]),
+    row(5, "build", &["api", "errdefs", "oci", "sys"]),
     row(
-        5,
+        6,
         "engine",
         &[
             "api", "cgroup", "content", "errdefs", "image", "layer", "logs", "net", "oci", "shim",
             "snapshot", "specgen", "sys",
         ],
     ),
-    row(6, "server", &["api", "engine", "errdefs", "oci"]),
-    row(7, "main", &["cli", "engine", "errdefs", "image", "oci", "runtime", "server", "shim", "sys"]),
+    row(7, "server", &["api", "engine", "errdefs", "oci"]),
+    row(8, "main", &["cli", "engine", "errdefs", "image", "oci", "runtime", "server", "shim", "sys"]),
     // Not part of the product.
     row(0, "testkit", &[]),
     row(0, "xtask", &[]),

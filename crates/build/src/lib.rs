@@ -1,0 +1,8 @@
+//! The build engine: a Dockerfile becomes a graph of content-addressed steps, which is solved in parallel and
+//! cached exactly.
+
+pub mod cancel;
+
+pub use cancel::Cancel;
+
+pub use yare_errdefs::{Error, Result};
