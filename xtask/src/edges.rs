@@ -28,6 +28,7 @@ const CRATES: &[Crate] = &[
     row(2, "api", &["errdefs", "oci"]),
     row(2, "cgroup", &["errdefs", "oci", "sys"]),
     row(2, "content", &["errdefs", "oci", "sys"]),
+    row(2, "dockerfile", &["errdefs", "oci"]),
     row(2, "layer", &["errdefs", "oci", "sys"]),
     row(2, "logs", &["errdefs"]),
     row(2, "net", &["errdefs", "sys"]),
