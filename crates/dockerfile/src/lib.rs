@@ -9,6 +9,8 @@
 pub mod expand;
 pub mod ignore;
 pub mod instruction;
+pub mod lint;
+pub mod outline;
 pub mod text;
 
 mod error;
