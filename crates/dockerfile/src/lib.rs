@@ -2,12 +2,15 @@
 //!
 //! [`parse`] makes a [`Dockerfile`] of stages with typed instructions. Words in which variables stand are kept
 //! as written; a builder expands them ([`mod@expand`]) with what is defined where they stand. [`text`] reads
-//! the values that instructions have as text (ports, signals, durations, modes). Pure: no files, no clock, no
+//! the values that instructions have as text (ports, signals, durations, modes), [`ignore`] the ignore file. Pure: no files, no clock, no
 //! environment. Everything here takes input that others wrote: it is bounded, and wrong input is an error with
 //! its place, never a panic.
 
 pub mod expand;
+pub mod ignore;
 pub mod instruction;
+pub mod lint;
+pub mod outline;
 pub mod text;
 
 mod error;

@@ -5,6 +5,7 @@ use crate::error::ParseError;
 use crate::expand::Escape;
 use crate::instruction::{Arg, Context, From, Instruction, Parsed, Step, description, instruction};
 use crate::syntax::{self, Directives, Statement, error_at, line_at};
+use std::collections::BTreeMap;
 
 /// A Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Dockerfile {
     pub global_args: Vec<GlobalArg>,
     /// Stages, in order; never empty unless there are global arguments alone.
     pub stages: Vec<Stage>,
+    /// Stages of each name, in order.
+    names: BTreeMap<String, Vec<usize>>,
     /// Instructions that have empty lines in them.
     pub(crate) empty_continuations: Vec<Span>,
 }
@@ -71,8 +74,9 @@ impl Dockerfile {
 
     /// The last stage of that name (in any case) before stage `before`: what a `FROM` means by it.
     pub fn stage_named(&self, name: &str, before: usize) -> Option<&Stage> {
-        let earlier = self.stages.iter().take(before);
-        earlier.rev().find(|stage| stage.name().is_some_and(|own| own.eq_ignore_ascii_case(name)))
+        let same = self.names.get(&name.to_lowercase())?;
+        let earlier = &same[..same.partition_point(|index| *index < before)];
+        earlier.last().and_then(|index| self.stages.get(*index))
     }
 
     /// What `COPY --from` and `RUN --mount=from=` of a stage mean by a word, if it is an earlier stage: its
@@ -112,6 +116,7 @@ pub fn parse(input: &[u8]) -> Result<Dockerfile, ParseError> {
         directives: read.directives,
         global_args: Vec::new(),
         stages: Vec::new(),
+        names: BTreeMap::new(),
         empty_continuations: read.empty_continuations.iter().map(|empty| empty.span).collect(),
     };
     for statement in read.statements {
@@ -130,9 +135,13 @@ fn add(dockerfile: &mut Dockerfile, source: &str, statement: Statement) -> Resul
     let instruction = match instruction(&context)? {
         Parsed::Instruction(instruction) => instruction,
         Parsed::From(from) => {
+            let index = dockerfile.stages.len();
+            if let Some(name) = &from.name {
+                dockerfile.names.entry(name.clone()).or_default().push(index);
+            }
             let description = from.name.as_deref().and_then(|name| description(&statement.comments, name));
             dockerfile.stages.push(Stage {
-                index: dockerfile.stages.len(),
+                index,
                 from,
                 description,
                 keyword: statement.keyword,

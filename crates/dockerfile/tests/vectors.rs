@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use yare_dockerfile::expand::{Escape, expand};
+use yare_dockerfile::ignore::{Glob, Ignore};
 use yare_dockerfile::instruction::{Command, Instruction, Script};
 use yare_dockerfile::text::parse_ports;
 use yare_dockerfile::{Dockerfile, parse};
@@ -186,4 +187,91 @@ fn a_heredoc_alone_is_a_script() {
     assert_eq!(script("FROM a\nRUN cat <<E\na\nE\n"), Script::Shell("cat <<E\na\nE".into()));
     let file = Script::File { name: "E".into(), content: "#!/bin/x\n".into() };
     assert_eq!(script("FROM a\nRUN <<E\n#!/bin/x\nE\n"), file);
+}
+
+#[test]
+fn ignore_files() {
+    let written = "test1\n/test2\n/a/file/here\n\nlastfile\n# this is a comment\n! /inverted/abs/path\n";
+    let parsed = Ignore::parse(written).expect("an ignore file");
+    assert_eq!(parsed.patterns().len(), 5);
+    for (path, ignored) in [("test1", true), ("test2/x", true), ("a/file/here", true), ("here", false)] {
+        assert_eq!(parsed.is_ignored(path), ignored, "{path}");
+    }
+    for case in table("patternmatcher", "TestMatches", "tests") {
+        let pattern = Ignore::parse(text(&case, "pattern")).expect("a pattern");
+        assert_eq!(Value::from(pattern.is_ignored(text(&case, "text"))), case["pass"], "{case}");
+    }
+    for case in table("patternmatcher", "TestMatches", "multiPatternTests") {
+        let patterns = case["patterns"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let pattern = Ignore::from_patterns(patterns).expect("patterns");
+        assert_eq!(Value::from(pattern.is_ignored(text(&case, "text"))), case["pass"], "{case}");
+    }
+    for case in table("patternmatcher", "", "matchTests") {
+        let pattern = Ignore::from_patterns([text(&case, "pattern")]);
+        assert_eq!(pattern.is_err(), !case["err"].is_null(), "{case}");
+        if let Ok(pattern) = pattern {
+            assert_eq!(Value::from(pattern.is_ignored(text(&case, "s"))), case["match"], "{case}");
+            // A plain pattern does not match what is below a match.
+            let alone = Glob::new(text(&case, "pattern")).expect("a pattern").matches(text(&case, "s"));
+            assert!(!alone || case["match"] == true, "{case}");
+        }
+    }
+}
+
+/// The files of the context that the daemon's answers are about.
+const CONTEXT: &[&str] = &[
+    ".dockerignore",
+    "Dockerfile",
+    "README.md",
+    "a.txt",
+    "abslink",
+    "arch.tar.gz",
+    "b.txt",
+    "dir",
+    "dir/.hidden",
+    "dir/c.txt",
+    "dir/sub",
+    "dir/sub/d.txt",
+    "dirlink",
+    "empty",
+    "exec.sh",
+    "hard.txt",
+    "link",
+    "node_modules",
+    "node_modules/m",
+    "node_modules/m/i.js",
+    "priv.txt",
+    "secret.log",
+    "sp ace.txt",
+    "uplink",
+];
+
+#[test]
+fn what_the_daemon_ignored() {
+    let mut count = 0;
+    for case in measured() {
+        let (ignore, Some(files)) = (text(&case, "ignore"), case["files"].as_array()) else { continue };
+        if ignore.is_empty() || text(&case, "dockerfile") != "FROM scratch\nCOPY . /\n" {
+            continue;
+        }
+        let names: Vec<&str> = files
+            .iter()
+            .filter_map(Value::as_str)
+            .filter_map(|file| {
+                ["dir ", "file ", "symlink ", "hardlink "]
+                    .iter()
+                    .find_map(|kind| Some(file.split_once(&format!(" {kind}"))?.0))
+            })
+            .collect();
+        let parsed = Ignore::parse(ignore).expect("an ignore file");
+        for path in CONTEXT {
+            // A directory is made when anything in it is taken.
+            let below = |other: &&&str| other.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+            let seen = !parsed.is_ignored(path)
+                || CONTEXT.iter().filter(below).any(|other| !parsed.is_ignored(other));
+            assert_eq!(seen, names.contains(path), "{path}: {case}");
+        }
+        count += 1;
+    }
+    assert_eq!(count, 6);
 }

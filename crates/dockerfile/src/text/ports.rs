@@ -32,6 +32,11 @@ pub fn parse_ports(text: &str) -> Result<Vec<String>, PortError> {
     ports(text).map_err(|why| PortError { port: text.to_owned(), why })
 }
 
+/// Whether a word of `EXPOSE` has a port of the container and nothing of the host.
+pub(crate) fn is_plain_port(text: &str) -> bool {
+    !text.contains(':')
+}
+
 fn ports(text: &str) -> Result<Vec<String>, String> {
     let (before, container) = text.rsplit_once(':').map_or(("", text), |(before, port)| (before, port));
     let (ip, host) = before.rsplit_once(':').map_or(("", before), |(ip, host)| (ip, host));
