@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod cancel;
 pub mod graph;
+pub mod files;
 
 pub use cancel::Cancel;
 

@@ -72,7 +72,7 @@ pub fn write_tar(
         tar.root(&root, options.root)?;
     }
     let mut walk = Walk::new(dir).map_err(|error| failed("list", b".", error))?;
-    while let Some(found) = walk.next().map_err(|error| failed("list", b".", error))? {
+    while let Some(found) = walk.advance().map_err(|error| failed("list", b".", error))? {
         tar.entry(&found)?;
     }
     tar.finish()
