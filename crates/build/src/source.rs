@@ -5,6 +5,8 @@
 //! nothing outside of that folder and of the caches is ever written.
 
 pub mod git;
+pub mod http;
+pub mod upload;
 
 use crate::Cancel;
 use std::path::Path;

@@ -26,6 +26,7 @@ mod url;
 mod tests;
 
 pub use checkout::{Checkout, set_times};
+pub(in crate::source) use url::redact as redact_url;
 pub use url::{GitRef, GitUrl, MTime, Scheme};
 
 use std::path::PathBuf;

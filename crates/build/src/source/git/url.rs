@@ -81,7 +81,7 @@ fn invalid(text: &str, why: impl fmt::Display) -> Error {
 }
 
 /// The text with the password of an URL taken out.
-pub(super) fn redact(text: &str) -> String {
+pub(in crate::source) fn redact(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
