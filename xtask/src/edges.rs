@@ -39,7 +39,7 @@ const CRATES: &[Crate] = &[
     row(4, "cli", &["api", "client", "errdefs", "oci"]),
     row(4, "image", &["content", "errdefs", "layer", "oci", "snapshot"]),
     row(4, "shim", &["cgroup", "errdefs", "logs", "oci", "runtime", "sys"]),
-    row(5, "build", &["api", "errdefs", "image", "layer", "oci", "snapshot", "sys"]),
+    row(5, "build", &["api", "dockerfile", "errdefs", "image", "layer", "oci", "snapshot", "sys"]),
     row(
         6,
         "engine",

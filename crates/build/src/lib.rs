@@ -5,6 +5,7 @@ pub mod cache;
 pub mod cancel;
 pub mod graph;
 pub mod files;
+pub mod source;
 
 pub use cancel::Cancel;
 

@@ -8,7 +8,7 @@ use crate::apply::{Applier, Limits, Target};
 use crate::metadata::Metadata;
 use crate::tar::{Entry, Input, Kind, Reader, Timestamp, lossy};
 use crate::tree::Tree;
-use crate::{ApplyError, Decompressor};
+use crate::{Form, ApplyError, Decompressor};
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
@@ -67,6 +67,7 @@ pub fn extract(
         reader: Reader::new(Input::new(reader, options.limits.bytes, None)),
         tree,
         unprivileged,
+        form: Form::Overlay,
         content: 0,
         disk: 0,
         root_opaque: false,
