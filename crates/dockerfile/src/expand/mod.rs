@@ -160,6 +160,17 @@ impl Output {
         self.text.push(c);
     }
 
+    /// What a variable stood for: spaces in it end words.
+    fn substituted(&mut self, text: &str) {
+        if text.contains(char::is_whitespace) {
+            text.chars().for_each(|c| self.plain(c));
+        } else if !text.is_empty() {
+            self.word.push_str(text);
+            self.text.push_str(text);
+            self.in_word = true;
+        }
+    }
+
     /// A character that belongs to the word, space or not.
     fn literal(&mut self, c: char) {
         self.word.push(c);
@@ -221,7 +232,7 @@ impl Pass<'_> {
                 return Ok(output.done());
             }
             match c {
-                '$' => self.dollar()?.chars().for_each(|c| output.plain(c)),
+                '$' => output.substituted(&self.dollar()?),
                 '\'' | '"' if !self.rules.skip_quotes => {
                     let quoted = if c == '"' { self.double_quoted()? } else { self.single_quoted()? };
                     output.text.push_str(&quoted);
