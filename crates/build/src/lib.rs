@@ -2,6 +2,7 @@
 //! cached exactly.
 
 pub mod cancel;
+pub mod scan;
 pub mod source;
 
 pub use cancel::Cancel;

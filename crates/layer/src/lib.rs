@@ -29,4 +29,5 @@ pub use copy::{copy_metadata, copy_tree, merge_layer, tree_size};
 pub use error::{ApplyError, LayerError};
 pub use readahead::ReadAhead;
 pub use rebuild::rebuild_tar;
+pub use walk::{Found, Walk};
 pub use write::{Form, WriteOptions, Written, write_tar};

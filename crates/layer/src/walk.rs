@@ -27,17 +27,20 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 
 /// An entry of the tree.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub struct Found {
     /// Below the root of the walk.
-    pub(crate) path: Vec<u8>,
-    pub(crate) name: CString,
+    pub path: Vec<u8>,
+    /// The last name of the path.
+    pub name: CString,
     /// The directory that has it.
     pub(crate) parent: Rc<OwnedFd>,
-    pub(crate) stat: Stat,
+    /// What it is; of a link, the link itself.
+    pub stat: Stat,
 }
 
 impl Found {
-    pub(crate) fn kind(&self) -> FileType {
+    /// What it is.
+    pub fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.stat.st_mode)
     }
 
@@ -46,11 +49,13 @@ impl Found {
         self.open(OFlags::PATH | OFlags::NOFOLLOW)
     }
 
-    pub(crate) fn open(&self, flags: OFlags) -> io::Result<OwnedFd> {
+    /// Opens it, which must still be what it was: a link is refused.
+    pub fn open(&self, flags: OFlags) -> io::Result<OwnedFd> {
         files::open_strict(self.parent.as_fd(), as_path(self.name.as_bytes()), flags, Mode::empty())
     }
 }
 
+#[derive(Debug)]
 struct Level {
     path: Vec<u8>,
     fd: Option<Rc<OwnedFd>>,
@@ -58,15 +63,18 @@ struct Level {
     names: Vec<CString>,
 }
 
-/// A walk; parents come before their children, names in byte order.
-pub(crate) struct Walk<'a> {
+/// A walk over a tree that may be hostile; parents come before their children, names in byte order. No link is
+/// followed, and the number of open descriptors does not depend on the depth.
+#[derive(Debug)]
+pub struct Walk<'a> {
     root: BorrowedFd<'a>,
     levels: Vec<Level>,
     entered: Option<Vec<u8>>,
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn new(root: BorrowedFd<'a>) -> io::Result<Self> {
+    /// Begins a walk over everything below the directory.
+    pub fn new(root: BorrowedFd<'a>) -> io::Result<Self> {
         let mut walk = Self { root, levels: Vec::new(), entered: None };
         walk.enter(Vec::new())?;
         Ok(walk)
@@ -85,8 +93,9 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The next entry.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Found>> {
+    /// The next entry. What was removed meanwhile is passed over.
+    #[expect(clippy::should_implement_trait, reason = "it can fail, and goes on")]
+    pub fn next(&mut self) -> io::Result<Option<Found>> {
         if let Some(path) = self.entered.take() {
             self.enter(path)?;
         }
