@@ -3,8 +3,9 @@
 
 pub mod cache;
 pub mod cancel;
-pub mod graph;
 pub mod files;
+pub mod graph;
+pub mod scan;
 pub mod source;
 
 pub use cancel::Cancel;
