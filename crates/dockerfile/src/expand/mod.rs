@@ -98,6 +98,18 @@ pub fn expand_content(text: &str, lookup: &Lookup<'_>, escape: Escape) -> Result
     Rules { escape: escape.char(), skip_quotes: true, ..Rules::default() }.apply(text, lookup)
 }
 
+/// A line for people: variables that have a value are shown with it, all else stays as written.
+pub fn display(text: &str, lookup: &Lookup<'_>, escape: Escape) -> String {
+    let rules = Rules {
+        escape: escape.char(),
+        raw_quotes: true,
+        raw_escapes: true,
+        skip_unset: true,
+        skip_quotes: false,
+    };
+    rules.apply(text, lookup).map_or_else(|_| text.to_owned(), |expanded| expanded.text)
+}
+
 /// What a pass over a word does.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
