@@ -1,7 +1,9 @@
 //! Each rule on folders of the disk.
 
+mod hostile;
 mod measured;
 mod reproducible;
+mod rules;
 
 use super::*;
 use crate::Cancel;
