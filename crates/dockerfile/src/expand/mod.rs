@@ -509,8 +509,8 @@ mod tests {
     fn hostile_words_end_soon() {
         let deep = "${A:+".repeat(100_000);
         assert!(expand(&deep, &lookup, Escape::Backslash).is_err());
-        let big = |_: &str| Some("x".repeat(1 << 20));
-        let error = expand(&"$A".repeat(20), &big, Escape::Backslash).expect_err("too much");
+        let big = |_: &str| Some("x".repeat(1 << 16));
+        let error = expand(&"$A".repeat(300), &big, Escape::Backslash).expect_err("too much");
         assert!(error.to_string().contains("larger than 16 MiB"));
         let error = expand(&format!("${{A//x/{}}}", "y".repeat(1000)), &big, Escape::Backslash);
         assert!(error.expect_err("too much").to_string().contains("larger"));

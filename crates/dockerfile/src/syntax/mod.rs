@@ -9,7 +9,7 @@ mod heredoc;
 mod lines;
 mod words;
 
-pub use directives::{CheckOptions, Directives, Selection};
+pub use directives::{CheckOptions, Directives, Selection, detect_syntax};
 pub use heredoc::Heredoc;
 pub(crate) use heredoc::{is_heredoc_alone, parse_heredoc};
 pub(crate) use words::{Word, json_strings, quoted_words, spaced_words, trim_start};

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::expand::Escape;
-use crate::instruction::{Command, Context, HealthCheck, Instruction, Parsed, instruction};
+use crate::instruction::{Command, Context, Instruction, Parsed, instruction};
 use crate::quote::quote;
 use serde_json::Value;
 
@@ -69,9 +69,7 @@ fn dump(syntax: &Syntax<'_>, statement: &Statement) -> String {
             Instruction::Run(run) => command(&run.command),
             Instruction::Cmd(cmd) => command(&cmd.0),
             Instruction::Entrypoint(entrypoint) => command(&entrypoint.0),
-            Instruction::HealthCheck(HealthCheck::Cmd { command: probe, .. }) => {
-                format!(" \"CMD\"{}", command(&probe))
-            }
+            Instruction::HealthCheck(check) => format!(" \"CMD\"{}", words(&check.0.test[1..])),
             Instruction::Expose(ports) => words(&ports.0),
             Instruction::Volume(paths) => words(&paths.0),
             Instruction::User(user) => quoted([user.0.as_str()]),
@@ -246,6 +244,21 @@ fn directives_are_at_the_very_top() {
         assert_eq!(read(wrong.as_bytes()).expect_err(wrong).message(), why);
     }
     assert!(read(b"# check=foo=1\nFROM a").is_err());
+}
+
+#[test]
+fn a_file_of_any_language_names_its_front_end() {
+    for (file, syntax) in [
+        ("# syntax=a/b:1\nFROM x", Some("a/b:1")),
+        ("#!/bin/x\n// Syntax = a/b\nthing", Some("a/b")),
+        ("{\"syntax\": \"a/b\", \"x\": 1}", Some("a/b")),
+        ("# escape=`\n# syntax=a/b\n", Some("a/b")),
+        ("FROM x\n# syntax=a/b", None),
+        ("# c\n# syntax=a/b", None),
+        ("", None),
+    ] {
+        assert_eq!(detect_syntax(file.as_bytes()).as_deref(), syntax, "{file}");
+    }
 }
 
 #[test]
