@@ -87,12 +87,12 @@ impl Dockerfile {
         })
     }
 
-    /// The stage that a build is for: by name, by number, or the last one.
+    /// The stage that a build is for: by name, or the last one. A number is no name, as in the field.
     pub fn target(&self, target: Option<&str>) -> Result<&Stage, String> {
         let Some(target) = target.filter(|target| !target.is_empty()) else {
             return self.stages.last().ok_or_else(|| "dockerfile contains no stages to build".into());
         };
-        self.stage_referred(target, self.stages.len()).ok_or_else(|| {
+        self.stage_named(target, self.stages.len()).ok_or_else(|| {
             let names = self.stages.iter().filter_map(Stage::name);
             let near = crate::suggest::parenthesis(crate::suggest::nearest(target, names));
             format!("target stage {} could not be found{near}", crate::quote::quote(target))

@@ -282,5 +282,8 @@ fn large_files_take_time_by_their_size() {
     source.push_str(&" b=2".repeat(200_000));
     let syntax = read(source.as_bytes()).expect("syntax");
     assert_eq!(syntax.statements.len(), 20_003);
+    assert!(
+        read(&b"USER a\n".repeat(MOST_STATEMENTS + 1)).expect_err("too many").message().contains("more than")
+    );
     assert!(read(&vec![b' '; LARGEST + 1]).expect_err("too large").message().contains("too large"));
 }
