@@ -106,15 +106,21 @@ pub(crate) struct Rules {
     pub(crate) raw_quotes: bool,
     /// Leave escape characters in the text.
     pub(crate) raw_escapes: bool,
-    /// Leave variables without a value as they are written.
-    pub(crate) skip_unset: bool,
+    /// `$` is just a character.
+    pub(crate) skip_variables: bool,
     /// Quotes are just characters.
     pub(crate) skip_quotes: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { escape: '\\', raw_quotes: false, raw_escapes: false, skip_unset: false, skip_quotes: false }
+        Self {
+            escape: '\\',
+            raw_quotes: false,
+            raw_escapes: false,
+            skip_variables: false,
+            skip_quotes: false,
+        }
     }
 }
 
@@ -232,7 +238,7 @@ impl Pass<'_> {
                 return Ok(output.done());
             }
             match c {
-                '$' => output.substituted(&self.dollar()?),
+                '$' if !self.rules.skip_variables => output.substituted(&self.dollar()?),
                 '\'' | '"' if !self.rules.skip_quotes => {
                     let quoted = if c == '"' { self.double_quoted()? } else { self.single_quoted()? };
                     output.text.push_str(&quoted);
@@ -289,7 +295,7 @@ impl Pass<'_> {
                     }
                     return Ok(text);
                 }
-                Some('$') => text.push_str(&self.dollar()?),
+                Some('$') if !self.rules.skip_variables => text.push_str(&self.dollar()?),
                 Some(c) if c == self.rules.escape => {
                     self.next();
                     if self.rules.raw_escapes {
@@ -320,10 +326,8 @@ impl Pass<'_> {
             if name.is_empty() {
                 return Ok("$".into());
             }
-            return match self.value(&name) {
-                None if self.rules.skip_unset => Ok(format!("${name}")),
-                value => self.account(value.unwrap_or_default()),
-            };
+            let value = self.value(&name).unwrap_or_default();
+            return self.account(value);
         }
         self.next();
         match self.peek() {
@@ -333,10 +337,7 @@ impl Pass<'_> {
         }
         let name = self.name();
         let text = match self.next() {
-            Some('}') => match self.value(&name) {
-                None if self.rules.skip_unset => Ok(format!("${{{name}}}")),
-                value => Ok(value.unwrap_or_default()),
-            },
+            Some('}') => Ok(self.value(&name).unwrap_or_default()),
             Some(':') => {
                 let modifier = self.next().unwrap_or('\u{fffd}');
                 self.modified(&name, modifier, true)
@@ -361,9 +362,6 @@ impl Pass<'_> {
             return Err(format!("unsupported modifier ({written}) in substitution"));
         }
         let value = self.value(name);
-        if self.rules.skip_unset && value.is_none() {
-            return Ok(format!("${{{name}{written}{word}}}"));
-        }
         let counts = value.clone().filter(|value| !(colon && value.is_empty()));
         match modifier {
             '-' => Ok(counts.unwrap_or(word)),
@@ -397,11 +395,7 @@ impl Pass<'_> {
         };
         let pattern = part(self, '/', "'/' in ${}")?;
         let replacement = part(self, '}', "'}'")?;
-        let Some(value) = self.value(name) else {
-            let slashes = if all { "//" } else { "/" };
-            let written = format!("${{{name}{slashes}{pattern}/{replacement}}}");
-            return Ok(if self.rules.skip_unset { written } else { String::new() });
-        };
+        let value = self.value(name).unwrap_or_default();
         let parsed = Pattern::parse(&pattern).map_err(|why| invalid_pattern(&pattern, &why))?;
         parsed.replace(&value, &replacement, all, LONGEST)
     }
