@@ -1,6 +1,7 @@
 //! The build engine: a Dockerfile becomes a graph of content-addressed steps, which is solved in parallel and
 //! cached exactly.
 
+pub mod attest;
 pub mod cancel;
 pub mod scan;
 pub mod source;
