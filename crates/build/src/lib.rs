@@ -12,6 +12,7 @@
 
 mod build;
 pub mod cache;
+pub mod attest;
 pub mod cancel;
 pub mod context;
 mod export;
