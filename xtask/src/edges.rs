@@ -28,6 +28,7 @@ const CRATES: &[Crate] = &[
     row(2, "api", &["errdefs", "oci"]),
     row(2, "cgroup", &["errdefs", "oci", "sys"]),
     row(2, "content", &["errdefs", "oci", "sys"]),
+    row(2, "dockerfile", &["errdefs", "oci"]),
     row(2, "layer", &["errdefs", "oci", "sys"]),
     row(2, "logs", &["errdefs"]),
     row(2, "net", &["errdefs", "sys"]),
@@ -38,7 +39,7 @@ const CRATES: &[Crate] = &[
     row(4, "cli", &["api", "client", "errdefs", "oci"]),
     row(4, "image", &["content", "errdefs", "layer", "oci", "snapshot"]),
     row(4, "shim", &["cgroup", "errdefs", "logs", "oci", "runtime", "sys"]),
-    row(5, "build", &["api", "errdefs", "oci", "sys"]),
+    row(5, "build", &["api", "dockerfile", "errdefs", "image", "layer", "oci", "snapshot", "sys"]),
     row(
         6,
         "engine",
