@@ -3,8 +3,8 @@
 
 pub mod cache;
 pub mod cancel;
-pub mod graph;
 pub mod files;
+pub mod graph;
 pub mod source;
 
 pub use cancel::Cancel;

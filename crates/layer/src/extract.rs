@@ -8,7 +8,7 @@ use crate::apply::{Applier, Limits, Target};
 use crate::metadata::Metadata;
 use crate::tar::{Entry, Input, Kind, Reader, Timestamp, lossy};
 use crate::tree::Tree;
-use crate::{Form, ApplyError, Decompressor};
+use crate::{ApplyError, Decompressor, Form};
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::fd::BorrowedFd;

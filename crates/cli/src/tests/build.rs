@@ -1,6 +1,7 @@
 //! `build` against an engine that the test plays.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -270,6 +271,10 @@ fn an_engine_that_sees_other_files_gets_a_tar() {
     let names = names(&tar);
     assert_eq!(names.keys().map(String::as_str).collect::<Vec<_>>(), ["Dockerfile", "sub/", "sub/f"]);
     assert_eq!(names["sub/f"], "text");
+    // What is sent is shown, like any step.
+    let ran = run(&server, &format!("build {}", scratch.path("ctx")), None);
+    assert!(ran.errors.starts_with("#1 [internal] send build context\n#1 transferring context: "), "{ran:?}");
+    assert!(ran.errors.contains("#1 DONE 0."), "{ran:?}");
     // A named directory cannot be sent beside it.
     let context = scratch.path("ctx");
     let ran = run(&server, &format!("build --build-context n={context} {context}"), None);
@@ -389,4 +394,86 @@ fn the_cache_is_listed_and_pruned() {
     assert_eq!(ran.output, "Total reclaimed space: 5B\n");
     let path = server.seen.lock().unwrap().last().unwrap().path.clone();
     assert!(path.ends_with("/build/prune?filters=&max-used-space=1024"), "{path}");
+}
+
+/// A build on a terminal that the engine never ends. The test calls itself, since a signal is for a process.
+#[test]
+fn an_interrupt_cancels_and_gives_the_cursor_back() {
+    const ROLE: &str = "YARE_TEST_BUILD_AGAINST";
+    if let Some(socket) = std::env::var_os(ROLE) {
+        interrupted(Path::new(&socket));
+    }
+    let (closed_sender, closed) = std::sync::mpsc::channel();
+    let server = Server::start(move |seen| {
+        if seen.path.ends_with("/_ping") {
+            return Reply::Json(200, "OK".to_owned());
+        }
+        let closed = closed_sender.clone();
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
+        Reply::Raw(
+            head,
+            Box::new(move |mut stream, _| {
+                let line = "{\"status\":{\"vertexes\":[{\"digest\":\"a\",\"name\":\"[2/2] RUN wait\",\
+                    \"started\":\"2026-01-02T03:04:05Z\"}]}}\n";
+                write!(stream, "{:x}\r\n{line}\r\n", line.len()).unwrap();
+                // The end of the connection is how an engine learns that it need not go on.
+                let mut byte = [0];
+                closed.send(std::io::Read::read(&mut stream, &mut byte).unwrap_or(0)).unwrap();
+            }),
+        )
+    });
+    let master =
+        rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
+    rustix::pty::grantpt(&master).unwrap();
+    rustix::pty::unlockpt(&master).unwrap();
+    let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
+    let slave = std::fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "tests::build::an_interrupt_cancels_and_gives_the_cursor_back", "--nocapture"])
+        .env(ROLE, &server.path)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(slave)
+        .spawn()
+        .unwrap();
+    let mut master = std::fs::File::from(master);
+    let mut told = Vec::new();
+    let mut buffer = [0; 4096];
+    let shown = |told: &[u8]| String::from_utf8_lossy(told).contains("[2/2] RUN wait");
+    while !shown(&told) {
+        let count = std::io::Read::read(&mut master, &mut buffer).unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&told));
+        told.extend_from_slice(&buffer[..count]);
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let code = child.wait().unwrap().code();
+    // The terminal ends with its last user, and says so with an error.
+    while let Ok(count @ 1..) = std::io::Read::read(&mut master, &mut buffer) {
+        told.extend_from_slice(&buffer[..count]);
+    }
+    let told = String::from_utf8_lossy(&told);
+    assert_eq!(code, Some(130), "{told}");
+    assert!(told.contains("\x1b[?25l"), "hidden while it draws: {told:?}");
+    assert!(told.ends_with("\x1b[?7h\x1b[?25hERROR: canceled\r\n"), "{told:?}");
+    assert_eq!(closed.recv_timeout(std::time::Duration::from_secs(10)), Ok(0));
+}
+
+/// What the interrupted process does.
+#[expect(clippy::exit, reason = "a process of its own, whose code the test looks at")]
+fn interrupted(socket: &Path) {
+    let stdio = crate::session::Stdio {
+        input: rustix::stdio::stdin(),
+        output: rustix::stdio::stdout(),
+        errors: rustix::stdio::stderr(),
+    };
+    let scratch = Scratch::new("interrupted");
+    let mut cx = super::with_streams(stdio);
+    cx.address = yare_client::Address::Unix(socket.to_owned());
+    let line = format!("build --progress tty {}", scratch.path("ctx"));
+    let (command, given) = super::parse(&mut cx, &line).unwrap();
+    let outcome = crate::start(&cx, command, &given);
+    let code = crate::finish(&cx, outcome);
+    drop(scratch);
+    std::process::exit(code);
 }

@@ -19,8 +19,9 @@ mod source;
 mod terminal;
 
 use serde_json::Value;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 use yare_api::build::{BuildMessage, BuildResult};
+use yare_client::Response;
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -30,7 +31,7 @@ use crate::table::Outcome;
 use lines::Lines;
 use options::Plan;
 use receive::Receiver;
-use send::Sent;
+use send::Upload;
 use show::Show;
 
 /// `build`.
@@ -56,9 +57,11 @@ async fn build_to_the_end(cx: &Context, given: &Given) -> Outcome {
     let mut show = Show::new(cx, plan.display);
     let request = std::mem::take(&mut plan.request);
     let (call, explain) = (request.call.clone(), request.explain);
-    let sent = send::send(cx, request, &plan.outputs, source).await?;
+    let upload = Upload::default();
+    let sent = send::send(cx, request, &plan.outputs, source, &upload);
+    let sent = while_shown(sent, &mut show, &upload).await?;
     let mut receiver = Receiver::new(cx, &sent.destinations)?;
-    let result = match follow(cx, sent, &mut show, &mut receiver).await? {
+    let result = match follow(cx, sent.reply, &mut show, &mut receiver, &upload).await? {
         Ended::Done(result) => result,
         Ended::Failed { excerpt, failure } => {
             show.failed(&excerpt)?;
@@ -83,30 +86,56 @@ enum Ended {
     Failed { excerpt: String, failure: Failure },
 }
 
+fn ticks(show: &Show<'_>) -> Interval {
+    let mut ticks = tokio::time::interval(show.rate());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
+}
+
+/// Keeps the display up to the moment until `work` is done.
+async fn while_shown<T>(
+    work: impl Future<Output = Result<T, Failure>>,
+    show: &mut Show<'_>,
+    upload: &Upload,
+) -> Result<T, Failure> {
+    let mut ticks = ticks(show);
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = ticks.tick() => {
+                show.upload(upload.progress())?;
+                show.tick()?;
+            }
+        }
+    }
+}
+
 /// Follows the engine's messages to the end.
 async fn follow(
     cx: &Context,
-    sent: Sent,
+    mut reply: Response,
     show: &mut Show<'_>,
     receiver: &mut Receiver,
+    upload: &Upload,
 ) -> Result<Ended, Failure> {
-    let Sent { mut reply, fault, .. } = sent;
     if reply.header("server").is_some_and(|server| server.starts_with("Docker/")) {
         let text = format!("the engine at {} is Docker's, which does not understand this client", cx.address);
         return Err(Failure::new(text).with_hint("use docker build, or give Yare's engine with -H"));
     }
-    let mut ticks = tokio::time::interval(show.rate());
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut ticks = ticks(show);
     let mut lines = Lines::default();
     let mut messages = Vec::new();
     loop {
         let chunk = tokio::select! {
             chunk = reply.chunk() => chunk,
             _ = ticks.tick() => {
+                show.upload(upload.progress())?;
                 show.tick()?;
                 continue;
             }
         };
+        show.upload(upload.progress())?;
         let ended = match chunk {
             Ok(Some(chunk)) => {
                 lines.feed(&chunk, |line| decode(line, &mut messages))?;
@@ -118,7 +147,7 @@ async fn follow(
                 }
                 true
             }
-            Err(error) => return Err(fault.take().unwrap_or_else(|| error.into())),
+            Err(error) => return Err(upload.fault().unwrap_or_else(|| error.into())),
         };
         for message in messages.drain(..) {
             if let Some(status) = &message.status {

@@ -15,18 +15,49 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::oneshot;
 
+use yare_dockerfile::ignore::{Cursor, Ignore};
+
 use crate::failure::Failure;
 
-/// Says what of a context is left out.
-pub(super) type Ignore = Box<dyn Fn(&Path, bool) -> Kept + Send>;
+/// What of a directory is sent.
+#[derive(Debug, Default)]
+pub(super) struct Selection {
+    /// What is not.
+    pub ignore: Ignore,
+    /// Files that are sent whatever is ignored: the engine reads them, though no step sees them.
+    pub always: Vec<String>,
+}
 
-/// What happens to a path of the context.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kept {
-    /// It is sent.
-    Whole,
-    /// It is not sent, nor anything below it.
-    Nothing,
+impl Selection {
+    /// Reads the ignore file that goes with a Dockerfile at this path within the directory; `inline` is the
+    /// one beside a Dockerfile that is elsewhere.
+    pub(super) fn of(directory: &Path, dockerfile: &str, inline: Option<&[u8]>) -> Result<Self, Failure> {
+        let dockerfile = if dockerfile.is_empty() { "Dockerfile" } else { dockerfile };
+        let own = format!("{dockerfile}.dockerignore");
+        let always = vec![dockerfile.to_owned(), own.clone(), ".dockerignore".to_owned()];
+        let mut found = inline.map(|text| ("the ignore file".to_owned(), text.to_vec()));
+        for name in [own.as_str(), ".dockerignore"] {
+            if found.is_some() {
+                break;
+            }
+            let path = directory.join(name);
+            match fs::read(&path) {
+                Ok(text) => found = Some((name.to_owned(), text)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(unreadable(&path, &error)),
+            }
+        }
+        let Some((name, text)) = found else { return Ok(Self { ignore: Ignore::default(), always }) };
+        let ignore = Ignore::parse(&String::from_utf8_lossy(&text))
+            .map_err(|error| Failure::new(format!("failed to read {name}: {error}")))?;
+        Ok(Self { ignore, always })
+    }
+
+    /// Whether something that is always sent is below this directory.
+    fn leads_on(&self, directory: &str) -> bool {
+        let mut below = self.always.iter().filter_map(|path| path.strip_prefix(directory));
+        below.any(|rest| rest.starts_with('/'))
+    }
 }
 
 /// How packing ended.
@@ -46,7 +77,7 @@ impl Packing {
 /// Packs on a thread of its own; the reader gives the tar.
 pub(super) fn stream(
     directory: PathBuf,
-    ignore: Ignore,
+    selection: Selection,
 ) -> Result<(tokio::net::UnixStream, Packing), Failure> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
@@ -54,7 +85,7 @@ pub(super) fn stream(
     let (done, ended) = oneshot::channel();
     std::thread::Builder::new().name("pack".to_owned()).spawn(move || {
         let writer = io::BufWriter::with_capacity(64 * 1024, theirs);
-        let outcome = match pack(&directory, &ignore, writer) {
+        let outcome = match pack(&directory, &selection, writer) {
             Ok(()) | Err(Fault::Reader) => Ok(()),
             Err(Fault::File(failure)) => Err(failure),
         };
@@ -73,20 +104,27 @@ enum Fault {
     Reader,
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Fault {
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        Self::File(failure)
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let why = super::options::file_error(&path.display().to_string(), error);
     let failure = Failure::new(format!("failed to read the build context: {why}"));
-    Fault::File(match error.kind() {
+    match error.kind() {
         io::ErrorKind::PermissionDenied => {
             failure.with_hint("make it readable, or leave it out with a line in .dockerignore")
         }
         _ => failure,
-    })
+    }
 }
 
-fn pack(root: &Path, ignore: &Ignore, writer: impl Write) -> Result<(), Fault> {
-    let mut packer = Packer { archive: tar::Builder::new(writer), links: HashMap::new(), ignore };
-    packer.entries(root, Path::new(""))?;
+fn pack(root: &Path, selection: &Selection, writer: impl Write) -> Result<(), Fault> {
+    let mut packer =
+        Packer { archive: tar::Builder::new(writer), links: HashMap::new(), selection, pending: Vec::new() };
+    packer.entries(root, Path::new(""), &selection.ignore.root())?;
     packer.archive.into_inner().and_then(|mut writer| writer.flush()).map_err(|_| Fault::Reader)
 }
 
@@ -94,37 +132,66 @@ struct Packer<'a, W: Write> {
     archive: tar::Builder<W>,
     /// Names of files that have several, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
-    ignore: &'a Ignore,
+    selection: &'a Selection,
+    /// Ignored directories on the way to where the walk is: they are sent once something below them is.
+    pending: Vec<(PathBuf, tar::Header)>,
 }
 
 impl<W: Write> Packer<'_, W> {
-    fn entries(&mut self, directory: &Path, name: &Path) -> Result<(), Fault> {
+    fn entries(&mut self, directory: &Path, name: &Path, cursor: &Cursor<'_>) -> Result<(), Fault> {
         let entries = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let mut entries = entries.map_err(|error| unreadable(directory, &error))?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
-            self.one(&entry.path(), &name.join(entry.file_name()))?;
+            let (path, name) = (entry.path(), name.join(entry.file_name()));
+            let kind = entry.file_type().map_err(|error| unreadable(&path, &error))?;
+            // Patterns are text; what is none in a name is matched by wildcards only.
+            let text = name.to_string_lossy();
+            if kind.is_dir() {
+                self.directory(&path, &name, &cursor.enter(&text))?;
+            } else if !kind.is_socket()
+                && (!cursor.is_ignored(&text) || self.selection.always.iter().any(|always| *always == text))
+            {
+                self.one(&path, &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, path: &Path, name: &Path, cursor: &Cursor<'_>) -> Result<(), Fault> {
+        let ignored = cursor.ignored();
+        if ignored && cursor.prunable() && !self.selection.leads_on(&name.to_string_lossy()) {
+            return Ok(());
+        }
+        let found = fs::symlink_metadata(path).map_err(|error| unreadable(path, &error))?;
+        let mut header = header(&found);
+        header.set_entry_type(tar::EntryType::Directory);
+        let depth = self.pending.len();
+        self.pending.push((name.to_owned(), header));
+        if !ignored {
+            self.parents()?;
+        }
+        self.entries(path, name, cursor)?;
+        self.pending.truncate(depth);
+        Ok(())
+    }
+
+    /// Sends the directories on the way that have not been sent.
+    fn parents(&mut self) -> Result<(), Fault> {
+        for (name, mut header) in std::mem::take(&mut self.pending) {
+            // Its slash tells a directory apart for readers that know no types.
+            let mut name = name.into_os_string();
+            name.push("/");
+            self.append(&mut header, Path::new(&name), io::empty())?;
         }
         Ok(())
     }
 
     fn one(&mut self, path: &Path, name: &Path) -> Result<(), Fault> {
+        self.parents()?;
         let found = fs::symlink_metadata(path).map_err(|error| unreadable(path, &error))?;
         let kind = found.file_type();
-        if (self.ignore)(name, kind.is_dir()) == Kept::Nothing || kind.is_socket() {
-            return Ok(());
-        }
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(found.mode() & 0o7777);
-        header.set_mtime(u64::try_from(found.mtime()).unwrap_or(0));
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_size(0);
-        if kind.is_dir() {
-            header.set_entry_type(tar::EntryType::Directory);
-            self.append(&mut header, name, io::empty())?;
-            return self.entries(path, name);
-        }
+        let mut header = header(&found);
         if kind.is_symlink() {
             let target = fs::read_link(path).map_err(|error| unreadable(path, &error))?;
             header.set_entry_type(tar::EntryType::Symlink);
@@ -149,7 +216,7 @@ impl<W: Write> Packer<'_, W> {
         let mut contents = Exact { file, left: found.len(), fault: None };
         let written = self.append(&mut header, name, &mut contents);
         match contents.fault {
-            Some(error) => Err(unreadable(path, &error)),
+            Some(error) => Err(unreadable(path, &error).into()),
             None => written,
         }
     }
@@ -178,12 +245,7 @@ impl<W: Write> Packer<'_, W> {
         name: &Path,
         contents: impl io::Read,
     ) -> Result<(), Fault> {
-        // The name of a directory ends with a slash, which tells it apart for readers that know no types.
-        let mut bytes = name.as_os_str().to_owned();
-        if header.entry_type().is_dir() {
-            bytes.push("/");
-        }
-        self.archive.append_data(header, PathBuf::from(bytes), contents).map_err(|_| Fault::Reader)
+        self.archive.append_data(header, name, contents).map_err(|_| Fault::Reader)
     }
 
     fn append_link(&mut self, header: &mut tar::Header, name: &Path, target: &Path) -> Result<(), Fault> {
@@ -191,6 +253,17 @@ impl<W: Write> Packer<'_, W> {
         debug_assert!(!target.as_os_str().as_bytes().is_empty(), "links have targets");
         self.archive.append_link(header, name, target).map_err(|_| Fault::Reader)
     }
+}
+
+/// The header of a file: its mode and time, and no owner.
+fn header(found: &fs::Metadata) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(found.mode() & 0o7777);
+    header.set_mtime(u64::try_from(found.mtime()).unwrap_or(0));
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(0);
+    header
 }
 
 /// A file that gives exactly as many bytes as its header says, whatever is written to it meanwhile.
@@ -250,30 +323,14 @@ mod tests {
         }
     }
 
-    #[test]
-    fn kinds_links_modes_and_names_of_any_bytes() {
-        let scratch = Scratch::new("kinds");
-        let root = &scratch.0;
-        let long = "n".repeat(150);
-        fs::create_dir_all(root.join("dir/sub")).unwrap();
-        fs::create_dir_all(root.join("ignored/below")).unwrap();
-        fs::write(root.join("dir/a"), "text").unwrap();
-        fs::set_permissions(root.join("dir/a"), fs::Permissions::from_mode(0o4751)).unwrap();
-        fs::hard_link(root.join("dir/a"), root.join("dir/b")).unwrap();
-        std::os::unix::fs::symlink("../nowhere", root.join("link")).unwrap();
-        fs::write(root.join(OsStr::from_bytes(b"\xff\xfe\n")), "odd").unwrap();
-        fs::write(root.join(&long), "long").unwrap();
-        fs::write(root.join("ignored/below/x"), "no").unwrap();
-        let socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
-        let ignore: Ignore = Box::new(|name, is_directory| {
-            assert!(name != Path::new("ignored/below/x"), "nothing below an ignored directory is looked at");
-            if is_directory && name == Path::new("ignored") { Kept::Nothing } else { Kept::Whole }
-        });
+    /// What is packed of a directory: kind, mode, link's target and text by name.
+    type Packed = BTreeMap<Vec<u8>, (tar::EntryType, u32, Vec<u8>, String)>;
+
+    fn packed(root: &Path, selection: &Selection) -> (Vec<Vec<u8>>, Packed) {
         let mut bytes = Vec::new();
-        pack(root, &ignore, &mut bytes).unwrap();
-        drop(socket);
+        pack(root, selection, &mut bytes).unwrap();
         let mut archive = tar::Archive::new(bytes.as_slice());
-        let mut seen = BTreeMap::new();
+        let (mut order, mut seen) = (Vec::new(), Packed::new());
         for entry in archive.entries().unwrap() {
             let mut entry = entry.unwrap();
             let (header, name) = (entry.header().clone(), entry.path_bytes().into_owned());
@@ -281,19 +338,80 @@ mod tests {
             let target = entry.link_name_bytes().map(|target| target.into_owned()).unwrap_or_default();
             let mut text = String::new();
             entry.read_to_string(&mut text).unwrap();
+            order.push(name.clone());
             seen.insert(name, (header.entry_type(), header.mode().unwrap(), target, text));
         }
-        let names: Vec<&[u8]> = seen.keys().map(Vec::as_slice).collect();
-        let mut expected: Vec<&[u8]> =
+        (order, seen)
+    }
+
+    fn texts(names: Vec<Vec<u8>>) -> Vec<String> {
+        names.into_iter().map(|name| String::from_utf8(name).unwrap()).collect()
+    }
+
+    #[test]
+    fn kinds_links_modes_and_names_of_any_bytes() {
+        let scratch = Scratch::new("kinds");
+        let root = &scratch.0;
+        let long = "n".repeat(150);
+        fs::create_dir_all(root.join("dir/sub")).unwrap();
+        fs::write(root.join("dir/a"), "text").unwrap();
+        fs::set_permissions(root.join("dir/a"), fs::Permissions::from_mode(0o4751)).unwrap();
+        fs::hard_link(root.join("dir/a"), root.join("dir/b")).unwrap();
+        std::os::unix::fs::symlink("../nowhere", root.join("link")).unwrap();
+        fs::write(root.join(OsStr::from_bytes(b"\xff\xfe\n")), "odd").unwrap();
+        fs::write(root.join(&long), "long").unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+        let (order, seen) = packed(root, &Selection::default());
+        drop(socket);
+        let expected: Vec<&[u8]> =
             vec![b"dir/", b"dir/a", b"dir/b", b"dir/sub/", b"link", long.as_bytes(), b"\xff\xfe\n"];
-        expected.sort_unstable();
-        assert_eq!(names, expected);
+        assert_eq!(order, expected);
         assert_eq!(seen[b"dir/a".as_slice()].1, 0o4751);
         assert_eq!(seen[b"dir/a".as_slice()].3, "text");
         assert_eq!(seen[b"dir/b".as_slice()].0, tar::EntryType::Link);
         assert_eq!(seen[b"dir/b".as_slice()].2, b"dir/a");
         assert_eq!(seen[b"link".as_slice()].2, b"../nowhere");
         assert_eq!(seen[b"\xff\xfe\n".as_slice()].3, "odd");
+    }
+
+    #[test]
+    fn what_is_ignored_is_not_sent() {
+        let scratch = Scratch::new("ignored");
+        let root = &scratch.0;
+        fs::create_dir_all(root.join("out/deep/er")).unwrap();
+        fs::create_dir_all(root.join("docker")).unwrap();
+        fs::create_dir_all(root.join("gone")).unwrap();
+        let files = [
+            "a.log",
+            "b",
+            "out/x",
+            "out/deep/keep",
+            "out/deep/er/y",
+            "docker/D",
+            "docker/z",
+            "gone/g",
+            "Dockerfile",
+        ];
+        for name in files {
+            fs::write(root.join(name), name).unwrap();
+        }
+        let ignore = "*.log\nout\n!out/deep/keep\ndocker\ngone\nDockerfile\n.dockerignore\n";
+        fs::write(root.join(".dockerignore"), ignore).unwrap();
+        let usual = Selection::of(root, "", None).unwrap();
+        let expected = [".dockerignore", "Dockerfile", "b", "out/", "out/deep/", "out/deep/keep"];
+        assert_eq!(texts(packed(root, &usual).0), expected);
+        // The Dockerfile is sent from within an ignored directory, too.
+        let other = Selection::of(root, "docker/D", None).unwrap();
+        let expected = [".dockerignore", "b", "docker/", "docker/D", "out/", "out/deep/", "out/deep/keep"];
+        assert_eq!(texts(packed(root, &other).0), expected);
+        fs::write(root.join("docker/D.dockerignore"), "*\n").unwrap();
+        let own = Selection::of(root, "docker/D", None).unwrap();
+        let expected = [".dockerignore", "docker/", "docker/D", "docker/D.dockerignore"];
+        assert_eq!(texts(packed(root, &own).0), expected);
+        let inline = Selection::of(root, "", Some(b"*\n!b\n")).unwrap();
+        assert_eq!(texts(packed(root, &inline).0), [".dockerignore", "Dockerfile", "b"]);
+        let wrong = Selection::of(root, "", Some(b"[\n")).unwrap_err();
+        assert!(wrong.text.starts_with("failed to read the ignore file: "), "{}", wrong.text);
     }
 
     #[test]
@@ -304,10 +422,7 @@ mod tests {
         let mut exact = Exact { file: File::open(&path).unwrap(), left: 10, fault: None };
         let mut text = Vec::new();
         assert!(exact.read_to_end(&mut text).is_err());
-        let Fault::File(failure) = unreadable(&path, &exact.fault.unwrap()) else { panic!("a file's fault") };
+        let failure = unreadable(&path, &exact.fault.unwrap());
         assert!(failure.text.contains("became shorter") && failure.text.contains(path.to_str().unwrap()));
-        let missing = fs::read_dir(scratch.0.join("none")).unwrap_err();
-        let Fault::File(failure) = unreadable(Path::new("/x"), &missing) else { panic!("a file's fault") };
-        assert_eq!(failure.text, "failed to read the build context: open /x: no such file or directory");
     }
 }

@@ -3,15 +3,17 @@
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as Poller, Poll, ready};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use yare_api::build::{BuildOutput, BuildRequest, CONTENT_TYPE, MAX_REQUEST};
 use yare_client::{Address, Body, Request, Response};
 
 use super::attributes::{Destination, Output};
-use super::pack::{self, Kept, Packing};
+use super::pack::{self, Packing, Selection};
 use super::source::{Source, local};
 use crate::commands::transfer::InputReader;
 use crate::context::Context;
@@ -27,8 +29,6 @@ pub(super) struct Sent {
     pub reply: Response,
     /// Where its output bytes go, by the outputs' places in the request.
     pub destinations: Vec<Option<Destination>>,
-    /// Why the context could not be read, should sending it fail.
-    pub fault: Fault,
 }
 
 /// Sends a request with its context.
@@ -40,6 +40,7 @@ pub(super) async fn send(
     mut request: BuildRequest,
     outputs: &[Output],
     source: Source,
+    upload: &Upload,
 ) -> Result<Sent, Failure> {
     let elsewhere = matches!(cx.address, Address::Tcp { .. });
     let prefix: Vec<u8> = match source {
@@ -47,7 +48,7 @@ pub(super) async fn send(
             if !elsewhere && let Some(sent) = in_place(cx, &mut request, outputs, &directory).await? {
                 return Ok(sent);
             }
-            return packed(cx, request, outputs, directory).await;
+            return packed(cx, request, outputs, directory, upload).await;
         }
         Source::Archive(head) => head,
         Source::Remote(context) => {
@@ -68,7 +69,7 @@ pub(super) async fn send(
         Body::reader(io::Cursor::new(bytes).chain(InputReader(Input::new(cx.stdio.input))))
     };
     let reply = post(cx, body).await?;
-    Ok(Sent { reply, destinations, fault: Fault::default() })
+    Ok(Sent { reply, destinations })
 }
 
 /// Has the engine read the directory; `None` when it does not see it.
@@ -85,7 +86,7 @@ async fn in_place(
         false => by_message(request, outputs),
     };
     match post(cx, Body::bytes(framed(request)?)).await {
-        Ok(reply) => Ok(Some(Sent { reply, destinations, fault: Fault::default() })),
+        Ok(reply) => Ok(Some(Sent { reply, destinations })),
         Err(error) if error.status() == Some(OTHER_FILES) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -97,19 +98,19 @@ async fn packed(
     mut request: BuildRequest,
     outputs: &[Output],
     directory: PathBuf,
+    upload: &Upload,
 ) -> Result<Sent, Failure> {
     check_elsewhere(&request)?;
     request.context = None;
     let destinations = by_message(&mut request, outputs);
-    // What .dockerignore names is left out by the engine, which needs the file for that anyway.
-    let ignore: pack::Ignore = Box::new(|_, _| Kept::Whole);
-    let (stream, packing) = pack::stream(directory, ignore)?;
-    let fault = Fault::default();
-    let tar = Checked { stream, packing, fault: fault.clone() };
+    let beside = request.ignore_inline.as_deref().and_then(|text| STANDARD.decode(text).ok());
+    let selection = Selection::of(&directory, &request.dockerfile, beside.as_deref())?;
+    let (stream, packing) = pack::stream(directory, selection)?;
+    let tar = Checked { stream, packing, upload: upload.clone() };
     let body = Body::reader(io::Cursor::new(framed(&request)?).chain(tar));
     match post(cx, body).await {
-        Ok(reply) => Ok(Sent { reply, destinations, fault }),
-        Err(error) => Err(fault.take().unwrap_or_else(|| error.into())),
+        Ok(reply) => Ok(Sent { reply, destinations }),
+        Err(error) => Err(upload.fault().unwrap_or_else(|| error.into())),
     }
 }
 
@@ -170,18 +171,31 @@ async fn post(cx: &Context, body: Body) -> Result<Response, yare_client::Error> 
     cx.client().send(request.body(CONTENT_TYPE, body)).await
 }
 
-/// Why the context could not be read; the connection only knows that it was broken off.
+/// A context on its way, as the display and whoever waits for the answer see it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fault(Arc<Mutex<Option<Failure>>>);
+pub(super) struct Upload(Arc<Mutex<State>>);
 
-impl Fault {
-    /// The reason, once.
-    pub(super) fn take(&self) -> Option<Failure> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+#[derive(Debug, Default)]
+struct State {
+    bytes: u64,
+    ended: bool,
+    fault: Option<Failure>,
+}
+
+impl Upload {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, failure: Failure) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    /// How many bytes have been sent, and whether these are all.
+    pub(super) fn progress(&self) -> (u64, bool) {
+        let state = self.state();
+        (state.bytes, state.ended)
+    }
+
+    /// Why the context could not be read, once; the connection only knows that it was broken off.
+    pub(super) fn fault(&self) -> Option<Failure> {
+        self.state().fault.take()
     }
 }
 
@@ -189,7 +203,7 @@ impl Fault {
 struct Checked {
     stream: tokio::net::UnixStream,
     packing: Packing,
-    fault: Fault,
+    upload: Upload,
 }
 
 impl AsyncRead for Checked {
@@ -200,17 +214,19 @@ impl AsyncRead for Checked {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before || buffer.remaining() == 0 {
+        let count = buffer.filled().len() - before;
+        if count > 0 || buffer.remaining() == 0 {
+            self.upload.state().bytes += count as u64;
             return Poll::Ready(Ok(()));
         }
-        match ready!(self.packing.poll(cx)) {
-            Ok(()) => Poll::Ready(Ok(())),
-            Err(failure) => {
-                let text = failure.text.clone();
-                self.fault.set(failure);
-                Poll::Ready(Err(io::Error::other(text)))
-            }
-        }
+        let outcome = ready!(self.packing.poll(cx));
+        let mut state = self.upload.state();
+        state.ended = true;
+        Poll::Ready(outcome.map_err(|failure| {
+            let text = failure.text.clone();
+            state.fault = Some(failure);
+            io::Error::other(text)
+        }))
     }
 }
 
@@ -231,12 +247,12 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         runtime.block_on(async {
             let (stream, packing) =
-                pack::stream(PathBuf::from("/nowhere/context"), Box::new(|_, _| Kept::Whole)).unwrap();
-            let fault = Fault::default();
-            let mut tar = Checked { stream, packing, fault: fault.clone() };
+                pack::stream(PathBuf::from("/nowhere/context"), Selection::default()).unwrap();
+            let upload = Upload::default();
+            let mut tar = Checked { stream, packing, upload: upload.clone() };
             let mut bytes = Vec::new();
             assert!(tar.read_to_end(&mut bytes).await.is_err(), "an end would make it look whole");
-            let failure = fault.take().unwrap();
+            let failure = upload.fault().unwrap();
             let expected =
                 "failed to read the build context: open /nowhere/context: no such file or directory";
             assert_eq!(failure.text, expected);

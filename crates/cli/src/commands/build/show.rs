@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use yare_api::build::{BuildResult, SolveStatus};
+use jiff::Timestamp;
+use yare_api::build::{BuildResult, SolveStatus, Vertex, VertexStatus};
 
 use super::account::account;
 use super::graph::{Graph, short};
@@ -27,6 +28,8 @@ pub(super) struct Show<'a> {
     graph: Graph,
     form: Form,
     warnings: Vec<String>,
+    /// When sending the context began, and how much of it has been told.
+    upload: Option<(Timestamp, u64, bool)>,
 }
 
 enum Form {
@@ -46,7 +49,7 @@ impl<'a> Show<'a> {
             Display::Raw => Form::Raw,
             Display::Quiet => Form::Quiet,
         };
-        Self { cx, begun: Instant::now(), graph: Graph::default(), form, warnings: Vec::new() }
+        Self { cx, begun: Instant::now(), graph: Graph::default(), form, warnings: Vec::new(), upload: None }
     }
 
     /// How often [`Show::tick`] is to be called.
@@ -91,6 +94,42 @@ impl<'a> Show<'a> {
             // Drawn at the next tick: statuses come faster than anyone can read.
             _ => Ok(()),
         }
+    }
+
+    /// Takes in how many bytes of the context have been sent, and whether these are all. To the display that
+    /// is a step like others.
+    pub(super) fn upload(&mut self, (bytes, ended): (u64, bool)) -> Result<(), Failure> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let now = Timestamp::now();
+        let began = match self.upload {
+            Some((_, told, told_end)) if (told, told_end) == (bytes, ended) => return Ok(()),
+            Some((began, ..)) => began,
+            None => now,
+        };
+        self.upload = Some((began, bytes, ended));
+        let (started, completed) = (Some(began.to_string()), ended.then(|| now.to_string()));
+        let digest = "yare:context".to_owned();
+        self.status(&SolveStatus {
+            vertexes: vec![Vertex {
+                digest: digest.clone(),
+                name: "[internal] send build context".to_owned(),
+                started: started.clone(),
+                completed: completed.clone(),
+                ..Vertex::default()
+            }],
+            statuses: vec![VertexStatus {
+                id: "transferring context:".to_owned(),
+                vertex: digest,
+                current: i64::try_from(bytes).unwrap_or(i64::MAX),
+                timestamp: now.to_string(),
+                started,
+                completed,
+                ..VertexStatus::default()
+            }],
+            ..SolveStatus::default()
+        })
     }
 
     /// Text of an engine that builds in the classic way.
