@@ -24,6 +24,7 @@ const BUILD: &[Flag] = &[
     flag("attest", None, List, "", "Attestation parameters (format: \"type=sbom,generator=image\")"),
     flag("build-arg", None, List, "", "Set build-time variables"),
     flag("build-context", None, List, "", "Additional build contexts (e.g., name=path)"),
+    flag("builder", None, Text, "", "Override the configured builder instance").hidden(),
     flag(
         "cache-from",
         None,

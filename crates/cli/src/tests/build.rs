@@ -136,7 +136,7 @@ fn flags_become_the_request() {
         ),
         ("--push --load", json!({ "outputs": [{ "kind": "registry" }, { "kind": "image" }] })),
         (
-            "--build-context base=docker-image://alpine",
+            "--build-context base:latest=docker-image://alpine",
             json!({ "contexts": { "base":
             { "kind": "image", "value": "alpine" } } }),
         ),
@@ -146,7 +146,10 @@ fn flags_become_the_request() {
         ),
         ("--secret id=s,env=HOME", json!({ "secrets": { "s": STANDARD.encode("/root") } })),
         (&format!("--ssh default={agent}"), json!({ "ssh": { "default": agent } })),
-        ("--rm=false --force-rm --compress --isolation default --disable-content-trust", json!({})),
+        (
+            "--rm=false --force-rm --compress --isolation default --disable-content-trust --builder default",
+            json!({}),
+        ),
         ("--check", json!({ "call": "check" })),
         ("--call outline", json!({ "call": "outline" })),
     ];
@@ -173,6 +176,8 @@ fn bad_flags_are_refused_before_anything_is_sent() {
         ("--progress tty", "failed to get console: "),
         ("--isolation process", "invalid isolation: \"process\": "),
         ("--allow all", "invalid entitlement: all"),
+        ("--builder other", "no builder \"other\" found"),
+        ("--build-context A=docker-image://x", "invalid context name A: "),
         ("--secret src=x", "secret missing ID"),
         (
             "--secret id=x,src=/nowhere/s",

@@ -141,13 +141,15 @@ impl Step {
 
     /// Takes output; gives the lines that are complete with it.
     fn output(&mut self, at: Duration, bytes: &[u8]) -> Vec<Vec<u8>> {
-        self.partial.extend_from_slice(bytes);
         let mut lines = Vec::new();
-        while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
-            let mut line: Vec<u8> = self.partial.drain(..=end).collect();
-            line.pop();
+        let mut rest = bytes;
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let mut line = std::mem::take(&mut self.partial);
+            line.extend_from_slice(&rest[..end]);
             lines.push(line);
+            rest = &rest[end + 1..];
         }
+        self.partial.extend_from_slice(rest);
         if self.partial.len() > LINE {
             lines.push(std::mem::take(&mut self.partial));
         }
@@ -266,5 +268,63 @@ impl Item {
             (current, 0) => format!(" {}", bytes(current)),
             (current, total) => format!(" {} / {}", bytes(current), bytes(total)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_becomes_lines_however_it_is_cut() {
+        let text = b"one\n\ntwo\nthree";
+        for size in 1..=text.len() {
+            let mut step = Step::default();
+            let lines: Vec<Vec<u8>> =
+                text.chunks(size).flat_map(|piece| step.output(Duration::ZERO, piece)).collect();
+            assert_eq!(lines, [b"one".as_slice(), b"", b"two"], "in pieces of {size}");
+            assert_eq!(step.partial, b"three");
+        }
+        let mut step = Step::default();
+        assert_eq!(step.output(Duration::ZERO, &[b'x'; LINE + 1]).len(), 1, "a line has a longest length");
+        for _ in 0..2 * KEPT {
+            step.output(Duration::ZERO, b"x\n");
+        }
+        assert_eq!(step.tail.len(), KEPT);
+    }
+
+    #[test]
+    fn a_step_that_runs_twice_took_both_times() {
+        let mut graph = Graph::default();
+        let mut tell = |started: u32, ended: Option<u32>| {
+            let time = |second: u32| format!("2026-01-02T03:04:{second:02}Z");
+            let vertex = Vertex {
+                digest: "a".to_owned(),
+                started: Some(time(started)),
+                completed: ended.map(time),
+                ..Vertex::default()
+            };
+            let status = SolveStatus { vertexes: vec![vertex], ..SolveStatus::default() };
+            graph.apply(&status, Duration::from_secs(100));
+            graph.steps[0].spent(Duration::from_secs(104)).as_secs()
+        };
+        assert_eq!(tell(1, None), 4, "by our clock while it runs");
+        assert_eq!(tell(1, Some(3)), 2, "by the engine's when it has ended");
+        assert_eq!(tell(10, None), 2 + 4);
+        assert_eq!(tell(10, Some(15)), 2 + 5);
+    }
+
+    #[test]
+    fn numbers_as_buildkit_prints_them() {
+        let shown = |milliseconds| seconds(Duration::from_millis(milliseconds));
+        assert_eq!(
+            [shown(0), shown(9_999), shown(10_000), shown(99_990)],
+            ["0.000", "9.999", "10.00", "99.99"]
+        );
+        assert_eq!([shown(99_999), shown(1_234_567)], ["100.0", "1234.6"]);
+        assert_eq!(
+            [bytes(0), bytes(999), bytes(1_000), bytes(1_234_567)],
+            ["0B", "999B", "1.00kB", "1.23MB"]
+        );
     }
 }

@@ -93,6 +93,9 @@ fn refuse_what_is_not_ours(given: &Given) -> Result<(), String> {
         let quoted = quote(given.text("isolation"));
         return Err(format!("invalid isolation: {quoted}: on Linux only \"default\" is possible"));
     }
+    if !matches!(given.text("builder"), "" | "default") {
+        return Err(format!("no builder {} found", quote(given.text("builder"))));
+    }
     if given.has("security-opt") {
         return Err("the daemon on this platform does not support setting security options on build".into());
     }

@@ -230,7 +230,11 @@ fn named(cx: &Context, text: &str) -> Result<(String, BuildContext), Failure> {
             ..failure
         })?
     };
-    Ok((name.to_lowercase(), context))
+    // `FROM alpine` and `FROM alpine:latest` mean the same context.
+    let reference = yare_oci::Reference::parse(name)
+        .map_err(|error| Failure::new(format!("invalid context name {name}: {error}")))?;
+    let familiar = reference.familiar();
+    Ok((familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned(), context))
 }
 
 /// The first bytes of standard input; fewer than [`HEAD`] only at its end.
