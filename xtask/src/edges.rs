@@ -44,7 +44,7 @@ const CRATES: &[Crate] = &[
         6,
         "engine",
         &[
-            "api", "cgroup", "content", "errdefs", "image", "layer", "logs", "net", "oci", "shim",
+            "api", "build", "cgroup", "content", "errdefs", "image", "layer", "logs", "net", "oci", "shim",
             "snapshot", "specgen", "sys",
         ],
     ),

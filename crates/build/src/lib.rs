@@ -10,9 +10,9 @@
 //! beside the next step. Nothing that a result depends on is left to the clock, the user or the host: times
 //! of files come from the base image or `SOURCE_DATE_EPOCH`.
 
+pub mod attest;
 mod build;
 pub mod cache;
-pub mod attest;
 pub mod cancel;
 pub mod context;
 mod export;
@@ -36,5 +36,6 @@ pub use progress::Progress;
 pub use request::Request;
 pub use solve::Tools;
 pub use worker::Worker;
+pub use yare_dockerfile::text::duration;
 
 pub use yare_errdefs::{Error, Result};

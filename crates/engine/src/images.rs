@@ -329,7 +329,7 @@ pub fn ensure_embedded(
     engine.images.ensure_embedded(reference, files, config)
 }
 
-fn publish(engine: &Engine, action: &str, id: &ImageId, name: &str) {
+pub(crate) fn publish(engine: &Engine, action: &str, id: &ImageId, name: &str) {
     let mut attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
     if let Some(image) = engine.images.image(id) {
         attributes.extend(image.config.config.labels.clone());
@@ -400,7 +400,7 @@ fn written(work: impl FnOnce(&mut dyn Write) -> Result<()> + Send + 'static) -> 
     receive(out)
 }
 
-fn receive(out: mpsc::Receiver<io::Result<Bytes>>) -> Output {
+pub(crate) fn receive(out: mpsc::Receiver<io::Result<Bytes>>) -> Output {
     Box::pin(futures_util::stream::unfold(out, |mut out| async {
         out.recv().await.map(|piece| (piece, out))
     }))

@@ -1,13 +1,14 @@
 //! The use cases of Yare.
 //!
 //! [`Engine`] is a set of handles with a constructor and an end; what can be done with it are functions in
-//! modules named after what they act on: [`containers`], [`exec`], [`images`], [`volumes`], [`networks`],
+//! modules named after what they act on: [`build`], [`containers`], [`exec`], [`images`], [`volumes`], [`networks`],
 //! [`events`], [`system`]. Each use case reads from top to bottom and has one commit point. What may happen
 //! next to a container is decided in [`lifecycle`], purely.
 //!
 //! Operations that change things go on when the client that asked leaves: they run as tasks of their own
 //! (`Engine::detached`).
 
+pub mod build;
 pub mod clock;
 pub mod config;
 pub mod container;
@@ -55,6 +56,7 @@ pub struct Engine {
     clock: Clock,
     records: Records,
     images: yare_image::Store,
+    builder: build::Builder,
     /// The default bridge; `None` when it is switched off or this kernel cannot hold it.
     bridge: Option<Networks>,
     /// Why there is no bridge.
@@ -128,6 +130,7 @@ impl Engine {
         private_folder(&config.exec_root.join("containers"))?;
         let records = Records::open(&config.data_root)?;
         let images = yare_image::Store::open(&config.data_root, records.database())?;
+        let builder = build::Builder::open(&config.data_root, &records, &images)?;
         let volumes = volumes::Volumes::load(records.all(Table::Volumes)?)?;
         let trash = Trash::open(&config.data_root)?;
         let run_trash = Trash::open(&config.exec_root)?;
@@ -146,6 +149,7 @@ impl Engine {
             config,
             records,
             images,
+            builder,
             bridge,
             bridge_error,
             cgroups,
@@ -167,6 +171,7 @@ impl Engine {
         if let Err(error) = self.images.flush_last_used() {
             tracing::warn!(error = yare_errdefs::chain(&error), "cannot write when images were last used");
         }
+        self.builder.close();
         self.records.close();
     }
 

@@ -184,7 +184,7 @@ pub async fn disk_usage(engine: &Arc<Engine>, kinds: &[String]) -> Result<System
             images: if wanted("image") { Some(image_usage(&engine)?) } else { None },
             containers: wanted("container").then(|| container_usage(&engine)),
             volumes: if wanted("volume") { Some(volume_usage(&engine)?) } else { None },
-            build_cache: wanted("build-cache").then(Vec::new),
+            build_cache: wanted("build-cache").then(|| crate::build::usage(&engine)),
         })
     })
     .await

@@ -15,7 +15,7 @@ use crate::request::Request;
 use crate::worker::Worker;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use yare_dockerfile::Dockerfile;
+use yare_dockerfile::{Dockerfile, args};
 use yare_image::Image;
 use yare_oci::{ImageConfig, Platform};
 
@@ -83,8 +83,9 @@ pub(crate) fn lower(
         let state = lowering.stage(target.index, &platform)?;
         targets.push(state.into_target(request));
     }
-    let known =
-        |name: &String| lowering.declared.contains(name) || scope::is_control(name) || scope::is_proxy(name);
+    let known = |name: &String| {
+        lowering.declared.contains(name) || args::CONTROL.contains(&name.as_str()) || args::is_proxy(name)
+    };
     let unused_args = request.build_args.keys().filter(|name| !known(name)).cloned().collect();
     Ok(Lowered { graph: lowering.graph, targets, unused_args })
 }

@@ -1,33 +1,8 @@
 //! Which variables have which value where.
 
 use std::collections::BTreeMap;
+use yare_dockerfile::args::is_proxy;
 use yare_oci::Platform;
-
-/// Arguments that need no declaration and stay out of history and keys.
-const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
-
-/// Arguments for the builder itself.
-const CONTROL: [&str; 9] = [
-    "BUILDKIT_BUILD_NAME",
-    "BUILDKIT_CACHE_MOUNT_NS",
-    "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
-    "BUILDKIT_INLINE_CACHE",
-    "BUILDKIT_MULTI_PLATFORM",
-    "BUILDKIT_SANDBOX_HOSTNAME",
-    "BUILDKIT_SYNTAX",
-    "BUILDKIT_DOCKERFILE_CHECK",
-    "SOURCE_DATE_EPOCH",
-];
-
-/// Whether the name is a proxy's, in either case.
-pub(super) fn is_proxy(name: &str) -> bool {
-    PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name))
-}
-
-/// Whether the argument is for the builder itself.
-pub(super) fn is_control(name: &str) -> bool {
-    CONTROL.contains(&name)
-}
 
 /// The proxies among the arguments, each in both cases: programs look for either.
 pub(super) fn proxies(args: &BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {

@@ -9,13 +9,14 @@ use crate::graph::{
 };
 use crate::request::Entitlement;
 use crate::{Error, Result};
+use yare_dockerfile::args::is_proxy;
 use yare_dockerfile::expand::{Expanded, expand, expand_content};
 use yare_dockerfile::instruction::{
     self as syntax, Add, Arg, Command, Copy, HealthCheck, Instruction, Network, Paths, Run, Script, Security,
 };
 use yare_dockerfile::text::{Mode, history, parse_ports, parse_signal};
 use yare_dockerfile::{Stage, Step};
-use yare_oci::{Digest, Healthcheck};
+use yare_oci::Digest;
 
 /// What runs lines when nothing else is said.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
@@ -102,10 +103,9 @@ impl Lowering<'_> {
                 state.config.config.shell.clone_from(shell);
                 history::list("SHELL", shell)
             }
-            Instruction::HealthCheck(check) => {
-                let (check, line) = healthcheck(check);
-                state.config.config.healthcheck = Some(check);
-                line
+            Instruction::HealthCheck(HealthCheck(check)) => {
+                state.config.config.healthcheck = Some(check.clone());
+                history::healthcheck(check)
             }
             Instruction::OnBuild(syntax::OnBuild { expression }) => {
                 state.config.config.on_build.push(expression.clone());
@@ -234,7 +234,7 @@ impl Lowering<'_> {
         let op = RunOp { base: state.root, spec, proxies };
         let title = self.run_title(state, step, run);
         let id = self.stack(stage, state, step, Op::Run(op), &title);
-        let args: Vec<_> = state.args.iter().filter(|(name, _)| !scope::is_proxy(name)).cloned().collect();
+        let args: Vec<_> = state.args.iter().filter(|(name, _)| !is_proxy(name)).cloned().collect();
         let seen = |(name, _): &(String, Option<String>)| Some((name.clone(), state.lookup(name)?));
         let args: Vec<_> = args.iter().filter_map(seen).collect();
         state.history.push(HistoryStep { created_by: history::run(&args, &argv), vertex: Some(id) });
@@ -570,29 +570,6 @@ impl Lowering<'_> {
         let name = if spec.dest.ends_with('/') { String::new() } else { base_name(&spec.dest).to_owned() };
         Ok((FetchOp::Http { url: source.to_owned(), name, checksum }, false))
     }
-}
-
-/// The check as the config has it, and its words.
-fn healthcheck(check: &HealthCheck) -> (Healthcheck, String) {
-    let HealthCheck::Cmd { command, options } = check else {
-        let test = vec!["NONE".to_owned()];
-        let line = history::healthcheck(&test, &syntax::HealthOptions::default());
-        return (Healthcheck { test, ..Healthcheck::default() }, line);
-    };
-    let test: Vec<String> = match command {
-        Command::Exec(argv) => std::iter::once("CMD".to_owned()).chain(argv.iter().cloned()).collect(),
-        Command::Shell { line, .. } => vec!["CMD-SHELL".to_owned(), line.clone()],
-    };
-    let line = history::healthcheck(&test, options);
-    let check = Healthcheck {
-        test,
-        interval: options.interval,
-        timeout: options.timeout,
-        start_period: options.start_period,
-        start_interval: options.start_interval,
-        retries: i64::from(options.retries),
-    };
-    (check, line)
 }
 
 impl State {

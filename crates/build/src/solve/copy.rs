@@ -64,7 +64,7 @@ impl Solver<'_> {
         let selection = files::select(&tree, &spec, self.tools.cancel)?;
         let cache = context.lasting.then_some(self.tools.hashes);
         let sum = files::checksum(&selection, &ChecksumOptions { owners: false, cache }, self.tools.cancel)?;
-        self.copy_selection(id, op, &sum, Owner::Set(0, 0), Times::Set(self.epoch(id)), || Ok(selection))
+        self.copy_selection(id, op, &sum, Owner::Root, Times::Set(self.epoch(id)), || Ok(selection))
     }
 
     fn copy_vertex(&self, id: VertexId, op: &CopyOp, from: VertexId) -> Result<Outcome, Failure> {
@@ -93,7 +93,7 @@ impl Solver<'_> {
                 sum
             }
         };
-        let owner = if op.spec.fetched { Owner::Set(0, 0) } else { Owner::Keep };
+        let owner = if op.spec.fetched { Owner::Root } else { Owner::Keep };
         self.copy_selection(id, op, &sum, owner, Times::Clamp(self.epoch(id)), select)
     }
 
@@ -189,7 +189,7 @@ impl Solver<'_> {
         self.copied(id, op, &parts, |root, names| {
             let owner = match &op.spec.chown {
                 Some(chown) => set_owner(names, chown)?,
-                None => Owner::Set(0, 0),
+                None => Owner::Root,
             };
             let mode = mode_of(&op.spec)?.map_or(0o644, |mode| mode.apply(0o644, false));
             for (name, bytes) in contents {

@@ -100,14 +100,9 @@ pub fn expand_content(text: &str, lookup: &Lookup<'_>, escape: Escape) -> Result
 
 /// A line for people: variables that have a value are shown with it, all else stays as written.
 pub fn display(text: &str, lookup: &Lookup<'_>, escape: Escape) -> String {
-    let rules = Rules {
-        escape: escape.char(),
-        raw_quotes: true,
-        raw_escapes: true,
-        skip_unset: true,
-        skip_quotes: false,
-    };
-    rules.apply(text, lookup).map_or_else(|_| text.to_owned(), |expanded| expanded.text)
+    let rules = Rules { escape: escape.char(), raw_quotes: true, raw_escapes: true, ..Rules::default() };
+    let shown = |name: &str| lookup(name).or_else(|| Some(format!("${name}")));
+    rules.apply(text, &shown).map_or_else(|_| text.to_owned(), |expanded| expanded.text)
 }
 
 /// What a pass over a word does.

@@ -128,7 +128,11 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
 }
 
 /// Makes the run directory, with a note of what the next engine cannot learn from the shim.
-fn make_run_dir(engine: &Engine, record: &Record, endpoint: Option<EndpointRecord>) -> Result<PathBuf> {
+pub(crate) fn make_run_dir(
+    engine: &Engine,
+    record: &Record,
+    endpoint: Option<EndpointRecord>,
+) -> Result<PathBuf> {
     let run_dir = run_dir(engine, &record.id);
     let begun = Begun { at: engine.clock.now(), endpoint };
     let make = || {
