@@ -19,9 +19,11 @@ pub struct Vertex {
     /// For people: `[build 2/5] RUN make`.
     pub name: String,
     /// The line of the Dockerfile that asks for it, from 1; 0 when none does.
-    pub line: usize,
-    /// Whether its cache may be used.
+    pub line: u32,
+    /// Whether its cache does not count.
     pub no_cache: bool,
+    /// The time that files it makes get, seconds since 1970.
+    pub epoch: i64,
 }
 
 /// What a vertex does.
@@ -330,7 +332,7 @@ mod tests {
     use super::*;
 
     fn vertex(op: Op) -> Vertex {
-        Vertex { op, name: String::new(), line: 0, no_cache: false }
+        Vertex { op, name: String::new(), line: 0, no_cache: false, epoch: 0 }
     }
 
     fn copy(base: VertexId, from: VertexId) -> Vertex {

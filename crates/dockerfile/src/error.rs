@@ -62,10 +62,10 @@ impl ParseError {
     /// The fault with its place, the line, and a caret below the column:
     ///
     /// ```text
-    /// Dockerfile:2:1: unknown instruction: FOO
-    ///   2 | FOO bar
-    ///     | ^^^
-    /// hint: did you mean FROM?
+    /// Dockerfile:2:9: Syntax error - can't find = in "c". Must be of the form: name=value
+    ///   2 | ENV a=b c
+    ///     |         ^
+    /// hint: put a value with spaces in double quotes
     /// ```
     pub fn render(&self, file: &str) -> String {
         render(file, self.span, &self.message, &self.source_line, self.suggestion.as_deref())
@@ -107,5 +107,29 @@ impl Classified for ParseError {
 
     fn hint(&self) -> Option<String> {
         self.suggestion.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn errors_show_the_line_and_the_place() {
+        let shown = |file: &str| crate::parse(file.as_bytes()).expect_err(file).render("Dockerfile");
+        assert_eq!(
+            shown("FROM a\nENV a=b c\n"),
+            "Dockerfile:2:9: Syntax error - can't find = in \"c\". Must be of the form: name=value\n  \
+             2 | ENV a=b c\n    |         ^\nhint: put a value with spaces in double quotes"
+        );
+        assert_eq!(
+            shown("FROM a\n\tCOPY\t--fron=x \\\n a b\n"),
+            "Dockerfile:2:7: dockerfile parse error on line 2: unknown flag: --fron (did you mean from?)\n  \
+             2 | \tCOPY\t--fron=x \\\n    | \t    \t^^^^^^^^"
+        );
+        assert_eq!(
+            shown("FROM a\nRUN x \\\n  && y \\\n --\nCOPY <<'Ö' /x\n\x1b[31m"),
+            "Dockerfile:5:6: unterminated heredoc\n  5 | COPY <<'Ö' /x\n    |      ^^\nhint: end it with a line that has Ö and nothing else"
+        );
+        let long = format!("FROM a\nBOGUSBOGUS {}\n", "x".repeat(100_000));
+        assert!(shown(&long).len() < 1000);
     }
 }

@@ -6,6 +6,7 @@
 //! environment. Everything here takes input that others wrote: it is bounded, and wrong input is an error with
 //! its place, never a panic.
 
+pub mod args;
 pub mod expand;
 pub mod ignore;
 pub mod instruction;
@@ -25,4 +26,4 @@ pub use error::ParseError;
 pub use instruction::{Instruction, Step};
 pub use span::Span;
 pub use stage::{Dockerfile, GlobalArg, Stage, parse, parse_trigger};
-pub use syntax::{CheckOptions, Directives, LARGEST, Selection};
+pub use syntax::{CheckOptions, Directives, LARGEST, Selection, detect_syntax};

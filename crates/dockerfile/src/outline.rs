@@ -1,9 +1,10 @@
 //! What a file offers to whoever builds it: its stages (`--call=targets`), and the arguments and secrets that
 //! one of them takes (`--call=outline`). They serialise as the field's answers do.
 
+use crate::args::PLATFORM;
 use crate::expand::expand;
 use crate::instruction::{Arg, ArgDeclaration, Instruction, MountKind, Run, Step};
-use crate::lint::{PLATFORM_ARGS, default_args};
+use crate::lint::default_args;
 use crate::{Dockerfile, Span, Stage};
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
@@ -209,7 +210,7 @@ impl Found {
             });
             let value = own.or_else(|| globals.get(&arg.name).cloned()).unwrap_or_default();
             values.insert(arg.name.clone(), value.clone());
-            if !PLATFORM_ARGS.contains(&arg.name.as_str()) {
+            if !PLATFORM.contains(&arg.name.as_str()) {
                 self.args.entry(arg.name.clone()).or_insert_with(|| described(arg, value, step.span));
             }
         }

@@ -3,7 +3,7 @@
 use crate::Span;
 use crate::error::ParseError;
 use crate::expand::Escape;
-use crate::instruction::{Arg, Context, From, Instruction, Parsed, Step, description, instruction};
+use crate::instruction::{Arg, Context, Descriptions, From, Instruction, Parsed, Step, instruction};
 use crate::syntax::{self, Directives, Statement, error_at, line_at};
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub struct Dockerfile {
     pub directives: Directives,
     /// `ARG`s before the first `FROM`: they expand in `FROM` lines.
     pub global_args: Vec<GlobalArg>,
-    /// Stages, in order; never empty unless there are global arguments alone.
+    /// Stages, in order; never empty.
     pub stages: Vec<Stage>,
     /// Stages of each name, in order.
     names: BTreeMap<String, Vec<usize>>,
@@ -87,12 +87,12 @@ impl Dockerfile {
         })
     }
 
-    /// The stage that a build is for: by name, by number, or the last one.
+    /// The stage that a build is for: by name, or the last one. A number is no name, as in the field.
     pub fn target(&self, target: Option<&str>) -> Result<&Stage, String> {
         let Some(target) = target.filter(|target| !target.is_empty()) else {
             return self.stages.last().ok_or_else(|| "dockerfile contains no stages to build".into());
         };
-        self.stage_referred(target, self.stages.len()).ok_or_else(|| {
+        self.stage_named(target, self.stages.len()).ok_or_else(|| {
             let names = self.stages.iter().filter_map(Stage::name);
             let near = crate::suggest::parenthesis(crate::suggest::nearest(target, names));
             format!("target stage {} could not be found{near}", crate::quote::quote(target))
@@ -139,7 +139,8 @@ fn add(dockerfile: &mut Dockerfile, source: &str, statement: Statement) -> Resul
             if let Some(name) = &from.name {
                 dockerfile.names.entry(name.clone()).or_default().push(index);
             }
-            let description = from.name.as_deref().and_then(|name| description(&statement.comments, name));
+            let description =
+                from.name.as_deref().and_then(|name| Descriptions::new(&statement.comments).of(name));
             dockerfile.stages.push(Stage {
                 index,
                 from,

@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use yare_dockerfile::expand::{Escape, Expanded, expand, expand_content};
 use yare_dockerfile::instruction::{
-    Arg, Copy, HealthCheck, Instruction, Pair, Script, Shell, Step, StopSignal, User, Workdir,
+    Arg, Copy, Instruction, Pair, Script, Shell, Step, StopSignal, User, Workdir,
 };
 use yare_dockerfile::lint::{Warning, evaluated, lint, violation};
 use yare_dockerfile::text::{history, parse_ports, parse_signal};
@@ -169,13 +169,7 @@ impl Build<'_> {
                     words.iter().flat_map(|word| parse_ports(word).expect("ports")).collect();
                 history::list("EXPOSE", &ports)
             }
-            Instruction::HealthCheck(HealthCheck::None) => {
-                history::healthcheck(&["NONE".into()], &Default::default())
-            }
-            Instruction::HealthCheck(HealthCheck::Cmd { command, options }) => {
-                let test = [vec!["CMD".to_owned()], command.argv(&[])].concat();
-                history::healthcheck(&test, options)
-            }
+            Instruction::HealthCheck(check) => history::healthcheck(&check.0),
             Instruction::OnBuild(trigger) => {
                 state.on_build.push(trigger.expression.clone());
                 return;

@@ -3,9 +3,10 @@
 use serde_json::Value;
 use yare_dockerfile::expand::{Escape, expand};
 use yare_dockerfile::ignore::{Glob, Ignore};
-use yare_dockerfile::instruction::{Command, Instruction, Script};
+use yare_dockerfile::instruction::{Command, Instruction, Network, Script, Security};
+use yare_dockerfile::text::git::{GitRef, Mtime};
 use yare_dockerfile::text::parse_ports;
-use yare_dockerfile::{Dockerfile, parse};
+use yare_dockerfile::{Dockerfile, parse, parse_trigger};
 
 fn data(name: &str) -> Value {
     let path = format!("{}/tests/data/{name}.json", env!("CARGO_MANIFEST_DIR"));
@@ -147,14 +148,13 @@ const LATER: &[&str] = &[
     "invalid port",
     "invalid signal",
     "lint violation",
-    "target stage",
     "invalid syntax",
     "failed to resolve source metadata",
 ];
 
 #[test]
 fn the_daemons_errors() {
-    let (mut checked, mut later, mut newer) = (0, 0, 0);
+    let (mut checked, mut later, mut newer, mut targets) = (0, 0, 0, 0);
     for case in measured() {
         let parsed: Result<Dockerfile, _> = parse(text(&case, "dockerfile").as_bytes());
         let said = case["error"][0].as_str().unwrap_or_default();
@@ -168,13 +168,18 @@ fn the_daemons_errors() {
                 checked += 1;
             }
             Ok(_) if NEWER.iter().any(|known| said.contains(known)) => newer += 1,
+            Ok(file) if said.starts_with("target stage") => {
+                let target = case["args"][1].as_str();
+                assert_eq!(file.target(target).expect_err("no target"), said, "{case}");
+                targets += 1;
+            }
             Ok(_) => {
                 assert!(at_build || LATER.iter().any(|known| said.contains(known)), "{case}");
                 later += usize::from(!said.is_empty());
             }
         }
     }
-    assert_eq!((checked, newer), (18, 2), "{later} later");
+    assert_eq!((checked, newer, targets), (18, 2, 1), "{later} later");
 }
 
 #[test]
@@ -274,4 +279,93 @@ fn what_the_daemon_ignored() {
         count += 1;
     }
     assert_eq!(count, 6);
+}
+
+#[test]
+fn triggers_keep_their_heredocs() {
+    let file = "FROM a\nONBUILD COPY --chmod=600 <<-'E' \\\n  /f\n\tx $y\n\tE\nONBUILD RUN <<A cat <<B\na\nA\nb\nB\nUSER u\n";
+    let parsed = parse(file.as_bytes()).expect("a Dockerfile");
+    let [copy, run, _] = parsed.stages[0].steps.as_slice() else { panic!("{parsed:?}") };
+    let trigger = |instruction: &Instruction| match instruction {
+        Instruction::OnBuild(trigger) => parse_trigger(&trigger.expression).expect("a trigger").instruction,
+        other => panic!("{other:?}"),
+    };
+    let Instruction::Copy(copy) = trigger(&copy.instruction) else { panic!("{copy:?}") };
+    assert_eq!((copy.paths.destination.as_str(), copy.chmod.as_deref()), ("/f", Some("600")));
+    assert_eq!((&*copy.paths.contents[0].data, copy.paths.contents[0].expand), ("x $y\n", false));
+    let Instruction::Run(run) = trigger(&run.instruction) else { panic!("{run:?}") };
+    assert_eq!(run.command.script(), Script::Shell("<<A cat <<B\na\nA\nb\nB".into()));
+    for wrong in ["FROM x", "ONBUILD RUN x", "RUN a\nRUN b", "BOGUS", ""] {
+        assert!(parse_trigger(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn all_flags_of_files() {
+    let flags = "--from=s --chown=a:b --chmod=u+x --link --parents --exclude=*.o --exclude=**/t";
+    let Instruction::Copy(copy) = first_step(&format!("FROM a\nCOPY {flags} [\"x y\", \"/z\"]")) else {
+        panic!()
+    };
+    assert_eq!((copy.from.as_deref(), copy.chown.as_deref()), (Some("s"), Some("a:b")));
+    assert!(copy.link && copy.parents);
+    assert_eq!(copy.exclude, ["*.o", "**/t"]);
+    assert_eq!((copy.paths.sources, copy.paths.destination), (vec!["x y".to_owned()], "/z".to_owned()));
+    let flags = "--checksum=sha256:1 --keep-git-dir --unpack=false --link=false --exclude=a";
+    let Instruction::Add(add) = first_step(&format!("FROM a\nADD {flags} https://x/y /z")) else { panic!() };
+    assert_eq!((add.keep_git_dir, add.unpack, add.link), (Some(true), Some(false), false));
+    assert_eq!(add.checksum.as_deref(), Some("sha256:1"));
+    assert!(fails("FROM a\nADD --from=x a /z").contains("unknown flag: --from"));
+}
+
+#[test]
+fn all_flags_of_run() {
+    let flags = "--mount=target=/a --network=none --security=insecure --device=vendor.com/gpu=all,required";
+    let Instruction::Run(run) = first_step(&format!("FROM a\nRUN {flags} -- --x")) else { panic!() };
+    assert_eq!((run.network, run.security), (Network::None, Security::Insecure));
+    assert_eq!((run.devices[0].name.as_str(), run.devices[0].required), ("vendor.com/gpu=all", true));
+    assert_eq!(
+        (run.mounts.len(), run.command.argv(&["sh".into()])),
+        (1, vec!["sh".to_owned(), "--x".into()])
+    );
+    assert!(
+        fails("FROM a\nRUN --network=hots x").contains("invalid network mode \"hots\" (did you mean host?)")
+    );
+    assert!(fails("FROM a\nRUN --device= x").contains("device name is required"));
+}
+
+#[test]
+fn git_references() {
+    for case in table("git-ref", "TestParseGitRef", "cases") {
+        let parsed = GitRef::parse(text(&case, "ref"));
+        if let Some(why) = case["err"].as_str() {
+            assert!(parsed.expect_err("refused").starts_with(why), "{case}");
+            continue;
+        }
+        let Some(git) = parsed.unwrap_or_else(|error| panic!("{case}: {error}")) else {
+            assert!(case["expected"].is_null(), "{case}");
+            continue;
+        };
+        let expected = &case["expected"];
+        let optional = |member: &str| expected[member].as_str().map(str::to_owned);
+        assert_eq!(
+            (git.remote.as_str(), git.short_name.as_str()),
+            (text(expected, "Remote"), text(expected, "ShortName"))
+        );
+        assert_eq!(
+            (git.reference, git.subdir, git.checksum),
+            (optional("Ref"), optional("SubDir"), optional("Checksum"))
+        );
+        let yes = |member: &str| expected[member].as_bool().unwrap_or(false);
+        assert_eq!(
+            (git.like_a_path, git.unencrypted),
+            (yes("IndistinguishableFromLocal"), yes("UnencryptedTCP"))
+        );
+        assert_eq!(git.fetch_by_commit, yes("FetchByCommit"), "{case}");
+        let mtime = match git.mtime {
+            None => "",
+            Some(Mtime::Commit) => "commit",
+            Some(Mtime::Checkout) => "checkout",
+        };
+        assert_eq!(mtime, text(expected, "MTime"), "{case}");
+    }
 }

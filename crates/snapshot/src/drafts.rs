@@ -6,14 +6,17 @@
 //! wants it or a layer is a link to it.
 
 use crate::layers::{LayerInfo, META};
+use crate::merged::{Dirs, Merged, Node};
 use crate::rootfs::Rootfs;
 use crate::store::{Shared, Snapshots, make_dir, names};
 use crate::{Error, Result};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use yare_layer::{Form, WriteOptions};
@@ -86,11 +89,7 @@ pub struct PendingDraft {
 impl PendingDraft {
     /// What to mount to work on it.
     pub fn rootfs(&self) -> Rootfs {
-        Rootfs::Overlay {
-            lower: self.lower.clone(),
-            upper: Some(self.upper()),
-            work: Some(self.temporary.join("work")),
-        }
+        Rootfs::Overlay { lower: self.lower.clone(), upper: Some(self.upper()), work: Some(self.work()) }
     }
 
     /// The directory that takes the changes.
@@ -98,9 +97,14 @@ impl PendingDraft {
         self.temporary.join("fs")
     }
 
+    /// Overlay's own directory beside it.
+    pub fn work(&self) -> PathBuf {
+        self.temporary.join("work")
+    }
+
     /// Makes it a draft. ● The rename is the commit point; nothing is synced.
     pub fn keep(mut self) -> Result<DraftId> {
-        self.shared.discard(&self.temporary.join("work"))?;
+        self.shared.discard(&self.work())?;
         let id = DraftId::new();
         let target = self.shared.draft_path(&id);
         self.shared.hold(&id);
@@ -118,6 +122,15 @@ impl Drop for PendingDraft {
             tracing::debug!(%error, "an abandoned draft stays until the next start");
         }
     }
+}
+
+/// What is at a path of a stack, on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A directory: the real ones that are merged there, the topmost first.
+    Dirs(Vec<PathBuf>),
+    /// Anything else.
+    File(PathBuf),
 }
 
 /// Which drafts somebody holds. Before the holder has said it, all are.
@@ -200,7 +213,7 @@ impl Snapshots {
         let pending = PendingDraft { shared: Arc::clone(&self.shared), temporary, lower, kept: false };
         let upper = pending.upper();
         make_dir(&upper, 0o755)?;
-        make_dir(&pending.temporary.join("work"), 0o700)?;
+        make_dir(&pending.work(), 0o700)?;
         self.adopt_stack_root(&upper, stack)?;
         Ok(pending)
     }
@@ -231,6 +244,32 @@ impl Snapshots {
     /// A stack, mounted nowhere and read-only.
     pub fn stack_fd(&self, stack: &Stack) -> Result<OwnedFd> {
         self.view_stack(stack)?.mount()
+    }
+
+    /// Where on the disk a path of a stack is, links in it followed below the stack's root. `None` when
+    /// nothing is there.
+    pub fn place(&self, stack: &Stack, path: &str) -> Result<Option<Place>> {
+        self.ensure_chain(&stack.layers)?;
+        let merged = Merged::open(&self.shared.stack_dirs(stack)?)?;
+        let real = |fd: &OwnedFd| {
+            std::fs::read_link(files::proc_path(fd.as_fd())).map_err(|error| Error::io("find", path, error))
+        };
+        let all = |dirs: Dirs| dirs.iter().map(|dir| real(dir)).collect::<Result<Vec<_>>>().map(Place::Dirs);
+        if path.split('/').all(|name| matches!(name, "" | ".")) {
+            return all(merged.dirs(b"")?).map(Some);
+        }
+        match merged.follow(path.as_bytes())? {
+            None | Some((Node::Missing, _)) => Ok(None),
+            Some((Node::Dirs(dirs), _)) => all(dirs).map(Some),
+            Some((Node::File { parent, .. }, name)) => {
+                Ok(Some(Place::File(real(&parent)?.join(OsStr::from_bytes(&name)))))
+            }
+        }
+    }
+
+    /// Whether the hash of a draft is known.
+    pub fn is_hashed(&self, id: &DraftId) -> bool {
+        self.shared.draft_info(id).is_ok_and(|info| info.is_some())
     }
 
     /// The directory of a draft, in overlay form.

@@ -36,7 +36,7 @@ mod store;
 mod trash;
 
 pub use changes::{Change, ChangeKind};
-pub use drafts::{DraftId, PendingDraft, Stack};
+pub use drafts::{DraftId, PendingDraft, Place, Stack};
 pub use error::Error;
 pub use layers::{LayerInfo, PendingLayer};
 pub use rootfs::{OVERLAY_OPTIONS, Rootfs, escape_overlay_path};

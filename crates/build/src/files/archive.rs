@@ -47,7 +47,7 @@ pub(super) fn unpack(
         (time.seconds, time.nanos)
     };
     let owner = match options.owner {
-        Owner::Keep => None,
+        Owner::Keep | Owner::Root => None,
         Owner::Set(uid, gid) => Some((uid, gid)),
     };
     let now = options.times.now().seconds;

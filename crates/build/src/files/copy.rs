@@ -25,8 +25,20 @@ const STRIDE: u64 = 16 << 20;
 pub enum Owner {
     /// As in the tree, for another stage's files. Directories made on the way belong to root.
     Keep,
-    /// User and group, for `--chown` and the context's files (0, 0), also of directories made on the way.
+    /// To root, as the context's files without `--chown`. What is unpacked keeps the archive's owners.
+    Root,
+    /// User and group, for `--chown`, also of directories made on the way and of what is unpacked.
     Set(u32, u32),
+}
+
+impl Owner {
+    /// Of what is made and not copied.
+    pub(super) fn of_made(self) -> (u32, u32) {
+        match self {
+            Self::Keep | Self::Root => (0, 0),
+            Self::Set(uid, gid) => (uid, gid),
+        }
+    }
 }
 
 /// `--chmod`.
@@ -67,14 +79,7 @@ pub struct CopyOptions<'a> {
 impl Default for CopyOptions<'_> {
     fn default() -> Self {
         let limits = Limits { bytes: Some(64 << 30), ..Limits::default() };
-        Self {
-            owner: Owner::Set(0, 0),
-            mode: None,
-            times: Times::Keep,
-            unpack: false,
-            limits,
-            progress: None,
-        }
+        Self { owner: Owner::Root, mode: None, times: Times::Keep, unpack: false, limits, progress: None }
     }
 }
 
@@ -180,11 +185,7 @@ impl Copier<'_> {
     }
 
     fn make_dirs(&mut self, path: &[u8]) -> Result<()> {
-        let owner = match self.options.owner {
-            Owner::Keep => (0, 0),
-            Owner::Set(uid, gid) => (uid, gid),
-        };
-        self.destination.make_dirs(path, owner, 0o755).map(drop)
+        self.destination.make_dirs(path, self.options.owner.of_made(), 0o755).map(drop)
     }
 
     fn entry(&mut self, item: &Item, entry: &Entry, to: &[u8]) -> Result<()> {
@@ -274,7 +275,7 @@ impl Copier<'_> {
     fn metadata(&self, entry: &Entry, fd: BorrowedFd<'_>, from: &[u8]) -> Result<Metadata> {
         let (uid, gid) = match self.options.owner {
             Owner::Keep => (entry.uid, entry.gid),
-            Owner::Set(uid, gid) => (uid, gid),
+            made => made.of_made(),
         };
         let old = entry.mode & 0o7777;
         let mode = match self.options.mode {
@@ -296,11 +297,13 @@ impl Copier<'_> {
             true => data_pieces(source.as_fd(), size).map_err(|error| failed("read", from, error))?,
             false => vec![(0, size)],
         };
+        let data: u64 = pieces.iter().map(|(_, length)| length).sum();
         for (offset, length) in pieces {
             self.piece((&source, from), (&target, to), offset, length)?;
         }
         if entry.sparse {
             rustix::fs::ftruncate(&target, size).map_err(|error| failed("write", to, error))?;
+            self.copied.bytes += size.saturating_sub(data);
         }
         let metadata = self.metadata(entry, source.as_fd(), from)?;
         self.destination.finish_file(&target, to, &metadata)?;

@@ -22,7 +22,7 @@ pub struct FileToWrite<'a> {
     pub name: &'a str,
     /// The content.
     pub bytes: &'a [u8],
-    /// Owner, also of directories made on the way; `Keep` is root.
+    /// Owner, also of directories made on the way; root unless it is set.
     pub owner: Owner,
     /// Permission bits; 0644 without `--chmod`.
     pub mode: u32,
@@ -37,7 +37,7 @@ pub fn write_file(root: BorrowedFd<'_>, file: &FileToWrite<'_>) -> Result<PathBu
         return Err(Error::invalid(format!("\"{}\" is no name for a file", file.name)));
     }
     let mut destination = Destination::new(root, file.times);
-    let (uid, gid) = ids(file.owner);
+    let (uid, gid) = file.owner.of_made();
     let names = lexical(file.dest.as_bytes());
     let into = matches!(file.dest.rsplit('/').next(), Some("" | "." | ".."));
     let written = names.join(&b'/');
@@ -53,13 +53,6 @@ pub fn write_file(root: BorrowedFd<'_>, file: &FileToWrite<'_>) -> Result<PathBu
     Ok(to_path(&path))
 }
 
-fn ids(owner: Owner) -> (u32, u32) {
-    match owner {
-        Owner::Keep => (0, 0),
-        Owner::Set(uid, gid) => (uid, gid),
-    }
-}
-
 /// Makes a directory and those above it that are missing, as `WORKDIR` does; one that is there stays as it
 /// is. Returns those that were made, from the top.
 pub fn make_dirs(
@@ -71,7 +64,7 @@ pub fn make_dirs(
 ) -> Result<Vec<PathBuf>> {
     let mut destination = Destination::new(root, times);
     let located = destination.locate(&lexical(path.as_bytes()).join(&b'/'))?;
-    let made = destination.make_dirs(&located.path, ids(owner), mode & 0o7777)?;
+    let made = destination.make_dirs(&located.path, owner.of_made(), mode & 0o7777)?;
     destination.finish()?;
     Ok(made.iter().map(|path| to_path(path)).collect())
 }

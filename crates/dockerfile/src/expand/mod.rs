@@ -98,6 +98,18 @@ pub fn expand_content(text: &str, lookup: &Lookup<'_>, escape: Escape) -> Result
     Rules { escape: escape.char(), skip_quotes: true, ..Rules::default() }.apply(text, lookup)
 }
 
+/// A line for people: variables that have a value are shown with it, all else stays as written.
+pub fn display(text: &str, lookup: &Lookup<'_>, escape: Escape) -> String {
+    let rules = Rules {
+        escape: escape.char(),
+        raw_quotes: true,
+        raw_escapes: true,
+        skip_unset: true,
+        skip_quotes: false,
+    };
+    rules.apply(text, lookup).map_or_else(|_| text.to_owned(), |expanded| expanded.text)
+}
+
 /// What a pass over a word does.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
@@ -106,15 +118,21 @@ pub(crate) struct Rules {
     pub(crate) raw_quotes: bool,
     /// Leave escape characters in the text.
     pub(crate) raw_escapes: bool,
-    /// Leave variables without a value as they are written.
-    pub(crate) skip_unset: bool,
+    /// `$` is just a character.
+    pub(crate) skip_variables: bool,
     /// Quotes are just characters.
     pub(crate) skip_quotes: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { escape: '\\', raw_quotes: false, raw_escapes: false, skip_unset: false, skip_quotes: false }
+        Self {
+            escape: '\\',
+            raw_quotes: false,
+            raw_escapes: false,
+            skip_variables: false,
+            skip_quotes: false,
+        }
     }
 }
 
@@ -158,6 +176,17 @@ impl Output {
             self.in_word = false;
         }
         self.text.push(c);
+    }
+
+    /// What a variable stood for: spaces in it end words.
+    fn substituted(&mut self, text: &str) {
+        if text.contains(char::is_whitespace) {
+            text.chars().for_each(|c| self.plain(c));
+        } else if !text.is_empty() {
+            self.word.push_str(text);
+            self.text.push_str(text);
+            self.in_word = true;
+        }
     }
 
     /// A character that belongs to the word, space or not.
@@ -221,7 +250,7 @@ impl Pass<'_> {
                 return Ok(output.done());
             }
             match c {
-                '$' => self.dollar()?.chars().for_each(|c| output.plain(c)),
+                '$' if !self.rules.skip_variables => output.substituted(&self.dollar()?),
                 '\'' | '"' if !self.rules.skip_quotes => {
                     let quoted = if c == '"' { self.double_quoted()? } else { self.single_quoted()? };
                     output.text.push_str(&quoted);
@@ -278,7 +307,7 @@ impl Pass<'_> {
                     }
                     return Ok(text);
                 }
-                Some('$') => text.push_str(&self.dollar()?),
+                Some('$') if !self.rules.skip_variables => text.push_str(&self.dollar()?),
                 Some(c) if c == self.rules.escape => {
                     self.next();
                     if self.rules.raw_escapes {
@@ -309,10 +338,8 @@ impl Pass<'_> {
             if name.is_empty() {
                 return Ok("$".into());
             }
-            return match self.value(&name) {
-                None if self.rules.skip_unset => Ok(format!("${name}")),
-                value => self.account(value.unwrap_or_default()),
-            };
+            let value = self.value(&name).unwrap_or_default();
+            return self.account(value);
         }
         self.next();
         match self.peek() {
@@ -322,10 +349,7 @@ impl Pass<'_> {
         }
         let name = self.name();
         let text = match self.next() {
-            Some('}') => match self.value(&name) {
-                None if self.rules.skip_unset => Ok(format!("${{{name}}}")),
-                value => Ok(value.unwrap_or_default()),
-            },
+            Some('}') => Ok(self.value(&name).unwrap_or_default()),
             Some(':') => {
                 let modifier = self.next().unwrap_or('\u{fffd}');
                 self.modified(&name, modifier, true)
@@ -350,9 +374,6 @@ impl Pass<'_> {
             return Err(format!("unsupported modifier ({written}) in substitution"));
         }
         let value = self.value(name);
-        if self.rules.skip_unset && value.is_none() {
-            return Ok(format!("${{{name}{written}{word}}}"));
-        }
         let counts = value.clone().filter(|value| !(colon && value.is_empty()));
         match modifier {
             '-' => Ok(counts.unwrap_or(word)),
@@ -386,11 +407,7 @@ impl Pass<'_> {
         };
         let pattern = part(self, '/', "'/' in ${}")?;
         let replacement = part(self, '}', "'}'")?;
-        let Some(value) = self.value(name) else {
-            let slashes = if all { "//" } else { "/" };
-            let written = format!("${{{name}{slashes}{pattern}/{replacement}}}");
-            return Ok(if self.rules.skip_unset { written } else { String::new() });
-        };
+        let value = self.value(name).unwrap_or_default();
         let parsed = Pattern::parse(&pattern).map_err(|why| invalid_pattern(&pattern, &why))?;
         parsed.replace(&value, &replacement, all, LONGEST)
     }
@@ -498,8 +515,8 @@ mod tests {
     fn hostile_words_end_soon() {
         let deep = "${A:+".repeat(100_000);
         assert!(expand(&deep, &lookup, Escape::Backslash).is_err());
-        let big = |_: &str| Some("x".repeat(1 << 20));
-        let error = expand(&"$A".repeat(20), &big, Escape::Backslash).expect_err("too much");
+        let big = |_: &str| Some("x".repeat(1 << 16));
+        let error = expand(&"$A".repeat(300), &big, Escape::Backslash).expect_err("too much");
         assert!(error.to_string().contains("larger than 16 MiB"));
         let error = expand(&format!("${{A//x/{}}}", "y".repeat(1000)), &big, Escape::Backslash);
         assert!(error.expect_err("too much").to_string().contains("larger"));

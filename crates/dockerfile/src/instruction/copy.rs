@@ -86,8 +86,9 @@ fn joined(words: Vec<Word>) -> Vec<Word> {
 fn paths(context: &Context<'_>, keyword: &str, words: &[Word]) -> Result<Paths, ParseError> {
     let mut paths = Paths::default();
     let Some((destination, sources)) = words.split_last() else { return Ok(paths) };
+    let json = context.is_json();
     let heredoc = |word: &Word| {
-        let parsed = if context.is_json() { Ok(None) } else { parse_heredoc(&word.text) };
+        let parsed = if json { Ok(None) } else { parse_heredoc(&word.text) };
         parsed.map_err(|message| context.error_at(message, word.at, word.text.len()))
     };
     if heredoc(destination)?.is_some() {

@@ -7,21 +7,7 @@ use crate::flags::{Flags, Kind};
 use crate::quote::quote;
 use crate::syntax::{Word, trim_start};
 use crate::text::duration;
-
-/// When a probe runs. Times are in nanoseconds; zero is the engine's default.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HealthOptions {
-    /// Between probes.
-    pub interval: i64,
-    /// How long one may take.
-    pub timeout: i64,
-    /// How long a container may take to start, in which failures don't count.
-    pub start_period: i64,
-    /// Between probes in that time.
-    pub start_interval: i64,
-    /// Failures in a row that make a container unhealthy.
-    pub retries: u32,
-}
+use yare_oci::Healthcheck;
 
 const FLAGS: &[(&str, Kind)] = &[
     ("interval", Kind::Text),
@@ -44,21 +30,18 @@ pub(super) fn parse(context: &Context<'_>) -> Result<HealthCheck, ParseError> {
         "NONE" => {
             context.flags(&[])?;
             if probe.text.is_empty() {
-                return Ok(HealthCheck::None);
+                return Ok(HealthCheck(Healthcheck { test: vec![kind], ..Healthcheck::default() }));
             }
             Err(context.error_at("HEALTHCHECK NONE takes no arguments", probe.at, probe.text.len()))
         }
         "CMD" => {
             let flags = context.flags(FLAGS)?;
-            let command = context.command(&probe)?;
-            let missing = match &command {
-                Command::Exec(argv) => argv.is_empty(),
-                Command::Shell { line, .. } => line.is_empty(),
+            let test = match context.command(&probe)? {
+                Command::Exec(argv) if !argv.is_empty() => [vec!["CMD".to_owned()], argv].concat(),
+                Command::Shell { line, .. } if !line.is_empty() => vec!["CMD-SHELL".into(), line],
+                _ => return Err(context.error("Missing command after HEALTHCHECK CMD")),
             };
-            if missing {
-                return Err(context.error("Missing command after HEALTHCHECK CMD"));
-            }
-            Ok(HealthCheck::Cmd { command, options: options(context, &flags)? })
+            Ok(HealthCheck(Healthcheck { test, ..options(context, &flags)? }))
         }
         _ => {
             let message = format!("Unknown type {} in HEALTHCHECK (try CMD)", quote(&kind));
@@ -67,7 +50,7 @@ pub(super) fn parse(context: &Context<'_>) -> Result<HealthCheck, ParseError> {
     }
 }
 
-fn options(context: &Context<'_>, flags: &Flags) -> Result<HealthOptions, ParseError> {
+fn options(context: &Context<'_>, flags: &Flags) -> Result<Healthcheck, ParseError> {
     let time = |name: &str| {
         let Some(value) = flags.text(name) else { return Ok(0) };
         let time = duration(&value).and_then(|time| {
@@ -83,7 +66,8 @@ fn options(context: &Context<'_>, flags: &Flags) -> Result<HealthOptions, ParseE
         Some(value) => retries(&value)
             .map_err(|message| context.error_at(message, flags.at("retries"), "--retries".len()))?,
     };
-    Ok(HealthOptions {
+    Ok(Healthcheck {
+        test: Vec::new(),
         interval: time("interval")?,
         timeout: time("timeout")?,
         start_period: time("start-period")?,
@@ -92,21 +76,57 @@ fn options(context: &Context<'_>, flags: &Flags) -> Result<HealthOptions, ParseE
     })
 }
 
-fn retries(text: &str) -> Result<u32, String> {
-    let number: i64 = text.parse().map_err(|_| {
-        let why =
-            if text.trim_start_matches(['-', '+']).bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
-                "value out of range"
-            } else {
-                "invalid syntax"
-            };
-        format!("strconv.ParseInt: parsing {}: {why}", quote(text))
-    })?;
-    if number < 0 {
-        return Err(format!("--retries cannot be negative ({number})"));
+fn retries(text: &str) -> Result<i64, String> {
+    let wrong = |why: &str| format!("strconv.ParseInt: parsing {}: {why}", quote(text));
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong("invalid syntax"));
     }
-    match i32::try_from(number) {
-        Ok(number) => Ok(number.unsigned_abs()),
-        Err(_) => Err(format!("strconv.ParseInt: parsing {}: value out of range", quote(text))),
+    match text.parse::<i32>() {
+        Ok(number) if number < 0 => Err(format!("--retries cannot be negative ({number})")),
+        Ok(number) => Ok(number.into()),
+        Err(_) => Err(wrong("value out of range")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::instruction::{HealthCheck, Instruction};
+
+    fn parse(line: &str) -> Result<HealthCheck, String> {
+        let file = crate::parse(format!("FROM a\nHEALTHCHECK {line}").as_bytes());
+        let file = file.map_err(|error| error.message().to_owned())?;
+        match file.stages[0].steps[0].instruction.clone() {
+            Instruction::HealthCheck(check) => Ok(check),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_are_times_and_a_number() {
+        let HealthCheck(check) =
+            parse("--interval=1m --timeout=0 --start-interval=1ms --retries=3 CMD a b").expect("a check");
+        assert_eq!(check.test, ["CMD-SHELL", "a b"]);
+        assert_eq!((check.interval, check.timeout, check.start_interval), (60_000_000_000, 0, 1_000_000));
+        assert_eq!(check.retries, 3);
+        assert_eq!(parse("none").expect("a check").0.test, ["NONE"]);
+        assert_eq!(parse("CMD [\"a\"]").expect("a check").0.test, ["CMD", "a"]);
+    }
+
+    #[test]
+    fn wrong_ones_are_named() {
+        for (line, why) in [
+            ("NONE x", "HEALTHCHECK NONE takes no arguments"),
+            ("CMD", "Missing command after HEALTHCHECK CMD"),
+            ("CMD []", "Missing command after HEALTHCHECK CMD"),
+            ("TCP x", "Unknown type \"TCP\" in HEALTHCHECK (try CMD)"),
+            ("--interval=1us CMD x", "Interval \"interval\" cannot be less than 1ms"),
+            ("--timeout=5 CMD x", "time: missing unit in duration \"5\""),
+            ("--retries=-1 CMD x", "--retries cannot be negative (-1)"),
+            ("--retries=x CMD x", "strconv.ParseInt: parsing \"x\": invalid syntax"),
+            ("--retries=9999999999 CMD x", "strconv.ParseInt: parsing \"9999999999\": value out of range"),
+        ] {
+            assert_eq!(parse(line), Err(format!("dockerfile parse error on line 2: {why}")));
+        }
     }
 }

@@ -9,12 +9,12 @@ mod mount;
 mod parse;
 
 pub use crate::syntax::Heredoc;
-pub use healthcheck::HealthOptions;
 pub use mount::{Mount, MountKind, RunMount, Sharing};
-pub(crate) use parse::{Context, Parsed, description, instruction};
+pub(crate) use parse::{Context, Descriptions, Parsed, instruction};
 
 use crate::Span;
 use std::sync::Arc;
+use yare_oci::Healthcheck;
 
 /// Any instruction but `FROM`, which begins a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -342,19 +342,9 @@ pub struct StopSignal(pub String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shell(pub Vec<String>);
 
-/// `HEALTHCHECK`.
+/// `HEALTHCHECK`, as the image's config has it. Times are in nanoseconds, zero being the engine's default.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HealthCheck {
-    /// `NONE`: what the base image has is switched off.
-    None,
-    /// `CMD`.
-    Cmd {
-        /// The probe.
-        command: Command,
-        /// When and how often.
-        options: HealthOptions,
-    },
-}
+pub struct HealthCheck(pub Healthcheck);
 
 /// `ONBUILD`: an instruction for the builds on top of this image.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use crate::flags::{Flags, Kind};
 use crate::quote::quote;
 use crate::suggest::{nearest, parenthesis};
 use crate::syntax::{Statement, Word, error_at, json_strings, quoted_words, spaced_words};
+use std::collections::HashMap;
 
 /// Every keyword.
 const KEYWORDS: &[&str] = &[
@@ -149,11 +150,8 @@ fn unknown(context: &Context<'_>) -> ParseError {
     let keyword: String = context.statement.keyword.chars().take(100).collect();
     let near = nearest(&keyword, KEYWORDS.iter().copied());
     let error = context.error(format!("unknown instruction: {keyword}{}", parenthesis(near)));
-    let hint = match near {
-        Some(near) => format!("did you mean {near}?"),
-        None => format!("a line begins with one of {}", KEYWORDS.join(" ")),
-    };
-    error.suggest(Some(hint))
+    // The text has the near one already.
+    error.suggest(near.is_none().then(|| format!("a line begins with one of {}", KEYWORDS.join(" "))))
 }
 
 fn from(context: &Context<'_>) -> Result<From, ParseError> {
@@ -190,6 +188,7 @@ fn arg(context: &Context<'_>) -> Result<Arg, ParseError> {
     if words.is_empty() {
         return Err(context.at_least_one("ARG"));
     }
+    let descriptions = Descriptions::new(&context.statement.comments);
     let declarations = words.iter().map(|word| {
         let (name, default) =
             word.text.split_once('=').map_or((word.text.as_str(), None), |(name, value)| (name, Some(value)));
@@ -199,16 +198,24 @@ fn arg(context: &Context<'_>) -> Result<Arg, ParseError> {
         Ok(ArgDeclaration {
             name: name.to_owned(),
             default: default.map(str::to_owned),
-            description: description(&context.statement.comments, name),
+            description: descriptions.of(name),
         })
     });
     declarations.collect::<Result<_, _>>().map(Arg)
 }
 
-/// What the comments above say about a name: `name description`.
-pub(crate) fn description(comments: &[String], name: &str) -> Option<String> {
-    let told = comments.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    told.map(str::to_owned)
+/// What the comments above an instruction say about names: `name description`, the first of a name.
+pub(crate) struct Descriptions<'a>(HashMap<&'a str, &'a str>);
+
+impl<'a> Descriptions<'a> {
+    pub(crate) fn new(comments: &'a [String]) -> Self {
+        // The later one of a name is replaced by the earlier.
+        Self(comments.iter().rev().filter_map(|line| line.split_once(' ')).collect())
+    }
+
+    pub(crate) fn of(&self, name: &str) -> Option<String> {
+        self.0.get(name).map(|text| (*text).to_owned())
+    }
 }
 
 /// `k=v …` or `k v`.

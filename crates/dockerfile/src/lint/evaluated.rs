@@ -2,24 +2,11 @@
 
 use super::{Rule, Warning};
 use crate::Span;
+use crate::args::is_proxy;
 use crate::ignore::{Ignore, clean};
 use crate::quote::quote;
 use crate::suggest::nearest;
 use yare_oci::Platform;
-
-/// Arguments that are known everywhere without `ARG`, and are no variables of the image.
-const PREDEFINED: &[&str] = &[
-    "ALL_PROXY",
-    "all_proxy",
-    "FTP_PROXY",
-    "ftp_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "HTTP_PROXY",
-    "http_proxy",
-    "NO_PROXY",
-    "no_proxy",
-];
 
 /// Variables that an instruction names and nothing defines. `undefined` is what expansion found, `declared`
 /// the stage's `ARG`s so far (which may have no value), `known` the names that have one.
@@ -29,19 +16,13 @@ pub fn undefined_vars<'a>(
     declared: &[&str],
     known: &[&str],
 ) -> Vec<Warning> {
-    let undefined =
-        undefined.into_iter().filter(|name| !declared.contains(name) && !PREDEFINED.contains(name));
+    let undefined = undefined.into_iter().filter(|name| !declared.contains(name) && !is_proxy(name));
     let warnings = undefined.map(|name| {
-        let near = nearest_exact(name, known).map(|near| format!(" (did you mean ${near}?)"));
+        let near = nearest(name, known.iter().copied()).map(|near| format!(" (did you mean ${near}?)"));
         let message = format!("Usage of undefined variable '${name}'{}", near.unwrap_or_default());
         Warning::new(Rule::UndefinedVar, span, message)
     });
     warnings.collect()
-}
-
-/// The nearest name, in which case counts: `path` is no variable just because `PATH` is.
-pub(super) fn nearest_exact<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    nearest(name, known.iter().copied())
 }
 
 /// A source of `COPY` (or `ADD`) that the ignore file hides. Nothing is said if the file takes things back in:

@@ -7,7 +7,7 @@ pub mod evaluated;
 mod names;
 mod rules;
 
-pub(crate) use names::{PLATFORM_ARGS, defaults as default_args};
+pub(crate) use names::defaults as default_args;
 
 use crate::error::render;
 use crate::{CheckOptions, Dockerfile, Span};

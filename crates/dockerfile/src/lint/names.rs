@@ -1,6 +1,7 @@
 //! Rules about names and `FROM`.
 
 use super::{Rule, Warning};
+use crate::args::PLATFORM;
 use crate::expand::expand;
 use crate::quote::quote;
 use crate::suggest::nearest;
@@ -14,28 +15,13 @@ const RESERVED: &[&str] = &["context", "scratch"];
 /// With so many declared names a wrong one is compared.
 const COMPARED: usize = 1000;
 
-/// Arguments that `FROM` knows without a declaration.
-pub(crate) const PLATFORM_ARGS: &[&str] = &[
-    "BUILDPLATFORM",
-    "BUILDOS",
-    "BUILDOSVERSION",
-    "BUILDARCH",
-    "BUILDVARIANT",
-    "TARGETPLATFORM",
-    "TARGETOS",
-    "TARGETOSVERSION",
-    "TARGETARCH",
-    "TARGETVARIANT",
-    "TARGETSTAGE",
-];
-
 pub(super) fn check(dockerfile: &Dockerfile, warnings: &mut Vec<Warning>) {
     let defaults = defaults(dockerfile);
     let declared: BTreeSet<&str> = dockerfile
         .global_args
         .iter()
         .flat_map(|global| global.arg.0.iter().map(|arg| arg.name.as_str()))
-        .chain(PLATFORM_ARGS.iter().copied())
+        .chain(PLATFORM.iter().copied())
         .collect();
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     for stage in &dockerfile.stages {

@@ -181,3 +181,98 @@ fn descriptions(dockerfile: &Dockerfile, warnings: &mut Vec<Warning>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::lint;
+    use crate::{CheckOptions, Selection};
+
+    /// Rule, line and text of everything that is said about a file.
+    fn said(file: &str) -> Vec<(String, u32, String)> {
+        let file = crate::parse(file.as_bytes()).expect(file);
+        let options = CheckOptions { experimental: Selection::All, ..file.directives.check.clone() };
+        let warnings = lint(&file, &options).into_iter();
+        warnings.map(|warning| (warning.rule.to_string(), warning.span.line, warning.message)).collect()
+    }
+
+    fn one(file: &str, rule: &str, line: u32, text: &str) {
+        assert_eq!(said(file), [(rule.to_owned(), line, text.to_owned())], "{file}");
+    }
+
+    #[test]
+    fn names_of_stages() {
+        one("FROM a AS Base", "StageNameCasing", 1, "Stage name 'Base' should be lowercase");
+        one("FROM a as b", "FromAsCasing", 1, "'as' and 'FROM' keywords' casing do not match");
+        one(
+            "FROM a AS b\nFROM a AS b",
+            "DuplicateStageName",
+            2,
+            "Duplicate stage name \"b\", stage names should be unique",
+        );
+        assert_eq!(said("from a as b\nrun x\nfrom b"), []);
+    }
+
+    #[test]
+    fn platforms_and_arguments_of_from() {
+        one(
+            "FROM --platform=linux/amd64 a",
+            "FromPlatformFlagConstDisallowed",
+            1,
+            "FROM --platform flag should not use constant value \"linux/amd64\"",
+        );
+        assert_eq!(said("FROM --platform=linux/amd64 a AS for-amd64"), []);
+        assert_eq!(said("FROM --platform=$BUILDPLATFORM a"), []);
+        one(
+            "ARG VERSION=1\nFROM a:${VERSIN:-1}",
+            "UndefinedArgInFrom",
+            2,
+            "FROM argument 'VERSIN' is not declared (did you mean VERSION?)",
+        );
+        one(
+            "ARG TAG\nFROM a:${TAG}",
+            "InvalidDefaultArgInFrom",
+            2,
+            "Default value for ARG a:${TAG} results in empty or invalid base image name",
+        );
+    }
+
+    #[test]
+    fn instructions_that_count_once() {
+        let text = |keyword| {
+            format!(
+                "Multiple {keyword} instructions should not be used in the same stage because only the last one \
+                 will be used"
+            )
+        };
+        one("FROM a\nCMD [\"a\"]\nCMD [\"b\"]", "MultipleInstructionsDisallowed", 2, &text("CMD"));
+        let twice = "FROM a\nHEALTHCHECK NONE\nHEALTHCHECK NONE\nFROM a\nHEALTHCHECK NONE";
+        one(twice, "MultipleInstructionsDisallowed", 2, &text("HEALTHCHECK"));
+        assert_eq!(
+            said("FROM a AS b\nSHELL [\"s\"]\nFROM b\nENTRYPOINT x"),
+            [],
+            "the shell is what is wanted"
+        );
+    }
+
+    #[test]
+    fn the_majority_decides_on_casing() {
+        let message = "Command 'run' should match the case of the command majority (uppercase)";
+        one("FROM a\nrun x\nUSER b", "ConsistentInstructionCasing", 2, message);
+        let message = "Command 'Run' should match the case of the command majority (lowercase)";
+        one("from a\nRun x", "ConsistentInstructionCasing", 2, message);
+    }
+
+    #[test]
+    fn directories_and_descriptions() {
+        assert_eq!(said("FROM a AS b\nWORKDIR /a\nWORKDIR c\nFROM b\nWORKDIR d"), []);
+        let message = "Comment for ARG should follow the format: `# A <description>`";
+        one("FROM a\n# something else\nARG A", "InvalidDefinitionDescription", 3, message);
+        assert_eq!(said("FROM a\n# A is described\nARG A\n# far\n\nARG B"), []);
+    }
+
+    #[test]
+    fn rules_can_be_left_out() {
+        assert_eq!(said("# check=skip=MaintainerDeprecated\nFROM a\nMAINTAINER x"), []);
+        assert_eq!(said("# check=skip=all\nFROM a AS B\nMAINTAINER x\nCMD x"), []);
+    }
+}

@@ -91,7 +91,7 @@ pub(super) fn read(source: &str) -> Result<(Directives, u32), ParseError> {
             last = 1;
             continue;
         }
-        let Some((key, value)) = directive(line.trimmed()) else { break };
+        let Some((key, value)) = line.trimmed().strip_prefix('#').and_then(directive) else { break };
         let key = key.to_ascii_lowercase();
         if !["syntax", "escape", "check"].contains(&key.as_str()) {
             break;
@@ -120,9 +120,9 @@ pub(super) fn read(source: &str) -> Result<(Directives, u32), ParseError> {
     Ok((directives, last))
 }
 
-/// Key and value of `# key = value`.
-fn directive(line: &str) -> Option<(&str, &str)> {
-    let (key, value) = line.strip_prefix('#')?.split_once('=')?;
+/// Key and value of `key = value`, behind the sign of a comment.
+fn directive(comment: &str) -> Option<(&str, &str)> {
+    let (key, value) = comment.split_once('=')?;
     let (key, value) = (key.trim(), value.trim());
     let named =
         key.starts_with(|c: char| c.is_ascii_alphabetic()) && key.bytes().all(|b| b.is_ascii_alphanumeric());
@@ -135,4 +135,31 @@ fn escape(value: &str) -> Result<Escape, String> {
         "`" => Ok(Escape::Backquote),
         _ => Err(format!("invalid escape token '{value}' does not match ` or \\")),
     }
+}
+
+/// The front end that a file of any language asks for: a `syntax` directive after `#` or `//`, or the member
+/// `syntax` of a JSON object. A first line that begins with `#!` is passed over.
+pub fn detect_syntax(input: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Json {
+        syntax: String,
+    }
+    let source = std::str::from_utf8(input.get(..input.len().min(super::LARGEST))?).ok()?;
+    let of = |comment: &str| {
+        let lines = Lines::new(source).skip_while(|line| line.number == 1 && line.text.starts_with("#!"));
+        let directives = lines.map_while(|line| {
+            let line = line.trimmed().strip_prefix(comment)?;
+            let (key, value) = directive(line)?;
+            Some((key.to_ascii_lowercase(), value.to_owned()))
+        });
+        let mut known =
+            directives.take_while(|(key, _)| ["syntax", "escape", "check"].contains(&key.as_str()));
+        known.find_map(|(key, value)| (key == "syntax").then_some(value))
+    };
+    let json = || {
+        let object = source.trim_start_matches('\u{feff}').trim_start();
+        let json: Option<Json> = object.starts_with('{').then(|| serde_json::from_str(object).ok()).flatten();
+        json.map(|json| json.syntax).filter(|syntax| !syntax.is_empty())
+    };
+    of("#").or_else(|| of("//")).or_else(json)
 }

@@ -50,7 +50,7 @@ fn named(fd: u32, chomp: bool, name: &str) -> Result<Option<Heredoc>, String> {
     if name.is_empty() || name.contains('<') {
         return Ok(None);
     }
-    let rules = Rules { skip_unset: true, ..Rules::default() };
+    let rules = Rules { skip_variables: true, ..Rules::default() };
     let words = |rules: Rules| rules.apply(name, &|_| None).map(|expanded| expanded.words);
     let plain = words(rules).map_err(|error| error.to_string())?;
     let [plain] = plain.as_slice() else { return Ok(None) };
@@ -99,7 +99,7 @@ fn of_words<'a>(words: impl Iterator<Item = &'a str>) -> Vec<Heredoc> {
 
 /// The heredocs that a line begins.
 pub(super) fn of_line(line: &str) -> Vec<Heredoc> {
-    let rules = Rules { raw_quotes: true, raw_escapes: true, skip_unset: true, ..Rules::default() };
+    let rules = Rules { raw_quotes: true, raw_escapes: true, skip_variables: true, ..Rules::default() };
     // A line with quotes that don't end is the shell's to complain about.
     let words = rules.apply(line, &|_| None).map(|expanded| expanded.words).unwrap_or_default();
     of_words(words.iter().map(String::as_str))
@@ -114,6 +114,8 @@ mod tests {
         assert_eq!(of_line("RUN echo $((1<<2))"), []);
         assert_eq!(of_line("RUN echo $((1 << 2))"), []);
         assert_eq!(of_line("RUN cat <<<x"), []);
+        // Forms of variables that only the shell knows are no reason not to see one.
+        assert_eq!(of_line("RUN cat <<B > ${x^^} \"${#x}\"").len(), 1);
         assert_eq!(of_line("RUN echo 'a <<B'"), []);
     }
 }

@@ -9,7 +9,7 @@ mod heredoc;
 mod lines;
 mod words;
 
-pub use directives::{CheckOptions, Directives, Selection};
+pub use directives::{CheckOptions, Directives, Selection, detect_syntax};
 pub use heredoc::Heredoc;
 pub(crate) use heredoc::{is_heredoc_alone, parse_heredoc};
 pub(crate) use words::{Word, json_strings, quoted_words, spaced_words, trim_start};
@@ -18,8 +18,12 @@ use crate::error::ParseError;
 use crate::span::Span;
 use lines::Lines;
 
-/// Larger Dockerfiles are refused.
-pub const LARGEST: usize = 16 << 20;
+/// Larger Dockerfiles are refused, in bytes. What is made of one that is all words of one letter takes many times
+/// its size.
+pub const LARGEST: usize = 4 << 20;
+
+/// Dockerfiles with more instructions are refused.
+const MOST_STATEMENTS: usize = 1 << 16;
 
 /// Something odd that is no error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,6 +217,10 @@ impl<'a> Reader<'a> {
             let statement = self.statement(line, std::mem::take(&mut comments))?;
             if empty {
                 self.empty_continuations.push(EmptyContinuation { span: statement.span });
+            }
+            if self.statements.len() == MOST_STATEMENTS {
+                let message = format!("the Dockerfile has more than {MOST_STATEMENTS} instructions");
+                return Err(error_at(self.source, message, statement.keyword_place(self.source)));
             }
             self.statements.push(statement);
         }

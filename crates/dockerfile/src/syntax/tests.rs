@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::expand::Escape;
-use crate::instruction::{Command, Context, HealthCheck, Instruction, Parsed, instruction};
+use crate::instruction::{Command, Context, Instruction, Parsed, instruction};
 use crate::quote::quote;
 use serde_json::Value;
 
@@ -69,9 +69,7 @@ fn dump(syntax: &Syntax<'_>, statement: &Statement) -> String {
             Instruction::Run(run) => command(&run.command),
             Instruction::Cmd(cmd) => command(&cmd.0),
             Instruction::Entrypoint(entrypoint) => command(&entrypoint.0),
-            Instruction::HealthCheck(HealthCheck::Cmd { command: probe, .. }) => {
-                format!(" \"CMD\"{}", command(&probe))
-            }
+            Instruction::HealthCheck(check) => format!(" \"CMD\"{}", words(&check.0.test[1..])),
             Instruction::Expose(ports) => words(&ports.0),
             Instruction::Volume(paths) => words(&paths.0),
             Instruction::User(user) => quoted([user.0.as_str()]),
@@ -249,6 +247,21 @@ fn directives_are_at_the_very_top() {
 }
 
 #[test]
+fn a_file_of_any_language_names_its_front_end() {
+    for (file, syntax) in [
+        ("# syntax=a/b:1\nFROM x", Some("a/b:1")),
+        ("#!/bin/x\n// Syntax = a/b\nthing", Some("a/b")),
+        ("{\"syntax\": \"a/b\", \"x\": 1}", Some("a/b")),
+        ("# escape=`\n# syntax=a/b\n", Some("a/b")),
+        ("FROM x\n# syntax=a/b", None),
+        ("# c\n# syntax=a/b", None),
+        ("", None),
+    ] {
+        assert_eq!(detect_syntax(file.as_bytes()).as_deref(), syntax, "{file}");
+    }
+}
+
+#[test]
 fn lines_are_joined_at_the_escape_character() {
     let lines = |source: &str| -> Vec<String> {
         read(source.as_bytes()).expect(source).statements.into_iter().map(|one| one.line.text).collect()
@@ -269,5 +282,8 @@ fn large_files_take_time_by_their_size() {
     source.push_str(&" b=2".repeat(200_000));
     let syntax = read(source.as_bytes()).expect("syntax");
     assert_eq!(syntax.statements.len(), 20_003);
+    assert!(
+        read(&b"USER a\n".repeat(MOST_STATEMENTS + 1)).expect_err("too many").message().contains("more than")
+    );
     assert!(read(&vec![b' '; LARGEST + 1]).expect_err("too large").message().contains("too large"));
 }

@@ -4,8 +4,9 @@
 //! Values are those after expansion.
 
 use super::format_duration;
-use crate::instruction::{Add, ArgDeclaration, Copy, HealthOptions, Paths};
+use crate::instruction::{Add, ArgDeclaration, Copy, Paths};
 use crate::quote::quote;
+use yare_oci::Healthcheck;
 
 /// `comment` of every step that a Dockerfile made.
 pub const COMMENT: &str = "buildkit.dockerfile.v0";
@@ -76,11 +77,11 @@ pub fn word(keyword: &str, value: &str) -> String {
     format!("{keyword} {value}")
 }
 
-/// `HEALTHCHECK &{["CMD" "a"] "0s" "0s" "0s" "0s" '\x00'}`, `test` being that of the config.
-pub fn healthcheck(test: &[String], options: &HealthOptions) -> String {
-    let times = [options.interval, options.timeout, options.start_period, options.start_interval];
+/// `HEALTHCHECK &{["CMD" "a"] "0s" "0s" "0s" "0s" '\x00'}`.
+pub fn healthcheck(check: &Healthcheck) -> String {
+    let times = [check.interval, check.timeout, check.start_period, check.start_interval];
     let times: Vec<String> = times.iter().map(|time| quote(&format_duration(*time))).collect();
-    format!("HEALTHCHECK &{{{} {} {}}}", quoted(test), times.join(" "), quoted_char(options.retries))
+    format!("HEALTHCHECK &{{{} {} {}}}", quoted(&check.test), times.join(" "), quoted_char(check.retries))
 }
 
 fn quoted(words: &[String]) -> String {
@@ -89,8 +90,8 @@ fn quoted(words: &[String]) -> String {
 }
 
 /// Go's `%q` of a number: the character of that number, in single quotes.
-fn quoted_char(number: u32) -> String {
-    match char::from_u32(number).unwrap_or('\u{fffd}') {
+fn quoted_char(number: i64) -> String {
+    match u32::try_from(number).ok().and_then(char::from_u32).unwrap_or('\u{fffd}') {
         '\'' => r"'\''".into(),
         '"' => "'\"'".into(),
         c => {
@@ -106,12 +107,9 @@ mod tests {
 
     #[test]
     fn healthchecks_look_like_go_s_structs() {
-        let options = HealthOptions { interval: 5_000_000_000, retries: 3, ..HealthOptions::default() };
-        let test = ["CMD".to_owned(), "a \"b\"".to_owned()];
-        assert_eq!(
-            healthcheck(&test, &options),
-            r#"HEALTHCHECK &{["CMD" "a \"b\""] "5s" "0s" "0s" "0s" '\x03'}"#
-        );
+        let test = vec!["CMD".into(), "a \"b\"".into()];
+        let check = Healthcheck { test, interval: 5_000_000_000, retries: 3, ..Healthcheck::default() };
+        assert_eq!(healthcheck(&check), r#"HEALTHCHECK &{["CMD" "a \"b\""] "5s" "0s" "0s" "0s" '\x03'}"#);
         assert_eq!(
             (quoted_char(39), quoted_char(34), quoted_char(10)),
             (r"'\''".into(), "'\"'".into(), r"'\n'".into())

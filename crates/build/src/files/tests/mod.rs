@@ -1,7 +1,9 @@
 //! Each rule on folders of the disk.
 
+mod hostile;
 mod measured;
 mod reproducible;
+mod rules;
 
 use super::*;
 use crate::Cancel;
@@ -65,6 +67,16 @@ fn require_root(test: &str) -> bool {
 
 fn open(path: &Path) -> OwnedFd {
     yare_sys::fs::open_dir(path).unwrap()
+}
+
+/// Makes overlay's sign of a deleted file, which is not possible without root or on an overlay mount.
+fn make_whiteout(path: &Path) -> bool {
+    let kind = FileType::CharacterDevice;
+    let made = rustix::fs::mknodat(rustix::fs::CWD, path, kind, rustix::fs::Mode::empty(), 0).is_ok();
+    if !made {
+        eprintln!("SKIP the whiteout {}: cannot be made here", path.display());
+    }
+    made
 }
 
 /// A folder of sources, and an image's root.
