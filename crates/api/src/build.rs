@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 
 /// The media type of a request in this form.
 pub const CONTENT_TYPE: &str = "application/vnd.yare.build.v1";
+/// What [`Vertex::error`] ends with when a step ended because the build did, as tools of the field expect it.
+pub const CANCELLED: &str = "context canceled";
 /// Most bytes of the JSON document.
 pub const MAX_REQUEST: usize = 8 << 20;
 
@@ -264,7 +266,7 @@ wire! {
         /// Whether the cache served it.
         #[serde(skip_serializing_if = "empty")]
         cached: bool,
-        /// Why it failed.
+        /// Why it failed; ends with [`CANCELLED`] when that was no fault of its own.
         #[serde(skip_serializing_if = "empty")]
         error: String,
     }

@@ -318,6 +318,21 @@ fn outputs_arrive_whole_or_not_at_all() {
     assert!(ran.errors.contains("output 0, which was not asked for"), "{}", ran.errors);
 }
 
+/// What the engine writes is root's, so only root has it write; caches are the engine's own business.
+#[test]
+fn files_are_named_to_an_engine_on_this_host() {
+    let scratch = Scratch::new("dest");
+    let (context, out) = (scratch.path("ctx"), scratch.path("out"));
+    let (request, _) = requested(&format!("build -o {out} -o type=tar,dest=- {context}"), b"");
+    let attributes = match rustix::process::geteuid().is_root() {
+        true => json!({ "kind": "local", "attributes": { "dest": out } }),
+        false => json!({ "kind": "local" }),
+    };
+    assert_eq!(request["outputs"], json!([attributes, { "kind": "tar" }]));
+    let (request, _) = requested(&format!("build --cache-to type=local,dest=c {context}"), b"");
+    assert_eq!(request["cacheTo"], json!([{ "type": "local", "dest": "/c" }]));
+}
+
 #[test]
 fn ids_and_metadata_are_written() {
     let scratch = Scratch::new("records");

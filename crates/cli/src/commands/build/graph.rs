@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use yare_api::build::{SolveStatus, Vertex, VertexStatus, VertexWarning};
+use yare_api::build::{CANCELLED, SolveStatus, Vertex, VertexStatus, VertexWarning};
 
 /// How many lines of a step's output are kept, for the display and for when it fails.
 const KEPT: usize = 100;
@@ -102,7 +102,7 @@ impl Step {
 
     /// Whether it stopped because the build was called off, not for a fault of its own.
     pub(super) fn cancelled(&self) -> bool {
-        self.error.ends_with("context canceled")
+        self.error.ends_with(CANCELLED)
     }
 
     fn update(&mut self, vertex: &Vertex, now: Duration) {
@@ -112,7 +112,8 @@ impl Step {
             vertex.error.clone_into(&mut self.error);
         }
         let (started, ended) = (time(vertex.started.as_deref()), time(vertex.completed.as_deref()));
-        if started.is_some() && started != self.started {
+        // A step that runs is not started again, whatever time the news of its end has for its start.
+        if started.is_some() && started != self.started && !self.runs() {
             if let (Some(started), Some(ended)) = (self.started, self.ended) {
                 self.earlier += between(started, ended);
             }
@@ -296,7 +297,7 @@ mod tests {
     #[test]
     fn a_step_that_runs_twice_took_both_times() {
         let mut graph = Graph::default();
-        let mut tell = |started: u32, ended: Option<u32>| {
+        let mut tell = |started: u32, ended: Option<u32>| -> u64 {
             let time = |second: u32| format!("2026-01-02T03:04:{second:02}Z");
             let vertex = Vertex {
                 digest: "a".to_owned(),
@@ -311,7 +312,7 @@ mod tests {
         assert_eq!(tell(1, None), 4, "by our clock while it runs");
         assert_eq!(tell(1, Some(3)), 2, "by the engine's when it has ended");
         assert_eq!(tell(10, None), 2 + 4);
-        assert_eq!(tell(10, Some(15)), 2 + 5);
+        assert_eq!(tell(15, Some(15)), 2 + 5, "an end does not start it again");
     }
 
     #[test]

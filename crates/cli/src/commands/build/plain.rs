@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::graph::{Graph, News, seconds};
 
 /// How long a step that has something to say waits for the one that is shown.
@@ -26,6 +28,8 @@ pub(super) struct Plain {
     /// When each running item was told of last.
     told: BTreeMap<(usize, usize), Duration>,
     shown: Option<usize>,
+    /// The ends that have been told: what comes after them (warnings) needs no second one.
+    ends: BTreeMap<usize, Timestamp>,
     any: bool,
     out: Vec<u8>,
 }
@@ -130,6 +134,11 @@ impl Plain {
         self.shown = Some(index);
         if waiting.ended {
             self.shown = None;
+            if let Some(ended) = step.ended
+                && self.ends.insert(index, ended) == Some(ended)
+            {
+                return;
+            }
             let end = if step.cancelled() {
                 "CANCELED".to_owned()
             } else if !step.error.is_empty() {
@@ -144,14 +153,14 @@ impl Plain {
     }
 }
 
-/// The output of steps that failed, in BuildKit's frame.
-pub(super) fn failures(graph: &Graph) -> Vec<u8> {
+/// The output of steps that failed, in BuildKit's frame; each line as `shown` has it.
+pub(super) fn failures(graph: &Graph, shown: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
     let mut out = Vec::new();
     for step in graph.steps.iter().filter(|step| !step.error.is_empty() && !step.cancelled()) {
         out.extend_from_slice(format!("------\n > {}:\n", step.name).as_bytes());
         for (at, line) in &step.tail {
             out.extend_from_slice(format!("{} ", seconds(*at)).as_bytes());
-            out.extend_from_slice(line);
+            out.extend_from_slice(&shown(line));
             out.push(b'\n');
         }
         out.extend_from_slice(b"------\n");
@@ -222,6 +231,7 @@ mod tests {
                 "warnings": [{ "vertex": "c", "level": 1, "short": warning }] }),
             ),
             (9, json!({ "vertexes": [vertex("c", "[2/2] RUN x", Some(300), Some(12_500))] })),
+            (10, json!({ "warnings": [{ "vertex": "a", "level": 1, "short": warning }] })),
         ]);
         let expected = "\
 #1 [internal] load build context
@@ -238,6 +248,9 @@ mod tests {
 #3 WARN: StageNameCasing: lower it
 #3 12.20 three
 #3 DONE 12.2s
+
+#1 [internal] load build context
+#1 WARN: StageNameCasing: lower it
 ";
         assert_eq!(text, expected);
     }
@@ -292,7 +305,7 @@ mod tests {
         assert!(text.contains("#2 [other]\n#2 CANCELED\n"), "{text}");
         assert!(text.contains("#1 ERROR: process \"/bin/sh -c false\" did not"), "{text}");
         assert_eq!(
-            String::from_utf8(failures(&graph)).unwrap(),
+            String::from_utf8(failures(&graph, <[u8]>::to_vec)).unwrap(),
             "------\n > [2/2] RUN false:\n0.100 before\n------\n"
         );
     }

@@ -9,7 +9,7 @@ use super::account::account;
 use super::graph::{Graph, short};
 use super::options::Display;
 use super::plain::{self, Plain};
-use super::terminal::{Size, Terminal};
+use super::terminal::{Size, Terminal, clean};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::session;
@@ -168,7 +168,12 @@ impl<'a> Show<'a> {
         if matches!(self.form, Form::Raw) {
             return Ok(());
         }
-        self.write(&plain::failures(&self.graph))?;
+        // On a terminal, what containers print must not do more than be read.
+        let shown = match self.form {
+            Form::Terminal(_) => |line: &[u8]| clean(line).into_bytes(),
+            _ => |line: &[u8]| line.to_vec(),
+        };
+        self.write(&plain::failures(&self.graph, shown))?;
         self.warned()?;
         if excerpt.is_empty() {
             return Ok(());

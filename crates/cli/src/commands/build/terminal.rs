@@ -64,19 +64,21 @@ impl Terminal {
     }
 
     fn draw(&mut self, lines: &[Line], size: Size) -> String {
-        // No wrapping, no cursor; to the first line of the last frame, and all of it away.
+        // No wrapping, no cursor; then over the last frame line by line, since wiping it first flickers.
         let mut out = String::from("\x1b[?25l\x1b[?7l");
         if self.drawn > 0 {
             out.push_str(&format!("\x1b[{}A", self.drawn));
         }
-        out.push_str("\r\x1b[J");
+        out.push('\r');
         for line in lines {
             let room = size.columns.saturating_sub(if line.time.is_some() { TIME + 1 } else { 1 });
             let text: String = line.text.chars().take(room).collect();
-            match line.colour.filter(|_| self.colours) {
-                Some(colour) => out.push_str(&format!("\x1b[{colour}m{text}")),
-                None => out.push_str(&text),
+            let colour = line.colour.filter(|_| self.colours);
+            if let Some(colour) = colour {
+                out.push_str(&format!("\x1b[{colour}m"));
             }
+            out.push_str(&text);
+            out.push_str("\x1b[K");
             if let Some(time) = line.time {
                 let column = size.columns.saturating_sub(TIME).max(1);
                 out.push_str(&format!(
@@ -84,12 +86,12 @@ impl Terminal {
                     format!("{:.1}s", time.as_secs_f64())
                 ));
             }
-            if line.colour.is_some() && self.colours {
+            if colour.is_some() {
                 out.push_str("\x1b[0m");
             }
             out.push('\n');
         }
-        out.push_str("\x1b[?7h");
+        out.push_str("\x1b[J\x1b[?7h");
         self.drawn = lines.len();
         out
     }
@@ -168,7 +170,7 @@ fn shorten(lines: &mut Vec<Line>, rows: usize) {
 
 /// The text that a line leaves on a terminal: what follows its last carriage return, without escape
 /// sequences and control characters.
-fn clean(line: &[u8]) -> String {
+pub(super) fn clean(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let text = text.trim_end_matches('\r');
     let text = text.rsplit('\r').next().unwrap_or(text);
@@ -251,7 +253,7 @@ mod tests {
 ";
         assert_eq!(plain(&frame), expected);
         let again = terminal.frame(&graph(), Duration::from_millis(3600), size);
-        assert!(again.contains("\x1b[11A\r\x1b[J[+] Building 3.6s"), "drawn over the last: {again:?}");
+        assert!(again.contains("\x1b[11A\r[+] Building 3.6s"), "drawn over the last: {again:?}");
     }
 
     #[test]
@@ -278,8 +280,11 @@ mod tests {
         graph.apply(&serde_json::from_value(status).unwrap(), Duration::from_secs(4));
         let size = Size { rows: 5, columns: 60 };
         let last = Terminal::new(true).last(&graph, Duration::from_secs(4), size);
-        assert!(last.contains("[+] Building 4.0s (3/4), 1 cached\n"), "{last:?}");
-        assert!(last.contains("\x1b[31m => ERROR [3/4] RUN make\x1b[52G\x1b[K    3.0s\x1b[0m\n"), "{last:?}");
+        assert!(last.contains("[+] Building 4.0s (3/4), 1 cached\x1b[K\n"), "{last:?}");
+        assert!(
+            last.contains("\x1b[31m => ERROR [3/4] RUN make\x1b[K\x1b[52G\x1b[K    3.0s\x1b[0m\n"),
+            "{last:?}"
+        );
         assert!(last.contains("\x1b[34m => CACHED [1/4] FROM busybox"), "{last:?}");
     }
 }
