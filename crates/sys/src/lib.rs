@@ -6,6 +6,7 @@
 pub mod bpf;
 pub mod fs;
 pub mod inherit;
+pub mod memory;
 pub mod mount;
 pub mod netlink;
 pub mod process;
