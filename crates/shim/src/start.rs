@@ -39,6 +39,10 @@ pub(crate) struct Container {
     pub(crate) filter: Option<Filter>,
     /// Whether the kernel ends all its processes with the first.
     pub(crate) own_pids: bool,
+    /// Its mount namespace, held so that its mounts go when the shim cleans up and not in the middle of the end
+    /// that others wait for. `None` when something of the user's is mounted: who has been told of the end
+    /// must be able to unmount that.
+    pub(crate) mounts: Option<OwnedFd>,
 }
 
 /// Starts the container of `launch`; `descriptors` are those that came with it.
@@ -64,6 +68,7 @@ pub(crate) fn start(
     let filter = launch.filter.take();
     let started = start_in(&launch, filter, descriptors, &group, &mut journal)?;
     guard.keep();
+    let mounts = if needs_host_mounts(&launch) { None } else { mounts_of(started.running.pid) };
     let Launch { id, run_dir, spec, .. } = launch;
     let own_pids = has_own_pids(&spec);
     let Started { running, filter, session, log, listener } = started;
@@ -81,7 +86,14 @@ pub(crate) fn start(
         lock,
         filter,
         own_pids,
+        mounts,
     })
+}
+
+/// The mount namespace of a process; `None` when that has ended already.
+fn mounts_of(pid: i32) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::open(format!("/proc/{pid}/ns/mnt"), flags, Mode::empty()).ok()
 }
 
 /// What [`start_in`] makes.

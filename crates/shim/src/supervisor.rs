@@ -472,6 +472,7 @@ impl Supervisor {
         if let Err(error) = self.container.group.remove() {
             self.note("cannot remove the control group", yare_errdefs::chain(&error));
         }
+        drop(self.container.mounts.take());
         let _ = std::fs::remove_file(self.container.run_dir.join(crate::client::SOCKET));
         let unlocked = rustix::fs::flock(&self.container.lock, rustix::fs::FlockOperation::Unlock);
         if let Err(error) = unlocked {
