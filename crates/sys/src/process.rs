@@ -252,6 +252,11 @@ pub fn block_signals() -> io::Result<()> {
     set_mask(!0)
 }
 
+/// Lets every signal through again.
+pub fn unblock_signals() -> io::Result<()> {
+    set_mask(0)
+}
+
 /// Default action for every signal and none blocked: what a program expects to start with.
 pub fn default_signals() -> io::Result<()> {
     for signal in [libc::SIGPIPE, libc::SIGCHLD, libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGTTOU] {
