@@ -12,4 +12,5 @@ pub mod netlink;
 pub mod process;
 pub mod pty;
 pub mod seccomp;
+pub mod signal;
 pub mod socket;
