@@ -59,9 +59,9 @@ mod tests {
         let caught = catch([10, 64]).unwrap();
         assert_eq!(read(&caught), None);
         for number in [64, 10] {
-            let thread = rustix::thread::gettid().as_raw_nonzero().get();
+            let (process, thread) = (std::process::id(), rustix::thread::gettid().as_raw_nonzero().get());
             // SAFETY: tgkill takes no pointers; the signal is blocked in this thread.
-            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, number) };
+            unsafe { libc::syscall(libc::SYS_tgkill, process, thread, number) };
             assert_eq!(read(&caught), Some(number));
         }
         assert_eq!(read(&caught), None);
