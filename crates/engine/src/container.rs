@@ -20,6 +20,9 @@ use yare_shim::AttachSpec;
 use yare_specgen::Plan;
 
 /// What is recorded of a container, as JSON.
+///
+/// Records outlive the program that wrote them: a member that is added has a default, so that it never refuses
+/// the record of a container that is older than it (a test reads one).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
     /// 64 hex digits.
@@ -35,20 +38,28 @@ pub struct Record {
     /// The image's layers, bottom first: what keeps them even when the image has lost its name.
     pub layers: Vec<DiffId>,
     /// The merged config, as inspect shows it.
+    #[serde(default)]
     pub config: ContainerConfig,
     /// The host config, as inspect shows it.
+    #[serde(default)]
     pub host_config: HostConfig,
     /// Wanted endpoints by network.
+    #[serde(default)]
     pub networks: BTreeMap<String, EndpointSettings>,
     /// The settled plan that a start renders.
+    #[serde(default)]
     pub plan: Plan,
     /// Its mounts as inspect shows them, volumes resolved to their folders.
+    #[serde(default)]
     pub mounts: Vec<MountPoint>,
     /// Names of the volumes that were made for it and go with it.
+    #[serde(default)]
     pub anonymous: Vec<String>,
     /// What it does now.
+    #[serde(default)]
     pub state: StateRecord,
     /// Its live network membership.
+    #[serde(default)]
     pub endpoint: Option<yare_net::EndpointRecord>,
 }
 
@@ -75,6 +86,7 @@ impl Record {
 
 /// What a container does now, and what it did last.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StateRecord {
     /// One of the seven words.
     pub status: State,
@@ -266,4 +278,33 @@ pub struct Attached {
     pub tty: bool,
     /// The streams.
     pub session: Session,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the first version that kept records wrote it.
+    const OLD: &str = include_str!("../fixtures/record-1.json");
+
+    #[test]
+    fn a_record_of_the_first_version_is_read() {
+        let record: Record = serde_json::from_str(OLD).unwrap();
+        assert_eq!((record.name.as_str(), record.state.status), ("web", State::Running));
+        assert_eq!(record.plan.argv, ["sleep", "1000"]);
+        assert_eq!((record.mounts.len(), record.plan.devices.len(), record.plan.ports.len()), (2, 1, 1));
+        assert_eq!(record.endpoint.map(|endpoint| endpoint.ports.len()), Some(1));
+        assert_eq!(record.host_config.memory, 64 << 20);
+    }
+
+    #[test]
+    fn what_a_record_lacks_has_a_default() {
+        let mut record: serde_json::Value = serde_json::from_str(OLD).unwrap();
+        for part in ["config", "host_config", "networks", "plan", "mounts", "anonymous", "state", "endpoint"]
+        {
+            record.as_object_mut().unwrap().remove(part);
+        }
+        let record: Record = serde_json::from_value(record).unwrap();
+        assert_eq!(record.state.status, State::Created);
+    }
 }

@@ -23,7 +23,7 @@ pub(crate) const RUN_RECORD: &str = "record.json";
 
 /// Brings records and reality together. Containers that are to run and don't are started in the background.
 pub(crate) fn restore(engine: &Arc<Engine>) -> Result<()> {
-    load(engine)?;
+    let unreadable = load(engine)?;
     let containers = engine.containers.all();
     let mut to_start = Vec::new();
     let since = Instant::now();
@@ -32,7 +32,7 @@ pub(crate) fn restore(engine: &Arc<Engine>) -> Result<()> {
             to_start.push(start);
         }
     }
-    sweep(engine, &containers)?;
+    sweep(engine, &containers, &unreadable)?;
     for container in to_start {
         let engine = Arc::clone(engine);
         tokio::spawn(async move {
@@ -46,8 +46,9 @@ pub(crate) fn restore(engine: &Arc<Engine>) -> Result<()> {
     Ok(())
 }
 
-/// Reads all records: the database's, and those of the run directories.
-fn load(engine: &Engine) -> Result<()> {
+/// Reads all records: the database's, and those of the run directories. Gives the ids of containers that run
+/// and whose record in the run directory cannot be read.
+fn load(engine: &Engine) -> Result<HashSet<String>> {
     for (id, row) in engine.records.all(Table::Containers)? {
         match serde_json::from_slice::<Record>(&row) {
             Ok(record) => engine.containers.adopt(Arc::new(Container::new(record))),
@@ -57,6 +58,7 @@ fn load(engine: &Engine) -> Result<()> {
             }
         }
     }
+    let mut unreadable = HashSet::new();
     for entry in run_dirs(engine) {
         let Ok(row) = std::fs::read(entry.join(RUN_RECORD)) else { continue };
         match serde_json::from_slice::<Record>(&row) {
@@ -64,10 +66,32 @@ fn load(engine: &Engine) -> Result<()> {
                 engine.containers.adopt(Arc::new(Container::new(record)));
             }
             Ok(_) => {}
+            Err(error) if yare_shim::is_locked(&entry) => {
+                unreadable.extend(leave_alone(engine, &entry, &error))
+            }
             Err(error) => tracing::warn!(%error, "unreadable record in {}", entry.display()),
         }
     }
-    Ok(())
+    Ok(unreadable)
+}
+
+/// A container runs whose record says nothing to this engine: another version wrote it. It runs on, its address
+/// stays its own, and the first engine that starts after its end sweeps it.
+fn leave_alone(engine: &Engine, run_dir: &Path, error: &serde_json::Error) -> Option<String> {
+    let id = run_dir.file_name()?.to_str()?.to_owned();
+    tracing::error!(
+        container = id,
+        %error,
+        "cannot read the record of a container that runs: it is left alone, and not listed; \
+         use the version of yare that started it to see it"
+    );
+    let endpoint = task::Begun::read(run_dir).and_then(|begun| begun.endpoint);
+    if let (Some(bridge), Some(endpoint)) = (&engine.bridge, endpoint)
+        && let Err(error) = bridge.restore(&id, &endpoint)
+    {
+        tracing::error!(container = id, error = yare_errdefs::chain(&error), "cannot restore its network");
+    }
+    Some(id)
 }
 
 fn run_dirs(engine: &Engine) -> Vec<std::path::PathBuf> {
@@ -253,9 +277,10 @@ fn finish_removal(engine: &Arc<Engine>, container: &Arc<Container>) {
     });
 }
 
-/// Removes what no record owns.
-fn sweep(engine: &Arc<Engine>, containers: &[Arc<Container>]) -> Result<()> {
-    let known: HashSet<&str> = containers.iter().map(|container| container.id.as_str()).collect();
+/// Removes what no record owns, but for what belongs to containers whose record cannot be read.
+fn sweep(engine: &Arc<Engine>, containers: &[Arc<Container>], unreadable: &HashSet<String>) -> Result<()> {
+    let recorded = containers.iter().map(|container| container.id.as_str());
+    let known: HashSet<&str> = recorded.chain(unreadable.iter().map(String::as_str)).collect();
     for run_dir in run_dirs(engine) {
         if !owned(&run_dir, &known) {
             end_stray(engine, &run_dir);

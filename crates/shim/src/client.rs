@@ -12,8 +12,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use yare_errdefs::{Error, Result};
+use yare_oci::runtime::Seccomp;
+use yare_runtime::Filter;
 
 /// Name of the socket in the run directory.
 pub const SOCKET: &str = "shim.sock";
@@ -45,6 +47,34 @@ impl LauncherConfig {
 pub struct Launcher {
     config: LauncherConfig,
     process: Mutex<LauncherProcess>,
+    filters: Filters,
+}
+
+/// The filters of the profiles that were launched last, newest first: compiled once, not in every shim, and a
+/// fraction of their profile's size in its memory.
+#[derive(Debug, Default)]
+struct Filters(Mutex<Vec<(Seccomp, Filter)>>);
+
+impl Filters {
+    /// Profiles differ by what a container may do besides; few are in use at a time.
+    const KEPT: usize = 8;
+
+    /// Takes the profile away and gives its filter. One that cannot be compiled stays: the shim says why.
+    fn take_from(&self, profile: &mut Option<Seccomp>) -> Option<Filter> {
+        let wanted = profile.take()?;
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = kept.iter().position(|(known, _)| *known == wanted) {
+            kept[..=at].rotate_right(1);
+            return Some(kept[0].1.clone());
+        }
+        let Ok(Some(filter)) = Filter::compile(Some(&wanted)) else {
+            *profile = Some(wanted);
+            return None;
+        };
+        kept.truncate(Self::KEPT - 1);
+        kept.insert(0, (wanted, filter.clone()));
+        Some(filter)
+    }
 }
 
 #[derive(Debug)]
@@ -68,7 +98,7 @@ impl Launcher {
     /// The process cannot be started.
     pub fn start_with(config: LauncherConfig) -> Result<Self> {
         let process = Mutex::new(spawn(&config)?);
-        Ok(Self { config, process })
+        Ok(Self { config, process, filters: Filters::default() })
     }
 
     /// Starts a new launcher in the place of the present one, which ends. Running containers do not notice.
@@ -98,7 +128,10 @@ impl Launcher {
     ///
     /// # Errors
     /// No launcher can be reached or started.
-    pub fn launch(&self, launch: &Launch, descriptors: &[BorrowedFd<'_>]) -> Result<UnixStream> {
+    pub fn launch(&self, mut launch: Launch, descriptors: &[BorrowedFd<'_>]) -> Result<UnixStream> {
+        if let Some(linux) = &mut launch.spec.linux {
+            launch.filter = self.filters.take_from(&mut linux.seccomp);
+        }
         let (ours, theirs) = UnixStream::pair()
             .map_err(|error| Error::from(error).with_hint("raise the limit of open files of the engine"))?;
         if self.hand_over(theirs.as_fd()).is_err() {
@@ -107,7 +140,7 @@ impl Launcher {
                 .map_err(|error| Error::unavailable("cannot reach the launcher").caused_by(error))?;
         }
         drop(theirs);
-        wire::send_all(ours.as_fd(), &encode(launch), descriptors)
+        wire::send_all(ours.as_fd(), &encode(&launch), descriptors)
             .map_err(|error| Error::unavailable(format!("cannot launch {}", launch.id)).caused_by(error))?;
         Ok(ours)
     }

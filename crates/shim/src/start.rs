@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use yare_cgroup::Group;
 use yare_errdefs::{Classified, Error};
 use yare_logs::{Writer, WriterOptions};
-use yare_oci::runtime::{ConsoleSize, Process, Seccomp, Spec};
-use yare_runtime::{ExecTarget, Running, Start, StartError};
+use yare_oci::runtime::{ConsoleSize, Process, Spec};
+use yare_runtime::{ExecTarget, Filter, Running, Start, StartError};
 
 /// Name of the file whose lock the shim of a run directory holds until it has cleaned up behind the
 /// container, and in which its process id stands.
@@ -36,14 +36,18 @@ pub(crate) struct Container {
     pub(crate) listener: UnixListener,
     /// Held while the run directory, the cgroup and the log are this shim's.
     pub(crate) lock: OwnedFd,
-    pub(crate) seccomp: Option<Seccomp>,
+    pub(crate) filter: Option<Filter>,
     /// Whether the kernel ends all its processes with the first.
     pub(crate) own_pids: bool,
+    /// Its mount namespace, held so that its mounts go when the shim cleans up and not in the middle of the end
+    /// that others wait for. `None` when something of the user's is mounted: who has been told of the end
+    /// must be able to unmount that.
+    pub(crate) mounts: Option<OwnedFd>,
 }
 
 /// Starts the container of `launch`; `descriptors` are those that came with it.
 pub(crate) fn start(
-    launch: Launch,
+    mut launch: Launch,
     descriptors: Vec<OwnedFd>,
     surroundings: &Surroundings,
 ) -> Result<Container, Failure> {
@@ -61,19 +65,41 @@ pub(crate) fn start(
     let guard = GroupGuard(Some(&group));
     let mut journal = Journal::new(&launch.run_dir);
     warnings.iter().for_each(|warning| journal.note(warning));
-    let started = start_in(&launch, descriptors, &group, &mut journal)?;
+    let filter = launch.filter.take();
+    let started = start_in(&launch, filter, descriptors, &group, &mut journal)?;
     guard.keep();
+    let mounts = if needs_host_mounts(&launch) { None } else { mounts_of(started.running.pid) };
     let Launch { id, run_dir, spec, .. } = launch;
     let own_pids = has_own_pids(&spec);
-    let Started { running, session, log, listener } = started;
-    let seccomp = spec.linux.and_then(|linux| linux.seccomp);
+    let Started { running, filter, session, log, listener } = started;
     let Running { pid, pidfd, .. } = running;
-    Ok(Container { id, run_dir, pid, pidfd, group, session, log, journal, listener, lock, seccomp, own_pids })
+    Ok(Container {
+        id,
+        run_dir,
+        pid,
+        pidfd,
+        group,
+        session,
+        log,
+        journal,
+        listener,
+        lock,
+        filter,
+        own_pids,
+        mounts,
+    })
+}
+
+/// The mount namespace of a process; `None` when that has ended already.
+fn mounts_of(pid: i32) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::open(format!("/proc/{pid}/ns/mnt"), flags, Mode::empty()).ok()
 }
 
 /// What [`start_in`] makes.
 struct Started {
     running: Running,
+    filter: Option<Filter>,
     session: Session,
     log: Option<Writer>,
     listener: UnixListener,
@@ -81,6 +107,7 @@ struct Started {
 
 fn start_in(
     launch: &Launch,
+    filter: Option<Filter>,
     descriptors: Vec<OwnedFd>,
     group: &Group,
     journal: &mut Journal,
@@ -100,7 +127,7 @@ fn start_in(
     }
     let listener = listen(&launch.run_dir).map_err(|error| failed("listen", error))?;
     let root = rootfs::open(&launch.rootfs, &launch.run_dir).map_err(|error| Failure::new(&error))?;
-    let created = yare_runtime::create(Start {
+    let mut created = yare_runtime::create(Start {
         id: &launch.id,
         spec: &launch.spec,
         root,
@@ -109,17 +136,19 @@ fn start_in(
         init: launch.init,
         user: Some(launch.user.as_str()).filter(|user| !user.is_empty()),
         groups: &launch.groups,
+        filter,
         group,
         bundle: None,
         gate: None,
     })
     .map_err(|error| start_failed(&error))?;
+    let filter = created.filter.take();
     let mut running = created.start().map_err(|error| start_failed(&error))?;
     running.warnings.iter().for_each(|warning| journal.note(warning));
     if let Some(console) = running.console.take() {
         session.set_console(console).map_err(|error| failed("use the terminal", error))?;
     }
-    Ok(Started { running, session, log, listener })
+    Ok(Started { running, filter, session, log, listener })
 }
 
 /// Runs another process in the container.
@@ -141,7 +170,7 @@ pub(crate) fn exec(
     let target = ExecTarget {
         pidfd: container.pidfd.as_fd(),
         group: &container.group,
-        seccomp: container.seccomp.as_ref(),
+        filter: container.filter.as_ref(),
     };
     let user = Some(spec.user.as_str()).filter(|user| !user.is_empty());
     let mut running =

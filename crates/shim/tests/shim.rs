@@ -77,7 +77,7 @@ impl Bench {
 
     fn try_launch(&self, launch: &Launch, descriptors: Vec<OwnedFd>) -> Result<Task, Reply> {
         let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        let stream = self.launcher.launch(launch, &borrowed).unwrap();
+        let stream = self.launcher.launch(launch.clone(), &borrowed).unwrap();
         drop(descriptors);
         match yare_shim::recv_reply(&stream).unwrap() {
             (Reply::Started { pid }, descriptors) => {
@@ -650,7 +650,7 @@ fn a_bind_from_anywhere_is_seen(bench: &Bench) {
 fn an_engine_that_leaves_at_once_leaves_nothing_behind(bench: &Bench) {
     for _ in 0..20 {
         let launch = bench.container("sleep 0.05");
-        let stream = bench.launcher.launch(&launch, &[]).unwrap();
+        let stream = bench.launcher.launch(launch.clone(), &[]).unwrap();
         drop(stream);
         wait_until("it ran to its end", || Exit::read(&launch.run_dir).unwrap().is_some());
     }

@@ -15,6 +15,7 @@
 //! active/<id>/{upper,work}        a container's writable layer (overlay), or
 //! active/<id>/root                its whole file system (copy)
 //! empty/                          the lower directory of an image without layers
+//! skeleton/                       below every container's layers (overlay): see `skeleton.rs`
 //! nothing/                        a second lower directory where overlay wants two
 //! tmp/<unique>/                   a layer or fixup being made; moved to the trash when the store is opened
 //! trash/<unique>                  being removed in the background
@@ -31,6 +32,7 @@ mod fixup;
 mod layers;
 mod merged;
 mod rootfs;
+mod skeleton;
 mod snapshotter;
 mod store;
 mod trash;

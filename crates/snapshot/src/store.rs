@@ -2,7 +2,7 @@ use crate::drafts::Held;
 use crate::layers::{self, META, RECORD};
 use crate::snapshotter::{Copied, Overlay};
 use crate::trash::Trash;
-use crate::{Change, Error, LayerInfo, PendingLayer, Result, Rootfs, Snapshotter, fixup};
+use crate::{Change, Error, LayerInfo, PendingLayer, Result, Rootfs, Snapshotter, fixup, skeleton};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -58,6 +58,12 @@ fn ensure_dir(path: &Path) -> Result<()> {
     }
 }
 
+/// Makes a directory a container's root as far as [`skeleton`] goes.
+pub(crate) fn furnish(dir: &Path) -> Result<()> {
+    let opened = files::open_dir(dir).map_err(|error| Error::io("open", dir, error))?;
+    skeleton::furnish(opened.as_fd()).map_err(|error| Error::io("furnish", dir, error))
+}
+
 pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
     let failed = |error: std::io::Error| Error::io("list", dir, error);
     let mut found = Vec::new();
@@ -90,9 +96,12 @@ impl Shared {
     fn open(root: &Path) -> Result<Self> {
         ensure_dir(root)?;
         check_version(root)?;
-        for name in ["layers", "fixups", "views", "active", "drafts", "tmp", "trash", "empty", "nothing"] {
+        for name in
+            ["layers", "fixups", "views", "active", "drafts", "tmp", "trash", "empty", "nothing", "skeleton"]
+        {
             ensure_dir(&root.join(name))?;
         }
+        furnish(&root.join("skeleton"))?;
         let trash = root.join("trash");
         let trash = Trash::open(trash.clone()).map_err(|error| Error::io("open", &trash, error))?;
         let shared = Self {

@@ -148,7 +148,7 @@ impl<'a> Step<'a> {
         };
         let theirs: OwnedFd = theirs.into();
         let descriptors: Vec<_> = network.netns.iter().chain([&theirs]).map(AsFd::as_fd).collect();
-        let control = engine.launcher.launch(&launch, &descriptors)?;
+        let control = engine.launcher.launch(launch, &descriptors)?;
         drop(descriptors);
         drop(theirs);
         let lost = |error: std::io::Error| {

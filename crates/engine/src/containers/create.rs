@@ -145,7 +145,6 @@ fn make(engine: &Engine, record: &Record, prepared: &Prepared) -> Result<()> {
     let failed =
         |error| Error::wrap(format!("cannot make the writable layer of container {}", record.id), error);
     snapshots.prepare(&record.id, &record.layers).map_err(failed)?;
-    mark_as_container(engine, record)?;
     prepare::fill_volumes(engine, &record.layers, &prepared.to_fill)?;
     let folder = |path: std::path::PathBuf, mode: u32| {
         std::fs::DirBuilder::new().mode(mode).create(&path).map_err(|error| {
@@ -157,23 +156,6 @@ fn make(engine: &Engine, record: &Record, prepared: &Prepared) -> Result<()> {
         folder(task::run_dir(engine, &record.id), 0o700)?;
     }
     Ok(())
-}
-
-/// Programs find out by the file `/.dockerenv` that they run in a container.
-fn mark_as_container(engine: &Engine, record: &Record) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let failed = || format!("cannot write into the writable layer of container {}", record.id);
-    let upper = engine.images.snapshots().upper(&record.id).map_err(|error| Error::wrap(failed(), error))?;
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o755)
-        .open(upper.join(".dockerenv"))
-        .map(drop)
-        .map_err(|error| {
-            let class = yare_errdefs::class_of_io(&error);
-            Error::new(class, failed()).caused_by(error)
-        })
 }
 
 /// What was made for a container that is not recorded yet; dropped before it is kept, it goes again.

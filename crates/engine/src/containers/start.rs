@@ -96,6 +96,7 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
     let launch = Launch {
         id: record.id.clone(),
         spec,
+        filter: None,
         rootfs: wiring::rootfs(rootfs),
         user: record.plan.user.clone(),
         groups: record.plan.groups.clone(),
@@ -111,7 +112,7 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
         own_roots: vec![engine.config.data_root.clone(), engine.config.exec_root.clone()],
     };
     let descriptors: Vec<_> = network.netns.iter().chain(&streams).map(AsFd::as_fd).collect();
-    let control = engine.launcher.launch(&launch, &descriptors)?;
+    let control = engine.launcher.launch(launch, &descriptors)?;
     let lost = |error: std::io::Error| {
         Error::internal(format!("the shim of container {} ended before it answered", record.id))
             .caused_by(error)
