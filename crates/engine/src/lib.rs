@@ -15,6 +15,7 @@ pub mod containers;
 pub mod events;
 pub mod exec;
 mod facts;
+mod growth;
 mod holders;
 pub mod images;
 pub mod lifecycle;
@@ -65,6 +66,8 @@ pub struct Engine {
     volumes: volumes::Volumes,
     execs: exec::Execs,
     events: Events,
+    /// Who follows logs; opened when somebody does.
+    growth: parking_lot::Mutex<Option<Arc<growth::Growth>>>,
     facts: yare_specgen::HostFacts,
     trash: Trash,
     /// Trash of the run root, which may be another filesystem.
@@ -142,6 +145,7 @@ impl Engine {
             containers: registry::Registry::default(),
             execs: exec::Execs::default(),
             events: Events::default(),
+            growth: parking_lot::Mutex::default(),
             stopping: AtomicBool::new(false),
             config,
             records,

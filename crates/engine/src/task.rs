@@ -3,7 +3,6 @@
 use crate::Engine;
 use crate::container::{Container, Record};
 use jiff::Timestamp;
-use rustix::event::{PollFd, PollFlags};
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -166,13 +165,7 @@ async fn observed_exit(engine: &Arc<Engine>, container: &Container) -> Exit {
 
 /// Waits for a process by its descriptor; its exit code where the kernel tells others than the parent.
 async fn pidfd_end(pidfd: &Arc<OwnedFd>, pid: i32) -> Option<i32> {
-    let watched = Arc::clone(pidfd);
-    let wait = move || {
-        let mut ended = [PollFd::new(&*watched, PollFlags::IN)];
-        while let Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut ended, None) {}
-    };
-    // A thread for a rare case: this run has lost its shim.
-    tokio::task::spawn_blocking(wait).await.ok()?;
+    ended(pidfd).await.ok()?;
     // Before the host's init has reaped it, /proc knows; afterwards the kernel tells by the descriptor.
     for _ in 0..REAP_TRIES {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -184,6 +177,11 @@ async fn pidfd_end(pidfd: &Arc<OwnedFd>, pid: i32) -> Option<i32> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     None
+}
+
+/// Waits for the end of a process; nobody's thread waits with it.
+async fn ended(pidfd: &OwnedFd) -> std::io::Result<()> {
+    crate::growth::readable(pidfd.try_clone()?)?.readable().await.map(drop)
 }
 
 /// The exit code in the `stat` of a process that has ended and was not reaped (proc_pid_stat(5), field 52).

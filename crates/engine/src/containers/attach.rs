@@ -49,8 +49,10 @@ pub async fn attach(engine: &Arc<Engine>, id: &str, options: &AttachOptions) -> 
         _ => {}
     }
     let record = container.record();
-    let replay =
-        if options.logs { super::logs::replay(engine, &container, options).await? } else { Vec::new() };
+    let replay = match options.logs {
+        true => Some(super::logs::replay(engine, &container, options).await?),
+        false => None,
+    };
     let (ours, theirs) = pair()?;
     let spec = AttachSpec {
         stdin: options.stdin && record.config.open_stdin,
@@ -62,7 +64,10 @@ pub async fn attach(engine: &Arc<Engine>, id: &str, options: &AttachOptions) -> 
     } else {
         drop(theirs);
     }
-    let mut session = Session::new(ours).replaying(replay);
+    let mut session = Session::new(ours);
+    if let Some(replay) = replay {
+        session = session.replaying(replay);
+    }
     if spec.stdin && record.config.tty {
         let (told, detached) = oneshot::channel();
         session = session.watching(keys, told);

@@ -59,7 +59,7 @@ pub(crate) async fn answer(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
         Operation::ImagePrune => images::prune(engine, &call).await,
         Operation::ImageSaveOne => images::save(engine, vec![call.name().to_owned()]),
         Operation::ImageSave => images::save(engine, call.query.all("names")),
-        Operation::ImageLoad => Ok(images::load(engine, call)),
+        Operation::ImageLoad => images::load(engine, call),
         Operation::BuildPrune => images::build_prune(&call),
         Operation::VolumeList => volumes::list(engine, &call),
         Operation::VolumeCreate => volumes::create(engine, call).await,
