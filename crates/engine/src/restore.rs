@@ -275,6 +275,7 @@ fn sweep(engine: &Arc<Engine>, containers: &[Arc<Container>]) -> Result<()> {
         }
     }
     sweep_volumes(engine)?;
+    crate::volumes::fill::empty_half_filled(engine);
     if let Some(bridge) = &engine.bridge
         && let Err(error) = bridge.sweep()
     {

@@ -4,6 +4,7 @@ use crate::Engine;
 use crate::container::{Condition, Container, Record};
 use crate::lifecycle::State;
 use crate::records::{Edit, Table};
+use crate::volumes::holds::Leaving;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use yare_api::ContainerPruneResponse;
@@ -112,8 +113,8 @@ fn claim(container: &Container) -> bool {
 /// the records; then it is dead, and can be removed again.
 pub(crate) async fn finish(engine: &Arc<Engine>, container: &Arc<Container>, volumes: bool) -> Result<()> {
     let record = container.record();
-    let volumes: Vec<&str> = if volumes { volumes_of(engine, &record) } else { Vec::new() };
-    let edits: Vec<Edit> = volumes.iter().map(|name| Edit::delete(Table::Volumes, name)).collect();
+    let volumes = if volumes { volumes_of(engine, &record).await } else { Vec::new() };
+    let edits: Vec<Edit> = volumes.iter().map(|(name, _)| Edit::delete(Table::Volumes, name)).collect();
     // Commit point: without its record the container is gone, whatever happens next.
     if let Err(error) = engine.delete(container, edits).await {
         container.update(|record| record.state.status = State::Dead);
@@ -137,7 +138,7 @@ pub(crate) async fn finish(engine: &Arc<Engine>, container: &Arc<Container>, vol
             files.display()
         );
     }
-    for volume in volumes {
+    for (volume, _leaving) in volumes {
         if let Err(error) = crate::volumes::take_away(engine, volume) {
             tracing::warn!(volume, error = yare_errdefs::chain(&error), "cannot remove the volume");
         }
@@ -151,10 +152,15 @@ pub(crate) async fn finish(engine: &Arc<Engine>, container: &Arc<Container>, vol
     Ok(())
 }
 
-/// The volumes that were made for a container and that no other one mounts.
-fn volumes_of<'a>(engine: &Engine, record: &'a Record) -> Vec<&'a str> {
-    let alone = |name: &&String| crate::volumes::users(engine, name).iter().all(|user| *user == record.id);
-    record.anonymous.iter().filter(alone).map(String::as_str).collect()
+/// The volumes that were made for a container and that no other one mounts, claimed for their removal.
+async fn volumes_of<'a>(engine: &Engine, record: &'a Record) -> Vec<(&'a str, Leaving)> {
+    let mut alone = Vec::new();
+    for name in &record.anonymous {
+        if let Ok(leaving) = crate::volumes::leave(engine, name, Some(&record.id)).await {
+            alone.push((name.as_str(), leaving));
+        }
+    }
+    alone
 }
 
 const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
