@@ -338,11 +338,11 @@ impl Engine {
         self.publish("network", action, &networks::bridge_id(self), attributes);
     }
 
-    fn detach_network(&self, container: &Container) {
-        if let (Some(bridge), Some(_)) = (&self.bridge, &container.record().endpoint) {
-            bridge.detach(&container.id);
-            self.publish_network(container, "disconnect");
-        }
+    /// Gives up its place in the bridge; `false` when it has none.
+    fn detach_network(&self, container: &Container) -> bool {
+        let (Some(bridge), Some(_)) = (&self.bridge, &container.record().endpoint) else { return false };
+        bridge.detach(&container.id);
+        true
     }
 
     /// Lets go of images that were removed by force and whose last container is gone.

@@ -106,8 +106,8 @@ fn reconcile(engine: &Arc<Engine>, container: &Arc<Container>, since: Instant) -
             let record = container.update(|record| record.state.pid = pid);
             lost_run(engine, container, &record)
         }
-        (State::Created, None) if record.auto_remove() => {
-            // Made by an engine that died before the start; nobody will start it now.
+        (State::Created | State::Exited, None) if record.auto_remove() => {
+            // Its engine died before the start, or in the middle of a restart; nobody will start it now.
             container.update(|record| record.state.status = State::Removing);
             finish_removal(engine, container);
             None

@@ -60,8 +60,10 @@ async fn remove_found(
         }
         if !claim(container) {
             // Its own end removes it (--rm).
-            drop(gone.await);
-            return Ok(());
+            return match gone.await.error {
+                Some(error) => Err(Error::internal(error.message)),
+                None => Ok(()),
+            };
         }
     }
     finish(engine, container, options.volumes).await
@@ -81,16 +83,13 @@ fn refusal(state: State, id: &str) -> Error {
 }
 
 async fn end_now(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
-    let ended = container.wait(Condition::NotRunning);
-    container.update(|record| record.state.stopped_by_user = true);
-    if let Some(pause) = container.live.lock().restart.take() {
-        pause.abort();
-        container.update(|record| record.state.status = State::Exited);
-        container.progress.send_modify(|progress| progress.running = false);
+    if super::stop::end_pause(container) {
         return Ok(());
     }
+    let ended = container.wait(Condition::NotRunning);
+    container.update(|record| record.state.stopped_by_user = true);
     engine.publish_container(container, "kill", BTreeMap::from([("signal".to_owned(), "9".to_owned())]));
-    super::stop::kill_all(engine, container)?;
+    super::stop::kill_all(engine, container).await?;
     tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.map(drop).map_err(|_| {
         Error::internal(format!("cannot remove container {}: it does not end after SIGKILL", container.id))
     })
@@ -99,6 +98,7 @@ async fn end_now(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()>
 /// Marks a stopped container as being removed; `false` when somebody else did.
 fn claim(container: &Container) -> bool {
     let mut ours = false;
+    container.progress.send_modify(|progress| progress.stuck = None);
     container.update(|record| {
         ours = !record.state.status.has_process() && record.state.status != State::Removing;
         if ours {
@@ -118,7 +118,9 @@ pub(crate) async fn finish(engine: &Arc<Engine>, container: &Arc<Container>, vol
     // Commit point: without its record the container is gone, whatever happens next.
     if let Err(error) = engine.delete(container, edits).await {
         container.update(|record| record.state.status = State::Dead);
-        return Err(Error::wrap(format!("cannot remove container {}", container.id), error));
+        let error = Error::wrap(format!("cannot remove container {}", container.id), error);
+        container.note_progress(|progress| progress.stuck = Some(yare_errdefs::chain(&error)));
+        return Err(error);
     }
     engine.trash_run_dir(&container.id);
     engine.containers.remove(&container.id);
