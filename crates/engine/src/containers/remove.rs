@@ -60,10 +60,9 @@ async fn remove_found(
         }
         if !claim(container) {
             // Its own end removes it (--rm).
-            return match gone.await.error {
-                Some(error) => Err(Error::internal(error.message)),
-                None => Ok(()),
-            };
+            drop(gone.await);
+            let stuck = container.progress.borrow().stuck.clone();
+            return stuck.map_or(Ok(()), |why| Err(Error::internal(why)));
         }
     }
     finish(engine, container, options.volumes).await

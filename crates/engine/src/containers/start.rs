@@ -116,7 +116,13 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
         Error::internal(format!("the shim of container {} ended before it answered", record.id))
             .caused_by(error)
     };
-    match yare_shim::recv_reply(&control).map_err(lost)? {
+    let reply = yare_shim::recv_reply(&control, task::START).inspect_err(|error| {
+        if error.kind() == std::io::ErrorKind::TimedOut {
+            // Whatever it would do later, nobody would know of.
+            yare_shim::kill_shim(&launch.run_dir);
+        }
+    });
+    match reply.map_err(lost)? {
         (Reply::Started { pid }, descriptors) => {
             let pidfd =
                 descriptors.into_iter().next().ok_or_else(|| lost(std::io::ErrorKind::InvalidData.into()))?;
@@ -201,11 +207,7 @@ fn attach_late(engine: &Engine, container: &Container, late: Vec<(AttachSpec, Ow
     let id = container.id.clone();
     tokio::task::spawn_blocking(move || {
         for (spec, stream) in late {
-            let attached = yare_shim::connect(&run_dir).and_then(|mut shim| {
-                shim.send(&Request::Attach(spec), &[stream.as_fd()])?;
-                shim.recv()
-            });
-            if let Err(error) = attached {
+            if let Err(error) = task::converse(&run_dir, &Request::Attach(spec), &[stream.as_fd()]) {
                 tracing::debug!(container = id, %error, "it ended before a late attachment");
             }
         }
