@@ -16,6 +16,7 @@ pub mod containers;
 pub mod events;
 pub mod exec;
 mod facts;
+mod growth;
 mod holders;
 pub mod images;
 pub mod lifecycle;
@@ -67,6 +68,8 @@ pub struct Engine {
     volumes: volumes::Volumes,
     execs: exec::Execs,
     events: Events,
+    /// Who follows logs; opened when somebody does.
+    growth: parking_lot::Mutex<Option<Arc<growth::Growth>>>,
     facts: yare_specgen::HostFacts,
     trash: Trash,
     /// Trash of the run root, which may be another filesystem.
@@ -145,6 +148,7 @@ impl Engine {
             containers: registry::Registry::default(),
             execs: exec::Execs::default(),
             events: Events::default(),
+            growth: parking_lot::Mutex::default(),
             stopping: AtomicBool::new(false),
             config,
             records,
@@ -339,11 +343,11 @@ impl Engine {
         self.publish("network", action, &networks::bridge_id(self), attributes);
     }
 
-    fn detach_network(&self, container: &Container) {
-        if let (Some(bridge), Some(_)) = (&self.bridge, &container.record().endpoint) {
-            bridge.detach(&container.id);
-            self.publish_network(container, "disconnect");
-        }
+    /// Gives up its place in the bridge; `false` when it has none.
+    fn detach_network(&self, container: &Container) -> bool {
+        let (Some(bridge), Some(_)) = (&self.bridge, &container.record().endpoint) else { return false };
+        bridge.detach(&container.id);
+        true
     }
 
     /// Lets go of images that were removed by force and whose last container is gone.

@@ -38,6 +38,7 @@
 mod archive;
 pub mod changes;
 mod commit;
+mod database;
 mod db;
 mod document;
 mod embedded;
@@ -60,6 +61,7 @@ mod usage;
 mod tests;
 
 pub use commit::{Committed, NewImage};
+pub use database::Database;
 pub use embedded::{EmbeddedContent, EmbeddedFile};
 pub use filter::{ListFilters, Listed};
 pub use history::HistoryEntry;

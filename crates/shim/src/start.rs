@@ -204,6 +204,10 @@ fn take_run_dir(run_dir: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let lock = rustix::fs::open(run_dir.join(PID_FILE), flags, Mode::from_raw_mode(0o600))?;
     rustix::io::retry_on_intr(|| rustix::fs::flock(&lock, FlockOperation::LockExclusive))?;
+    // For an engine that waits in vain.
+    let own = format!("{}\n", std::process::id());
+    rustix::io::pwrite(&lock, own.as_bytes(), 0)?;
+    rustix::fs::ftruncate(&lock, own.len() as u64)?;
     match rustix::fs::unlink(run_dir.join(exit::FILE)) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(lock),
         Err(error) => Err(error.into()),
@@ -229,6 +233,18 @@ pub(crate) fn write_pids(lock: &OwnedFd, container: i32) -> io::Result<()> {
 /// dead. Whether the number still means that process is for the caller to find out.
 pub fn noted_pid(run_dir: &Path) -> Option<i32> {
     std::fs::read_to_string(run_dir.join(PID_FILE)).ok()?.lines().nth(1)?.parse().ok()
+}
+
+/// Kills the shim of a run directory, because it does not answer; its container is left alone. `false` when
+/// there is none.
+pub fn kill_shim(run_dir: &Path) -> bool {
+    let noted = std::fs::read_to_string(run_dir.join(PID_FILE)).unwrap_or_default();
+    let Some(pid) = noted.lines().next().and_then(|line| line.parse::<i32>().ok()) else { return false };
+    let Ok(pidfd) = yare_sys::process::pidfd_open(pid) else { return false };
+    // Whoever has the lock has written the number; the rest of doubt is that it was just about to.
+    let is_ours =
+        || std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"yare-"));
+    is_locked(run_dir) && is_ours() && yare_sys::process::pidfd_send_signal(&pidfd, 9).is_ok()
 }
 
 /// Whether the launcher's trimmed mounts do not do: something from outside our own roots is mounted, or

@@ -2,11 +2,12 @@
 
 use super::Step;
 use crate::{Error, Result};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use yare_errdefs::Class;
+use yare_image::Database;
 use yare_oci::Digest;
 
 const FORMAT: u64 = 1;
@@ -55,17 +56,17 @@ fn failed(what: &'static str) -> impl Fn(redb::Error) -> Error {
 
 /// Makes the tables, or checks that this engine understands those that are there.
 pub(super) fn initialise(database: &Database) -> Result<()> {
-    match read_format(database).map_err(failed("read"))? {
+    match database.transact(read_format).map_err(failed("read"))? {
         Some(FORMAT) => Ok(()),
         Some(other) => Err(Error::precondition(format!(
             "the build cache has format {other}, and this engine knows format {FORMAT}"
         ))
         .with_hint("use the engine that wrote it or a newer one, or give this engine another data root")),
-        None => create_tables(database).map_err(failed("create")),
+        None => database.transact(create_tables).map_err(failed("create")),
     }
 }
 
-fn read_format(database: &Database) -> Result<Option<u64>, redb::Error> {
+fn read_format(database: &redb::Database) -> Result<Option<u64>, redb::Error> {
     let transaction = database.begin_read()?;
     match transaction.open_table(META) {
         Ok(table) => Ok(table.get("format")?.map(|value| value.value())),
@@ -74,7 +75,7 @@ fn read_format(database: &Database) -> Result<Option<u64>, redb::Error> {
     }
 }
 
-fn create_tables(database: &Database) -> Result<(), redb::Error> {
+fn create_tables(database: &redb::Database) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     transaction.open_table(META)?.insert("format", FORMAT)?;
@@ -87,11 +88,11 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
 
 /// Reads what is kept in memory. A row that cannot be read is one that is not there: it is only a cache.
 pub(super) fn read_all(database: &Database) -> Result<(HashMap<Digest, Step>, HashMap<Digest, Sums>)> {
-    let read = || -> Result<_, redb::Error> {
+    let read = |database: &redb::Database| -> Result<_, redb::Error> {
         let transaction = database.begin_read()?;
         Ok((table(&transaction, STEPS)?, table(&transaction, SUMS)?))
     };
-    read().map_err(failed("read"))
+    database.transact(read).map_err(failed("read"))
 }
 
 fn table<T: serde::de::DeserializeOwned>(
@@ -110,13 +111,14 @@ fn table<T: serde::de::DeserializeOwned>(
 
 /// Reads one row of what steps were made of; none when it cannot be read.
 pub(super) fn read_seen(database: &Database, place: &Digest) -> Option<Vec<u8>> {
-    let transaction = database.begin_read().ok()?;
-    let table = transaction.open_table(SEEN).ok()?;
-    let row = table.get(place.as_bytes()).ok()??;
-    Some(row.value().to_vec())
+    let read = |database: &redb::Database| -> Result<_, redb::Error> {
+        let row = database.begin_read()?.open_table(SEEN)?.get(place.as_bytes())?;
+        Ok(row.map(|row| row.value().to_vec()))
+    };
+    database.transact(read).ok()?
 }
 
-fn write(database: &Database, edits: &Edits) -> Result<(), redb::Error> {
+fn write(database: &redb::Database, edits: &Edits) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     {
@@ -194,7 +196,7 @@ fn work(database: &Database, queue: &Receiver<Job>) {
             }
         }
         if !edits.is_empty()
-            && let Err(error) = write(database, &edits)
+            && let Err(error) = database.transact(|database| write(database, &edits))
         {
             tracing::warn!(error = %error, "a result of a build is not on record, the next start forgets it");
         }

@@ -32,12 +32,12 @@ pub use mounts::{MountLease, NewMount};
 pub use prune::{PruneOptions, Pruned, Usage};
 
 use crate::{Cancel, Error, Result};
-use redb::Database;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use yare_image::Database;
 use yare_oci::Digest;
 use yare_snapshot::{DraftId, Snapshots};
 

@@ -148,13 +148,19 @@ impl<'a> Step<'a> {
         };
         let theirs: OwnedFd = theirs.into();
         let descriptors: Vec<_> = network.netns.iter().chain([&theirs]).map(AsFd::as_fd).collect();
+        let folder = launch.run_dir.clone();
         let control = engine.launcher.launch(launch, &descriptors)?;
         drop(descriptors);
         drop(theirs);
         let lost = |error: std::io::Error| {
             Error::internal("the shim of a step ended before it answered").caused_by(error)
         };
-        match yare_shim::recv_reply(&control).map_err(lost)? {
+        let reply = yare_shim::recv_reply(&control, crate::task::START).inspect_err(|error| {
+            if error.kind() == std::io::ErrorKind::TimedOut {
+                yare_shim::kill_shim(&folder);
+            }
+        });
+        match reply.map_err(lost)? {
             (Reply::Started { .. }, descriptors) => {
                 let pidfd = descriptors
                     .into_iter()

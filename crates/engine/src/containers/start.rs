@@ -112,12 +112,19 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
         own_roots: vec![engine.config.data_root.clone(), engine.config.exec_root.clone()],
     };
     let descriptors: Vec<_> = network.netns.iter().chain(&streams).map(AsFd::as_fd).collect();
+    let folder = launch.run_dir.clone();
     let control = engine.launcher.launch(launch, &descriptors)?;
     let lost = |error: std::io::Error| {
         Error::internal(format!("the shim of container {} ended before it answered", record.id))
             .caused_by(error)
     };
-    match yare_shim::recv_reply(&control).map_err(lost)? {
+    let reply = yare_shim::recv_reply(&control, task::START).inspect_err(|error| {
+        if error.kind() == std::io::ErrorKind::TimedOut {
+            // Whatever it would do later, nobody would know of.
+            yare_shim::kill_shim(&folder);
+        }
+    });
+    match reply.map_err(lost)? {
         (Reply::Started { pid }, descriptors) => {
             let pidfd =
                 descriptors.into_iter().next().ok_or_else(|| lost(std::io::ErrorKind::InvalidData.into()))?;
@@ -206,11 +213,7 @@ fn attach_late(engine: &Engine, container: &Container, late: Vec<(AttachSpec, Ow
     let id = container.id.clone();
     tokio::task::spawn_blocking(move || {
         for (spec, stream) in late {
-            let attached = yare_shim::connect(&run_dir).and_then(|mut shim| {
-                shim.send(&Request::Attach(spec), &[stream.as_fd()])?;
-                shim.recv()
-            });
-            if let Err(error) = attached {
+            if let Err(error) = task::converse(&run_dir, &Request::Attach(spec), &[stream.as_fd()]) {
                 tracing::debug!(container = id, %error, "it ended before a late attachment");
             }
         }

@@ -68,8 +68,8 @@ pub(super) fn save(engine: &Arc<Engine>, names: Vec<String>) -> Result<Reply> {
 }
 
 /// `POST /images/load`.
-pub(super) fn load(engine: &Arc<Engine>, call: Call) -> Reply {
-    streamed(JSON, images::load(engine, call.body.into_parts().boxed()))
+pub(super) fn load(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
+    images::load(engine, call.body.into_parts().boxed()).map(|output| streamed(JSON, output))
 }
 
 fn streamed(content_type: HeaderValue, output: images::Output) -> Reply {

@@ -60,7 +60,7 @@ pub(crate) async fn answer(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
         Operation::ImagePrune => images::prune(engine, &call).await,
         Operation::ImageSaveOne => images::save(engine, vec![call.name().to_owned()]),
         Operation::ImageSave => images::save(engine, call.query.all("names")),
-        Operation::ImageLoad => Ok(images::load(engine, call)),
+        Operation::ImageLoad => images::load(engine, call),
         Operation::Build => build::build(engine, call).await,
         Operation::BuildPrune => build::prune(engine, &call).await,
         Operation::BuildCancel => build::cancel(&call),
