@@ -40,6 +40,7 @@ pub mod changes;
 mod commit;
 mod db;
 mod document;
+pub mod documents;
 mod embedded;
 mod failure;
 pub mod filter;
@@ -59,6 +60,7 @@ mod usage;
 #[cfg(test)]
 mod tests;
 
+pub use archive::Writer as ArchiveWriter;
 pub use commit::{Committed, NewImage};
 pub use embedded::{EmbeddedContent, EmbeddedFile};
 pub use filter::{ListFilters, Listed};
