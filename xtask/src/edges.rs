@@ -38,7 +38,7 @@ const CRATES: &[Crate] = &[
     row(4, "cli", &["api", "client", "errdefs", "oci"]),
     row(4, "image", &["content", "errdefs", "layer", "oci", "snapshot"]),
     row(4, "shim", &["cgroup", "errdefs", "logs", "oci", "runtime", "sys"]),
-    row(5, "build", &["api", "errdefs", "layer", "oci", "sys"]),
+    row(5, "build", &["api", "errdefs", "image", "layer", "oci", "sys"]),
     row(
         6,
         "engine",

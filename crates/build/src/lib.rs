@@ -3,6 +3,7 @@
 
 pub mod attest;
 pub mod cancel;
+pub mod output;
 pub mod scan;
 pub mod source;
 
