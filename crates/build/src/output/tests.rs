@@ -131,6 +131,30 @@ fn packed_layers_unpack_to_the_same() {
     }
 }
 
+/// skopeo reads the archives and checks every digest.
+#[test]
+fn a_program_of_the_field_agrees() {
+    let fixture = Fixture::new();
+    let mut image = fixture.image("a", &Platform::host().architecture);
+    for (kind, transport) in [("docker", "docker-archive"), ("oci", "oci-archive")] {
+        let request = request(kind, &[("name", "app:v1"), ("annotation.x", "y")]).unwrap();
+        let (_, bytes) = fixture.archive(std::slice::from_ref(&image), &request);
+        let (archive, copy) = (fixture.work().join(kind), fixture.work().join(format!("{kind}-copy")));
+        std::fs::write(&archive, bytes).unwrap();
+        let mut skopeo = std::process::Command::new("skopeo");
+        skopeo.args(["--insecure-policy", "copy", "--quiet", "--all"]);
+        skopeo.arg(format!("{transport}:{}", archive.display())).arg(format!("dir:{}", copy.display()));
+        let Ok(output) = skopeo.output() else {
+            eprintln!("SKIP a_program_of_the_field_agrees: skopeo is not installed");
+            return;
+        };
+        assert!(output.status.success(), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
+        // The second archive is an index with attestations.
+        let predicate_type = "https://spdx.dev/Document".to_owned();
+        image.attestations = vec![crate::attest::Attestation { predicate_type, predicate: Value::Null }];
+    }
+}
+
 #[test]
 fn several_platforms_annotations_and_attestations() {
     let fixture = Fixture::new();
