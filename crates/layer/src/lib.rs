@@ -30,4 +30,4 @@ pub use error::{ApplyError, LayerError};
 pub use readahead::ReadAhead;
 pub use rebuild::rebuild_tar;
 pub use walk::{Found, Walk};
-pub use write::{Form, WriteOptions, Written, write_tar};
+pub use write::{Form, WriteOptions, Written, write_tar, write_trees};

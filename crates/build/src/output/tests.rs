@@ -38,8 +38,9 @@ impl Fixture {
         std::fs::write(tree.path().join("file"), content).unwrap();
         let mut tar = Vec::new();
         let dir = std::fs::File::open(tree.path()).unwrap();
-        write_rootfs(dir.as_fd(), &[], &mut tar, &Cancel::default()).unwrap();
         let platform = Platform::new("linux", architecture, "");
+        let empty = bare(&platform);
+        write_rootfs(&[(&empty, dir.into())], &mut tar, &Cancel::default()).unwrap();
         let options = ImportOptions { platform: Some(platform.clone()), ..ImportOptions::default() };
         let image =
             self.store.import_at(&tar[..], &options, "2026-01-01T00:00:00Z".parse().unwrap()).unwrap();
@@ -53,6 +54,10 @@ impl Fixture {
         let digest = write_archive(&self.store, images, request, &self.work(), sink).unwrap();
         (digest, bytes)
     }
+}
+
+fn bare(platform: &Platform) -> Image {
+    Image { platform: platform.clone(), config: Vec::new(), layers: Vec::new(), attestations: Vec::new() }
 }
 
 fn request(kind: &str, attributes: &[(&str, &str)]) -> yare_errdefs::Result<Request> {
@@ -296,7 +301,21 @@ fn a_folder_gets_the_files() {
 
 #[test]
 fn folders_of_platforms() {
-    let platform = Platform::new("linux", "arm", "v7");
-    let image = Image { platform, config: Vec::new(), layers: Vec::new(), attestations: Vec::new() };
-    assert_eq!(platform_folder(&image), "linux_arm_v7");
+    let images = [bare(&Platform::new("linux", "arm", "v7")), bare(&Platform::new("linux", "amd64", ""))];
+    assert_eq!(platform_folder(&images[0]), "linux_arm_v7");
+    let trees: Vec<_> = ["one", "two"]
+        .map(|content| {
+            let tree = tempfile::tempdir().unwrap();
+            std::fs::write(tree.path().join("file"), content).unwrap();
+            std::fs::hard_link(tree.path().join("file"), tree.path().join("link")).unwrap();
+            tree
+        })
+        .into();
+    let open = |tree: &tempfile::TempDir| std::fs::File::open(tree.path()).unwrap().into();
+    let roots: Vec<_> = images.iter().zip(trees.iter().map(open)).collect();
+    let mut tar = Vec::new();
+    write_rootfs(&roots, &mut tar, &Cancel::default()).unwrap();
+    let folder = unpack(&tar);
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!((read("linux_arm_v7/link"), read("linux_amd64/link")), ("one".to_owned(), "two".to_owned()));
 }
