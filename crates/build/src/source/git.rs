@@ -29,8 +29,10 @@ pub use checkout::{Checkout, set_times};
 pub(in crate::source) use url::redact as redact_url;
 pub use url::{GitRef, GitUrl, MTime, Scheme};
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+use yare_errdefs::{Error, Result};
 
 /// How to fetch: the same for a whole build.
 #[derive(Debug, Clone)]
@@ -64,5 +66,22 @@ impl Git {
             token: None,
             proxy: Vec::new(),
         }
+    }
+
+    /// Removes the mirrors that were last used before `limit`; those in use stay. Returns the bytes of what
+    /// was removed.
+    pub fn prune(&self, limit: SystemTime) -> Result<u64> {
+        let mut freed = 0;
+        for lock in crate::source::unused(&self.cache, "lock", limit)? {
+            // Whoever holds the lock is using it right now.
+            let Ok(_held) = yare_sys::fs::lock_file(&lock) else { continue };
+            let mirror = lock.with_extension("");
+            if mirror.is_dir() {
+                let size = yare_layer::tree_size(yare_sys::fs::open_dir(&mirror)?.as_fd());
+                freed += size.map_err(|error| Error::wrap("cannot measure a mirror", error))?;
+                yare_sys::fs::remove_tree(&mirror)?;
+            }
+        }
+        Ok(freed)
     }
 }

@@ -71,16 +71,16 @@ impl Git {
             let run = job.run(Some(&wanted.url));
             let mirror = Mirror::open(&run, &wanted.url)?;
             let resolved = resolve(&mirror, &run, wanted)?;
-            mirror.ensure(&run, &resolved)?;
-            fill(&job, &mirror, &resolved.commit, (dir, &wanted.url))?;
-            let time = mirror.time(&run, &resolved.commit)?;
-            let modules = submodule::list(&job, &mirror, &resolved.commit)?;
+            let commit = mirror.ensure(&run, &resolved)?;
+            fill(&job, &mirror, &commit, (dir, &wanted.url))?;
+            let time = mirror.time(&run, &commit)?;
+            let modules = submodule::list(&job, &mirror, &commit)?;
             // The lock goes before others are taken: no two builds wait for each other.
             drop(mirror);
             if wanted.submodules.unwrap_or(true) {
                 submodule::fill(&job, &wanted.url, modules, (dir, 0))?;
             }
-            (resolved.commit, time)
+            (commit, time)
         };
         let folder = subfolder(wanted, dir)?;
         let time = if wanted.mtime == Some(MTime::Commit) { commit_time } else { time };

@@ -231,7 +231,9 @@ fn a_branch_a_tag_a_commit_and_a_folder() {
     assert_eq!((stat.mtime(), stat.mode() & 0o7777), (1_000, 0o644));
     assert!(!head.checkout.dir.join(".git").exists());
 
-    for reference in ["v1", "refs/tags/v1", "other", &first, &first[..8]] {
+    let tag = git(&dir, &["rev-parse", "v1"]);
+    assert_ne!(tag, first, "an annotated tag has a hash of its own");
+    for reference in ["v1", "refs/tags/v1", "other", &first, &first[..8], &tag] {
         let out = checkout(&program, &format!("{url}#{reference}"), false).unwrap();
         assert_eq!(
             (out.checkout.commit.as_str(), out.read("Dockerfile").as_str()),
@@ -273,6 +275,22 @@ fn what_is_known_is_not_fetched_again_and_news_are() {
     assert_eq!(known.read("Dockerfile"), "FROM one");
     let gone = checkout(&program, &url, false).map(|_| ()).unwrap_err();
     assert_ne!(gone.class(), Class::Internal, "{gone:?}");
+}
+
+#[test]
+fn mirrors_that_nobody_used_are_removed() {
+    let (server, cache) = (Server::start(), tempfile::tempdir().unwrap());
+    Server::commit(&server.repository("one"), "FROM one");
+    let program = Git::new(cache.path());
+    checkout(&program, &server.url("one"), false).unwrap();
+    let ago = |seconds| std::time::SystemTime::now() - std::time::Duration::from_secs(seconds);
+    assert_eq!(program.prune(ago(60)).unwrap(), 0);
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(1);
+    assert!(program.prune(later).unwrap() > 100);
+    let left =
+        std::fs::read_dir(cache.path()).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir());
+    assert_eq!(left.count(), 0);
+    assert_eq!(checkout(&program, &server.url("one"), false).unwrap().read("Dockerfile"), "FROM one");
 }
 
 #[test]
