@@ -154,7 +154,8 @@ impl Run<'_> {
         Some((key, format!("Authorization: Basic {encoded}")))
     }
 
-    /// The path is the cache's and goes through a shell: quoted.
+    /// The engine's own keys are not for whoever may name a repository: keys come from the given agent alone.
+    /// The path goes through a shell: quoted.
     fn ssh(&self) -> String {
         let known = self.git.cache.join("known_hosts");
         let (file, check) = match &self.git.known_hosts {
@@ -162,9 +163,11 @@ impl Run<'_> {
             None => (known, "accept-new"),
         };
         let file = file.to_string_lossy().replace('\'', "'\\''");
+        let agent = if self.git.ssh_agent.is_some() { "SSH_AUTH_SOCK" } else { "none" };
         format!(
             "ssh -F none -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=15 \
              -o StrictHostKeyChecking={check} -o 'UserKnownHostsFile=\"{file}\"' -o GlobalKnownHostsFile=none \
+             -o IdentityFile=none -o IdentityAgent={agent} -o PreferredAuthentications=publickey \
              -o ForwardAgent=no -o ClearAllForwardings=yes -o PermitLocalCommand=no"
         )
     }
@@ -267,4 +270,31 @@ pub(super) fn refused(what: &str, ended: &Ended) -> Error {
 fn clean(line: &str) -> String {
     let line: String = line.chars().filter(|c| !c.is_control()).take(400).collect();
     line.split(' ').map(super::url::redact).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ssh_takes_its_options_as_they_are_meant() {
+        let folder = tempfile::tempdir().unwrap();
+        let git = Git::new(folder.path().join("it's a cache"));
+        let cancel = Cancel::default();
+        let home = folder.path();
+        let run = Run { git: &git, cancel: &cancel, home, remote: None, trusted: false, local: false };
+        let shown =
+            Command::new("sh").args(["-c", &format!("{} -G git@example.invalid", run.ssh())]).output();
+        let shown = shown.unwrap();
+        if shown.status.code() == Some(127) {
+            eprintln!("SKIP ssh_takes_its_options_as_they_are_meant: no ssh");
+            return;
+        }
+        let text = String::from_utf8(shown.stdout).unwrap();
+        let known = format!("userknownhostsfile {}/known_hosts", git.cache.display());
+        for line in [known.as_str(), "batchmode yes", "identityagent none", "forwardagent no"] {
+            assert!(text.lines().any(|shown| shown == line), "{line}: {text}");
+        }
+        assert!(!text.contains(".ssh/id_"), "keys of the host: {text}");
+    }
 }
