@@ -43,6 +43,8 @@ pub struct Git {
     pub program: PathBuf,
     /// Longest time that one run of the program may take.
     pub timeout: Duration,
+    /// Most bytes of one transfer, and of the files of one repository.
+    pub limit: u64,
     /// Socket of an SSH agent.
     pub ssh_agent: Option<PathBuf>,
     /// Lines of `known_hosts` that are believed; without, keys are learnt at the first contact and believed
@@ -55,12 +57,13 @@ pub struct Git {
 }
 
 impl Git {
-    /// Without credentials, half an hour a run.
+    /// Without credentials, half an hour a run, 16 GiB a repository.
     pub fn new(cache: impl Into<PathBuf>) -> Self {
         Self {
             cache: cache.into(),
             program: "git".into(),
             timeout: Duration::from_secs(1800),
+            limit: 16 << 30,
             ssh_agent: None,
             known_hosts: None,
             token: None,

@@ -39,7 +39,15 @@ pub(super) struct Job<'a> {
 impl Job<'_> {
     pub(super) fn run<'r>(&'r self, remote: Option<&'r GitUrl>) -> Run<'r> {
         let trusted = remote.is_some_and(|remote| remote.host == self.host);
-        Run { git: self.git, cancel: self.cancel, home: self.home, remote, trusted, local: false }
+        Run {
+            git: self.git,
+            cancel: self.cancel,
+            home: self.home,
+            remote,
+            trusted,
+            local: false,
+            watched: None,
+        }
     }
 }
 
@@ -72,9 +80,10 @@ impl Git {
             let mirror = Mirror::open(&run, &wanted.url)?;
             let resolved = resolve(&mirror, &run, wanted)?;
             let commit = mirror.ensure(&run, &resolved)?;
+            // First, because it refuses trees that unpack to more than is allowed.
+            let modules = submodule::list(&job, &mirror, &commit)?;
             fill(&job, &mirror, &commit, (dir, &wanted.url))?;
             let time = mirror.time(&run, &commit)?;
-            let modules = submodule::list(&job, &mirror, &commit)?;
             // The lock goes before others are taken: no two builds wait for each other.
             drop(mirror);
             if wanted.submodules.unwrap_or(true) {
