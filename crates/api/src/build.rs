@@ -58,7 +58,8 @@ wire! {
         /// Labels of the image.
         #[serde(skip_serializing_if = "empty")]
         labels: BTreeMap<String, String>,
-        /// Annotations of the manifest.
+        /// Annotations. A bare name is for the manifest; others are `TYPE:NAME` or `TYPE[PLATFORM]:NAME`,
+        /// where the type is `index`, `index-descriptor`, `manifest` or `manifest-descriptor`.
         #[serde(skip_serializing_if = "empty")]
         annotations: BTreeMap<String, String>,
         /// Network of the steps: `default`, `none`, `host` or `container:X`.
@@ -168,12 +169,19 @@ wire! {
         /// What happens in the graph.
         #[serde(skip_serializing_if = "Option::is_none")]
         status: Option<SolveStatus>,
-        /// Bytes of an output without destination, base64; outputs follow one another.
+        /// Bytes of an output without destination, base64. Those of one output come in their order; a
+        /// directory comes as a tar.
         #[serde(skip_serializing_if = "empty")]
         data: String,
+        /// Which of [`BuildRequest::outputs`] has the bytes, from 0. Means nothing where only one comes so.
+        #[serde(skip_serializing_if = "empty")]
+        output: usize,
         /// The outcome; the last line of a build that worked.
         #[serde(skip_serializing_if = "Option::is_none")]
         result: Option<BuildResult>,
+        /// Lines of the Dockerfile around the step that failed, framed, as they are printed before the error.
+        #[serde(skip_serializing_if = "empty")]
+        excerpt: String,
         /// Why it failed; the last line.
         #[serde(skip_serializing_if = "Option::is_none")]
         error_detail: Option<crate::progress::ErrorDetail>,

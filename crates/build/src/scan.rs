@@ -116,7 +116,7 @@ impl Scanner {
         };
         let mut report = Report::default();
         let mut walk = Walk::new(root).map_err(|error| failed(b"/", error))?;
-        while let Some(found) = walk.next().map_err(|error| failed(b"/", error))? {
+        while let Some(found) = walk.advance().map_err(|error| failed(b"/", error))? {
             cancel.check()?;
             if found.kind() != FileType::RegularFile || found.stat.st_size == 0 {
                 continue;

@@ -1,5 +1,6 @@
 //! Entries of a tar, one by one, into a layer's directory.
 
+use crate::extract::Extraction;
 use crate::metadata::{Metadata, permitted_xattr};
 use crate::record::Recorder;
 use crate::tar::{Entry, Input, Kind, Reader, Segment, lossy};
@@ -111,6 +112,7 @@ pub fn apply(
         content: 0,
         disk: 0,
         root_opaque: false,
+        extraction: None,
     };
     while let Some(entry) = applier.reader.next()? {
         applier.entry(entry)?;
@@ -118,19 +120,21 @@ pub fn apply(
     applier.finish()
 }
 
-struct Applier<'r, 'd, R> {
-    reader: Reader<'r, R>,
-    tree: Tree<'d>,
-    unprivileged: bool,
-    form: Form,
-    content: u64,
-    disk: u64,
-    root_opaque: bool,
+pub(crate) struct Applier<'r, 'd, R> {
+    pub(crate) reader: Reader<'r, R>,
+    pub(crate) tree: Tree<'d>,
+    pub(crate) unprivileged: bool,
+    pub(crate) form: Form,
+    pub(crate) content: u64,
+    pub(crate) disk: u64,
+    pub(crate) root_opaque: bool,
+    /// Set when the tar is no layer but an archive that goes into a tree with content of its own.
+    pub(crate) extraction: Option<Extraction<'d>>,
 }
 
 /// Where an entry goes.
 #[derive(Debug, PartialEq, Eq)]
-enum Target<'p> {
+pub(crate) enum Target<'p> {
     Root,
     /// Passed over.
     Nowhere,
@@ -200,13 +204,20 @@ fn target(path: &[u8], form: Form) -> Result<Target<'_>, &'static str> {
 }
 
 impl<R: Read> Applier<'_, '_, R> {
-    fn entry(&mut self, mut entry: Entry) -> Result<(), ApplyError> {
+    pub(crate) fn entry(&mut self, mut entry: Entry) -> Result<(), ApplyError> {
         self.tree.count()?;
         let original = std::mem::take(&mut entry.path);
         let refused = |reason: &str| ApplyError::Entry { path: lossy(&original), reason: reason.into() };
         entry.path = clean(&original).ok_or_else(|| refused("leads out of the layer"))?;
         let metadata = self.metadata(&mut entry);
-        match target(&entry.path, self.form).map_err(refused)? {
+        let target = target(&entry.path, self.form).map_err(refused)?;
+        if let Some(extraction) = &mut self.extraction {
+            match extraction.admit(&entry, &target).map_err(refused)? {
+                true => {}
+                false => return Ok(()),
+            }
+        }
+        match target {
             Target::Nowhere => Ok(()),
             Target::Root if entry.kind == Kind::Directory => {
                 self.tree.list_root(metadata);
@@ -241,7 +252,12 @@ impl<R: Read> Applier<'_, '_, R> {
     fn metadata(&self, entry: &mut Entry) -> Metadata {
         let mut xattrs = std::mem::take(&mut entry.xattrs);
         xattrs.retain(|(name, _)| permitted_xattr(name, self.unprivileged));
-        Metadata { mode: entry.mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs }
+        let (mode, uid, gid, mtime) = (entry.mode, entry.uid, entry.gid, entry.mtime);
+        let metadata = Metadata { mode, uid, gid, mtime, xattrs };
+        match &self.extraction {
+            Some(extraction) => extraction.settle(metadata),
+            None => metadata,
+        }
     }
 
     fn make(
@@ -435,7 +451,7 @@ impl<R: Read> Applier<'_, '_, R> {
     }
 
     fn finish(mut self) -> Result<Applied, ApplyError> {
-        let settled = self.tree.finish()?;
+        let settled = self.tree.finish(true)?;
         let links = std::mem::take(&mut self.tree.lower_links);
         let files = self.tree.made();
         let (digest, size) = self.reader.input.finish()?;

@@ -15,7 +15,7 @@ pub enum Compression {
     Zstd,
     /// The xz format, one or more streams.
     Xz,
-    /// bzip2, one or more streams.
+    /// The bzip2 format, one or more streams. Archives have it, layers do not.
     Bzip2,
 }
 
@@ -117,7 +117,7 @@ pub struct Compressor<W: Write> {
 }
 
 /// A writer that compresses into `writer`. `level` is the format's own scale; `None` is gzip 6, zstd 3, xz 6,
-/// bzip2 9.
+/// bzip2 6.
 /// The same input gives the same output: no time, no name.
 pub fn compress<W: Write>(
     writer: W,
@@ -138,7 +138,7 @@ pub fn compress<W: Write>(
             Packer::Xz(Box::new(liblzma::write::XzEncoder::new(writer, level.unwrap_or(6).min(9))))
         }
         Compression::Bzip2 => {
-            let level = bzip2::Compression::new(level.unwrap_or(9).clamp(1, 9));
+            let level = bzip2::Compression::new(level.unwrap_or(6).clamp(1, 9));
             Packer::Bzip2(Box::new(bzip2::write::BzEncoder::new(writer, level)))
         }
     };

@@ -30,11 +30,11 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 pub struct Found {
     /// Below the root of the walk.
     pub path: Vec<u8>,
-    /// The last name of the path.
+    /// The last part of the path.
     pub name: CString,
     /// The directory that has it.
-    pub(crate) parent: Rc<OwnedFd>,
-    /// What it is; of a link, the link itself.
+    pub parent: Rc<OwnedFd>,
+    /// Of the entry itself, also if it is a link.
     pub stat: Stat,
 }
 
@@ -45,7 +45,7 @@ impl Found {
     }
 
     /// A descriptor that names the entry, whatever it is.
-    pub(crate) fn open_path(&self) -> io::Result<OwnedFd> {
+    pub fn open_path(&self) -> io::Result<OwnedFd> {
         self.open(OFlags::PATH | OFlags::NOFOLLOW)
     }
 
@@ -54,7 +54,7 @@ impl Found {
         self.parent.as_fd()
     }
 
-    /// Opens it, which must still be what it was: a link is refused.
+    /// Opens the entry; a link is refused with `ELOOP`.
     pub fn open(&self, flags: OFlags) -> io::Result<OwnedFd> {
         files::open_strict(self.parent.as_fd(), as_path(self.name.as_bytes()), flags, Mode::empty())
     }
@@ -68,8 +68,7 @@ struct Level {
     names: Vec<CString>,
 }
 
-/// A walk over a tree that may be hostile; parents come before their children, names in byte order. No link is
-/// followed, and the number of open descriptors does not depend on the depth.
+/// A walk; parents come before their children, names in byte order.
 #[derive(Debug)]
 pub struct Walk<'a> {
     root: BorrowedFd<'a>,
@@ -78,11 +77,16 @@ pub struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Begins a walk over everything below the directory.
+    /// A walk of the directory, which need not be open for reading.
     pub fn new(root: BorrowedFd<'a>) -> io::Result<Self> {
         let mut walk = Self { root, levels: Vec::new(), entered: None };
         walk.enter(Vec::new())?;
         Ok(walk)
+    }
+
+    /// Passes over what is below the directory that was returned last.
+    pub fn pass_over(&mut self) {
+        self.entered = None;
     }
 
     fn enter(&mut self, path: Vec<u8>) -> io::Result<()> {
@@ -98,9 +102,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The next entry. What was removed meanwhile is passed over.
-    #[expect(clippy::should_implement_trait, reason = "it can fail, and goes on")]
-    pub fn next(&mut self) -> io::Result<Option<Found>> {
+    /// The next entry.
+    pub fn advance(&mut self) -> io::Result<Option<Found>> {
         if let Some(path) = self.entered.take() {
             self.enter(path)?;
         }
@@ -158,7 +161,7 @@ pub(crate) fn files_with_content(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result
     let top = open(dir, name, DIRECTORY)?;
     let mut walk = Walk::new(top.as_fd())?;
     let mut found = Vec::new();
-    while let Some(entry) = walk.next()? {
+    while let Some(entry) = walk.advance()? {
         if entry.kind() == FileType::RegularFile && entry.stat.st_size > 0 {
             found.push(crate::tree::join(name, &entry.path));
         }
@@ -167,7 +170,7 @@ pub(crate) fn files_with_content(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result
 }
 
 /// The pieces of a file that are no holes: (offset, length). A file system that cannot tell has one piece.
-pub(crate) fn data_pieces(file: BorrowedFd<'_>, size: u64) -> io::Result<Vec<(u64, u64)>> {
+pub fn data_pieces(file: BorrowedFd<'_>, size: u64) -> io::Result<Vec<(u64, u64)>> {
     let mut pieces = Vec::new();
     let mut position = 0;
     while position < size {

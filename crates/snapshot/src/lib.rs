@@ -6,6 +6,9 @@
 //! layers/<diffid hex>/fs          one layer in overlay form, immutable
 //! layers/<diffid hex>/meta.json   its sizes, and what must be settled with the layers below
 //! layers/<diffid hex>/tar-split   the record from which its tar is rebuilt (yare_layer::rebuild_tar)
+//! layers/<diffid hex>             or a link to the draft that it is
+//! drafts/<id>/fs                  a layer whose hash nobody asked for yet (`drafts.rs`); `meta.json` as above
+//!                                 once it is known
 //! fixups/<chainid hex>/fs         goes above the chain's top layer: see `fixup.rs`
 //! fixups/<chainid hex>/layers     the chain's DiffIDs, bottom first, one a line
 //! views/<chainid hex>/root        the chain as one tree (copy), and `layers` as above
@@ -22,6 +25,7 @@
 //! attached nowhere.
 
 mod changes;
+mod drafts;
 mod error;
 mod fixup;
 mod layers;
@@ -32,6 +36,7 @@ mod store;
 mod trash;
 
 pub use changes::{Change, ChangeKind};
+pub use drafts::{DraftId, PendingDraft, Place, Stack};
 pub use error::Error;
 pub use layers::{LayerInfo, PendingLayer};
 pub use rootfs::{OVERLAY_OPTIONS, Rootfs, escape_overlay_path};

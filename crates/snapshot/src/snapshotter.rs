@@ -63,26 +63,26 @@ impl Overlay {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
+}
 
-    /// The upper directory is the root that the container sees: it takes owner, mode, times and attributes
-    /// of the topmost layer that lists its root.
-    fn adopt_root(&self, upper: &Path, id: &str, layers: &[DiffId]) -> Result<()> {
-        for layer in layers.iter().rev() {
-            let info = self.shared.layer(layer)?;
-            if info.root_listed {
-                let path = self.shared.layer_dir(layer);
-                let source = files::open_dir(&path).map_err(|error| Error::io("open", &path, error))?;
-                let target = files::open_dir(upper).map_err(|error| Error::io("open", upper, error))?;
-                return yare_layer::copy_metadata(source.as_fd(), &target)
-                    .map_err(|source| Error::Copy { id: id.to_owned(), source });
-            }
-            if info.root_opaque {
-                break;
-            }
+/// The upper directory is the root that the container sees: it takes owner, mode, times and attributes of
+/// the topmost layer that lists its root.
+pub(crate) fn adopt_root(shared: &Shared, upper: &Path, id: &str, layers: &[DiffId]) -> Result<()> {
+    for layer in layers.iter().rev() {
+        let info = shared.layer(layer)?;
+        if info.root_listed {
+            let path = shared.layer_dir(layer);
+            let source = files::open_dir(&path).map_err(|error| Error::io("open", &path, error))?;
+            let target = files::open_dir(upper).map_err(|error| Error::io("open", upper, error))?;
+            return yare_layer::copy_metadata(source.as_fd(), &target)
+                .map_err(|source| Error::Copy { id: id.to_owned(), source });
         }
-        rustix::fs::chmod(upper, Mode::from_raw_mode(0o755))
-            .map_err(|error| Error::io("change the mode of", upper, error))
+        if info.root_opaque {
+            break;
+        }
     }
+    rustix::fs::chmod(upper, Mode::from_raw_mode(0o755))
+        .map_err(|error| Error::io("change the mode of", upper, error))
 }
 
 impl Snapshotter for Overlay {
@@ -96,7 +96,7 @@ impl Snapshotter for Overlay {
         let upper = path.join("upper");
         make_dir(&upper, 0o755)
             .and_then(|()| make_dir(&path.join("work"), 0o700))
-            .and_then(|()| self.adopt_root(&upper, id, layers))
+            .and_then(|()| adopt_root(&self.shared, &upper, id, layers))
             .inspect_err(|_| drop(self.shared.discard(&path)))
     }
 

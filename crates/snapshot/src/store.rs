@@ -1,3 +1,4 @@
+use crate::drafts::Held;
 use crate::layers::{self, META, RECORD};
 use crate::snapshotter::{Copied, Overlay};
 use crate::trash::Trash;
@@ -30,7 +31,7 @@ pub enum Kind {
 /// share everything.
 #[derive(Debug, Clone)]
 pub struct Snapshots {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     snapshotter: Arc<dyn Snapshotter>,
 }
 
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     infos: RwLock<HashMap<DiffId, Arc<LayerInfo>>>,
     /// Held while a fixup is made.
     fixing: Mutex<()>,
+    pub(crate) held: Mutex<Held>,
 }
 
 pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {
@@ -56,7 +58,7 @@ fn ensure_dir(path: &Path) -> Result<()> {
     }
 }
 
-fn names(dir: &Path) -> Result<Vec<String>> {
+pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
     let failed = |error: std::io::Error| Error::io("list", dir, error);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {
@@ -88,13 +90,18 @@ impl Shared {
     fn open(root: &Path) -> Result<Self> {
         ensure_dir(root)?;
         check_version(root)?;
-        for name in ["layers", "fixups", "views", "active", "tmp", "trash", "empty", "nothing"] {
+        for name in ["layers", "fixups", "views", "active", "drafts", "tmp", "trash", "empty", "nothing"] {
             ensure_dir(&root.join(name))?;
         }
         let trash = root.join("trash");
         let trash = Trash::open(trash.clone()).map_err(|error| Error::io("open", &trash, error))?;
-        let shared =
-            Self { root: root.to_owned(), trash, infos: RwLock::default(), fixing: Mutex::default() };
+        let shared = Self {
+            root: root.to_owned(),
+            trash,
+            infos: RwLock::default(),
+            fixing: Mutex::default(),
+            held: Mutex::default(),
+        };
         for name in names(&root.join("tmp"))? {
             shared.discard(&root.join("tmp").join(name))?;
         }
@@ -242,7 +249,9 @@ impl Shared {
         self.infos.write().unwrap_or_else(PoisonError::into_inner).remove(layer);
         self.discard_made_of("fixups", layer)?;
         self.discard_made_of("views", layer)?;
-        self.discard(&self.layer_path(layer))
+        let draft = self.draft_of(layer);
+        self.discard(&self.layer_path(layer))?;
+        draft.map_or(Ok(()), |draft| self.drop_draft(&draft))
     }
 }
 

@@ -78,7 +78,7 @@ pub fn inventory(root: BorrowedFd<'_>, cancel: &Cancel) -> Result<Inventory> {
         |error: std::io::Error| Error::from(error).with_hint("the bill of materials needs all of the image");
     let mut walk = Walk::new(root).map_err(failed)?;
     let mut seen = 0;
-    while let Some(found) = walk.next().map_err(failed)? {
+    while let Some(found) = walk.advance().map_err(failed)? {
         cancel.check()?;
         seen += 1;
         if seen > MOST_FILES {

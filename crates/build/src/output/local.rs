@@ -65,7 +65,7 @@ pub fn write_local(
     };
     let mut walk = Walk::new(root).map_err(|error| failed("list", b".", error))?;
     writer.kept.insert(Vec::new(), BTreeSet::new());
-    while let Some(found) = walk.next().map_err(|error| failed("list", b".", error))? {
+    while let Some(found) = walk.advance().map_err(|error| failed("list", b".", error))? {
         cancel.check()?;
         writer.entry(&found).map_err(|error| failed("write", &found.path, error))?;
     }

@@ -59,7 +59,7 @@ impl std::fmt::Debug for Response {
 
 /// A client that gets an URL and follows redirects. The engine's is asynchronous inside; the tests' speaks to
 /// a server of their own.
-pub trait Fetch {
+pub trait Fetch: Send + Sync {
     /// Asks for `url`. An error is for connections that fail; an answer of any status is a response.
     fn get(&self, url: &str, conditions: Conditions<'_>, cancel: &Cancel) -> Result<Response>;
 }

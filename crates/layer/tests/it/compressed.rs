@@ -55,8 +55,8 @@ fn several_members_frames_and_streams_are_one() {
 
 #[test]
 fn truncated_streams_are_errors() {
-    for compression in &ALL[1..] {
-        let bytes = packed(*compression, &text());
+    for compression in [Compression::Gzip, Compression::Zstd, Compression::Xz, Compression::Bzip2] {
+        let bytes = packed(compression, &text());
         for length in [bytes.len() / 2, bytes.len() - 1] {
             assert!(unpacked(&bytes[..length]).1.is_err(), "{compression:?} {length}");
         }
@@ -69,7 +69,7 @@ fn short_and_plain_streams() {
         let (found, out) = unpacked(bytes);
         assert_eq!((found, out.unwrap().as_slice()), (Compression::Plain, bytes));
     }
-    assert!(unpacked(b"BZh91AY&SY").1.is_err(), "cut short");
+    assert!(unpacked(b"BZh91AY&SY").1.is_err());
 }
 
 #[test]
@@ -86,12 +86,13 @@ fn a_source_is_read_to_its_end() {
 
 #[test]
 fn programs_of_the_field_agree() {
-    for (program, compression) in [
+    let programs = [
         ("gzip", Compression::Gzip),
         ("zstd", Compression::Zstd),
         ("xz", Compression::Xz),
         ("bzip2", Compression::Bzip2),
-    ] {
+    ];
+    for (program, compression) in programs {
         let pipe = |arguments: &[&str], input: Vec<u8>| {
             let mut child = Command::new(program)
                 .args(arguments)

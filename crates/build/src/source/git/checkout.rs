@@ -205,7 +205,7 @@ pub fn set_times(dir: BorrowedFd<'_>, time: i64) -> std::io::Result<()> {
         Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: stamp };
     let mut folders = vec![Vec::new()];
     let mut walk = Walk::new(dir)?;
-    while let Some(found) = walk.next()? {
+    while let Some(found) = walk.advance()? {
         match found.kind() {
             // Later: what happens in a folder changes its time.
             FileType::Directory => {
