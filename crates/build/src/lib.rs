@@ -21,6 +21,7 @@ pub mod files;
 pub mod graph;
 mod keys;
 mod lower;
+pub mod output;
 mod owner;
 pub mod progress;
 pub mod request;

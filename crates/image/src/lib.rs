@@ -41,6 +41,7 @@ mod commit;
 mod database;
 mod db;
 mod document;
+pub mod documents;
 mod embedded;
 mod failure;
 pub mod filter;
@@ -60,6 +61,7 @@ mod usage;
 #[cfg(test)]
 mod tests;
 
+pub use archive::Writer as ArchiveWriter;
 pub use commit::{Committed, NewImage};
 pub use database::Database;
 pub use embedded::{EmbeddedContent, EmbeddedFile};

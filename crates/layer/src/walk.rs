@@ -49,6 +49,11 @@ impl Found {
         self.open(OFlags::PATH | OFlags::NOFOLLOW)
     }
 
+    /// The directory that has it, for calls that name the entry itself.
+    pub fn parent(&self) -> BorrowedFd<'_> {
+        self.parent.as_fd()
+    }
+
     /// Opens the entry; a link is refused with `ELOOP`.
     pub fn open(&self, flags: OFlags) -> io::Result<OwnedFd> {
         files::open_strict(self.parent.as_fd(), as_path(self.name.as_bytes()), flags, Mode::empty())

@@ -56,24 +56,25 @@ pub fn write_tar(
     writer: impl Write,
     options: &WriteOptions,
 ) -> Result<Written, LayerError> {
-    let mut tar = Tar {
-        buffer: Vec::new(),
-        writer,
-        hasher: Hasher::new(),
-        size: 0,
-        content: 0,
-        entries: 0,
-        links: HashMap::new(),
-        form: options.form,
-    };
+    let mut tar = Tar::new(writer, options.form);
     if options.root || options.form == Form::Overlay {
         let root = walk::open(dir, b"", OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|error| failed("open", b".", error))?;
         tar.root(&root, options.root)?;
     }
-    let mut walk = Walk::new(dir).map_err(|error| failed("list", b".", error))?;
-    while let Some(found) = walk.advance().map_err(|error| failed("list", b".", error))? {
-        tar.entry(&found)?;
+    tar.tree(dir, b"")?;
+    tar.finish()
+}
+
+/// Writes several whole file systems as one tar, each in a folder of this name, whose owner, mode and time are
+/// those of the file system's root.
+pub fn write_trees(trees: &[(&str, BorrowedFd<'_>)], writer: impl Write) -> Result<Written, LayerError> {
+    let mut tar = Tar::new(writer, Form::Plain);
+    for (name, dir) in trees {
+        let name = [name.as_bytes(), b"/"].concat();
+        let stat = rustix::fs::fstat(dir).map_err(|error| failed("stat", &name, error))?;
+        tar.head(&Head { records: xattr_records(*dir, &name)?, ..Head::of(&stat, &name, b'5') })?;
+        tar.tree(*dir, &name)?;
     }
     tar.finish()
 }
@@ -161,6 +162,30 @@ fn is_opaque(fd: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 impl<W: Write> Tar<W> {
+    fn new(writer: W, form: Form) -> Self {
+        Self {
+            buffer: Vec::new(),
+            writer,
+            hasher: Hasher::new(),
+            size: 0,
+            content: 0,
+            entries: 0,
+            links: HashMap::new(),
+            form,
+        }
+    }
+
+    /// Everything below a directory, with `prefix` before each path.
+    fn tree(&mut self, dir: BorrowedFd<'_>, prefix: &[u8]) -> Result<(), LayerError> {
+        self.links.clear();
+        let mut walk = Walk::new(dir).map_err(|error| failed("list", b".", error))?;
+        while let Some(mut found) = walk.advance().map_err(|error| failed("list", b".", error))? {
+            found.path.splice(..0, prefix.iter().copied());
+            self.entry(&found)?;
+        }
+        Ok(())
+    }
+
     fn put(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;

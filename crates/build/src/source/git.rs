@@ -29,8 +29,10 @@ pub use checkout::{Checkout, set_times};
 pub(in crate::source) use url::redact as redact_url;
 pub use url::{GitRef, GitUrl, MTime, Scheme};
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+use yare_errdefs::{Error, Result};
 
 /// How to fetch: the same for a whole build.
 #[derive(Debug, Clone)]
@@ -41,6 +43,8 @@ pub struct Git {
     pub program: PathBuf,
     /// Longest time that one run of the program may take.
     pub timeout: Duration,
+    /// Most bytes of one transfer, and of the files of one repository.
+    pub limit: u64,
     /// Socket of an SSH agent.
     pub ssh_agent: Option<PathBuf>,
     /// Lines of `known_hosts` that are believed; without, keys are learnt at the first contact and believed
@@ -53,16 +57,34 @@ pub struct Git {
 }
 
 impl Git {
-    /// Without credentials, half an hour a run.
+    /// Without credentials, half an hour a run, 16 GiB a repository.
     pub fn new(cache: impl Into<PathBuf>) -> Self {
         Self {
             cache: cache.into(),
             program: "git".into(),
             timeout: Duration::from_secs(1800),
+            limit: 16 << 30,
             ssh_agent: None,
             known_hosts: None,
             token: None,
             proxy: Vec::new(),
         }
+    }
+
+    /// Removes the mirrors that were last used before `limit`; those in use stay. Returns the bytes of what
+    /// was removed.
+    pub fn prune(&self, limit: SystemTime) -> Result<u64> {
+        let mut freed = 0;
+        for lock in crate::source::unused(&self.cache, "lock", limit)? {
+            // Whoever holds the lock is using it right now.
+            let Ok(_held) = yare_sys::fs::lock_file(&lock) else { continue };
+            let mirror = lock.with_extension("");
+            if mirror.is_dir() {
+                let size = yare_layer::tree_size(yare_sys::fs::open_dir(&mirror)?.as_fd());
+                freed += size.map_err(|error| Error::wrap("cannot measure a mirror", error))?;
+                yare_sys::fs::remove_tree(&mirror)?;
+            }
+        }
+        Ok(freed)
     }
 }

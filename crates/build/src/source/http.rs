@@ -15,11 +15,13 @@
 //! A record whose bytes are gone counts as none. The URL itself is not written down: it may hold a token.
 
 use crate::Cancel;
-use crate::source::{failed, lock, private_folder};
+use crate::source::{failed, lock, private_folder, unused};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 use yare_errdefs::{Class, Classified, Error, Result};
 use yare_oci::{Digest, Hasher};
 use yare_sys::fs::{Durability, atomic_write, unique_name};
@@ -176,6 +178,7 @@ impl Downloads {
         let _lock = lock(&self.root.join("urls").join(format!("{key}.lock")), cancel)?;
         let known = self.known(&key);
         if let Some(known) = known.as_ref().filter(|known| Some(known.digest) == wanted.checksum) {
+            self.remember(&key, known)?;
             return Ok(self.download(known));
         }
         let conditions = match &known {
@@ -195,6 +198,29 @@ impl Downloads {
         verify(record.digest, wanted)?;
         self.remember(&key, &record)?;
         Ok(self.download(&record))
+    }
+
+    /// Forgets the downloads that were last used before `limit`, and returns the bytes that this frees. A build
+    /// may still be reading what it got before then: the caller chooses a limit that lies before its start.
+    pub fn prune(&self, limit: SystemTime) -> Result<u64> {
+        for record in unused(&self.root.join("urls"), "json", limit)? {
+            std::fs::remove_file(&record).map_err(|error| failed("remove", &record, error))?;
+        }
+        let records = unused(&self.root.join("urls"), "json", far_away())?;
+        let kept: BTreeSet<PathBuf> = records.iter().filter_map(|path| self.blob_of(path)).collect();
+        let mut freed = 0;
+        for blob in unused(&self.root.join("blobs"), "", limit)? {
+            if !kept.contains(&blob) {
+                freed += blob.metadata().map_or(0, |metadata| metadata.len());
+                std::fs::remove_file(&blob).map_err(|error| failed("remove", &blob, error))?;
+            }
+        }
+        Ok(freed)
+    }
+
+    fn blob_of(&self, record: &Path) -> Option<PathBuf> {
+        let record: Record = serde_json::from_slice(&std::fs::read(record).ok()?).ok()?;
+        Some(self.blob(&record.digest))
     }
 
     fn known(&self, key: &str) -> Option<Record> {
@@ -256,6 +282,11 @@ impl Downloads {
             suggested_name: record.suggested_name.clone(),
         }
     }
+}
+
+/// Later than every file's time.
+fn far_away() -> SystemTime {
+    SystemTime::now() + Duration::from_secs(1 << 32)
 }
 
 /// Removes a file that never got its name.

@@ -73,11 +73,6 @@ fn read_dockerfile(stream: impl Read, cancel: &Cancel) -> Result<Received> {
     Ok(Received::Dockerfile(text))
 }
 
-/// Whether a file with this beginning is an archive that `ADD` unpacks: compressed, or a tar.
-pub fn is_archive(start: &[u8]) -> bool {
-    Compression::sniff(start) != Compression::Plain || is_tar(start)
-}
-
 /// Whether the first block is a tar header with a right checksum, or the end of an empty tar.
 fn is_tar(start: &[u8]) -> bool {
     let Some(block) = start.first_chunk::<BLOCK>() else { return false };

@@ -7,9 +7,12 @@ use super::{Git, submodule};
 use crate::Cancel;
 use crate::source::failed;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use yare_errdefs::{Error, Result};
+use yare_layer::Walk;
 use yare_sys::fs::{open_dir, open_strict};
 
 /// A repository's files in a folder.
@@ -36,7 +39,15 @@ pub(super) struct Job<'a> {
 impl Job<'_> {
     pub(super) fn run<'r>(&'r self, remote: Option<&'r GitUrl>) -> Run<'r> {
         let trusted = remote.is_some_and(|remote| remote.host == self.host);
-        Run { git: self.git, cancel: self.cancel, home: self.home, remote, trusted, local: false }
+        Run {
+            git: self.git,
+            cancel: self.cancel,
+            home: self.home,
+            remote,
+            trusted,
+            local: false,
+            watched: None,
+        }
     }
 }
 
@@ -68,16 +79,17 @@ impl Git {
             let run = job.run(Some(&wanted.url));
             let mirror = Mirror::open(&run, &wanted.url)?;
             let resolved = resolve(&mirror, &run, wanted)?;
-            mirror.ensure(&run, &resolved)?;
-            fill(&job, &mirror, &resolved.commit, (dir, &wanted.url))?;
-            let time = mirror.time(&run, &resolved.commit)?;
-            let modules = submodule::list(&job, &mirror, &resolved.commit)?;
+            let commit = mirror.ensure(&run, &resolved)?;
+            // First, because it refuses trees that unpack to more than is allowed.
+            let modules = submodule::list(&job, &mirror, &commit)?;
+            fill(&job, &mirror, &commit, (dir, &wanted.url))?;
+            let time = mirror.time(&run, &commit)?;
             // The lock goes before others are taken: no two builds wait for each other.
             drop(mirror);
             if wanted.submodules.unwrap_or(true) {
                 submodule::fill(&job, &wanted.url, modules, (dir, 0))?;
             }
-            (resolved.commit, time)
+            (commit, time)
         };
         let folder = subfolder(wanted, dir)?;
         let time = if wanted.mtime == Some(MTime::Commit) { commit_time } else { time };
@@ -191,29 +203,33 @@ pub fn set_times(dir: BorrowedFd<'_>, time: i64) -> std::io::Result<()> {
     let stamp = Timespec { tv_sec: time, tv_nsec: 0 };
     let times =
         Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: stamp };
-    let mut entries = rustix::fs::Dir::read_from(dir)?;
-    while let Some(entry) = entries.next().transpose()? {
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        match FileType::from_raw_mode(stat.st_mode) {
+    let mut folders = vec![Vec::new()];
+    let mut walk = Walk::new(dir)?;
+    while let Some(found) = walk.advance()? {
+        match found.kind() {
+            // Later: what happens in a folder changes its time.
             FileType::Directory => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let child = rustix::fs::openat(dir, name, flags, Mode::empty())?;
-                set_times(child.as_fd(), time)?;
+                folders.push(found.path);
                 continue;
             }
             FileType::RegularFile => {
-                let mode = if stat.st_mode & 0o100 == 0 { 0o644 } else { 0o755 };
-                rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
+                let mode = if found.stat.st_mode & 0o100 == 0 { 0o644 } else { 0o755 };
+                rustix::fs::chmodat(
+                    found.parent(),
+                    &found.name,
+                    Mode::from_raw_mode(mode),
+                    AtFlags::empty(),
+                )?;
             }
             _ => {}
         }
-        rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+        rustix::fs::utimensat(found.parent(), &found.name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     }
-    rustix::fs::fchmod(dir, Mode::from_raw_mode(0o755))?;
-    rustix::fs::futimens(dir, &times)?;
+    for path in folders.iter().rev() {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let folder = open_strict(dir, Path::new(OsStr::from_bytes(path)), flags, Mode::empty())?;
+        rustix::fs::fchmod(&folder, Mode::from_raw_mode(0o755))?;
+        rustix::fs::futimens(&folder, &times)?;
+    }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::run::{Run, refused};
 use super::url::{GitUrl, is_commit};
-use crate::source::{failed, lock, private_folder};
+use crate::source::{failed, lock, private_folder, touch};
 use std::path::{Path, PathBuf};
 use yare_errdefs::{Error, Result};
 use yare_oci::Digest;
@@ -31,10 +31,13 @@ impl Mirror {
         let address = url.address();
         let cache = &run.git.cache;
         private_folder(cache)?;
-        // Who asks is part of the key: what a password opened is not for those who lack it.
-        let secret = url.user.clone().unwrap_or_default();
-        let name = Digest::of(format!("{address}\0{secret}")).hex();
-        let lock = lock(&cache.join(format!("{name}.lock")), run.cancel)?;
+        // Who asks is part of the key: what a password or token opened is not for those who lack it.
+        let user = url.user.clone().unwrap_or_default();
+        let token = run.git.token.as_deref().filter(|_| run.trusted).unwrap_or_default();
+        let name = Digest::of(format!("{address}\0{user}\0{token}")).hex();
+        let held = cache.join(format!("{name}.lock"));
+        let lock = lock(&held, run.cancel)?;
+        touch(&held)?;
         let mirror = Self { path: cache.join(&name), address, _lock: lock };
         if mirror.path.join("HEAD").exists() {
             mirror.sweep()?;
@@ -116,40 +119,53 @@ impl Mirror {
         Ok(Some(commit).filter(|commit| ended.status.success() && is_commit(commit)))
     }
 
-    fn has(&self, run: &Run<'_>, commit: &str) -> Result<bool> {
-        let (folder, name) = (self.git_dir()?, format!("refs/yare/{commit}^{{tree}}"));
-        Ok(run.run(&[&folder, "rev-parse", "--verify", "--quiet", &name], &[])?.status.success())
+    /// The commit that was kept under this hash, which may be an annotated tag's.
+    fn kept(&self, run: &Run<'_>, hash: &str) -> Result<Option<String>> {
+        let (folder, name) = (self.git_dir()?, format!("refs/yare/{hash}^{{commit}}"));
+        let ended = run.run(&[&folder, "rev-parse", "--verify", "--quiet", &name], &[])?;
+        let commit = String::from_utf8_lossy(&ended.output).trim().to_owned();
+        Ok(Some(commit).filter(|commit| ended.status.success() && is_commit(commit)))
     }
 
-    /// Makes sure that the mirror has the commit with all its files; downloads only what is missing.
-    pub(super) fn ensure(&self, run: &Run<'_>, wanted: &Resolved) -> Result<()> {
+    /// Makes sure that the mirror has the commit with all its files, downloading only what is missing, and
+    /// returns its hash: another one when that of an annotated tag was asked for.
+    pub(super) fn ensure(&self, run: &Run<'_>, wanted: &Resolved) -> Result<String> {
         let commit = &wanted.commit;
-        if self.has(run, commit)? {
-            return Ok(());
+        if let Some(commit) = self.kept(run, commit)? {
+            return Ok(commit);
         }
         let keep = format!("refs/yare/{commit}");
         let exact = format!("+{commit}:{keep}");
         let first = self.fetch(run, &["--depth=1"], &[&exact])?;
-        if first.status.success() {
-            return Ok(());
+        if first.status.success()
+            && let Some(commit) = self.kept(run, commit)?
+        {
+            return Ok(commit);
         }
         // Not every server hands out commits by hash; then by name, which must still mean the same commit.
         if let Some(name) = &wanted.name {
             let named = format!("+{name}:refs/yare-names/{commit}");
-            if self.fetch(run, &["--depth=1"], &[&named])?.status.success() && self.keep(run, commit)? {
-                return Ok(());
+            if self.fetch(run, &["--depth=1"], &[&named])?.status.success()
+                && let Some(commit) = self.keep(run, commit)?
+            {
+                return Ok(commit);
             }
         }
-        if self.fetch_all(run).is_ok() && self.keep(run, commit)? {
-            return Ok(());
+        if self.fetch_all(run).is_ok()
+            && let Some(commit) = self.keep(run, commit)?
+        {
+            return Ok(commit);
         }
         Err(refused(&format!("fetch {commit} from {}", self.address), &first))
     }
 
-    fn keep(&self, run: &Run<'_>, commit: &str) -> Result<bool> {
+    /// Keeps what was fetched by name under its hash, if that came with it.
+    fn keep(&self, run: &Run<'_>, commit: &str) -> Result<Option<String>> {
         let (folder, keep) = (self.git_dir()?, format!("refs/yare/{commit}"));
-        Ok(run.run(&[&folder, "update-ref", &keep, commit], &[])?.status.success()
-            && self.has(run, commit)?)
+        match run.run(&[&folder, "update-ref", &keep, commit], &[])?.status.success() {
+            true => self.kept(run, commit),
+            false => Ok(None),
+        }
     }
 
     fn fetch_all(&self, run: &Run<'_>) -> Result<()> {

@@ -40,6 +40,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("maintenance.auto", "false"),
     ("submodule.recurse", "false"),
     ("fetch.recurseSubmodules", "false"),
+    // Always as a pack, whose growth can be watched.
+    ("fetch.unpackLimit", "1"),
     ("transfer.bundleURI", "false"),
     ("http.followRedirects", "initial"),
     // A transfer that stalls ends by itself, long before the timeout of the whole.
@@ -54,6 +56,7 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 
 /// What one run is about.
+#[derive(Clone, Copy)]
 pub(super) struct Run<'a> {
     pub(super) git: &'a Git,
     pub(super) cancel: &'a Cancel,
@@ -65,6 +68,8 @@ pub(super) struct Run<'a> {
     pub(super) trusted: bool,
     /// Read one of our own mirrors; nothing else.
     pub(super) local: bool,
+    /// A folder whose unfinished packs must not outgrow the limit.
+    pub(super) watched: Option<&'a Path>,
 }
 
 /// How a run ended.
@@ -95,6 +100,11 @@ impl Run<'_> {
         let status = self.wait(&mut child);
         // The group is gone by now, and with it whoever held the other ends of the pipes.
         let (output, errors) = (join(output)?, join(errors)?);
+        if output.len() as u64 >= MOST_OUTPUT {
+            return Err(Error::invalid(format!(
+                "the repository has more files or references than are listed in {MOST_OUTPUT} bytes"
+            )));
+        }
         let errors = String::from_utf8_lossy(&errors).into_owned();
         Ok(Ended { status: status?, output, errors })
     }
@@ -154,7 +164,8 @@ impl Run<'_> {
         Some((key, format!("Authorization: Basic {encoded}")))
     }
 
-    /// The path is the cache's and goes through a shell: quoted.
+    /// The engine's own keys are not for whoever may name a repository: keys come from the given agent alone.
+    /// The path goes through a shell: quoted.
     fn ssh(&self) -> String {
         let known = self.git.cache.join("known_hosts");
         let (file, check) = match &self.git.known_hosts {
@@ -162,9 +173,11 @@ impl Run<'_> {
             None => (known, "accept-new"),
         };
         let file = file.to_string_lossy().replace('\'', "'\\''");
+        let agent = if self.git.ssh_agent.is_some() { "SSH_AUTH_SOCK" } else { "none" };
         format!(
             "ssh -F none -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=15 \
              -o StrictHostKeyChecking={check} -o 'UserKnownHostsFile=\"{file}\"' -o GlobalKnownHostsFile=none \
+             -o IdentityFile=none -o IdentityAgent={agent} -o PreferredAuthentications=publickey \
              -o ForwardAgent=no -o ClearAllForwardings=yes -o PermitLocalCommand=no"
         )
     }
@@ -202,6 +215,7 @@ impl Run<'_> {
                 Err(error) => return Err(failed(error)),
             }
             self.cancel.check()?;
+            self.check_growth()?;
             if Instant::now() >= until {
                 let seconds = self.git.timeout.as_secs();
                 return Err(Error::unavailable(format!("git did not end within {seconds} seconds")));
@@ -210,15 +224,33 @@ impl Run<'_> {
     }
 }
 
+impl Run<'_> {
+    /// A server may send without end.
+    fn check_growth(&self) -> Result<()> {
+        let Some(entries) = self.watched.and_then(|folder| std::fs::read_dir(folder).ok()) else {
+            return Ok(());
+        };
+        let unfinished =
+            |entry: &std::fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b"tmp_");
+        let sizes = entries.filter_map(std::io::Result::ok).filter(unfinished);
+        let size: u64 = sizes.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum();
+        if size > self.git.limit { Err(too_large(self.git.limit)) } else { Ok(()) }
+    }
+}
+
+/// The repository, or what it unpacks to, has more bytes than are allowed.
+pub(super) fn too_large(limit: u64) -> Error {
+    Error::invalid(format!("the repository has more than the {limit} bytes that a source may have"))
+}
+
 type Collected = Option<JoinHandle<std::io::Result<Vec<u8>>>>;
 
-/// Reads a pipe to its end and keeps the beginning.
+/// Reads a pipe up to the limit. Who writes more is ended by the closed pipe, and so fails.
 fn collect(pipe: Option<impl Read + Send + 'static>, most: u64) -> Collected {
     pipe.map(|mut pipe| {
         std::thread::spawn(move || {
             let mut kept = Vec::new();
             pipe.by_ref().take(most).read_to_end(&mut kept)?;
-            std::io::copy(&mut pipe, &mut std::io::sink())?;
             Ok(kept)
         })
     })
@@ -267,4 +299,39 @@ pub(super) fn refused(what: &str, ended: &Ended) -> Error {
 fn clean(line: &str) -> String {
     let line: String = line.chars().filter(|c| !c.is_control()).take(400).collect();
     line.split(' ').map(super::url::redact).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ssh_takes_its_options_as_they_are_meant() {
+        let folder = tempfile::tempdir().unwrap();
+        let git = Git::new(folder.path().join("it's a cache"));
+        let cancel = Cancel::default();
+        let home = folder.path();
+        let run = Run {
+            git: &git,
+            cancel: &cancel,
+            home,
+            remote: None,
+            trusted: false,
+            local: false,
+            watched: None,
+        };
+        let shown =
+            Command::new("sh").args(["-c", &format!("{} -G git@example.invalid", run.ssh())]).output();
+        let shown = shown.unwrap();
+        if shown.status.code() == Some(127) {
+            eprintln!("SKIP ssh_takes_its_options_as_they_are_meant: no ssh");
+            return;
+        }
+        let text = String::from_utf8(shown.stdout).unwrap();
+        let known = format!("userknownhostsfile {}/known_hosts", git.cache.display());
+        for line in [known.as_str(), "batchmode yes", "identityagent none", "forwardagent no"] {
+            assert!(text.lines().any(|shown| shown == line), "{line}: {text}");
+        }
+        assert!(!text.contains(".ssh/id_"), "keys of the host: {text}");
+    }
 }

@@ -5,6 +5,7 @@
 
 use super::checkout::{Job, fill as fill_folder};
 use super::mirror::{Mirror, Resolved};
+use super::run::too_large;
 use super::url::{GitUrl, is_commit};
 use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeMap;
@@ -26,11 +27,15 @@ pub(super) struct Module {
     commit: String,
 }
 
-/// The submodules of a commit, sorted by path.
+/// The submodules of a commit, sorted by path. A tree that has more files than can be listed, or more bytes than
+/// are allowed, is an error: a few kilobytes of repository can unpack to any number.
 pub(super) fn list(job: &Job<'_>, mirror: &Mirror, commit: &str) -> Result<Vec<Module>> {
     let run = job.run(None);
     let tree =
-        mirror.git(&run, "list the tree", &["ls-tree", "-r", "-z", "--end-of-options", commit], &[])?;
+        mirror.git(&run, "list the tree", &["ls-tree", "-r", "-l", "-z", "--end-of-options", commit], &[])?;
+    if bytes(&tree) > job.git.limit {
+        return Err(too_large(job.git.limit));
+    }
     let links = gitlinks(&tree);
     if links.is_empty() {
         return Ok(Vec::new());
@@ -49,11 +54,21 @@ pub(super) fn list(job: &Job<'_>, mirror: &Mirror, commit: &str) -> Result<Vec<M
     modules(&links, &sections(&listed))
 }
 
-/// Commits of gitlinks by path, from `ls-tree -z`.
+/// Bytes of all files, from `ls-tree -l -z`: mode, type, hash, size or `-`, tab, path.
+fn bytes(tree: &[u8]) -> u64 {
+    let sizes = tree.split(|byte| *byte == 0).filter_map(|entry| {
+        let head = std::str::from_utf8(entry.split(|byte| *byte == b'\t').next()?).ok()?;
+        head.rsplit(' ').next()?.parse::<u64>().ok()
+    });
+    sizes.fold(0, u64::saturating_add)
+}
+
+/// Commits of gitlinks by path, from the same.
 fn gitlinks(tree: &[u8]) -> BTreeMap<String, String> {
     let entries = tree.split(|byte| *byte == 0).filter_map(|entry| {
         let entry = std::str::from_utf8(entry.strip_prefix(b"160000 commit ")?).ok()?;
-        let (commit, path) = entry.split_once('\t')?;
+        let (head, path) = entry.split_once('\t')?;
+        let commit = head.split(' ').next()?;
         is_commit(commit).then(|| (path.to_owned(), commit.to_owned()))
     });
     entries.collect()
@@ -138,8 +153,8 @@ fn fill_one(job: &Job<'_>, parent: &GitUrl, module: &Module, (dir, level): (&Pat
     let run = job.run(Some(&url));
     let mirror = Mirror::open(&run, &url)?;
     mirror.ensure(&run, &Resolved { commit: module.commit.clone(), tag: None, name: None })?;
-    fill_folder(job, &mirror, &module.commit, (&folder, &url))?;
     let below = list(job, &mirror, &module.commit)?;
+    fill_folder(job, &mirror, &module.commit, (&folder, &url))?;
     drop(mirror);
     fill(job, &url, below, (&folder, level + 1))
 }
@@ -156,6 +171,16 @@ mod tests {
         assert!(absolute(&parent, "../../../../etc").is_err());
         let scp = GitUrl::parse("git@h:a/b.git").unwrap().unwrap();
         assert_eq!(absolute(&scp, "../c").unwrap().address(), "git@h:a/c");
+    }
+
+    #[test]
+    fn trees_are_measured() {
+        let hash = "1".repeat(40);
+        let tree = format!(
+            "100644 blob {hash}      12\ta 7\0160000 commit {hash}       -\tsub dir\0100755 blob {hash} 30\tb\0"
+        );
+        assert_eq!(bytes(tree.as_bytes()), 42);
+        assert_eq!(gitlinks(tree.as_bytes()), BTreeMap::from([("sub dir".to_owned(), hash)]));
     }
 
     #[test]

@@ -231,7 +231,9 @@ fn a_branch_a_tag_a_commit_and_a_folder() {
     assert_eq!((stat.mtime(), stat.mode() & 0o7777), (1_000, 0o644));
     assert!(!head.checkout.dir.join(".git").exists());
 
-    for reference in ["v1", "refs/tags/v1", "other", &first, &first[..8]] {
+    let tag = git(&dir, &["rev-parse", "v1"]);
+    assert_ne!(tag, first, "an annotated tag has a hash of its own");
+    for reference in ["v1", "refs/tags/v1", "other", &first, &first[..8], &tag] {
         let out = checkout(&program, &format!("{url}#{reference}"), false).unwrap();
         assert_eq!(
             (out.checkout.commit.as_str(), out.read("Dockerfile").as_str()),
@@ -273,6 +275,61 @@ fn what_is_known_is_not_fetched_again_and_news_are() {
     assert_eq!(known.read("Dockerfile"), "FROM one");
     let gone = checkout(&program, &url, false).map(|_| ()).unwrap_err();
     assert_ne!(gone.class(), Class::Internal, "{gone:?}");
+}
+
+#[test]
+fn small_repositories_that_unpack_to_much_are_refused() {
+    let (server, cache) = (Server::start(), tempfile::tempdir().unwrap());
+    let dir = server.repository("bomb");
+    std::fs::write(dir.join("zeros"), vec![0; 4 << 20]).unwrap();
+    for copy in 0..8 {
+        std::fs::copy(dir.join("zeros"), dir.join(format!("zeros{copy}"))).unwrap();
+    }
+    Server::commit(&dir, "FROM scratch");
+    let program = Git { limit: 32 << 20, ..Git::new(cache.path()) };
+    let error = checkout(&program, &server.url("bomb"), false).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("more than the 33554432 bytes"), "{error}");
+    checkout(&Git::new(cache.path()), &server.url("bomb"), false).unwrap();
+
+    // Trees of trees of one file: a million files in a few kilobytes.
+    let empty = git(&dir, &["hash-object", "-w", "/dev/null"]);
+    let mut tree = (0..32)
+        .map(|name| format!("100644 blob {empty}\tfile-with-a-rather-long-name-{name}\n"))
+        .collect::<String>();
+    for _ in 0..4 {
+        let hash = mktree(&dir, &tree);
+        tree = (0..32)
+            .map(|name| format!("040000 tree {hash}\tfolder-with-a-rather-long-name-{name}\n"))
+            .collect();
+    }
+    let top = mktree(&dir, &tree);
+    let commit = git(&dir, &["commit-tree", "-m", "bomb", &top]);
+    git(&dir, &["update-ref", "refs/heads/bomb", &commit]);
+    let error = checkout(&program, &format!("{}#bomb", server.url("bomb")), false).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("more files or references"), "{error}");
+}
+
+fn mktree(dir: &Path, text: &str) -> String {
+    let (input, mut command) = (dir.join(".git/tree"), Command::new("git"));
+    std::fs::write(&input, text).unwrap();
+    command.current_dir(dir).arg("mktree").stdin(std::fs::File::open(&input).unwrap());
+    String::from_utf8(command.output().unwrap().stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn mirrors_that_nobody_used_are_removed() {
+    let (server, cache) = (Server::start(), tempfile::tempdir().unwrap());
+    Server::commit(&server.repository("one"), "FROM one");
+    let program = Git::new(cache.path());
+    checkout(&program, &server.url("one"), false).unwrap();
+    let ago = |seconds| std::time::SystemTime::now() - std::time::Duration::from_secs(seconds);
+    assert_eq!(program.prune(ago(60)).unwrap(), 0);
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(1);
+    assert!(program.prune(later).unwrap() > 100);
+    let left =
+        std::fs::read_dir(cache.path()).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir());
+    assert_eq!(left.count(), 0);
+    assert_eq!(checkout(&program, &server.url("one"), false).unwrap().read("Dockerfile"), "FROM one");
 }
 
 #[test]

@@ -182,6 +182,20 @@ fn the_end_of_the_build_ends_a_download() {
 }
 
 #[test]
+fn downloads_that_nobody_used_are_forgotten() {
+    let (server, root) = (Server::start(b"hello", HEADERS), tempfile::tempdir().unwrap());
+    let url = server.url("/f");
+    let file = get(root.path(), &url, None).unwrap();
+    let downloads = Downloads::open(root.path()).unwrap();
+    let now = std::time::SystemTime::now();
+    assert_eq!(downloads.prune(now - Duration::from_secs(60)).unwrap(), 0);
+    assert!(file.path.exists());
+    assert_eq!(downloads.prune(now + Duration::from_secs(60)).unwrap(), 5);
+    assert!(!file.path.exists());
+    assert_eq!(get(root.path(), &url, None).unwrap(), file);
+}
+
+#[test]
 fn names() {
     let name = |url| file_name(url, None, true).map(Option::unwrap).map_err(|error| error.to_string());
     assert_eq!(name("https://h/a/b%20c.tgz?x=/y#z").unwrap(), "b c.tgz");
