@@ -22,7 +22,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let database = Arc::new(redb::Database::create(folder.path().join("db")).unwrap());
+        let database = Arc::new(yare_image::Database::open(&folder.path().join("records"), 1 << 20).unwrap());
         let store =
             Store::open_with(&folder.path().join("images"), database, yare_snapshot::Kind::Copy).unwrap();
         std::fs::create_dir(folder.path().join("work")).unwrap();
