@@ -182,7 +182,11 @@ pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<ContainerP
         if !wanted {
             continue;
         }
-        let size = engine.images.snapshots().usage(&container.id).unwrap_or(0);
+        let size = crate::images::blocking({
+            let (engine, id) = (Arc::clone(engine), container.id.clone());
+            move || Ok(engine.images.snapshots().usage(&id).unwrap_or(0))
+        });
+        let size = size.await?;
         let _operation = container.operation.lock().await;
         if !claim(&container) {
             continue;
