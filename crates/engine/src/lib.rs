@@ -165,6 +165,7 @@ impl Engine {
             _roots: roots,
         });
         restore::restore(&engine)?;
+        networks::dropping(&engine).iter().for_each(|warning| tracing::warn!("{warning}"));
         keep_last_used(&engine);
         Ok(engine)
     }
@@ -346,7 +347,10 @@ impl Engine {
     /// Gives up its place in the bridge; `false` when it has none.
     fn detach_network(&self, container: &Container) -> bool {
         let (Some(bridge), Some(_)) = (&self.bridge, &container.record().endpoint) else { return false };
-        bridge.detach(&container.id);
+        match wiring::is_network_shared(self, &container.id) {
+            true => bridge.detach_shared(&container.id),
+            false => bridge.detach(&container.id),
+        }
         true
     }
 
