@@ -28,6 +28,7 @@ const CRATES: &[Crate] = &[
     row(2, "api", &["errdefs", "oci"]),
     row(2, "cgroup", &["errdefs", "oci", "sys"]),
     row(2, "content", &["errdefs", "oci", "sys"]),
+    row(2, "distribution", &["errdefs", "oci"]),
     row(2, "layer", &["errdefs", "oci", "sys"]),
     row(2, "logs", &["errdefs"]),
     row(2, "net", &["errdefs", "sys"]),
@@ -54,7 +55,7 @@ const CRATES: &[Crate] = &[
 ];
 
 /// Crates whose manifest may name tokio.
-const ASYNC: &[&str] = &["cli", "client", "engine", "main", "server"];
+const ASYNC: &[&str] = &["cli", "client", "distribution", "engine", "main", "server"];
 
 /// What `cargo metadata` says about the workspace.
 pub(crate) struct Graph {
