@@ -28,6 +28,10 @@ pub(crate) struct Config {
     pub proxies: BTreeMap<String, Proxy>,
     /// Credentials of registries, base64 of `user:password`.
     pub auths: BTreeMap<String, Auth>,
+    /// The helper that keeps credentials in place of this file.
+    pub creds_store: String,
+    /// Other helpers for single registries.
+    pub cred_helpers: BTreeMap<String, String>,
     #[serde(skip)]
     path: PathBuf,
 }
@@ -78,20 +82,9 @@ impl Config {
         Self { path, ..config.unwrap_or_default() }
     }
 
-    /// The user name and password for a registry.
-    pub(crate) fn credentials(&self, registry: &str) -> Option<yare_api::AuthConfig> {
-        use base64::Engine as _;
-        let auth = self.auths.get(registry)?;
-        let decoded = base64::engine::general_purpose::STANDARD.decode(&auth.auth).ok()?;
-        let text = String::from_utf8(decoded).ok()?;
-        let (username, password) = text.split_once(':')?;
-        Some(yare_api::AuthConfig {
-            username: username.to_owned(),
-            password: password.trim_end_matches('\0').to_owned(),
-            identitytoken: auth.identitytoken.clone(),
-            serveraddress: registry.to_owned(),
-            ..yare_api::AuthConfig::default()
-        })
+    /// Where the file is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Writes credentials into the file, or takes them out; everything else in it stays.

@@ -3,7 +3,7 @@
 use crate::address::{join, printable, same_origin};
 use crate::challenge::{self, Bearer, Challenge};
 use crate::credentials::{Credentials, Secret};
-use crate::error::{Asked, Broken};
+use crate::error::{Asked, Broken, Told};
 use crate::reach::Reach;
 use crate::refusal::status_error;
 use crate::settings::{Endpoint, Scheme, Trust};
@@ -165,7 +165,11 @@ impl Session {
     /// How long to wait after this many failures; `None` to give up.
     pub(crate) fn pause(&self, error: &Error, failures: u32) -> Option<Duration> {
         let patience = self.wire.settings.patience;
-        if !error.is_temporary() || failures >= patience.attempts {
+        // Where nobody has answered yet, nobody may be there at all: one more try is enough.
+        let unmet =
+            matches!(error, Error::Transport { broken: Broken::Connect, .. }) && self.reach.lock().is_none();
+        let attempts = if unmet { patience.attempts.min(2) } else { patience.attempts };
+        if !error.is_temporary() || failures >= attempts {
             return None;
         }
         if let Some(wanted) = error.retry_after() {
@@ -196,7 +200,22 @@ impl Session {
                 response.drain(call.asked).await;
                 continue;
             }
-            return Err(status_error(response, call.asked, &self.credentials).await);
+            let mut error = status_error(response, call.asked, &self.credentials).await;
+            if let Error::Status { told, .. } = &mut error
+                && status == StatusCode::UNAUTHORIZED
+                && told.is_empty()
+            {
+                // A reply to HEAD has no body that could say it.
+                told.push(Told { code: String::new(), message: self.why_unauthorized().to_owned() });
+            }
+            return Err(error);
+        }
+    }
+
+    fn why_unauthorized(&self) -> &'static str {
+        match self.credentials {
+            Credentials::Anonymous => "no basic auth credentials",
+            _ => "the registry does not take these credentials",
         }
     }
 

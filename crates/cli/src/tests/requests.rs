@@ -17,7 +17,12 @@ struct Files(std::path::PathBuf);
 
 impl Files {
     fn new() -> Self {
-        let root = std::env::temp_dir().join(format!("yare-cli-requests-{}", std::process::id()));
+        let root = std::env::temp_dir().join(format!(
+            "yare-cli-requests-{}-{:?}",
+            std::process::id(),
+            // Several tests of one process have files.
+            std::thread::current().id()
+        ));
         std::fs::create_dir_all(root.join("ctx")).unwrap();
         for (name, text) in [
             ("envf", "# comment\nA=1\nHOME\nC=a b\n\nNOTSET_XYZ\n"),

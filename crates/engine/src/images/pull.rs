@@ -162,6 +162,7 @@ impl Pull {
         let manifest: Manifest = read_document(&document.bytes, "the manifest")?;
         let config_bytes = self.config(&manifest).await?;
         let config: ImageConfig = read_document(&config_bytes, "the image config")?;
+        self.check_platform(&config)?;
         let layers = layers(&manifest, &config)?;
         self.protect(&layers);
         for layer in layers.iter().filter(|layer| !layer.again) {
@@ -225,6 +226,19 @@ impl Pull {
             bytes.extend_from_slice(&chunk);
         }
         Ok(bytes)
+    }
+
+    /// An image that is for one platform only may be for another than the wanted one.
+    fn check_platform(&self, config: &ImageConfig) -> Result<()> {
+        let has = config.platform();
+        match &self.wanted {
+            Some(wanted) if !has.satisfies(wanted) => Err(Error::not_found(format!(
+                "image with reference {} was found but its platform ({has}) does not match the specified \
+                 platform ({wanted})",
+                self.reference.familiar()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// From here until the image is on record, nothing of it is collected.

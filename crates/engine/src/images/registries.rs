@@ -67,6 +67,11 @@ pub(super) fn failed(reference: &Reference, error: yare_distribution::Error) -> 
                 told.message
             ))
         }
+        // As 401 it would make docker's command line ask for a password, and hang where nobody types one.
+        (Class::Unauthenticated, _) => {
+            let hint = error.hint().unwrap_or_default();
+            Error::denied(error.to_string()).with_hint(hint)
+        }
         _ => Error::wrap(error.to_string(), error),
     }
 }
@@ -103,7 +108,12 @@ pub async fn search(engine: &Arc<Engine>, term: &str, limit: usize, auth: &AuthC
         _ => (yare_oci::reference::DEFAULT_DOMAIN, term),
     };
     let found = engine.transfers.client.search(domain, term, limit, &credentials(auth)).await;
-    found.map_err(|error| Error::wrap(error.to_string(), error))
+    let mut found = found.map_err(|error| Error::wrap(error.to_string(), error))?;
+    if domain != yare_oci::reference::DEFAULT_DOMAIN {
+        // As it must be typed to pull it.
+        found.iter_mut().for_each(|hit| hit.name = format!("{domain}/{}", hit.name));
+    }
+    Ok(found)
 }
 
 /// What a name stands for at its registry.
