@@ -1,9 +1,8 @@
 //! Pull, push and login, against Debian's `docker-registry` on a port of its own.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+
+use yare_testkit::Registry;
 
 use crate::archive;
 use crate::case::cases;
@@ -27,58 +26,6 @@ cases![
         the_registry_is_asked_what_a_name_stands_for;
 ];
 
-/// The password `secret` of the user `user`, as bcrypt with the least work.
-const HTPASSWD: &str = "user:$2b$04$m9xNHIh3WBFYnaasP6Jbgu/Xr86d8l3WU8lJHlwn4VCxwrOF.8EjO\n";
-
-/// A registry that ends with the case.
-struct Registry {
-    child: Child,
-    port: u16,
-}
-
-impl Registry {
-    fn start(c: &Client, with_password: bool) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let folder = c.folder.join("registry");
-        fs::create_dir_all(&folder).unwrap();
-        let auth = match with_password {
-            false => String::new(),
-            true => {
-                fs::write(folder.join("htpasswd"), HTPASSWD).unwrap();
-                format!("auth: {{htpasswd: {{realm: tests, path: {}}}}}\n", folder.join("htpasswd").display())
-            }
-        };
-        let config = format!(
-            "version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n{auth}",
-            folder.join("data").display()
-        );
-        fs::write(folder.join("config.yml"), config).unwrap();
-        let log = fs::File::create(folder.join("log")).unwrap();
-        let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(folder.join("config.yml")).env("OTEL_TRACES_EXPORTER", "none");
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let child = command.spawn().expect("docker-registry is installed (apt-get install docker-registry)");
-        let registry = Self { child, port };
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "the registry does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        registry
-    }
-
-    fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// An image of two layers in the engine, under this name.
 fn load(c: &Client, name: &str, text: &str) {
     let layers = [
@@ -99,7 +46,7 @@ fn forget(c: &Client, registry: &Registry) {
 }
 
 fn what_is_pushed_can_be_pulled_and_run(c: &Client) {
-    let registry = Registry::start(c, false);
+    let registry = Registry::start(&c.folder.join("registry"));
     let name = format!("{}/{}/box:1", registry.host(), c.n);
     // A file of its own, so that no other case has this layer.
     c.ok(&format!(
@@ -127,10 +74,7 @@ fn what_is_pushed_can_be_pulled_and_run(c: &Client) {
 }
 
 fn a_pulled_image_has_the_digest_it_was_pushed_with(c: &Client) {
-    let (one, two) = (
-        Registry::start(c, false),
-        Registry::start(&Client::new(&c.host, c.program, format!("{}-2", c.n)), false),
-    );
+    let (one, two) = (Registry::start(&c.folder.join("one")), Registry::start(&c.folder.join("two")));
     let name = |registry: &Registry| format!("{}/{}/a:1", registry.host(), c.n);
     load(c, &name(&one), "digest");
     let digest =
@@ -147,7 +91,7 @@ fn a_pulled_image_has_the_digest_it_was_pushed_with(c: &Client) {
 }
 
 fn a_pull_says_what_it_does(c: &Client) {
-    let registry = Registry::start(c, false);
+    let registry = Registry::start(&c.folder.join("registry"));
     let name = format!("{}/{}/a:1", registry.host(), c.n);
     load(c, &name, "says");
     c.ok(&format!("docker push -q {name}"));
@@ -171,7 +115,7 @@ fn a_pull_says_what_it_does(c: &Client) {
 }
 
 fn all_tags_go_and_come(c: &Client) {
-    let registry = Registry::start(c, false);
+    let registry = Registry::start(&c.folder.join("registry"));
     let repository = format!("{}/{}/a", registry.host(), c.n);
     load(c, &format!("{repository}:1"), "tags");
     c.ok(&format!("docker tag {repository}:1 {repository}:2"));
@@ -183,7 +127,7 @@ fn all_tags_go_and_come(c: &Client) {
 }
 
 fn a_digest_is_a_name(c: &Client) {
-    let registry = Registry::start(c, false);
+    let registry = Registry::start(&c.folder.join("registry"));
     let repository = format!("{}/{}/a", registry.host(), c.n);
     load(c, &format!("{repository}:1"), "digest name");
     c.ok(&format!("docker push -q {repository}:1"));
@@ -200,7 +144,7 @@ fn a_digest_is_a_name(c: &Client) {
 }
 
 fn layers_that_are_there_are_not_sent_again(c: &Client) {
-    let registry = Registry::start(c, false);
+    let registry = Registry::start(&c.folder.join("registry"));
     let name = |path: &str| format!("{}/{}/{path}:1", registry.host(), c.n);
     load(c, &name("a"), "again");
     c.ok(&format!("docker push {}", name("a")));
@@ -213,7 +157,7 @@ fn layers_that_are_there_are_not_sent_again(c: &Client) {
 }
 
 fn missing_things_are_named(c: &Client) {
-    let registry = Registry::start(c, false);
+    let registry = Registry::start(&c.folder.join("registry"));
     let (host, n) = (registry.host(), &c.n);
     c.refuses(
         1,
@@ -229,7 +173,7 @@ fn missing_things_are_named(c: &Client) {
 }
 
 fn an_image_for_another_platform_is_refused(c: &Client) {
-    let registry = Registry::start(c, false);
+    let registry = Registry::start(&c.folder.join("registry"));
     let name = format!("{}/{}/a:1", registry.host(), c.n);
     load(c, &name, "platform");
     c.ok(&format!("docker push -q {name}; docker rmi {name}"));
@@ -240,7 +184,7 @@ fn an_image_for_another_platform_is_refused(c: &Client) {
 }
 
 fn a_registry_with_a_password(c: &Client) {
-    let registry = Registry::start(c, true);
+    let registry = Registry::with_password(&c.folder.join("registry"));
     let host = registry.host();
     let name = format!("{host}/{}/a:1", c.n);
     let with = |script: &str| format!("export DOCKER_CONFIG=$PWD/config; {script}");
@@ -266,7 +210,7 @@ fn a_registry_with_a_password(c: &Client) {
 }
 
 fn credentials_of_a_helper_are_used(c: &Client) {
-    let registry = Registry::start(c, true);
+    let registry = Registry::with_password(&c.folder.join("registry"));
     let host = registry.host();
     let name = format!("{host}/{}/a:1", c.n);
     load(c, &name, "helper");
@@ -293,7 +237,7 @@ fn credentials_of_a_helper_are_used(c: &Client) {
 }
 
 fn create_pulls_what_is_missing(c: &Client) {
-    let registry = Registry::start(c, false);
+    let registry = Registry::start(&c.folder.join("registry"));
     let name = format!("{}/{}/box:1", registry.host(), c.n);
     c.ok(&format!("docker import - {name} < $busybox; docker push -q {name}; docker rmi {name}"));
     c.refuses(
@@ -308,7 +252,7 @@ fn create_pulls_what_is_missing(c: &Client) {
 }
 
 fn the_registry_is_asked_what_a_name_stands_for(c: &Client) {
-    let registry = Registry::start(c, false);
+    let registry = Registry::start(&c.folder.join("registry"));
     let name = format!("{}/{}/a:1", registry.host(), c.n);
     load(c, &name, "asked");
     c.ok(&format!("docker push -q {name}"));
