@@ -36,7 +36,7 @@ const CRATES: &[Crate] = &[
     row(3, "runtime", &["cgroup", "errdefs", "oci", "sys"]),
     row(3, "snapshot", &["errdefs", "layer", "oci", "sys"]),
     row(3, "specgen", &["api", "errdefs", "oci"]),
-    row(4, "cli", &["api", "client", "errdefs", "oci"]),
+    row(4, "cli", &["api", "client", "distribution", "errdefs", "oci"]),
     row(4, "image", &["content", "errdefs", "layer", "oci", "snapshot"]),
     row(4, "shim", &["cgroup", "errdefs", "logs", "oci", "runtime", "sys"]),
     row(

@@ -19,6 +19,7 @@ mod address;
 mod blob;
 pub mod challenge;
 mod client;
+mod copy;
 mod credentials;
 mod dial;
 mod error;
@@ -38,6 +39,7 @@ mod wire;
 
 pub use blob::{BlobStream, Resume};
 pub use client::{Client, Hit, Login};
+pub use copy::Copied;
 pub use credentials::{Credentials, Secret};
 pub use error::{Asked, Broken, Error, Result, Told};
 pub use manifest::{Document, LARGEST_MANIFEST, Name};

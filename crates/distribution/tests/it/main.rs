@@ -4,6 +4,7 @@
 
 mod auth;
 mod blobs;
+mod copies;
 mod fake;
 mod hosts;
 mod lists;

@@ -21,7 +21,8 @@ cases![
         a_registry_with_a_password.differs_from_old("the login's text was another"),
         create_pulls_what_is_missing;
     Docker:
-        credentials_of_a_helper_are_used;
+        credentials_of_a_helper_are_used,
+        registries_are_looked_into_without_an_engine;
     Api:
         the_registry_is_asked_what_a_name_stands_for;
 ];
@@ -263,4 +264,25 @@ fn the_registry_is_asked_what_a_name_stands_for(c: &Client) {
     let found = c.api("GET", &format!("/images/search?term={}/a&limit=5", registry.host()), None).json();
     assert_eq!(found[0]["name"], format!("{}/{}/a", registry.host(), c.n));
     forget(c, &registry);
+}
+
+fn registries_are_looked_into_without_an_engine(c: &Client) {
+    let (one, two) = (Registry::start(&c.folder.join("one")), Registry::start(&c.folder.join("two")));
+    let name = |registry: &Registry| format!("{}/{}/a:1", registry.host(), c.n);
+    load(c, &name(&one), "copy");
+    c.ok(&format!("docker push -q {}", name(&one)));
+    // No engine listens at this address.
+    let yare = format!("{} -H unix:///none", yare_testkit::yare_binary().display());
+    let manifest = c.ok(&format!("{yare} manifest inspect {}", name(&one)));
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["layers"].as_array().map(Vec::len), Some(2), "{manifest}");
+    let copied = c.ok(&format!("{yare} image copy {} {}", name(&one), name(&two)));
+    let digest = c.line(&format!("docker image inspect -f '{{{{index .RepoDigests 0}}}}' {}", name(&one)));
+    let digest = digest.split('@').nth(1).unwrap();
+    assert_eq!(copied, format!("{}: 3 blobs sent, 0 were there\nDigest: {digest}\n", name(&two)));
+    c.says(&format!("{yare} image-copy -q {} {}", name(&one), name(&two)), &format!("Digest: {digest}\n"));
+    c.ok(&format!("docker rmi {0}; docker pull -q {0}", name(&two)));
+    c.says(&format!("{yare} image referrers {}", name(&two)), "");
+    forget(c, &one);
+    forget(c, &two);
 }
