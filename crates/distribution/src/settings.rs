@@ -219,7 +219,6 @@ impl Settings {
                 }
                 hosts.server.settle(&mut origin);
                 endpoints.push(origin);
-                // Without a server of its own the file says: only these.
             }
             None => {
                 let mirrors = if domain == DEFAULT_DOMAIN { self.hub_mirrors.as_slice() } else { &[] };

@@ -11,7 +11,7 @@ use crate::credentials::{Credentials, Secret};
 use crate::error::Asked;
 use crate::reach::Reach;
 use crate::refusal::status_error;
-use crate::settings::Trust;
+use crate::settings::{Trust, host_of};
 use crate::wire::{Body, Response, Wire, empty};
 use crate::{Error, Result};
 use bytes::Bytes;
@@ -122,8 +122,7 @@ fn realm(wire: &Wire, asked: &Asked, challenger: &Challenger<'_>, realm: &str) -
         return refused("is no http address");
     };
     let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    let same_host =
-        uri.host() == Uri::try_from(format!("//{}", challenger.authority)).ok().as_ref().and_then(Uri::host);
+    let same_host = host_of(authority).eq_ignore_ascii_case(host_of(challenger.authority));
     let plain_allowed = !challenger.is_tls && (same_host || wire.settings.is_insecure(authority));
     if uri.scheme_str() == Some("http") && !plain_allowed {
         return refused("does not use TLS, and credentials are not sent in the clear");
@@ -251,4 +250,30 @@ pub(crate) fn sensitive(secret: &Secret) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(secret.expose()).ok()?;
     value.set_sensitive(true);
     Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Insecure, Settings};
+
+    #[test]
+    fn only_a_plain_registry_may_name_a_plain_token_server_and_only_at_its_own_host() {
+        let insecure = vec![Insecure::parse("reg.example:5000").unwrap()];
+        let wire = Wire::new(Settings { insecure, ..Settings::default() });
+        let asked = Asked::new("resolve latest", "reg.example:5000/a");
+        let trust = Trust::default();
+        let allowed = |is_tls: bool, text: &str| {
+            let challenger =
+                Challenger { authority: "reg.example:5000", is_tls, reach: Reach::Public, trust: &trust };
+            realm(&wire, &asked, &challenger, text).is_ok()
+        };
+        assert!(allowed(false, "http://reg.example:5001/token"));
+        assert!(!allowed(true, "http://reg.example:5001/token"));
+        assert!(!allowed(false, "http://other.example/token"));
+        assert!(allowed(true, "https://other.example/token"));
+        for wrong in ["", "/token", "ftp://x/", "https://u:p@x/", "javascript:x"] {
+            assert!(!allowed(false, wrong), "{wrong}");
+        }
+    }
 }

@@ -160,7 +160,12 @@ impl Repository {
         let (mut address, least) = self.begin(session, asked).await?;
         let piece = PIECE.max(least);
         let (mut offset, mut failures) = (0, 0);
+        // Every piece goes twice at most on average: a registry that forgets them is not fed for ever.
+        let mut left = 2 * blob.size.div_ceil(piece) + 8;
         while offset < blob.size {
+            left = left
+                .checked_sub(1)
+                .ok_or_else(|| Error::content(asked, "the registry does not keep the pieces"))?;
             let length = piece.min(blob.size - offset);
             let body = || body_of(open, offset, length);
             let call = Call::at(asked, Method::PATCH, address.clone(), &[202, 204])

@@ -99,3 +99,15 @@ async fn refusals_and_bad_sources_end_it() {
     let error = repository.upload(&longer, &opened(&bytes)).await.unwrap_err();
     assert!(chain(&error).contains("1000 bytes are missing"), "{}", chain(&error));
 }
+
+#[tokio::test]
+async fn a_registry_that_forgets_pieces_is_not_fed_for_ever() {
+    let fake = Fake::start().await;
+    let (bytes, blob) = content(3000);
+    fake.answer(Method::PUT, "blobs", 1, 413, "");
+    let nothing = vec![("range", "0-0".to_owned())];
+    fake.fault(Method::PATCH, "blobs", 1000, Fault::Answer(202, nothing, String::new()));
+    let error = repository(&fake, "a").await.upload(&blob, &opened(&bytes)).await.unwrap_err();
+    assert!(error.to_string().contains("does not keep the pieces"), "{error}");
+    assert!(fake.seen().len() < 20);
+}

@@ -23,7 +23,7 @@ use yare_image::{Image, Lease, NewImage};
 use yare_oci::{Descriptor, DiffId, Digest, ImageConfig, Index, Manifest, MediaType, Platform, Reference};
 
 /// Pieces of a layer that wait between the network and the disk.
-const PIECES: usize = 64;
+const PIECES: usize = 16;
 /// The largest image config, in bytes.
 const LARGEST_CONFIG: u64 = 8 << 20;
 /// The most layers of an image: far beyond what overlayfs can stack.
