@@ -1,4 +1,4 @@
-use crate::{Error, Ingest, Result};
+use crate::{Error, Ingest, Partial, Result, partial};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -16,22 +16,50 @@ pub struct Store {
     root: PathBuf,
     blobs: PathBuf,
     ingests: PathBuf,
+    partials: PathBuf,
 }
 
 impl Store {
     /// Opens the store below `root`, making it when missing, and sweeps what an earlier process left
     /// unfinished.
     pub fn open(root: &Path) -> Result<Self> {
-        let store =
-            Self { root: root.to_owned(), blobs: root.join("blobs/sha256"), ingests: root.join("ingest") };
-        for dir in [root, &root.join("blobs"), &store.blobs, &store.ingests] {
+        let store = Self {
+            root: root.to_owned(),
+            blobs: root.join("blobs/sha256"),
+            ingests: root.join("ingest"),
+            partials: root.join("partial"),
+        };
+        for dir in [root, &root.join("blobs"), &store.blobs, &store.ingests, &store.partials] {
             make_private_dir(dir)?;
         }
         for name in names(&store.ingests)? {
             let path = store.ingests.join(&name);
             files::remove_tree(&path).map_err(|error| Error::io("sweep", &path, error))?;
         }
+        store.sweep_partials()?;
         Ok(store)
+    }
+
+    fn sweep_partials(&self) -> Result<()> {
+        let now = std::time::SystemTime::now();
+        for name in names(&self.partials)? {
+            let path = self.partials.join(&name);
+            let is_stale = path.symlink_metadata().is_ok_and(|metadata| partial::is_stale(&metadata, now));
+            if is_stale || Digest::from_hex(&name).is_err() {
+                files::remove_tree(&path).map_err(|error| Error::io("sweep", &path, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with fetching a blob, or begins to. See [`Partial`].
+    pub fn partial(&self, digest: &Digest) -> Result<Partial> {
+        Partial::open(self.partials.join(partial::name(digest)), self.path(digest))
+    }
+
+    /// Whether some of a blob was fetched.
+    pub fn has_partial(&self, digest: &Digest) -> bool {
+        rustix::fs::lstat(self.partials.join(partial::name(digest))).is_ok()
     }
 
     /// Starts a new blob.

@@ -58,6 +58,7 @@ pub struct Engine {
     records: Records,
     images: yare_image::Store,
     builder: build::Builder,
+    transfers: images::Transfers,
     /// The default bridge; `None` when it is switched off or this kernel cannot hold it.
     bridge: Option<Networks>,
     /// Why there is no bridge.
@@ -144,6 +145,7 @@ impl Engine {
             facts: facts::gather(&config, &cgroups),
             engine_id: facts::engine_id(&config.data_root)?,
             clock: Clock::wall(),
+            transfers: images::Transfers::new(&config),
             started: jiff::Timestamp::now(),
             containers: registry::Registry::default(),
             execs: exec::Execs::default(),

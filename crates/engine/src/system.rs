@@ -224,11 +224,6 @@ fn volume_usage(engine: &Engine) -> Result<Vec<yare_api::volume::Volume>> {
     Ok(volumes)
 }
 
-/// Checking credentials needs a registry client.
-pub fn auth(server: &str) -> Error {
-    Error::unimplemented(format!("logging in to the registry {server} is not built into this Yare yet"))
-}
-
 /// The engine's numbers in Prometheus' text format.
 pub fn metrics(engine: &Engine) -> String {
     let mut text = String::new();

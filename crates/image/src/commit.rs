@@ -23,6 +23,8 @@ pub struct NewImage {
     pub digests: Vec<Reference>,
     /// The local image it was made from.
     pub parent: Option<ImageId>,
+    /// Compressed layers in the content store that are kept for it; protected by a lease of the caller.
+    pub kept: Vec<Digest>,
 }
 
 impl NewImage {
@@ -109,7 +111,8 @@ impl Store {
         let digest = Digest::of(&manifest);
         lease.blob(digest);
         self.inner.content.put(&manifest).lift()?;
-        let image = new_image(id, config, digest, &layers, &sizes);
+        let mut image = new_image(id, config, digest, &layers, &sizes);
+        image.kept = new.kept.as_slice().into();
         Ok(Prepared { new, image, layers: sizes })
     }
 }

@@ -62,6 +62,8 @@ pub struct Image {
     pub manifest: Digest,
     /// Its layers, bottom first.
     pub layers: Arc<[DiffId]>,
+    /// Compressed layers that are kept as they came.
+    pub kept: Arc<[Digest]>,
     /// The chain ids of these layers, bottom first.
     pub chain: Arc<[ChainId]>,
     /// Bytes of content of its distinct layers, as Docker counts sizes.

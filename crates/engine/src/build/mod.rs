@@ -8,13 +8,15 @@ mod worker;
 use crate::images::{Body, BodyReader, Output, blocking};
 use crate::{Engine, records};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use yare_api::build::{BuildMessage, BuildRequest, BuildResult, SolveStatus};
 use yare_api::filters::Filters;
 use yare_api::progress::ErrorDetail;
-use yare_api::{BuildCache, BuildPruneResponse};
+use yare_api::{AuthConfig, BuildCache, BuildPruneResponse};
 use yare_build::cache::{Cache, PruneOptions};
 use yare_build::files::HashCache;
 use yare_build::{Cancel, Failure, Progress, Tools};
@@ -66,12 +68,25 @@ pub enum Form {
     Messages,
 }
 
+/// One request for a build.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// What is to be built.
+    pub request: BuildRequest,
+    /// Credentials by registry, as the client's file names them.
+    pub auths: BTreeMap<String, AuthConfig>,
+    /// In which form its news go.
+    pub form: Form,
+}
+
 /// Builds an image; `body` brings the context unless it is elsewhere. Returns when the request and the
 /// Dockerfile were understood; what happens then is in the stream. The build ends with its client.
 ///
 /// # Errors
 /// The request or the Dockerfile is wrong, or the context cannot be had.
-pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body: Body) -> Result<Output> {
+pub async fn build(engine: &Arc<Engine>, ask: Ask, body: Body) -> Result<Output> {
+    let Ask { request, auths, form } = ask;
+    let runtime = Handle::current();
     let (news, lines) = mpsc::channel::<std::io::Result<Bytes>>(256);
     let (ready, begun) = oneshot::channel();
     let cancel = Cancel::default();
@@ -92,7 +107,7 @@ pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body
         .spawn(move || {
             // Dropped at the end of the thread, whatever that is.
             let _done = done;
-            work(&engine, request, reader, &sink, &cancel, ready);
+            work(&engine, (&request, &auths), runtime, reader, &sink, &cancel, ready);
         })
         .map_err(|error| Error::unavailable("cannot start a thread for a build").caused_by(error))?;
     begun.await.unwrap_or_else(|_| Err(Error::internal("the build broke off")))?;
@@ -101,13 +116,14 @@ pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body
 
 fn work(
     engine: &Arc<Engine>,
-    request: BuildRequest,
+    (request, auths): (&BuildRequest, &BTreeMap<String, AuthConfig>),
+    runtime: Handle,
     mut reader: BodyReader,
     sink: &Arc<Sink>,
     cancel: &Cancel,
     ready: oneshot::Sender<Result<()>>,
 ) {
-    let prepared = match prepare::prepare(engine, &request, &mut reader, cancel) {
+    let prepared = match prepare::prepare(engine, request, &mut reader, cancel) {
         Ok(prepared) => prepared,
         Err(error) => {
             drop(ready.send(Err(error)));
@@ -119,8 +135,8 @@ fn work(
     }
     let told = Arc::clone(sink);
     let progress = Progress::new(move |status| told.status(status));
-    let worker = worker::EngineWorker::new(engine, &request);
-    let web = web::Web;
+    let worker = worker::EngineWorker::new(engine, request, auths, (runtime.clone(), &progress));
+    let web = web::Web { engine: Arc::clone(engine), runtime };
     let tools = Tools {
         cache: &engine.builder.cache,
         hashes: &engine.builder.hashes,
@@ -286,8 +302,7 @@ pub async fn prune(engine: &Arc<Engine>, prune: Prune) -> Result<BuildPruneRespo
     let engine = Arc::clone(engine);
     blocking(move || {
         let pruned = engine.builder.cache.prune(&options);
-        let attributes =
-            std::collections::BTreeMap::from([("reclaimed".to_owned(), pruned.bytes.to_string())]);
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), pruned.bytes.to_string())]);
         engine.publish("builder", "prune", "", attributes);
         let ids: Vec<String> = pruned.keys.iter().map(|key| key.hex()[..25].to_owned()).collect();
         Ok(BuildPruneResponse {

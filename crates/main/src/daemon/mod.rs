@@ -3,6 +3,7 @@
 mod flags;
 mod install;
 mod listen;
+mod registries;
 
 use flags::Settings;
 use std::net::Ipv4Addr;
@@ -185,6 +186,13 @@ fn plan(settings: &Settings) -> Result<Plan> {
         labels: many(settings, "label"),
         shm_size: shm_size(settings, defaults.shm_size)?,
         shutdown_timeout: number(settings, "shutdown-timeout", defaults.shutdown_timeout)?,
+        registries: registries::settings(settings)?,
+        max_concurrent_downloads: number(
+            settings,
+            "max-concurrent-downloads",
+            defaults.max_concurrent_downloads,
+        )?,
+        max_concurrent_uploads: number(settings, "max-concurrent-uploads", defaults.max_concurrent_uploads)?,
         debug: is_on(settings, "debug"),
         hosts: hosts.clone(),
         exec_root: exec_root.clone(),
