@@ -32,6 +32,7 @@ const CRATES: &[Crate] = &[
     row(2, "logs", &["errdefs"]),
     row(2, "net", &["errdefs", "sys"]),
     row(3, "client", &["api", "errdefs"]),
+    row(3, "registry", &["content", "errdefs", "oci", "sys"]),
     row(3, "runtime", &["cgroup", "errdefs", "oci", "sys"]),
     row(3, "snapshot", &["errdefs", "layer", "oci", "sys"]),
     row(3, "specgen", &["api", "errdefs", "oci"]),
@@ -47,14 +48,18 @@ const CRATES: &[Crate] = &[
         ],
     ),
     row(6, "server", &["api", "engine", "errdefs", "oci"]),
-    row(7, "main", &["cli", "engine", "errdefs", "image", "oci", "runtime", "server", "shim", "sys"]),
+    row(
+        7,
+        "main",
+        &["cli", "engine", "errdefs", "image", "oci", "registry", "runtime", "server", "shim", "sys"],
+    ),
     // Not part of the product.
     row(0, "testkit", &[]),
     row(0, "xtask", &[]),
 ];
 
 /// Crates whose manifest may name tokio.
-const ASYNC: &[&str] = &["cli", "client", "engine", "main", "server"];
+const ASYNC: &[&str] = &["cli", "client", "engine", "main", "registry", "server"];
 
 /// What `cargo metadata` says about the workspace.
 pub(crate) struct Graph {

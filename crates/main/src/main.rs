@@ -1,5 +1,5 @@
-//! Yare: one binary that is the command line, the engine, the shims' launcher, an OCI runtime and the
-//! program of its own first image.
+//! Yare: one binary that is the command line, the engine, the shims' launcher, an OCI runtime, a
+//! registry and the program of its own first image.
 //!
 //! Which of them it is says the name it was called by, or else the first word. This crate is the only one
 //! that reads the environment and ends the process; everything else gets its facts as values.
@@ -7,6 +7,7 @@
 mod autostart;
 mod daemon;
 mod hello;
+mod registry;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -28,6 +29,10 @@ fn run(args: &[OsString]) -> i32 {
         ("docker", _) => command_line(args),
         (_, Some("daemon")) => match texts(&args[2..]) {
             Ok(args) => daemon::main(&args),
+            Err(code) => code,
+        },
+        (_, Some("registry")) => match texts(&args[2..]) {
+            Ok(args) => registry::main(&args),
             Err(code) => code,
         },
         (_, Some("launcher")) => launcher(args),

@@ -79,7 +79,7 @@ fn run(args: &[String]) -> Result<()> {
 }
 
 /// An engine holds a few descriptors for each container; what the hard limit allows is asked for.
-fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -112,7 +112,7 @@ async fn serve(
 }
 
 /// Completes on SIGTERM or SIGINT.
-async fn shutdown_signal() {
+pub(crate) async fn shutdown_signal() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -251,7 +251,7 @@ fn log_level(settings: &Settings) -> Result<tracing::Level> {
     level.parse().map_err(|_| Error::invalid(format!("invalid logging level: {level}")))
 }
 
-fn start_log(level: tracing::Level) {
+pub(crate) fn start_log(level: tracing::Level) {
     use std::io::IsTerminal;
     tracing_subscriber::fmt()
         .with_max_level(level)

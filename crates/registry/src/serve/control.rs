@@ -1,0 +1,74 @@
+//! The control socket, `<root>/control.sock`: how `yare registry gc` and `scrub` reach the process that has
+//! the root open. Who can connect owns the root: its folder is 0700.
+
+use super::query::Query;
+use super::reply::{self, Reply};
+use super::service::Service;
+use crate::problem::{Code, Refusal, Result};
+use http::{Method, Request};
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use std::path::{Path, PathBuf};
+use yare_errdefs::Error;
+
+/// The name of the socket below the root.
+pub(crate) fn path(root: &Path) -> PathBuf {
+    root.join("control.sock")
+}
+
+/// Answers what comes through the control socket.
+pub(crate) async fn answer(service: &Service, parts: &http::request::Parts, query: &Query) -> Result<Reply> {
+    let dry_run = query.get("dry-run").is_some();
+    match (&parts.method, parts.uri.path()) {
+        (&Method::POST, "/gc") => {
+            let collected = crate::collect::collect(&service.registry, dry_run).await?;
+            service.metrics.collected(&collected);
+            reply::json(&collected, "application/json")
+        }
+        (&Method::POST, "/scrub") => {
+            let scrubbed = crate::scrub::scrub(&service.registry, dry_run).await?;
+            service.metrics.scrubbed(&scrubbed);
+            reply::json(&scrubbed, "application/json")
+        }
+        (&Method::GET, "/metrics") => Ok(service.metrics_text()),
+        _ => Err(Refusal::new(Code::Unsupported, "no such control").into()),
+    }
+}
+
+/// Asks the process that has `root` open to do something; `None` when none has.
+pub async fn ask(root: &Path, what: &str) -> yare_errdefs::Result<Option<Vec<u8>>> {
+    let socket = path(root);
+    let stream = match tokio::net::UnixStream::connect(&socket).await {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => {
+            return Err(
+                Error::unavailable(format!("cannot connect to {}", socket.display())).caused_by(error)
+            );
+        }
+    };
+    let failed = |error: hyper::Error| {
+        Error::unavailable("the registry did not answer through its control socket").caused_by(error)
+    };
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let driving = tokio::spawn(connection);
+    let request = Request::post(what).header(http::header::HOST, "control").body(String::new());
+    let request = request.map_err(|error| Error::internal("cannot ask").caused_by(error))?;
+    let reply = sender.send_request(request).await.map_err(failed)?;
+    let status = reply.status();
+    let body = reply.into_body().collect().await.map_err(failed)?.to_bytes();
+    drop(sender);
+    driving.abort();
+    if status.is_success() {
+        return Ok(Some(body.to_vec()));
+    }
+    Err(Error::internal(format!("the registry answered {status}: {}", String::from_utf8_lossy(&body))))
+}
