@@ -61,13 +61,17 @@ pub(crate) fn place(
     let known = writing.tables.open_table(BLOBS)?.get(hash)?.is_some();
     let linked = writing.tables.open_table(LINKS)?.get((repository, hash))?.is_some();
     if !linked {
-        grow(writing, repository, size, (now, quotas))?;
+        check_quota(writing, repository, size, quotas)?;
     }
-    // A blob whose file went missing is mended by the next push of it.
+    // A blob whose file went missing is mended by the next push of it. The file comes before the records:
+    // one that cannot be placed has changed nothing.
     if !known || !store.contains(finished.digest) {
         store.place(finished.file, finished.digest)?;
         writing.renamed.set(true);
         writing.tables.open_table(BLOBS)?.insert(hash, size)?;
+    }
+    if !linked {
+        grow(writing, repository, size, now)?;
     }
     link(writing, repository, finished.digest, now)
 }
@@ -85,7 +89,8 @@ pub(crate) fn mount(
     };
     let linked = writing.tables.open_table(LINKS)?.get((repository, hash))?.is_some();
     if !linked {
-        grow(writing, repository, size, (now, quotas))?;
+        check_quota(writing, repository, size, quotas)?;
+        grow(writing, repository, size, now)?;
     }
     link(writing, repository, digest, now)?;
     Ok(true)
@@ -129,15 +134,14 @@ pub(crate) fn remove_link(writing: &Writing, repository: &str, digest: &Digest) 
     shrink(writing, repository, size)
 }
 
-/// Adds to the size of a repository, which is made by it, unless a quota forbids it.
-pub(crate) fn grow(
-    writing: &Writing,
-    repository: &str,
-    bytes: u64,
-    (now, quotas): (u64, &[Quota]),
-) -> Result<()> {
+/// Refuses when a quota forbids `bytes` more in a repository.
+pub(crate) fn check_quota(writing: &Writing, repository: &str, bytes: u64, quotas: &[Quota]) -> Result<()> {
+    crate::quota::check(&writing.tables.open_table(REPOSITORIES)?, repository, bytes, quotas)
+}
+
+/// Adds to the size of a repository, which is made by it.
+pub(crate) fn grow(writing: &Writing, repository: &str, bytes: u64, now: u64) -> Result<()> {
     let mut table = writing.tables.open_table(REPOSITORIES)?;
-    crate::quota::check(&table, repository, bytes, quotas)?;
     let mut record: Repository =
         find(&table, repository)?.unwrap_or(Repository { created: now, ..Repository::default() });
     record.bytes = record.bytes.saturating_add(bytes);

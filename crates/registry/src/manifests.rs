@@ -1,6 +1,6 @@
 //! Manifests and tags: reading, pushing, deleting.
 
-use crate::links::{grow, shrink, user};
+use crate::links::{check_quota, grow, shrink, user};
 use crate::manifest::Manifest;
 use crate::name::{Pattern, Reference, Tag};
 use crate::problem::{Code, Refusal, Result};
@@ -125,7 +125,9 @@ pub(crate) fn put(writing: &Writing, push: &Push, rules: &PushRules) -> Result<(
     check_tags(writing, push, rules)?;
     let before: Option<ManifestRecord> = find(&writing.tables.open_table(MANIFESTS)?, (repository, hash))?;
     if before.is_none() {
-        grow(writing, repository, push.bytes.len() as u64, (push.now, &rules.quotas))?;
+        let size = push.bytes.len() as u64;
+        check_quota(writing, repository, size, &rules.quotas)?;
+        grow(writing, repository, size, push.now)?;
     }
     let manifest = &push.manifest;
     let uses: Vec<Digest> = manifest.blobs.iter().chain(&manifest.members).copied().collect();

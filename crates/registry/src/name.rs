@@ -110,6 +110,11 @@ impl Pattern {
         Self(text.into())
     }
 
+    /// What all texts that it covers begin with.
+    pub fn prefix(&self) -> &str {
+        self.0.split('*').next().unwrap_or_default()
+    }
+
     /// Whether the pattern covers all of `text`. Takes time proportional to the product of both lengths.
     pub fn matches(&self, text: &str) -> bool {
         let pattern = self.0.as_bytes();
@@ -188,6 +193,7 @@ mod tests {
         ];
         for (pattern, text, want) in cases {
             assert_eq!(Pattern::new(pattern).matches(text), want, "{pattern} {text}");
+            assert!(!want || text.starts_with(Pattern::new(pattern).prefix()), "{pattern} {text}");
         }
     }
 }

@@ -26,9 +26,12 @@ pub(crate) fn check(
     quotas: &[Quota],
 ) -> Result<()> {
     for quota in quotas.iter().filter(|quota| quota.repositories.matches(repository)) {
-        let mut used = 0_u64;
-        for row in repositories.iter()? {
+        let (prefix, mut used) = (quota.repositories.prefix(), 0_u64);
+        for row in repositories.range(prefix..)? {
             let (name, value) = row?;
+            if !name.value().starts_with(prefix) {
+                break;
+            }
             if quota.repositories.matches(name.value()) {
                 used = used.saturating_add(read::<Repository>(value.value())?.bytes);
             }

@@ -192,6 +192,11 @@ impl Records {
         }
     }
 
+    /// Whether changes can still be written.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.writer.lock().as_ref().is_some_and(|writer| !writer.is_finished())
+    }
+
     /// Writes what is waiting and stops.
     pub(crate) fn close(&self) {
         drop(self.jobs.lock().take());

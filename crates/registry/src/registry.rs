@@ -165,14 +165,19 @@ impl Registry {
         self.records.write(move |writing| links::unlink(writing, &repository, &digest)).await
     }
 
-    /// Finds a manifest.
-    pub(crate) fn manifest(&self, repository: &str, reference: &Reference) -> Result<Found> {
-        manifests::resolve(&self.records.view()?, repository, reference)
-    }
-
-    /// The raw bytes of a manifest that was found.
-    pub(crate) fn document(&self, digest: &Digest) -> Result<Bytes> {
-        manifests::document(&self.records.view()?, digest)
+    /// Finds a manifest, and its raw bytes unless `is_known` says that the client has them.
+    pub(crate) fn manifest(
+        &self,
+        repository: &str,
+        reference: &Reference,
+        is_known: impl Fn(&Digest) -> bool,
+    ) -> Result<(Found, Option<Bytes>)> {
+        // One view for both: a manifest that is found has its bytes.
+        let view = self.records.view()?;
+        let found = manifests::resolve(&view, repository, reference)?;
+        let bytes =
+            if is_known(&found.digest) { None } else { Some(manifests::document(&view, &found.digest)?) };
+        Ok((found, bytes))
     }
 
     /// Stores a manifest under a tag, or under its digest and further tags; when this returns it survives

@@ -11,6 +11,7 @@ use crate::name::{Reference, RepositoryName, Tag};
 use crate::problem::{Code, Refusal, Result};
 use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
+use yare_oci::Digest;
 
 /// The most tags that one push may set.
 const MOST_TAGS: usize = 100;
@@ -23,12 +24,12 @@ pub(crate) fn get(
     reference: &Reference,
 ) -> Result<Reply> {
     let registry = &service.registry;
-    let found = registry.manifest(name.as_str(), reference)?;
-    let is_unchanged = is_unchanged(&call.parts.headers, &found.digest);
     let is_head = call.parts.method == Method::HEAD;
-    let body =
-        if is_head || is_unchanged { Body::empty() } else { Body::bytes(registry.document(&found.digest)?) };
-    let mut reply = Response::new(body);
+    let headers = &call.parts.headers;
+    let is_known = |digest: &Digest| is_head || is_unchanged(headers, digest);
+    let (found, bytes) = registry.manifest(name.as_str(), reference, is_known)?;
+    let is_unchanged = is_unchanged(headers, &found.digest);
+    let mut reply = Response::new(bytes.map_or_else(Body::empty, Body::bytes));
     if is_unchanged {
         *reply.status_mut() = StatusCode::NOT_MODIFIED;
     }

@@ -205,9 +205,12 @@ impl Service {
         }
     }
 
-    /// Whether records and files can be read.
+    /// Whether records can be read and written.
     fn health(&self) -> Result<Reply> {
         self.registry.records.view()?;
+        if !self.registry.records.is_writing() {
+            return Err(Refusal::new(Code::Unavailable, "the writer of the records has ended").into());
+        }
         let mut reply = http::Response::new(Body::bytes("ok\n"));
         reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         Ok(reply)
