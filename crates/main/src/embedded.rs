@@ -1,12 +1,13 @@
-//! `yare/hello`: the image of the first run, made from this very binary, so that it needs no network.
+//! Images that the engine brings along: `yare/hello`, of the first run, and `yare/registry`. They are made
+//! from this very binary, so that they need no network, and share one layer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use yare_engine::Engine;
 use yare_errdefs::{Error, Result};
 use yare_image::{EmbeddedContent, EmbeddedFile};
+use yare_oci::image::Empty;
 use yare_oci::{ContainerConfig, Reference};
-
-const NAME: &str = "yare/hello:latest";
 
 const GREETING: &str = "
 Hello from Yare!
@@ -25,34 +26,52 @@ Next:
 
 ";
 
-/// Prints the greeting: what the container does.
+/// Prints the greeting: what a container of `yare/hello` does.
 pub(crate) fn greet() -> i32 {
     crate::say(GREETING)
 }
 
-/// Makes the image unless it is there. An image that an older binary made is used meanwhile: the new one is
-/// made beside the serving, and the old one goes unless a container holds it.
+/// The images, by name.
+fn images() -> [(&'static str, ContainerConfig); 2] {
+    let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
+    let hello = ContainerConfig { cmd: words(&["/yare", "hello"]), ..ContainerConfig::default() };
+    let registry = ContainerConfig {
+        entrypoint: words(&["/yare", "registry", "serve"]),
+        cmd: words(&["--listen", "0.0.0.0:5000", "--root", "/var/lib/registry"]),
+        exposed_ports: BTreeMap::from([("5000/tcp".to_owned(), Empty {})]),
+        volumes: BTreeMap::from([("/var/lib/registry".to_owned(), Empty {})]),
+        ..ContainerConfig::default()
+    };
+    [("yare/hello:latest", hello), ("yare/registry:latest", registry)]
+}
+
+/// Makes the images unless they are there. Images that an older binary made are used meanwhile: the new ones
+/// are made beside the serving, and an old one goes unless a container holds it.
 pub(crate) async fn ensure(engine: &Arc<Engine>) -> Result<()> {
-    let present = yare_engine::images::inspect(engine, NAME).map(|image| image.id).ok();
+    let present = images().map(|(name, _)| {
+        yare_engine::images::inspect(engine, name).map(|image| image.id).ok().map(|id| (name, id))
+    });
     let making = tokio::task::spawn_blocking({
         let engine = Arc::clone(engine);
         move || make(&engine)
     });
-    let Some(old) = present else {
+    if present.iter().any(Option::is_none) {
         return making
             .await
-            .map_err(|error| Error::internal("cannot make the first image").caused_by(error))?;
-    };
+            .map_err(|error| Error::internal("cannot make the images of this binary").caused_by(error))?;
+    }
     let engine = Arc::clone(engine);
     tokio::spawn(async move {
         if let Ok(Err(error)) = making.await {
-            tracing::warn!(error = yare_errdefs::chain(&error), "cannot make {NAME}");
+            tracing::warn!(error = yare_errdefs::chain(&error), "cannot make the images of this binary");
         }
-        let current = yare_engine::images::inspect(&engine, NAME).map(|image| image.id);
-        if current.is_ok_and(|current| current != old)
-            && let Err(error) = yare_engine::images::remove(&engine, &old, false, false).await
-        {
-            tracing::info!(error = yare_errdefs::chain(&error), "the {NAME} of an older binary stays");
+        for (name, old) in present.into_iter().flatten() {
+            let current = yare_engine::images::inspect(&engine, name).map(|image| image.id);
+            if current.is_ok_and(|current| current != old)
+                && let Err(error) = yare_engine::images::remove(&engine, &old, false, false).await
+            {
+                tracing::info!(error = yare_errdefs::chain(&error), "the {name} of an older binary stays");
+            }
         }
     });
     Ok(())
@@ -61,8 +80,10 @@ pub(crate) async fn ensure(engine: &Arc<Engine>) -> Result<()> {
 fn make(engine: &Engine) -> Result<()> {
     let binary = std::fs::File::open("/proc/self/exe")
         .map_err(|error| Error::internal("cannot read this binary").caused_by(error))?;
-    let files = [EmbeddedFile { path: "hello".into(), mode: 0o755, content: EmbeddedContent::File(binary) }];
-    let config = ContainerConfig { cmd: Some(vec!["/hello".to_owned()]), ..ContainerConfig::default() };
-    let reference = Reference::parse(NAME).map_err(|error| Error::internal(error.to_string()))?;
-    yare_engine::images::ensure_embedded(engine, &reference, &files, &config).map(drop)
+    let files = [EmbeddedFile { path: "yare".into(), mode: 0o755, content: EmbeddedContent::File(binary) }];
+    for (name, config) in images() {
+        let reference = Reference::parse(name).map_err(|error| Error::internal(error.to_string()))?;
+        yare_engine::images::ensure_embedded(engine, &reference, &files, &config)?;
+    }
+    Ok(())
 }

@@ -1,12 +1,12 @@
 //! Yare: one binary that is the command line, the engine, the shims' launcher, an OCI runtime, a
-//! registry and the program of its own first image.
+//! registry and the program of the images that it brings along.
 //!
 //! Which of them it is says the name it was called by, or else the first word. This crate is the only one
 //! that reads the environment and ends the process; everything else gets its facts as values.
 
 mod autostart;
 mod daemon;
-mod hello;
+mod embedded;
 mod registry;
 
 use std::ffi::OsString;
@@ -24,9 +24,9 @@ fn run(args: &[OsString]) -> i32 {
     let called = args.first().and_then(|name| Path::new(name).file_name()).and_then(|name| name.to_str());
     let first = args.get(1).and_then(|word| word.to_str());
     match (called.unwrap_or("yare"), first) {
-        ("hello", _) => hello::greet(),
         ("yare-runtime", _) => yare_runtime::cli::main(&args[1..]),
         ("docker", _) => command_line(args),
+        (_, Some("hello")) => embedded::greet(),
         (_, Some("daemon")) => match texts(&args[2..]) {
             Ok(args) => daemon::main(&args),
             Err(code) => code,

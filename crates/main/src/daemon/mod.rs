@@ -96,9 +96,9 @@ async fn serve(
 ) -> Result<()> {
     let grace = Duration::from_secs(plan.engine.shutdown_timeout.min(5));
     let engine = Engine::open(plan.engine, roots, launcher)?;
-    if let Err(error) = crate::hello::ensure(&engine).await {
+    if let Err(error) = crate::embedded::ensure(&engine).await {
         // On a full disk, say: what runs still has to be served.
-        tracing::warn!(error = yare_errdefs::chain(&error), "there is no image of the first run");
+        tracing::warn!(error = yare_errdefs::chain(&error), "the images of this binary are not there");
     }
     tracing::info!(hosts = plan.hosts.join(" "), "yare {} is ready", env!("CARGO_PKG_VERSION"));
     listen::notify_ready();
