@@ -20,6 +20,7 @@ use redb::{ReadTransaction, ReadableTable};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use yare_oci::Digest;
 
 /// Things that are taken away by one change, so that pushes get their turn.
@@ -132,7 +133,8 @@ fn plan(registry: &Registry, repository: &str) -> Result<Plan> {
 
 /// Whether no push that is under way can rely on a link.
 fn is_stale(registry: &Registry, repository: &str, digest: &Digest, linked: u64, oldest: u64) -> bool {
-    let told = registry.usage.last_wanted(repository, digest).max(registry.opened);
+    let since = registry.served_since.load(Ordering::Relaxed);
+    let told = registry.usage.last_wanted(repository, digest).max(since);
     linked <= oldest && told <= oldest
 }
 

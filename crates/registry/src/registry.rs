@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use yare_content::Store;
 use yare_oci::Digest;
 
@@ -29,8 +30,8 @@ pub struct Registry {
     pub(crate) records: Records,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) usage: Usage,
-    /// When it was opened: what clients were told before is not known any more.
-    pub(crate) opened: u64,
+    /// Since when it is served, 0 for not at all: what clients were told before is not known any more.
+    pub(crate) served_since: AtomicU64,
     _lock: yare_sys::fs::Lock,
 }
 
@@ -72,7 +73,17 @@ impl Registry {
             sparse: config.storage.sparse_indexes,
         };
         let usage = Usage::default();
-        Ok(Self { root, config, rules, store, records, uploads, usage, opened: now(), _lock: lock })
+        Ok(Self {
+            root,
+            config,
+            rules,
+            store,
+            records,
+            uploads,
+            usage,
+            served_since: AtomicU64::new(0),
+            _lock: lock,
+        })
     }
 
     /// The folder with everything.

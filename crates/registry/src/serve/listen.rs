@@ -14,6 +14,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
@@ -50,6 +51,7 @@ pub async fn serve(
     listeners: Vec<std::net::TcpListener>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<()> {
+    registry.served_since.store(crate::clock::now(), Ordering::Relaxed);
     let config = &registry.config;
     let tls = config.tls.as_ref().map(tls::watch).transpose()?.map(Arc::new);
     let grace = config.limits.grace;

@@ -42,6 +42,26 @@ fn what_a_push_relies_on_stays() {
 }
 
 #[test]
+fn after_a_start_the_grace_begins_anew_unless_nobody_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("registry");
+    let text = "[collect]\ngrace = '2s'\n";
+    let served = Served::at(root.clone(), text);
+    served.client.push_blob("a", b"unneeded");
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    drop(served);
+    // Somebody may have been told of the blob just before the end.
+    let served = Served::at(root.clone(), text);
+    served.client.get("/v2/").expect(200);
+    assert_eq!(served.collect(true).links, 0);
+    drop(served);
+    let config = yare_registry::Config { root, ..yare_registry::Config::parse(text).unwrap() };
+    let registry = yare_registry::Registry::open(config).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    assert_eq!(runtime.block_on(yare_registry::collect(&registry, false)).unwrap().blobs, 1);
+}
+
+#[test]
 fn files_without_a_record_go() {
     let served = Served::new(NO_GRACE);
     served.client.push_image("a", "v1", "x");
