@@ -1,7 +1,8 @@
-//! `yare registry serve|gc|scrub`: from the command line to a serving, collected or scrubbed registry.
+//! `yare registry serve|gc|scrub|user`: from the command line to a serving, collected or scrubbed registry.
 
 use crate::daemon::{raise_open_files, shutdown_signal, start_log};
 use std::fmt::Write as _;
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 use yare_errdefs::{Error, Result};
@@ -14,6 +15,7 @@ An OCI registry over local files
 Commands:
   serve    Serve a registry
   gc       Remove what nobody needs, also while the registry is served
+  user     Read a password from standard input and print a line for the htpasswd file: user NAME
   scrub    Read everything and find what is damaged, also while the registry is served
 
 Options:
@@ -42,7 +44,8 @@ pub(crate) fn main(args: &[String]) -> i32 {
     if args.iter().any(|arg| matches!(arg.as_str(), "--help" | "-h" | "help")) {
         return crate::say(HELP);
     }
-    match run(command, rest) {
+    let outcome = if command == "user" { user(rest) } else { run(command, rest) };
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             crate::complain(&format!("yare registry {command}"), &error);
@@ -69,11 +72,26 @@ fn run(command: &str, rest: &[String]) -> Result<i32> {
             "gc" => gc(config, &arguments).await,
             "scrub" => scrub(config, &arguments).await,
             other => Err(Error::invalid(format!("no such command: {other}"))
-                .with_hint("want serve, gc or scrub; see yare registry --help")),
+                .with_hint("want serve, gc, scrub or user; see yare registry --help")),
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// Prints a line for the file of users.
+fn user(rest: &[String]) -> Result<i32> {
+    let [name] = rest else {
+        return Err(Error::invalid("want one name").with_hint("yare registry user NAME < password-file"));
+    };
+    let mut password = String::new();
+    std::io::stdin()
+        .lock()
+        .take(1024)
+        .read_to_string(&mut password)
+        .map_err(|error| Error::invalid("cannot read the password").caused_by(error))?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    Ok(crate::say(&yare_registry::htpasswd_line(name, password)?))
 }
 
 fn parse(args: &[String]) -> Result<Arguments> {

@@ -67,6 +67,7 @@ pub async fn collect(registry: &Registry, dry_run: bool) -> yare_errdefs::Result
 }
 
 async fn run(registry: &Registry, dry_run: bool) -> Result<Collected> {
+    let _alone = registry.collecting.lock().await;
     registry.usage.flush(&registry.records).await?;
     let mut collected = Collected { dry_run, ..Collected::default() };
     let mut unlinked: BTreeMap<Digest, u64> = BTreeMap::new();
@@ -93,7 +94,7 @@ async fn run(registry: &Registry, dry_run: bool) -> Result<Collected> {
     let swept = tokio::task::spawn_blocking(move || uploads.sweep(age, dry_run)).await.map_err(fault)??;
     (collected.uploads, collected.upload_bytes) = swept;
     empty_trash(registry).await?;
-    registry.usage.forget_wanted(now().saturating_sub(registry.config.collect.grace.as_secs()));
+    registry.usage.forget(now().saturating_sub(registry.config.collect.grace.as_secs()));
     Ok(collected)
 }
 
@@ -134,7 +135,7 @@ fn plan(registry: &Registry, repository: &str) -> Result<Plan> {
 /// Whether no push that is under way can rely on a link.
 fn is_stale(registry: &Registry, repository: &str, digest: &Digest, linked: u64, oldest: u64) -> bool {
     let since = registry.served_since.load(Ordering::Relaxed);
-    let told = registry.usage.last_wanted(repository, digest).max(since);
+    let told = registry.usage.promised(repository, digest).max(since);
     linked <= oldest && told <= oldest
 }
 
@@ -212,11 +213,13 @@ async fn carry_out(registry: &Registry, repository: &str, plan: Plan) -> Result<
     }
     let oldest = now().saturating_sub(registry.config.collect.grace.as_secs());
     for step in plan.links.chunks(STEP) {
-        // A client may have been told of a blob since the plan was made.
-        let fresh = |digest: &&Digest| registry.usage.last_wanted(repository, digest) <= oldest;
-        let step: Vec<Digest> = step.iter().filter(fresh).copied().collect();
-        let repository = repository.to_owned();
-        registry.records.write(move |writing| remove_links(writing, &repository, &step, oldest)).await?;
+        // A client may have been told of a blob since the plan was made; from here on none is.
+        let claimed = registry.usage.claim(repository, step, oldest);
+        let name = repository.to_owned();
+        let removed =
+            registry.records.write(move |writing| remove_links(writing, &name, &claimed, oldest)).await;
+        registry.usage.release();
+        removed?;
     }
     Ok(())
 }

@@ -57,6 +57,7 @@ mod watched;
 
 pub use collect::{Collected, collect};
 pub use config::Config;
+pub use htpasswd::line as htpasswd_line;
 pub use registry::Registry;
 pub use scrub::{Damage, Scrubbed, scrub};
 pub use serve::{ask, bind, serve};

@@ -32,6 +32,8 @@ pub struct Registry {
     pub(crate) usage: Usage,
     /// Since when it is served, 0 for not at all: what clients were told before is not known any more.
     pub(crate) served_since: AtomicU64,
+    /// Held by the collection that runs: there is one at a time.
+    pub(crate) collecting: tokio::sync::Mutex<()>,
     _lock: yare_sys::fs::Lock,
 }
 
@@ -82,6 +84,7 @@ impl Registry {
             uploads,
             usage,
             served_since: AtomicU64::new(0),
+            collecting: tokio::sync::Mutex::default(),
             _lock: lock,
         })
     }
@@ -91,14 +94,19 @@ impl Registry {
         &self.root
     }
 
-    /// The bytes of a blob, when the repository has it and its file is there.
-    pub(crate) fn blob_size(&self, repository: &str, digest: &Digest) -> Result<u64> {
+    /// The bytes of a blob, when the repository has it and its file is there: the client that is told so
+    /// relies on it.
+    pub(crate) fn promise_blob(&self, repository: &str, digest: &Digest) -> Result<u64> {
+        // The promise before the look: a collection sees it, or has claimed the blob.
+        if !self.usage.promise(repository, digest, now()) {
+            return Err(links::unknown(digest).into());
+        }
         match links::size(&self.records.view()?, repository, digest)? {
-            Some(size) if self.store.contains(digest) => {
-                self.usage.wanted(repository, digest, now());
-                Ok(size)
+            Some(size) if self.store.contains(digest) => Ok(size),
+            _ => {
+                self.usage.withdraw(repository, digest);
+                Err(links::unknown(digest).into())
             }
-            _ => Err(links::unknown(digest).into()),
         }
     }
 

@@ -4,7 +4,7 @@
 use crate::problem::Result;
 use crate::records::{MANIFESTS, ManifestRecord, Records, TAGS, TagRecord, Writing, find, written};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use yare_oci::Digest;
 
 /// What is remembered at most; beyond it, what comes is not noted until the next write.
@@ -16,11 +16,18 @@ struct Noted {
     tags: HashMap<(String, String), u64>,
 }
 
+/// What clients were told of blobs, and what a collection is about to take.
+#[derive(Debug, Default)]
+struct Promises {
+    told: HashMap<(String, Digest), u64>,
+    going: HashSet<(String, Digest)>,
+}
+
 /// What was pulled since the last write, and which blobs pushes rely on.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
     noted: Mutex<Noted>,
-    wanted: Mutex<HashMap<(String, Digest), u64>>,
+    promises: Mutex<Promises>,
 }
 
 impl Usage {
@@ -35,19 +42,51 @@ impl Usage {
         }
     }
 
-    /// Notes that a client was told that the blob is there: it may push a manifest that needs it.
-    pub(crate) fn wanted(&self, repository: &str, digest: &Digest, now: u64) {
-        self.wanted.lock().insert((repository.to_owned(), *digest), now);
+    /// Notes that a client is about to be told that the blob is there: it will not send it, and push a
+    /// manifest that needs it. `false` when a collection has claimed it: then the client has to send it.
+    pub(crate) fn promise(&self, repository: &str, digest: &Digest, now: u64) -> bool {
+        let mut promises = self.promises.lock();
+        let key = (repository.to_owned(), *digest);
+        if promises.going.contains(&key) {
+            return false;
+        }
+        promises.told.insert(key, now);
+        true
+    }
+
+    /// Takes a promise back: the blob was not there.
+    pub(crate) fn withdraw(&self, repository: &str, digest: &Digest) {
+        self.promises.lock().told.remove(&(repository.to_owned(), *digest));
     }
 
     /// When a client was last told that the blob is there; 0 for not since the start.
-    pub(crate) fn last_wanted(&self, repository: &str, digest: &Digest) -> u64 {
-        self.wanted.lock().get(&(repository.to_owned(), *digest)).copied().unwrap_or(0)
+    pub(crate) fn promised(&self, repository: &str, digest: &Digest) -> u64 {
+        self.promises.lock().told.get(&(repository.to_owned(), *digest)).copied().unwrap_or(0)
+    }
+
+    /// Claims those blobs of a repository for a collection that no client was told of after `oldest`. Until
+    /// [`Usage::release`], no client is told that they are there.
+    pub(crate) fn claim(&self, repository: &str, digests: &[Digest], oldest: u64) -> Vec<Digest> {
+        let mut promises = self.promises.lock();
+        let mut claimed = Vec::new();
+        for digest in digests {
+            let key = (repository.to_owned(), *digest);
+            if promises.told.get(&key).is_none_or(|told| *told <= oldest) {
+                promises.going.insert(key);
+                claimed.push(*digest);
+            }
+        }
+        claimed
+    }
+
+    /// Ends the claims.
+    pub(crate) fn release(&self) {
+        self.promises.lock().going.clear();
     }
 
     /// Forgets what clients were told before `time`.
-    pub(crate) fn forget_wanted(&self, time: u64) {
-        self.wanted.lock().retain(|_, at| *at >= time);
+    pub(crate) fn forget(&self, time: u64) {
+        self.promises.lock().told.retain(|_, told| *told >= time);
     }
 
     /// Writes what was noted.
@@ -79,4 +118,28 @@ fn write(writing: &Writing, noted: &Noted) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promise_and_a_claim_exclude_each_other() {
+        let usage = Usage::default();
+        let (told, untold, old) = (Digest::of("told"), Digest::of("untold"), Digest::of("old"));
+        assert!(usage.promise("a", &told, 100));
+        assert!(usage.promise("a", &old, 10));
+        let claimed = usage.claim("a", &[told, untold, old], 50);
+        assert_eq!(claimed, [untold, old]);
+        assert!(usage.promise("a", &told, 101));
+        assert!(!usage.promise("a", &untold, 101));
+        assert!(usage.promise("b", &untold, 101), "another repository is not meant");
+        usage.release();
+        assert!(usage.promise("a", &untold, 102));
+        usage.withdraw("a", &untold);
+        assert_eq!((usage.promised("a", &untold), usage.promised("a", &told)), (0, 101));
+        usage.forget(102);
+        assert_eq!(usage.promised("a", &told), 0);
+    }
 }

@@ -120,6 +120,8 @@ fn mistakes_are_told() {
         assert_eq!(outcome.code, 1, "{args:?}: {outcome:?}");
         assert!(outcome.stderr.contains(text), "{args:?}: {outcome:?}");
     }
+    let line = Invocation::new(yare_binary(), &["registry", "user", "alice"]).input("secret\n").ok();
+    assert!(line.starts_with("alice:$2b$12$"), "{line}");
     assert!(yare(&["registry", "--help"]).stdout.contains("serve    Serve a registry"));
 }
 

@@ -17,19 +17,20 @@ const FOREVER: HeaderValue = HeaderValue::from_static("max-age=31536000, immutab
 /// `HEAD` and `GET /v2/<name>/blobs/<digest>`
 pub(crate) fn get(registry: &Registry, call: &Call, name: &RepositoryName, digest: &Digest) -> Result<Reply> {
     let headers = &call.parts.headers;
-    let size = registry.blob_size(name.as_str(), digest)?;
-    if is_unchanged(headers, digest) {
-        let mut reply = status(StatusCode::NOT_MODIFIED);
-        set_digest(reply.headers_mut(), digest);
-        return Ok(reply);
-    }
     if call.parts.method == Method::HEAD {
+        let size = registry.promise_blob(name.as_str(), digest)?;
+        if is_unchanged(headers, digest) {
+            return Ok(unchanged(digest));
+        }
         let mut reply = status(StatusCode::OK);
         describe(reply.headers_mut(), digest);
         reply.headers_mut().insert(header::CONTENT_LENGTH, size.into());
         return Ok(reply);
     }
     let blob = registry.open_blob(name.as_str(), digest)?;
+    if is_unchanged(headers, digest) {
+        return Ok(unchanged(digest));
+    }
     let (code, range) = match wanted(range_header(headers, digest), blob.size) {
         Wanted::All => (StatusCode::OK, 0..blob.size),
         Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
@@ -49,6 +50,12 @@ pub(crate) fn get(registry: &Registry, call: &Call, name: &RepositoryName, diges
         set(headers, header::CONTENT_RANGE, &format!("bytes {start}-{}/{size}", end - 1));
     }
     Ok(reply)
+}
+
+fn unchanged(digest: &Digest) -> Reply {
+    let mut reply = status(StatusCode::NOT_MODIFIED);
+    set_digest(reply.headers_mut(), digest);
+    reply
 }
 
 /// The range that is asked for, unless it is of other content than this (`If-Range`).

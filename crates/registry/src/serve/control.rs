@@ -5,10 +5,12 @@ use super::query::Query;
 use super::reply::{self, Reply};
 use super::service::Service;
 use crate::problem::{Code, Refusal, Result};
+use crate::registry::fault;
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use yare_errdefs::Error;
 
 /// The name of the socket below the root.
@@ -21,7 +23,10 @@ pub(crate) async fn answer(service: &Service, parts: &http::request::Parts, quer
     let dry_run = query.get("dry-run").is_some();
     match (&parts.method, parts.uri.path()) {
         (&Method::POST, "/gc") => {
-            let collected = crate::collect::collect(&service.registry, dry_run).await?;
+            // As a task of its own: a client that leaves must not stop it half way.
+            let registry = Arc::clone(&service.registry);
+            let running = tokio::spawn(async move { crate::collect::collect(&registry, dry_run).await });
+            let collected = running.await.map_err(fault)??;
             service.metrics.collected(&collected);
             reply::json(&collected, "application/json")
         }

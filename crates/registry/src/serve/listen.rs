@@ -217,6 +217,7 @@ async fn background(service: Arc<Service>) {
     loop {
         tokio::select! {
             _ = flush.tick() => {
+                registry.usage.forget(crate::clock::now().saturating_sub(settings.grace.as_secs()));
                 if let Err(error) = registry.usage.flush(&registry.records).await {
                     tracing::warn!(error = yare_errdefs::chain(&error), "pulls are not noted");
                 }
