@@ -55,23 +55,17 @@ async fn run(registry: &Arc<Registry>, dry_run: bool) -> Result<Scrubbed> {
     });
     spawned.map_err(yare_errdefs::Error::from)?;
     let ended = |_| yare_errdefs::Error::internal("scrubbing ended by a fault");
-    let mut scrubbed = answer.await.map_err(ended)??;
+    let (mut scrubbed, rotten) = answer.await.map_err(ended)??;
     scrubbed.dry_run = dry_run;
     for damage in &scrubbed.damaged {
         tracing::error!(digest = %damage.digest, repositories = ?damage.repositories, "{}", damage.what);
     }
     if !dry_run {
-        let rotten: Vec<Digest> = scrubbed
-            .damaged
-            .iter()
-            .filter(|damage| damage.what == ROTTEN)
-            .map(|damage| damage.digest)
-            .collect();
         let (store, folder) = (Arc::clone(&registry.store), registry.root().join("damaged"));
         let change = move |writing: &Writing| {
-            for digest in &rotten {
-                // A push may have mended it since it was read.
-                if store.verify(digest).is_err() {
+            for (digest, read) in &rotten {
+                // A push may have mended it since it was read; then it is another file.
+                if identity(&store, digest) == *read {
                     store.take_out(digest, &folder.join(digest.hex()))?;
                     writing.renamed.set(true);
                 }
@@ -83,16 +77,26 @@ async fn run(registry: &Arc<Registry>, dry_run: bool) -> Result<Scrubbed> {
     Ok(scrubbed)
 }
 
-const ROTTEN: &str = "the blob's bytes do not hash to its name";
+/// A rotten file: its digest by name, and which file it was.
+type Rotten = (Digest, Option<(u64, u64)>);
 
-fn read_all(registry: &Registry) -> Result<Scrubbed> {
+/// Which file a blob is: a blob that is placed again is another one.
+fn identity(store: &yare_content::Store, digest: &Digest) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = store.open_blob(digest).ok()?.metadata().ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+fn read_all(registry: &Registry) -> Result<(Scrubbed, Vec<Rotten>)> {
     let mut scrubbed = Scrubbed::default();
+    let mut rotten = Vec::new();
     // Digests first: a view that is held for hours would keep the database from reusing its pages.
     let (blobs, documents) = {
         let view = registry.records.view()?;
         (hashes(&view.open_table(BLOBS)?)?, hashes(&view.open_table(DOCUMENTS)?)?)
     };
     for digest in blobs {
+        let file = identity(&registry.store, &digest);
         let what = match registry.store.verify(&digest) {
             Ok(()) => {
                 scrubbed.bytes += registry.store.size(&digest).unwrap_or(0);
@@ -100,7 +104,10 @@ fn read_all(registry: &Registry) -> Result<Scrubbed> {
                 continue;
             }
             Err(yare_content::Error::NotFound(_)) => "the blob's file is missing",
-            Err(yare_content::Error::Damaged(_)) => ROTTEN,
+            Err(yare_content::Error::Damaged(_)) => {
+                rotten.push((digest, file));
+                "the blob's bytes do not hash to its name"
+            }
             Err(_) => "the blob's file cannot be read",
         };
         scrubbed.blobs += 1;
@@ -121,7 +128,7 @@ fn read_all(registry: &Registry) -> Result<Scrubbed> {
             scrubbed.damaged.push(Damage { digest, what: what.to_owned(), repositories: Vec::new() });
         }
     }
-    Ok(scrubbed)
+    Ok((scrubbed, rotten))
 }
 
 fn hashes<V: redb::Value + 'static>(

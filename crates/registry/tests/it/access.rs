@@ -244,8 +244,11 @@ fn certificate(folder: &Path) -> Vec<u8> {
     made.cert.der().to_vec()
 }
 
-/// Connects with TLS and returns the certificate that the server shows.
-fn shown(served: &Served, trusted: &[u8]) -> Result<Vec<u8>, String> {
+/// Connects with TLS, asks for `/v2/`, and returns the certificate that the server shows.
+fn shown(served: &Served, trusted: &[u8], own: Option<&Path>) -> Result<Vec<u8>, String> {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use std::io::{Read, Write};
     use std::sync::Arc;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(trusted.to_vec().into()).unwrap();
@@ -253,15 +256,41 @@ fn shown(served: &Served, trusted: &[u8]) -> Result<Vec<u8>, String> {
         rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-    let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
-    let mut connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = served.client.connect();
-    while connection.is_handshaking() {
-        connection.complete_io(&mut stream).map_err(|error| error.to_string())?;
-    }
-    Ok(connection.peer_certificates().unwrap()[0].to_vec())
+            .with_root_certificates(roots);
+    let config = match own {
+        None => config.with_no_client_auth(),
+        Some(folder) => {
+            let chain = vec![CertificateDer::from_pem_file(folder.join("cert.pem")).unwrap()];
+            let key = PrivateKeyDer::from_pem_file(folder.join("key.pem")).unwrap();
+            config.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut stream = rustls::StreamOwned::new(connection, served.client.connect());
+    let mut head = [0; 12];
+    stream
+        .write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
+        .and_then(|()| stream.read_exact(&mut head))
+        .map_err(|error| error.to_string())?;
+    assert_eq!(&head, b"HTTP/1.1 200");
+    Ok(stream.conn.peer_certificates().unwrap()[0].to_vec())
+}
+
+#[test]
+fn clients_may_have_to_show_a_certificate() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let stranger = tempfile::tempdir().unwrap();
+    let trusted = certificate(ours.path());
+    certificate(theirs.path());
+    certificate(stranger.path());
+    let (path, clients) = (ours.path().display(), theirs.path().display());
+    let served = Served::new(&format!(
+        "[tls]\ncertificate = '{path}/cert.pem'\nkey = '{path}/key.pem'\nclient_authorities = '{clients}/cert.pem'"
+    ));
+    assert!(shown(&served, &trusted, Some(theirs.path())).is_ok());
+    assert!(shown(&served, &trusted, None).is_err());
+    assert!(shown(&served, &trusted, Some(stranger.path())).is_err());
 }
 
 #[test]
@@ -270,15 +299,15 @@ fn a_new_certificate_is_taken_without_a_restart() {
     let path = folder.path().display();
     let first = certificate(folder.path());
     let served = Served::new(&format!("[tls]\ncertificate = '{path}/cert.pem'\nkey = '{path}/key.pem'"));
-    assert_eq!(shown(&served, &first).unwrap(), first);
+    assert_eq!(shown(&served, &first, None).unwrap(), first);
     let second = certificate(folder.path());
     std::thread::sleep(Duration::from_millis(1200));
-    assert_eq!(shown(&served, &second).unwrap(), second);
-    assert!(shown(&served, &first).is_err());
+    assert_eq!(shown(&served, &second, None).unwrap(), second);
+    assert!(shown(&served, &first, None).is_err());
     // One that is not right does not end the service.
     std::fs::write(folder.path().join("cert.pem"), "nonsense").unwrap();
     std::thread::sleep(Duration::from_millis(1200));
-    assert_eq!(shown(&served, &second).unwrap(), second);
+    assert_eq!(shown(&served, &second, None).unwrap(), second);
 }
 
 #[test]

@@ -91,3 +91,45 @@ fn skopeo_pushes_copies_lists_and_pulls() {
         skopeo(&delete);
     }
 }
+
+/// Podman pushes in both formats, with a token, and pulls what it pushed.
+#[test]
+fn podman_logs_in_pushes_and_pulls() {
+    if Command::new("podman").arg("--version").output().is_err() || !rustix::process::geteuid().is_root() {
+        println!("SKIP: podman is not installed, or this is not root");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let users = folder.path().join("htpasswd");
+    std::fs::write(&users, format!("alice:{}\n", bcrypt::hash("secret", 4).unwrap())).unwrap();
+    let served =
+        Served::new(&format!("[auth]\nhtpasswd = '{}'\n[auth.token]\nservice = 'test'\n", users.display()));
+    let podman = |args: &[&str]| {
+        let mut command = Command::new("podman");
+        command.args(["--root", &place("root"), "--runroot", &place("run"), "--storage-driver", "vfs"]);
+        command
+            .args(["--cgroup-manager", "cgroupfs"])
+            .args(args)
+            .env("REGISTRY_AUTH_FILE", place("auth.json"));
+        let output = command.output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let works = |args: &[&str]| {
+        let (is_done, said) = podman(args);
+        assert!(is_done, "{args:?}: {said}");
+    };
+    let tar = place("rootfs.tar");
+    std::fs::write(&tar, vec![0; 10240]).unwrap();
+    let (address, tls) = (served.client.address.as_str(), "--tls-verify=false");
+    works(&["import", &tar, "localhost/made:v1"]);
+    let (is_done, _) = podman(&["login", tls, "--username", "alice", "--password", "wrong", address]);
+    assert!(!is_done, "a wrong password is refused");
+    works(&["login", tls, "--username", "alice", "--password", "secret", address]);
+    for format in ["oci", "v2s2"] {
+        let name = format!("{address}/team/app:{format}");
+        works(&["push", tls, "--format", format, "localhost/made:v1", &name]);
+        works(&["pull", tls, &name]);
+    }
+    works(&["search", tls, "--list-tags", &format!("{address}/team/app")]);
+}
