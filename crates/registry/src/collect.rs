@@ -18,7 +18,7 @@ use crate::registry::{Registry, fault};
 use crate::{links, retention};
 use redb::{ReadTransaction, ReadableTable};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use yare_oci::Digest;
@@ -59,43 +59,53 @@ struct Plan {
 }
 
 /// Collects; with `dry_run` only says what would go.
-pub async fn collect(registry: &Registry, dry_run: bool) -> yare_errdefs::Result<Collected> {
+pub async fn collect(registry: &Arc<Registry>, dry_run: bool) -> yare_errdefs::Result<Collected> {
     run(registry, dry_run).await.map_err(|error| match error {
         crate::problem::Error::Failed(error) => error,
         crate::problem::Error::Refused(refusal) => yare_errdefs::Error::internal(refusal.message),
     })
 }
 
-async fn run(registry: &Registry, dry_run: bool) -> Result<Collected> {
+async fn run(registry: &Arc<Registry>, dry_run: bool) -> Result<Collected> {
     let _alone = registry.collecting.lock().await;
     registry.usage.flush(&registry.records).await?;
     let mut collected = Collected { dry_run, ..Collected::default() };
-    let mut unlinked: BTreeMap<Digest, u64> = BTreeMap::new();
+    let mut unlinked: HashMap<Digest, u64> = HashMap::new();
     for repository in repositories(&registry.records.view()?)? {
-        let plan = plan(registry, &repository)?;
+        let name = repository.clone();
+        let mut plan = beside(registry, move |registry| plan(registry, &name)).await?;
+        if dry_run {
+            plan.links.iter().for_each(|digest| *unlinked.entry(*digest).or_default() += 1);
+        } else {
+            plan = carry_out(registry, &repository, plan).await?;
+        }
         collected.tags.extend(plan.tags.iter().map(|(tag, _)| format!("{repository}:{tag}")));
         collected.manifests.extend(plan.manifests.iter().map(|digest| format!("{repository}@{digest}")));
         collected.links += plan.links.len() as u64;
-        for digest in &plan.links {
-            *unlinked.entry(*digest).or_default() += 1;
-        }
-        if !dry_run {
-            carry_out(registry, &repository, plan).await?;
-        }
     }
-    let blobs = unlinked_blobs(registry, if dry_run { &unlinked } else { const { &BTreeMap::new() } })?;
+    let mut blobs = beside(registry, move |registry| unlinked_blobs(registry, &unlinked)).await?;
+    if !dry_run {
+        blobs = remove_blobs(registry, blobs).await?;
+    }
     collected.blobs = blobs.len() as u64;
     collected.bytes = blobs.iter().map(|(_, size)| size).sum();
-    if !dry_run {
-        remove_blobs(registry, blobs.into_iter().map(|(digest, _)| digest).collect()).await?;
-    }
-    collected.strays = strays(registry, dry_run).await?;
-    let (uploads, age) = (Arc::clone(&registry.uploads), registry.config.collect.uploads);
-    let swept = tokio::task::spawn_blocking(move || uploads.sweep(age, dry_run)).await.map_err(fault)??;
+    let strays = beside(registry, strays).await?;
+    collected.strays = if dry_run { strays.len() as u64 } else { remove_strays(registry, &strays).await? };
+    let age = registry.config.collect.uploads;
+    let swept = beside(registry, move |registry| registry.uploads.sweep(age, dry_run)).await?;
     (collected.uploads, collected.upload_bytes) = swept;
-    empty_trash(registry).await?;
+    beside(registry, empty_trash).await?;
     registry.usage.forget(now().saturating_sub(registry.config.collect.grace.as_secs()));
     Ok(collected)
+}
+
+/// Runs what reads much on a thread where it keeps no request waiting.
+async fn beside<T: Send + 'static>(
+    registry: &Arc<Registry>,
+    work: impl FnOnce(&Registry) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let registry = Arc::clone(registry);
+    tokio::task::spawn_blocking(move || work(&registry)).await.map_err(fault)?
 }
 
 fn repositories(view: &ReadTransaction) -> Result<Vec<String>> {
@@ -116,7 +126,8 @@ fn plan(registry: &Registry, repository: &str) -> Result<Plan> {
         let used = record.pushed.max(record.pulled);
         untagged.is_some_and(|limit| now.saturating_sub(used) >= limit.as_secs())
     });
-    let stays = |digest: &Digest| !gone.contains(digest);
+    let leaving: HashSet<Digest> = gone.iter().copied().collect();
+    let stays = |digest: &Digest| !leaving.contains(digest);
     let needed: HashSet<Digest> = manifests
         .iter()
         .filter(|(digest, _)| stays(digest))
@@ -186,14 +197,15 @@ fn doomed(
         if gone.len() == before {
             return gone;
         }
-        let freed: BTreeSet<Digest> = manifests
+        let leaving: HashSet<Digest> = gone.get(before..).unwrap_or_default().iter().copied().collect();
+        let freed: HashSet<Digest> = manifests
             .iter()
-            .filter(|(digest, _)| gone.get(before..).unwrap_or_default().contains(digest))
+            .filter(|(digest, _)| leaving.contains(digest))
             .flat_map(|(_, record)| record.uses.iter().copied())
             .collect();
         let known: HashSet<Digest> = candidates.iter().map(|(digest, _)| *digest).collect();
         candidates.extend(manifests.iter().filter(|(digest, record)| {
-            let orphan = record.subject.is_some_and(|subject| gone.contains(&subject));
+            let orphan = record.subject.is_some_and(|subject| leaving.contains(&subject));
             present.contains(digest)
                 && !known.contains(digest)
                 && !named.contains(digest)
@@ -202,14 +214,17 @@ fn doomed(
     }
 }
 
-async fn carry_out(registry: &Registry, repository: &str, plan: Plan) -> Result<()> {
+/// Carries a plan out and returns what of it was done.
+async fn carry_out(registry: &Registry, repository: &str, plan: Plan) -> Result<Plan> {
+    let mut done = Plan::default();
     for step in plan.tags.chunks(STEP) {
-        let (step, repository) = (step.to_vec(), repository.to_owned());
-        registry.records.write(move |writing| remove_tags(writing, &repository, &step)).await?;
+        let (step, name) = (step.to_vec(), repository.to_owned());
+        done.tags.extend(registry.records.write(move |writing| remove_tags(writing, &name, step)).await?);
     }
     for step in plan.manifests.chunks(STEP) {
-        let (step, repository) = (step.to_vec(), repository.to_owned());
-        registry.records.write(move |writing| remove_manifests(writing, &repository, &step)).await?;
+        let (step, name) = (step.to_vec(), repository.to_owned());
+        let removed = registry.records.write(move |writing| remove_manifests(writing, &name, step)).await?;
+        done.manifests.extend(removed);
     }
     let oldest = now().saturating_sub(registry.config.collect.grace.as_secs());
     for step in plan.links.chunks(STEP) {
@@ -217,58 +232,72 @@ async fn carry_out(registry: &Registry, repository: &str, plan: Plan) -> Result<
         let claimed = registry.usage.claim(repository, step, oldest);
         let name = repository.to_owned();
         let removed =
-            registry.records.write(move |writing| remove_links(writing, &name, &claimed, oldest)).await;
+            registry.records.write(move |writing| remove_links(writing, &name, claimed, oldest)).await;
         registry.usage.release();
-        removed?;
+        done.links.extend(removed?);
     }
-    Ok(())
+    Ok(done)
 }
 
 /// Removes tags that were not pushed again meanwhile.
-fn remove_tags(writing: &Writing, repository: &str, tags: &[(String, TagRecord)]) -> Result<()> {
-    for (tag, planned) in tags {
-        let key = (repository, tag.to_lowercase(), tag.as_str());
-        let current: Option<TagRecord> =
-            find(&writing.tables.open_table(TAGS)?, (key.0, key.1.as_str(), key.2))?;
-        if current.is_some_and(|current| (current.digest, current.pushed) == (planned.digest, planned.pushed))
-        {
-            manifests::remove_tag(writing, repository, tag, &planned.digest)?;
+fn remove_tags(
+    writing: &Writing,
+    repository: &str,
+    planned: Vec<(String, TagRecord)>,
+) -> Result<Vec<(String, TagRecord)>> {
+    let mut removed = Vec::new();
+    for (tag, record) in planned {
+        let folded = tag.to_lowercase();
+        let key = (repository, folded.as_str(), tag.as_str());
+        let current: Option<TagRecord> = find(&writing.tables.open_table(TAGS)?, key)?;
+        if current.is_some_and(|now| (now.digest, now.pushed) == (record.digest, record.pushed)) {
+            manifests::remove_tag(writing, repository, &tag, &record.digest)?;
+            removed.push((tag, record));
         }
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// Removes manifests that nobody named or began to need meanwhile.
-fn remove_manifests(writing: &Writing, repository: &str, planned: &[Digest]) -> Result<()> {
+fn remove_manifests(writing: &Writing, repository: &str, planned: Vec<Digest>) -> Result<Vec<Digest>> {
+    let mut removed = Vec::new();
     for digest in planned {
         let key = (repository, digest.as_bytes());
         let record: Option<ManifestRecord> = find(&writing.tables.open_table(MANIFESTS)?, key)?;
         let Some(record) = record else { continue };
-        if manifests::tags_of(writing, repository, digest)?.is_empty()
-            && !manifests::is_held(writing, repository, digest, &record)?
+        if manifests::tags_of(writing, repository, &digest)?.is_empty()
+            && !manifests::is_held(writing, repository, &digest, &record)?
         {
-            manifests::remove(writing, repository, digest)?;
+            manifests::remove(writing, repository, &digest)?;
+            removed.push(digest);
         }
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// Removes links that nobody made again or began to need meanwhile.
-fn remove_links(writing: &Writing, repository: &str, planned: &[Digest], oldest: u64) -> Result<()> {
+fn remove_links(
+    writing: &Writing,
+    repository: &str,
+    planned: Vec<Digest>,
+    oldest: u64,
+) -> Result<Vec<Digest>> {
+    let mut removed = Vec::new();
     for digest in planned {
         let links = writing.tables.open_table(LINKS)?;
         let linked = links.get((repository, digest.as_bytes()))?.map(|linked| linked.value());
         drop(links);
         let is_stale = linked.is_some_and(|linked| linked <= oldest);
-        if is_stale && links::user(writing, repository, digest)?.is_none() {
-            links::remove_link(writing, repository, digest)?;
+        if is_stale && links::user(writing, repository, &digest)?.is_none() {
+            links::remove_link(writing, repository, &digest)?;
+            removed.push(digest);
         }
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// Blobs that no repository links, with their bytes; `leaving` counts links that are to be thought away.
-fn unlinked_blobs(registry: &Registry, leaving: &BTreeMap<Digest, u64>) -> Result<Vec<(Digest, u64)>> {
+fn unlinked_blobs(registry: &Registry, leaving: &HashMap<Digest, u64>) -> Result<Vec<(Digest, u64)>> {
     let view = registry.records.view()?;
     let (blobs, linked) = (view.open_table(BLOBS)?, view.open_table(LINKED)?);
     let mut links: HashMap<[u8; 32], u64> = HashMap::new();
@@ -287,24 +316,27 @@ fn unlinked_blobs(registry: &Registry, leaving: &BTreeMap<Digest, u64>) -> Resul
     Ok(found)
 }
 
-async fn remove_blobs(registry: &Registry, blobs: Vec<Digest>) -> Result<()> {
-    for step in blobs.chunks(STEP) {
+/// Removes blobs that nobody linked meanwhile, the records first. Returns which those were.
+async fn remove_blobs(registry: &Registry, planned: Vec<(Digest, u64)>) -> Result<Vec<(Digest, u64)>> {
+    let mut all = Vec::new();
+    for step in planned.chunks(STEP) {
         let step = step.to_vec();
-        let removed = registry.records.write(move |writing| remove_records(writing, &step)).await?;
+        let removed = registry.records.write(move |writing| remove_records(writing, step)).await?;
         // On the disk they are unknown now; a crash from here on leaves strays.
-        take_out(registry, removed).await?;
+        take_out(registry, removed.iter().map(|(digest, _)| *digest).collect()).await?;
+        all.extend(removed);
     }
-    Ok(())
+    Ok(all)
 }
 
-fn remove_records(writing: &Writing, blobs: &[Digest]) -> Result<Vec<Digest>> {
+fn remove_records(writing: &Writing, planned: Vec<(Digest, u64)>) -> Result<Vec<(Digest, u64)>> {
     let mut removed = Vec::new();
-    for digest in blobs {
+    for (digest, size) in planned {
         let linked = writing.tables.open_table(LINKED)?;
         let next = linked.range((digest.as_bytes(), "")..)?.next().transpose()?;
         if next.is_none_or(|(key, _)| key.value().0 != digest.as_bytes()) {
             writing.tables.open_table(BLOBS)?.remove(digest.as_bytes())?;
-            removed.push(*digest);
+            removed.push((digest, size));
         }
     }
     Ok(removed)
@@ -329,7 +361,7 @@ async fn take_out(registry: &Registry, blobs: Vec<Digest>) -> Result<u64> {
 }
 
 /// Files that no record speaks of and that are older than the grace.
-async fn strays(registry: &Registry, dry_run: bool) -> Result<u64> {
+fn strays(registry: &Registry) -> Result<Vec<Digest>> {
     let view = registry.records.view()?;
     let known = view.open_table(BLOBS)?;
     let mut found = Vec::new();
@@ -338,12 +370,12 @@ async fn strays(registry: &Registry, dry_run: bool) -> Result<u64> {
             found.push(digest);
         }
     }
-    drop((known, view));
-    if dry_run {
-        return Ok(found.len() as u64);
-    }
+    Ok(found)
+}
+
+async fn remove_strays(registry: &Registry, strays: &[Digest]) -> Result<u64> {
     let mut count = 0;
-    for step in found.chunks(STEP) {
+    for step in strays.chunks(STEP) {
         count += take_out(registry, step.to_vec()).await?;
     }
     Ok(count)
@@ -355,16 +387,13 @@ fn is_old(registry: &Registry, digest: &Digest) -> bool {
     age.is_some_and(|age| age >= registry.config.collect.grace)
 }
 
-async fn empty_trash(registry: &Registry) -> Result<()> {
+fn empty_trash(registry: &Registry) -> Result<()> {
     let trash = registry.root().join("trash");
-    let empty = move || {
-        let failed = |error| file_error("empty", &trash, error);
-        for entry in std::fs::read_dir(&trash).map_err(failed)? {
-            yare_sys::fs::remove_tree(entry.map_err(failed)?.path()).map_err(failed)?;
-        }
-        Ok(())
-    };
-    tokio::task::spawn_blocking(empty).await.map_err(fault)?
+    let failed = |error| file_error("empty", &trash, error);
+    for entry in std::fs::read_dir(&trash).map_err(failed)? {
+        yare_sys::fs::remove_tree(entry.map_err(failed)?.path()).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn tags(view: &ReadTransaction, repository: &str) -> Result<Vec<(String, TagRecord)>> {
