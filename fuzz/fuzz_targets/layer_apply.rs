@@ -202,7 +202,7 @@ fn check(tar: &[u8], unprivileged: bool) {
 
     let mut record = Vec::new();
     let limits = Limits { bytes: Some(64 << 20), entries: 1000 };
-    let options = ApplyOptions { limits, record: Some(&mut record), unprivileged };
+    let options = ApplyOptions { limits, record: Some(&mut record), unprivileged, ..ApplyOptions::default() };
     let applied = apply(tar, dir.as_fd(), options);
     assert_eq!(outside(), before, "outside of the layer");
     if let Ok(applied) = applied {

@@ -394,7 +394,8 @@ wire! {
     }
 
     ContainerSummaryNetworkSettings {
-        networks: BTreeMap<String, EndpointSettings>,
+        /// Boxed: a map keeps room for eleven members, which in a list of thousands adds up.
+        networks: BTreeMap<String, Box<EndpointSettings>>,
     }
 
     Port {

@@ -11,6 +11,7 @@
 
 pub mod archive;
 pub mod auth;
+pub mod build;
 pub mod compat;
 pub mod container;
 pub mod event;

@@ -40,6 +40,9 @@ pub struct MountPoint {
 /// How long an emptied group may take to lose its last zombie.
 const PATIENCE: Duration = Duration::from_millis(2000);
 
+/// How often a group's parents are made again when they vanish while the group is being made.
+const PARENT_TRIES: usize = 100;
+
 impl Group {
     /// Makes the group and sets its limits; what the kernel lacks is returned as warnings.
     ///
@@ -458,22 +461,35 @@ fn make_directory(hierarchy: &Hierarchy, path: &str) -> Result<()> {
                 let path = hierarchy.mount_point.join(path);
                 return Err(CgroupError::InUse(path.to_string_lossy().into()));
             }
-            rustix::fs::mkdirat(&hierarchy.root, path, mode).map_err(|error| failed(path, error))?;
-            if !cpuset {
-                return Ok(());
+            match rustix::fs::mkdirat(&hierarchy.root, path, mode) {
+                Ok(()) if !cpuset => return Ok(()),
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed(path, error)),
             }
         }
         Err(error) => return Err(failed(path, error)),
     }
+    // Whoever cleans up a neighbour may remove a parent that is empty for a moment.
+    let mut tries = 0;
+    loop {
+        match make_with_parents(hierarchy, path) {
+            Err((_, Errno::NOENT)) if tries < PARENT_TRIES => tries += 1,
+            outcome => return outcome.map_err(|(part, error)| failed(part, error)),
+        }
+    }
+}
+
+/// Makes the directory and what is missing of its parents; an error comes with the part that failed.
+fn make_with_parents<'a>(hierarchy: &Hierarchy, path: &'a str) -> std::result::Result<(), (&'a str, Errno)> {
+    let mode = FileMode::from_raw_mode(0o755);
     let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-    for end in ends {
-        let part = &path[..end];
+    for part in ends.map(|end| &path[..end]) {
         match rustix::fs::mkdirat(&hierarchy.root, part, mode) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(failed(part, error)),
+            Err(error) => return Err((part, error)),
         }
-        if cpuset {
-            inherit_cpuset(hierarchy, part).map_err(|error| failed(part, error))?;
+        if hierarchy.controllers.contains(&Controller::Cpuset) {
+            inherit_cpuset(hierarchy, part).map_err(|error| (part, error))?;
         }
     }
     Ok(())

@@ -2,8 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
+use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use yare_cgroup::{CgroupError, Controller, Group, Host};
 use yare_errdefs::{Class, Classified};
 use yare_oci::runtime::{Cpu, Memory, Pids, Resources};
@@ -26,12 +27,27 @@ fn host(test: &str) -> Option<Host> {
     }
 }
 
+/// A path that no other test has, beneath a parent that no other test has.
 fn path() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("/yare-cgroup-test-{}/{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!("/yare-cgroup-test-{}-{}/group", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A group that is gone with its processes, and then its parent, if nobody else uses that.
+/// Where a group's parent is, in every hierarchy.
+fn parents(path: &str) -> Vec<PathBuf> {
+    let parent = path.trim_start_matches('/').rsplit_once('/').unwrap().0;
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+    hierarchies.chain(["/sys/fs/cgroup".into()]).map(|hierarchy| hierarchy.join(parent)).collect()
+}
+
+/// Removes a group's parent in every hierarchy, if that is empty.
+fn remove_parent(path: &str) {
+    for parent in parents(path) {
+        let _ = std::fs::remove_dir(parent);
+    }
+}
+
+/// A group that is gone with its processes, and then its parent.
 struct Guard(Group);
 
 impl Drop for Guard {
@@ -39,11 +55,7 @@ impl Drop for Guard {
         let _ = self.0.thaw();
         let _ = self.0.kill();
         self.0.remove().unwrap();
-        let parent = format!("yare-cgroup-test-{}", std::process::id());
-        for entry in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-            let _ = std::fs::remove_dir(entry.path().join(&parent));
-        }
-        let _ = std::fs::remove_dir(format!("/sys/fs/cgroup/{parent}"));
+        remove_parent(self.0.path());
     }
 }
 
@@ -135,4 +147,26 @@ fn a_group_in_use_is_not_taken_and_a_bad_limit_leaves_nothing() {
     let error = Group::create(&host, &other, Some(&Resources { cpu: Some(cpu), ..Resources::default() }));
     assert_eq!(error.unwrap_err().class(), Class::InvalidArgument);
     assert!(Group::open(&host, &other).is_err());
+    remove_parent(&other);
+}
+
+#[test]
+fn a_parent_that_vanishes_meanwhile_is_made_again() {
+    let Some(host) = host("a_parent_that_vanishes_meanwhile_is_made_again") else { return };
+    let path = path();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for parent in parents(&path) {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = std::fs::remove_dir(&parent);
+                }
+            });
+        }
+        let made = (0..200).try_for_each(|_| Group::create(&host, &path, None)?.0.remove());
+        over.store(true, Ordering::Relaxed);
+        made.unwrap();
+    });
+    remove_parent(&path);
 }

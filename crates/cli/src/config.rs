@@ -94,6 +94,18 @@ impl Config {
         })
     }
 
+    /// The credentials of every registry, as the `X-Registry-Config` header takes them.
+    pub(crate) fn registry_config(&self) -> String {
+        use base64::Engine as _;
+        let all: BTreeMap<&str, yare_api::AuthConfig> = self
+            .auths
+            .keys()
+            .filter_map(|registry| Some((registry.as_str(), self.credentials(registry)?)))
+            .collect();
+        let json = serde_json::to_vec(&all).unwrap_or_default();
+        base64::engine::general_purpose::URL_SAFE.encode(json)
+    }
+
     /// Writes credentials into the file, or takes them out; everything else in it stays.
     ///
     /// # Errors

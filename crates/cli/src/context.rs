@@ -35,6 +35,11 @@ impl Environment {
         (self.0)(name).map(|value| value.to_string_lossy().into_owned())
     }
 
+    /// A variable as the bytes that it has.
+    pub(crate) fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        (self.0)(name).map(std::os::unix::ffi::OsStringExt::into_vec)
+    }
+
     /// A variable that is set to something.
     pub(crate) fn nonempty(&self, name: &str) -> Option<String> {
         self.text(name).filter(|value| !value.is_empty())

@@ -20,6 +20,9 @@ use yare_shim::AttachSpec;
 use yare_specgen::Plan;
 
 /// What is recorded of a container, as JSON.
+///
+/// Records outlive the program that wrote them: a member that is added has a default, so that it never refuses
+/// the record of a container that is older than it (a test reads one).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
     /// 64 hex digits.
@@ -35,20 +38,28 @@ pub struct Record {
     /// The image's layers, bottom first: what keeps them even when the image has lost its name.
     pub layers: Vec<DiffId>,
     /// The merged config, as inspect shows it.
+    #[serde(default)]
     pub config: ContainerConfig,
     /// The host config, as inspect shows it.
+    #[serde(default)]
     pub host_config: HostConfig,
     /// Wanted endpoints by network.
+    #[serde(default)]
     pub networks: BTreeMap<String, EndpointSettings>,
     /// The settled plan that a start renders.
+    #[serde(default)]
     pub plan: Plan,
     /// Its mounts as inspect shows them, volumes resolved to their folders.
+    #[serde(default)]
     pub mounts: Vec<MountPoint>,
     /// Names of the volumes that were made for it and go with it.
+    #[serde(default)]
     pub anonymous: Vec<String>,
     /// What it does now.
+    #[serde(default)]
     pub state: StateRecord,
     /// Its live network membership.
+    #[serde(default)]
     pub endpoint: Option<yare_net::EndpointRecord>,
 }
 
@@ -75,6 +86,7 @@ impl Record {
 
 /// What a container does now, and what it did last.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StateRecord {
     /// One of the seven words.
     pub status: State,
@@ -128,6 +140,8 @@ pub struct Progress {
     pub code: i32,
     /// Why the last run cannot be vouched for: its shim died before it ended, and output may be lost.
     pub error: Option<String>,
+    /// Why its removal has failed.
+    pub stuck: Option<String>,
 }
 
 /// A container.
@@ -159,6 +173,8 @@ pub struct Live {
     pub pending: Vec<(AttachSpec, OwnedFd)>,
     /// Whether this run has lost its shim.
     pub orphaned: bool,
+    /// Whether it stays at its end although it removes itself: it is being restarted.
+    pub stays: bool,
     /// Ends the pause before a restart.
     pub restart: Option<tokio::task::AbortHandle>,
 }
@@ -166,11 +182,11 @@ pub struct Live {
 /// When a waiter is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
-    /// As soon as it does not run.
+    /// As soon as it does not run, or at its next end, even if its restart policy brings it back.
     NotRunning,
     /// At the end of the run that is or the one that comes.
     NextExit,
-    /// When it is gone.
+    /// When it is gone, or its removal has failed.
     Removed,
 }
 
@@ -183,6 +199,17 @@ impl Condition {
             "removed" => Ok(Self::Removed),
             other => Err(Error::invalid(format!("invalid condition: {other:?}"))),
         }
+    }
+
+    /// Whether it is met, for one who has waited since `seen` runs had ended.
+    fn is_met(self, progress: &Progress, seen: u64) -> bool {
+        let ended = progress.exits > seen;
+        progress.removed
+            || match self {
+                Self::NotRunning => !progress.running || ended,
+                Self::NextExit => ended,
+                Self::Removed => progress.stuck.is_some(),
+            }
     }
 }
 
@@ -235,6 +262,15 @@ impl Container {
         self.record.read().state.status
     }
 
+    /// Tells waiters how far it is. Whether it runs is read at this moment, so that of two who tell, the last
+    /// one is right.
+    pub fn note_progress(&self, change: impl FnOnce(&mut Progress)) {
+        self.progress.send_modify(|progress| {
+            progress.running = self.state().counts_as_running();
+            change(progress);
+        });
+    }
+
     /// Waits for a condition. What counts as the next exit is fixed when this is called, not when the
     /// result is awaited.
     pub fn wait(
@@ -244,16 +280,12 @@ impl Container {
         let mut watching = self.progress.subscribe();
         let seen = watching.borrow().exits;
         async move {
-            let met = |progress: &Progress| match condition {
-                Condition::NotRunning => !progress.running || progress.removed,
-                Condition::NextExit => progress.exits > seen || progress.removed,
-                Condition::Removed => progress.removed,
-            };
-            let end = match watching.wait_for(met).await {
+            let end = match watching.wait_for(|progress| condition.is_met(progress, seen)).await {
                 Ok(progress) => progress.clone(),
                 Err(_) => Progress::default(),
             };
-            let error = end.error.map(|message| ContainerWaitExitError { message });
+            let stuck = end.stuck.filter(|_| condition == Condition::Removed);
+            let error = stuck.or(end.error).map(|message| ContainerWaitExitError { message });
             ContainerWaitResponse { status_code: i64::from(end.code), error }
         }
     }
@@ -266,4 +298,48 @@ pub struct Attached {
     pub tty: bool,
     /// The streams.
     pub session: Session,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the first version that kept records wrote it.
+    const OLD: &str = include_str!("../fixtures/record-1.json");
+
+    #[test]
+    fn a_record_of_the_first_version_is_read() {
+        let record: Record = serde_json::from_str(OLD).unwrap();
+        assert_eq!((record.name.as_str(), record.state.status), ("web", State::Running));
+        assert_eq!(record.plan.argv, ["sleep", "1000"]);
+        assert_eq!((record.mounts.len(), record.plan.devices.len(), record.plan.ports.len()), (2, 1, 1));
+        assert_eq!(record.endpoint.map(|endpoint| endpoint.ports.len()), Some(1));
+        assert_eq!(record.host_config.memory, 64 << 20);
+    }
+
+    #[test]
+    fn what_a_record_lacks_has_a_default() {
+        let mut record: serde_json::Value = serde_json::from_str(OLD).unwrap();
+        for part in ["config", "host_config", "networks", "plan", "mounts", "anonymous", "state", "endpoint"]
+        {
+            record.as_object_mut().unwrap().remove(part);
+        }
+        let record: Record = serde_json::from_value(record).unwrap();
+        assert_eq!(record.state.status, State::Created);
+    }
+
+    #[test]
+    fn waiters_are_answered_at_each_end_and_when_a_removal_fails() {
+        let restarting = Progress { running: true, exits: 1, ..Progress::default() };
+        assert!(Condition::NotRunning.is_met(&restarting, 0), "it ended, though it comes back");
+        assert!(!Condition::NotRunning.is_met(&restarting, 1));
+        assert!(Condition::NextExit.is_met(&restarting, 0) && !Condition::NextExit.is_met(&restarting, 1));
+        assert!(!Condition::Removed.is_met(&restarting, 0));
+        let stopped = Progress::default();
+        assert!(Condition::NotRunning.is_met(&stopped, 0) && !Condition::NextExit.is_met(&stopped, 0));
+        let stuck = Progress { stuck: Some("disk".to_owned()), ..Progress::default() };
+        assert!(Condition::Removed.is_met(&stuck, 0) && !Condition::NextExit.is_met(&stuck, 0));
+        let removed = Progress { removed: true, ..Progress::default() };
+        assert!(Condition::NextExit.is_met(&removed, 0) && Condition::Removed.is_met(&removed, 0));
+    }
 }

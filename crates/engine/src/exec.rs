@@ -4,7 +4,7 @@ use crate::Engine;
 use crate::container::{Attached, Container};
 use crate::lifecycle::State;
 use crate::session::{DetachKeys, Session, pair};
-use crate::task::run_dir;
+use crate::task::{converse, run_dir, unreachable};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
@@ -202,22 +202,17 @@ async fn launch(
     spec: ExecSpec,
     stream: Option<OwnedFd>,
 ) -> Result<Control> {
-    let run_dir = run_dir(engine, &container.id);
-    let lost = |id: &str| Error::unavailable(format!("cannot reach the shim of container {id}"));
-    let id = container.id.clone();
-    let asked = tokio::task::spawn_blocking(move || -> Result<Control> {
-        let mut connection = yare_shim::connect(&run_dir).map_err(|error| lost(&id).caused_by(error))?;
+    let (run_dir, id) = (run_dir(engine, &container.id), container.id.clone());
+    crate::images::blocking(move || {
         let descriptors: Vec<_> = stream.iter().map(AsFd::as_fd).collect();
-        connection
-            .send(&Request::Exec(Box::new(spec)), &descriptors)
-            .map_err(|error| lost(&id).caused_by(error))?;
-        match connection.recv().map_err(|error| lost(&id).caused_by(error))? {
-            Some((Reply::Started { pid }, _)) => Ok(Control { pid, connection }),
-            Some((Reply::Failed(failure), _)) => Err(failure.into_error()),
-            _ => Err(lost(&id)),
+        match converse(&run_dir, &Request::Exec(Box::new(spec)), &descriptors) {
+            Ok((Reply::Started { pid }, connection)) => Ok(Control { pid, connection }),
+            Ok((Reply::Failed(failure), _)) => Err(failure.into_error()),
+            Ok(_) => Err(unreachable(&id, std::io::ErrorKind::InvalidData.into())),
+            Err(error) => Err(unreachable(&id, error)),
         }
-    });
-    asked.await.map_err(|error| Error::internal("the exec was cut off").caused_by(error))?
+    })
+    .await
 }
 
 /// Waits for the end on the control connection, stores the exit code, then opens the gate.

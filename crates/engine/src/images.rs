@@ -279,7 +279,7 @@ pub fn import(engine: &Arc<Engine>, request: ImportRequest, body: Body) -> Resul
     };
     yare_image::changes::check(&options.changes)?;
     let engine = Arc::clone(engine);
-    Ok(with_progress(body, move |reader, progress| {
+    with_progress(body, move |reader, progress| {
         let image = engine.images.import(reader, &options)?;
         if let Some(reference) = &reference {
             publish(&engine, "tag", &image.id, &reference.familiar());
@@ -287,11 +287,11 @@ pub fn import(engine: &Arc<Engine>, request: ImportRequest, body: Body) -> Resul
         publish(&engine, "import", &image.id, &image.id.to_string());
         progress.line(&serde_json::json!({ "status": image.id.to_string() }));
         Ok(())
-    }))
+    })
 }
 
 /// Takes in an archive of images. Gives progress lines.
-pub fn load(engine: &Arc<Engine>, body: Body) -> Output {
+pub fn load(engine: &Arc<Engine>, body: Body) -> Result<Output> {
     let engine = Arc::clone(engine);
     with_progress(body, move |reader, progress| {
         engine.images.load(reader, &mut |event| {
@@ -310,7 +310,7 @@ pub fn save(engine: &Arc<Engine>, names: Vec<String>) -> Result<Output> {
         publish(engine, "save", &image.id, &image.id.to_string());
     }
     let engine = Arc::clone(engine);
-    Ok(written(move |writer| engine.images.save(&names, writer)))
+    written(move |writer| engine.images.save(&names, writer))
 }
 
 /// Fetching from a registry comes with its own issue.
@@ -329,7 +329,7 @@ pub fn ensure_embedded(
     engine.images.ensure_embedded(reference, files, config)
 }
 
-fn publish(engine: &Engine, action: &str, id: &ImageId, name: &str) {
+pub(crate) fn publish(engine: &Engine, action: &str, id: &ImageId, name: &str) {
     let mut attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
     if let Some(image) = engine.images.image(id) {
         attributes.extend(image.config.config.labels.clone());
@@ -364,14 +364,21 @@ impl Progress {
     }
 }
 
-/// Runs an operation over a body on a blocking thread; its error becomes the last line.
+/// Runs work that lasts as long as a client likes, on a thread of its own: the shared ones are for what ends
+/// by itself, and starts need them.
+fn lasting(work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let spawned = std::thread::Builder::new().name("archive".into()).spawn(work);
+    spawned.map(drop).map_err(|error| Error::unavailable("cannot start a thread").caused_by(error))
+}
+
+/// Runs an operation over a body on a thread of its own; its error becomes the last line.
 fn with_progress(
     body: Body,
     work: impl FnOnce(&mut dyn Read, &mut Progress) -> Result<()> + Send + 'static,
-) -> Output {
+) -> Result<Output> {
     let (lines, out) = mpsc::channel(PIECES);
     let mut reader = BodyReader::new(body);
-    tokio::task::spawn_blocking(move || {
+    lasting(move || {
         let mut progress = Progress(lines);
         if let Err(error) = work(&mut reader, &mut progress) {
             let message = crate::system::full_text(&error);
@@ -379,28 +386,28 @@ fn with_progress(
         }
         // What the operation did not need is read all the same: a client that still sends sees its answer.
         let _ = io::copy(&mut reader.take(DRAINED), &mut io::sink());
-    });
-    receive(out)
+    })?;
+    Ok(receive(out))
 }
 
 /// Bytes of a body that are read after an operation has failed, so that the client gets to read why.
 const DRAINED: u64 = 1 << 30;
 
-/// Runs a writer on a blocking thread and streams what it writes.
-fn written(work: impl FnOnce(&mut dyn Write) -> Result<()> + Send + 'static) -> Output {
+/// Runs a writer on a thread of its own and streams what it writes.
+fn written(work: impl FnOnce(&mut dyn Write) -> Result<()> + Send + 'static) -> Result<Output> {
     let (pieces, out) = mpsc::channel(PIECES);
-    tokio::task::spawn_blocking(move || {
+    lasting(move || {
         let mut writer = io::BufWriter::with_capacity(256 << 10, PieceWriter(pieces.clone()));
         let outcome = work(&mut writer).and_then(|()| writer.flush().map_err(Error::from));
         if let Err(error) = outcome {
             tracing::warn!(error = yare_errdefs::chain(&error), "an archive broke off");
             let _ = pieces.blocking_send(Err(io::Error::other(yare_errdefs::chain(&error))));
         }
-    });
-    receive(out)
+    })?;
+    Ok(receive(out))
 }
 
-fn receive(out: mpsc::Receiver<io::Result<Bytes>>) -> Output {
+pub(crate) fn receive(out: mpsc::Receiver<io::Result<Bytes>>) -> Output {
     Box::pin(futures_util::stream::unfold(out, |mut out| async {
         out.recv().await.map(|piece| (piece, out))
     }))

@@ -1,13 +1,14 @@
 //! The use cases of Yare.
 //!
 //! [`Engine`] is a set of handles with a constructor and an end; what can be done with it are functions in
-//! modules named after what they act on: [`containers`], [`exec`], [`images`], [`volumes`], [`networks`],
+//! modules named after what they act on: [`build`], [`containers`], [`exec`], [`images`], [`volumes`], [`networks`],
 //! [`events`], [`system`]. Each use case reads from top to bottom and has one commit point. What may happen
 //! next to a container is decided in [`lifecycle`], purely.
 //!
 //! Operations that change things go on when the client that asked leaves: they run as tasks of their own
 //! (`Engine::detached`).
 
+pub mod build;
 pub mod clock;
 pub mod config;
 pub mod container;
@@ -15,6 +16,7 @@ pub mod containers;
 pub mod events;
 pub mod exec;
 mod facts;
+mod growth;
 mod holders;
 pub mod images;
 pub mod lifecycle;
@@ -55,6 +57,7 @@ pub struct Engine {
     clock: Clock,
     records: Records,
     images: yare_image::Store,
+    builder: build::Builder,
     /// The default bridge; `None` when it is switched off or this kernel cannot hold it.
     bridge: Option<Networks>,
     /// Why there is no bridge.
@@ -65,6 +68,8 @@ pub struct Engine {
     volumes: volumes::Volumes,
     execs: exec::Execs,
     events: Events,
+    /// Who follows logs; opened when somebody does.
+    growth: parking_lot::Mutex<Option<Arc<growth::Growth>>>,
     facts: yare_specgen::HostFacts,
     trash: Trash,
     /// Trash of the run root, which may be another filesystem.
@@ -128,6 +133,7 @@ impl Engine {
         private_folder(&config.exec_root.join("containers"))?;
         let records = Records::open(&config.data_root)?;
         let images = yare_image::Store::open(&config.data_root, records.database())?;
+        let builder = build::Builder::open(&config.data_root, &records, &images)?;
         let volumes = volumes::Volumes::load(records.all(Table::Volumes)?)?;
         let trash = Trash::open(&config.data_root)?;
         let run_trash = Trash::open(&config.exec_root)?;
@@ -142,10 +148,12 @@ impl Engine {
             containers: registry::Registry::default(),
             execs: exec::Execs::default(),
             events: Events::default(),
+            growth: parking_lot::Mutex::default(),
             stopping: AtomicBool::new(false),
             config,
             records,
             images,
+            builder,
             bridge,
             bridge_error,
             cgroups,
@@ -167,6 +175,7 @@ impl Engine {
         if let Err(error) = self.images.flush_last_used() {
             tracing::warn!(error = yare_errdefs::chain(&error), "cannot write when images were last used");
         }
+        self.builder.close();
         self.records.close();
     }
 
@@ -334,11 +343,11 @@ impl Engine {
         self.publish("network", action, &networks::bridge_id(self), attributes);
     }
 
-    fn detach_network(&self, container: &Container) {
-        if let (Some(bridge), Some(_)) = (&self.bridge, &container.record().endpoint) {
-            bridge.detach(&container.id);
-            self.publish_network(container, "disconnect");
-        }
+    /// Gives up its place in the bridge; `false` when it has none.
+    fn detach_network(&self, container: &Container) -> bool {
+        let (Some(bridge), Some(_)) = (&self.bridge, &container.record().endpoint) else { return false };
+        bridge.detach(&container.id);
+        true
     }
 
     /// Lets go of images that were removed by force and whose last container is gone.

@@ -1,13 +1,13 @@
-//! Mounts of a container that is being created: volumes found or made, sources checked, new volumes filled.
+//! Mounts of a container that is being created: volumes found or made, sources checked.
 
+use crate::images::blocking;
+use crate::volumes::fill::Fill;
+use crate::volumes::holds::Hold;
 use crate::{Engine, volumes};
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use yare_api::{MountPoint, VolumeCreateOptions};
 use yare_errdefs::{Error, Result};
-use yare_oci::DiffId;
 use yare_specgen::Plan;
 use yare_specgen::mounts::{MountPlan, MountSource, missing_bind};
 
@@ -20,19 +20,14 @@ pub(crate) struct Prepared {
     pub(crate) anonymous: Vec<String>,
     /// Volumes that take what the image has at their place, if they are empty.
     pub(crate) to_fill: Vec<Fill>,
+    /// Keep the volumes until the container is known to mount them.
+    pub(crate) holds: Vec<Hold>,
 }
 
-/// A volume to fill.
-#[derive(Debug)]
-pub(crate) struct Fill {
-    destination: String,
-    folder: PathBuf,
-}
-
-/// Finds or makes what a plan mounts.
-pub(crate) async fn mounts(engine: &Arc<Engine>, plan: &Plan) -> Result<Prepared> {
+/// Finds or makes what the plan of container `id` mounts.
+pub(crate) async fn mounts(engine: &Arc<Engine>, id: &str, plan: &Plan) -> Result<Prepared> {
     let mut prepared = Prepared::default();
-    let made = make_mounts(engine, plan, &mut prepared).await;
+    let made = make_mounts(engine, id, plan, &mut prepared).await;
     if made.is_err() {
         for volume in &prepared.anonymous {
             volumes::take_away(engine, volume)?;
@@ -41,11 +36,15 @@ pub(crate) async fn mounts(engine: &Arc<Engine>, plan: &Plan) -> Result<Prepared
     made.map(|()| prepared)
 }
 
-async fn make_mounts(engine: &Arc<Engine>, plan: &Plan, prepared: &mut Prepared) -> Result<()> {
+async fn make_mounts(engine: &Arc<Engine>, id: &str, plan: &Plan, prepared: &mut Prepared) -> Result<()> {
     for mount in &plan.mounts {
         match &mount.source {
-            MountSource::Bind { path, create } => prepared.points.push(bind(mount, path, *create)?),
-            MountSource::Volume { .. } => volume(engine, mount, prepared).await?,
+            MountSource::Bind { .. } => {
+                // The path may be on a file server that does not answer.
+                let mount = mount.clone();
+                prepared.points.push(blocking(move || bind(&mount)).await?);
+            }
+            MountSource::Volume { .. } => volume(engine, id, mount, prepared).await?,
             MountSource::Tmpfs { .. } => {
                 let listed = plan
                     .host_config
@@ -58,7 +57,7 @@ async fn make_mounts(engine: &Arc<Engine>, plan: &Plan, prepared: &mut Prepared)
             }
         }
     }
-    take_over(engine, plan, prepared)
+    take_over(engine, id, plan, prepared).await
 }
 
 fn point(mount: &MountPlan, kind: &str, source: String) -> MountPoint {
@@ -73,10 +72,13 @@ fn point(mount: &MountPlan, kind: &str, source: String) -> MountPoint {
     }
 }
 
-fn bind(mount: &MountPlan, path: &str, create: bool) -> Result<MountPoint> {
+fn bind(mount: &MountPlan) -> Result<MountPoint> {
+    let MountSource::Bind { path, create } = &mount.source else {
+        return Err(Error::internal(format!("the mount at {} is no bind", mount.destination)));
+    };
     match std::fs::metadata(path) {
         Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && *create => {
             std::fs::create_dir_all(path).map_err(|error| {
                 Error::internal(format!("error while creating mount source path '{path}'")).caused_by(error)
             })?;
@@ -91,7 +93,7 @@ fn bind(mount: &MountPlan, path: &str, create: bool) -> Result<MountPoint> {
     Ok(point(mount, "bind", path.to_owned()))
 }
 
-async fn volume(engine: &Arc<Engine>, mount: &MountPlan, prepared: &mut Prepared) -> Result<()> {
+async fn volume(engine: &Arc<Engine>, id: &str, mount: &MountPlan, prepared: &mut Prepared) -> Result<()> {
     let MountSource::Volume { name, driver, options, labels, subpath, copy } = &mount.source else {
         return Ok(());
     };
@@ -104,19 +106,26 @@ async fn volume(engine: &Arc<Engine>, mount: &MountPlan, prepared: &mut Prepared
         labels: (!labels.is_empty()).then(|| labels.clone()),
         ..VolumeCreateOptions::default()
     };
-    let ensured = match name {
-        Some(name) => volumes::ensure(engine, name, &wanted).await?,
+    let (ensured, hold) = match name {
+        Some(name) => {
+            let hold = volumes::hold(engine, name, id).await;
+            (volumes::ensure(engine, name, &wanted).await?, hold)
+        }
         None => {
-            let made = volumes::make_for_container(engine, &wanted)?;
-            prepared.anonymous.push(made.name.clone());
+            let made = volumes::make_for_container(engine, id, &wanted).await?;
+            prepared.anonymous.push(made.0.name.clone());
             made
         }
     };
     if *copy {
-        prepared
-            .to_fill
-            .push(Fill { destination: mount.destination.clone(), folder: ensured.folder.clone() });
+        prepared.to_fill.push(Fill {
+            destination: mount.destination.clone(),
+            name: ensured.name.clone(),
+            named: name.is_some(),
+            filling: hold.filling(),
+        });
     }
+    prepared.holds.push(hold);
     let source = ensured.folder.display().to_string();
     prepared.points.push(MountPoint {
         name: ensured.name,
@@ -127,7 +136,7 @@ async fn volume(engine: &Arc<Engine>, mount: &MountPlan, prepared: &mut Prepared
 }
 
 /// `--volumes-from`: the mounts of other containers, where nothing is mounted yet.
-fn take_over(engine: &Engine, plan: &Plan, prepared: &mut Prepared) -> Result<()> {
+async fn take_over(engine: &Engine, id: &str, plan: &Plan, prepared: &mut Prepared) -> Result<()> {
     for from in &plan.volumes_from {
         // Not found would make clients pull the image.
         let missing = |error: Error| Error::invalid(error.to_string());
@@ -135,6 +144,15 @@ fn take_over(engine: &Engine, plan: &Plan, prepared: &mut Prepared) -> Result<()
         for mount in &other.mounts {
             if prepared.points.iter().any(|point| point.destination == mount.destination) {
                 continue;
+            }
+            if mount.r#type == "volume" {
+                prepared.holds.push(volumes::hold(engine, &mount.name, id).await);
+                if engine.volumes.find(&mount.name).is_none() {
+                    return Err(Error::conflict(format!(
+                        "volume {} of container {} has just been removed",
+                        mount.name, other.name
+                    )));
+                }
             }
             let mut taken = mount.clone();
             if let Some(read_only) = from.read_only {
@@ -144,43 +162,6 @@ fn take_over(engine: &Engine, plan: &Plan, prepared: &mut Prepared) -> Result<()
         }
     }
     Ok(())
-}
-
-/// Fills empty volumes with what the image has at their place, owners and all. The image's tree is mounted
-/// apart from every namespace and read beneath its root: no link in it leads out.
-pub(crate) fn fill_volumes(engine: &Engine, layers: &[DiffId], fills: &[Fill]) -> Result<()> {
-    let empty: Vec<&Fill> = fills.iter().filter(|fill| is_empty(&fill.folder)).collect();
-    if empty.is_empty() {
-        return Ok(());
-    }
-    let tree = engine
-        .images
-        .snapshots()
-        .view_fd(layers)
-        .map_err(|error| Error::wrap("cannot read the image to fill a volume from it", error))?;
-    for fill in empty {
-        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-        let relative = fill.destination.trim_start_matches('/');
-        let Ok(source) = yare_sys::fs::open_beneath(tree.as_fd(), relative, flags, rustix::fs::Mode::empty())
-        else {
-            // The image has nothing there, or a file: the volume stays empty, as with Docker.
-            continue;
-        };
-        copy(&source, fill)?;
-    }
-    Ok(())
-}
-
-fn copy(source: &std::os::fd::OwnedFd, fill: &Fill) -> Result<()> {
-    let failed = || format!("cannot fill the volume for {} from the image", fill.destination);
-    let target =
-        yare_sys::fs::open_dir(&fill.folder).map_err(|error| Error::internal(failed()).caused_by(error))?;
-    yare_layer::copy_tree(source.as_fd(), target.as_fd()).map_err(|error| Error::wrap(failed(), error))?;
-    Ok(())
-}
-
-fn is_empty(folder: &Path) -> bool {
-    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Sources of the mounts by destination, for rendering.

@@ -17,11 +17,12 @@
 //! that is waiting in one transaction (group commit).
 
 use parking_lot::Mutex;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use yare_errdefs::{Error, Result};
+use yare_image::Database;
 
 const FORMAT: TableDefinition<'_, &str, &str> = TableDefinition::new("format");
 const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
@@ -98,9 +99,9 @@ impl Records {
             Error::internal(format!("cannot open the records at {}: {why}", path.display()))
         };
         make_private(&path).map_err(|error| failed(&error))?;
-        let database =
-            Database::builder().set_cache_size(CACHE).create(&path).map_err(|error| failed(&error))?;
-        prepare(&database).map_err(|error| failed(&error))?;
+        let database = Database::open(&path, CACHE).map_err(|error| failed(&error))?;
+        let prepared = database.transact(|database| Ok(prepare(database))).map_err(|error| failed(&error))?;
+        prepared.map_err(|error| failed(&error))?;
         let database = Arc::new(database);
         let (changes, waiting) = channel();
         let writer = std::thread::Builder::new()
@@ -120,8 +121,8 @@ impl Records {
 
     /// All records of a table, keys first.
     pub fn all(&self, table: Table) -> Result<Vec<(String, Vec<u8>)>> {
-        let read = || -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
-            let transaction = self.database.begin_read()?;
+        let read = |database: &redb::Database| -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+            let transaction = database.begin_read()?;
             let table = transaction.open_table(table.definition())?;
             table
                 .iter()?
@@ -129,7 +130,9 @@ impl Records {
                 .collect::<Result<_, _>>()
                 .map_err(Into::into)
         };
-        read().map_err(|error| Error::internal(format!("cannot read the records: {error}")))
+        self.database
+            .transact(read)
+            .map_err(|error| Error::internal(format!("cannot read the records: {error}")))
     }
 
     /// Writes a record; when this returns it survives power loss.
@@ -173,7 +176,7 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     file.set_permissions(std::fs::Permissions::from_mode(0o600))
 }
 
-fn prepare(database: &Database) -> std::result::Result<(), Box<dyn std::error::Error>> {
+fn prepare(database: &redb::Database) -> std::result::Result<(), Box<dyn std::error::Error>> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     {
@@ -203,28 +206,38 @@ fn write_all(database: &Database, waiting: &Receiver<Change>) {
     while let Ok(first) = waiting.recv() {
         let mut batch = vec![first];
         batch.extend(waiting.try_iter());
-        let outcome = commit(database, &batch);
-        if let Err(error) = &outcome {
-            tracing::error!(%error, changes = batch.len(), "cannot write records");
-        }
-        for change in batch {
-            if let Some(done) = change.done {
-                let _ = done.send(match &outcome {
-                    Ok(()) => Ok(()),
-                    Err(error) => {
-                        let keys: Vec<&str> = change.edits.iter().map(|edit| edit.key.as_str()).collect();
-                        Err(Error::internal(format!(
-                            "cannot write the record of {}: {error}",
-                            keys.join(", ")
-                        )))
-                    }
-                });
-            }
+        match write(database, &batch) {
+            // What one of them does not have the room for, others may.
+            Err(_) if batch.len() > 1 => batch.into_iter().for_each(|change| {
+                let outcome = write(database, std::slice::from_ref(&change));
+                change.answer(&outcome);
+            }),
+            outcome => batch.into_iter().for_each(|change| change.answer(&outcome)),
         }
     }
 }
 
-fn commit(database: &Database, batch: &[Change]) -> std::result::Result<(), redb::Error> {
+fn write(database: &Database, batch: &[Change]) -> std::result::Result<(), redb::Error> {
+    let only_remove = batch.iter().flat_map(|change| &change.edits).all(|edit| edit.value.is_none());
+    let outcome = match only_remove {
+        true => database.transact_to_free(|database| commit(database, batch)),
+        false => database.transact(|database| commit(database, batch)),
+    };
+    outcome.inspect_err(|error| tracing::error!(%error, changes = batch.len(), "cannot write records"))
+}
+
+impl Change {
+    fn answer(self, outcome: &std::result::Result<(), redb::Error>) {
+        let Some(done) = self.done else { return };
+        let keys = || self.edits.iter().map(|edit| edit.key.as_str()).collect::<Vec<_>>().join(", ");
+        let _ = done.send(match outcome {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Error::internal(format!("cannot write the record of {}: {error}", keys()))),
+        });
+    }
+}
+
+fn commit(database: &redb::Database, batch: &[Change]) -> std::result::Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     for table in [Table::Containers, Table::Volumes] {
@@ -267,7 +280,7 @@ mod tests {
     fn refuses_a_newer_format() {
         let root = tempfile::tempdir().unwrap();
         Records::open(root.path()).unwrap().close();
-        let database = Database::open(root.path().join("yare.redb")).unwrap();
+        let database = redb::Database::open(root.path().join("yare.redb")).unwrap();
         let transaction = database.begin_write().unwrap();
         transaction.open_table(FORMAT).unwrap().insert("version", "99").unwrap();
         transaction.commit().unwrap();

@@ -23,7 +23,7 @@ pub(crate) const RUN_RECORD: &str = "record.json";
 
 /// Brings records and reality together. Containers that are to run and don't are started in the background.
 pub(crate) fn restore(engine: &Arc<Engine>) -> Result<()> {
-    load(engine)?;
+    let unreadable = load(engine)?;
     let containers = engine.containers.all();
     let mut to_start = Vec::new();
     let since = Instant::now();
@@ -32,7 +32,7 @@ pub(crate) fn restore(engine: &Arc<Engine>) -> Result<()> {
             to_start.push(start);
         }
     }
-    sweep(engine, &containers)?;
+    sweep(engine, &containers, &unreadable)?;
     for container in to_start {
         let engine = Arc::clone(engine);
         tokio::spawn(async move {
@@ -46,8 +46,9 @@ pub(crate) fn restore(engine: &Arc<Engine>) -> Result<()> {
     Ok(())
 }
 
-/// Reads all records: the database's, and those of the run directories.
-fn load(engine: &Engine) -> Result<()> {
+/// Reads all records: the database's, and those of the run directories. Gives the ids of containers that run
+/// and whose record in the run directory cannot be read.
+fn load(engine: &Engine) -> Result<HashSet<String>> {
     for (id, row) in engine.records.all(Table::Containers)? {
         match serde_json::from_slice::<Record>(&row) {
             Ok(record) => engine.containers.adopt(Arc::new(Container::new(record))),
@@ -57,6 +58,7 @@ fn load(engine: &Engine) -> Result<()> {
             }
         }
     }
+    let mut unreadable = HashSet::new();
     for entry in run_dirs(engine) {
         let Ok(row) = std::fs::read(entry.join(RUN_RECORD)) else { continue };
         match serde_json::from_slice::<Record>(&row) {
@@ -64,10 +66,32 @@ fn load(engine: &Engine) -> Result<()> {
                 engine.containers.adopt(Arc::new(Container::new(record)));
             }
             Ok(_) => {}
+            Err(error) if yare_shim::is_locked(&entry) => {
+                unreadable.extend(leave_alone(engine, &entry, &error))
+            }
             Err(error) => tracing::warn!(%error, "unreadable record in {}", entry.display()),
         }
     }
-    Ok(())
+    Ok(unreadable)
+}
+
+/// A container runs whose record says nothing to this engine: another version wrote it. It runs on, its address
+/// stays its own, and the first engine that starts after its end sweeps it.
+fn leave_alone(engine: &Engine, run_dir: &Path, error: &serde_json::Error) -> Option<String> {
+    let id = run_dir.file_name()?.to_str()?.to_owned();
+    tracing::error!(
+        container = id,
+        %error,
+        "cannot read the record of a container that runs: it is left alone, and not listed; \
+         use the version of yare that started it to see it"
+    );
+    let endpoint = task::Begun::read(run_dir).and_then(|begun| begun.endpoint);
+    if let (Some(bridge), Some(endpoint)) = (&engine.bridge, endpoint)
+        && let Err(error) = bridge.restore(&id, &endpoint)
+    {
+        tracing::error!(container = id, error = yare_errdefs::chain(&error), "cannot restore its network");
+    }
+    Some(id)
 }
 
 fn run_dirs(engine: &Engine) -> Vec<std::path::PathBuf> {
@@ -81,9 +105,18 @@ fn run_dirs(engine: &Engine) -> Vec<std::path::PathBuf> {
 fn reconcile(engine: &Arc<Engine>, container: &Arc<Container>, since: Instant) -> Option<Arc<Container>> {
     let record = container.record();
     let run_dir = task::run_dir(engine, &record.id);
-    if let Some(found) = task::find_shim(&run_dir, &record, since) {
-        resume(engine, container, found);
-        return None;
+    match task::find_shim(&run_dir, &record, since) {
+        Some(task::Found::Answering(found)) => {
+            resume(engine, container, found);
+            return None;
+        }
+        Some(task::Found::Silent) => {
+            adopt_run(container, &run_dir);
+            go_on(engine, container, yare_shim::noted_pid(&run_dir).unwrap_or(record.state.pid));
+            task::follow_silent(engine, container);
+            return None;
+        }
+        None => {}
     }
     let exit = Exit::read(&run_dir).ok().flatten().filter(|exit| is_news(&record, exit));
     match (record.state.status, exit) {
@@ -106,8 +139,8 @@ fn reconcile(engine: &Arc<Engine>, container: &Arc<Container>, since: Instant) -
             let record = container.update(|record| record.state.pid = pid);
             lost_run(engine, container, &record)
         }
-        (State::Created, None) if record.auto_remove() => {
-            // Made by an engine that died before the start; nobody will start it now.
+        (State::Created | State::Exited, None) if record.auto_remove() => {
+            // Its engine died before the start, or in the middle of a restart; nobody will start it now.
             container.update(|record| record.state.status = State::Removing);
             finish_removal(engine, container);
             None
@@ -169,13 +202,23 @@ fn resume(engine: &Arc<Engine>, container: &Arc<Container>, found: task::Reconne
         settle_later(engine, container, exit);
         return;
     }
-    container.live.lock().pidfd = yare_sys::process::pidfd_open(found.pid).ok().map(Arc::new);
+    go_on(engine, container, found.pid);
+    task::follow(engine, container, found.control);
+}
+
+/// Takes up what the last engine had of a run that goes on.
+fn go_on(engine: &Arc<Engine>, container: &Arc<Container>, pid: i32) {
+    container.live.lock().pidfd = yare_sys::process::pidfd_open(pid).ok().map(Arc::new);
     container.update(|record| {
-        record.state.pid = found.pid;
+        record.state.pid = pid;
         record.state.started_at.get_or_insert_with(|| engine.clock.now());
     });
     let record = note_frozen(engine, container);
     engine.save_soon(container);
+    restore_network(engine, &record);
+}
+
+fn restore_network(engine: &Engine, record: &Record) {
     if let (Some(bridge), Some(endpoint)) = (&engine.bridge, &record.endpoint)
         && let Err(error) = bridge.restore(&record.id, endpoint)
     {
@@ -185,7 +228,6 @@ fn resume(engine: &Arc<Engine>, container: &Arc<Container>, found: task::Reconne
             "cannot restore its network"
         );
     }
-    task::follow(engine, container, found.control);
 }
 
 /// Whether it is paused is for the kernel to say.
@@ -201,15 +243,7 @@ fn lost_run(engine: &Arc<Engine>, container: &Arc<Container>, record: &Record) -
     if let Some(pidfd) = surviving_process(engine, record, Some(record.state.pid)) {
         container.live.lock().pidfd = Some(Arc::new(pidfd));
         note_frozen(engine, container);
-        if let (Some(bridge), Some(endpoint)) = (&engine.bridge, &record.endpoint)
-            && let Err(error) = bridge.restore(&record.id, endpoint)
-        {
-            tracing::error!(
-                container = record.id,
-                error = yare_errdefs::chain(&error),
-                "cannot restore its network"
-            );
-        }
+        restore_network(engine, record);
         task::follow_orphan(engine, container);
         return None;
     }
@@ -253,12 +287,13 @@ fn finish_removal(engine: &Arc<Engine>, container: &Arc<Container>) {
     });
 }
 
-/// Removes what no record owns.
-fn sweep(engine: &Arc<Engine>, containers: &[Arc<Container>]) -> Result<()> {
-    let known: HashSet<&str> = containers.iter().map(|container| container.id.as_str()).collect();
+/// Removes what no record owns, but for what belongs to containers whose record cannot be read.
+fn sweep(engine: &Arc<Engine>, containers: &[Arc<Container>], unreadable: &HashSet<String>) -> Result<()> {
+    let recorded = containers.iter().map(|container| container.id.as_str());
+    let known: HashSet<&str> = recorded.chain(unreadable.iter().map(String::as_str)).collect();
     for run_dir in run_dirs(engine) {
         if !owned(&run_dir, &known) {
-            end_stray(engine, &run_dir);
+            end_stray(&run_dir);
             engine.run_trash.take(&run_dir)?;
         }
     }
@@ -275,6 +310,7 @@ fn sweep(engine: &Arc<Engine>, containers: &[Arc<Container>]) -> Result<()> {
         }
     }
     sweep_volumes(engine)?;
+    crate::volumes::fill::empty_half_filled(engine);
     if let Some(bridge) = &engine.bridge
         && let Err(error) = bridge.sweep()
     {
@@ -310,11 +346,12 @@ fn owned(path: &Path, known: &HashSet<&str>) -> bool {
 }
 
 /// Ends a container that has a shim but no record: its removal was under way.
-fn end_stray(engine: &Engine, run_dir: &Path) {
-    let Ok(mut found) = yare_shim::connect(run_dir) else { return };
-    tracing::info!("ending a container without a record, run directory {}", run_dir.display());
-    if found.send(&yare_shim::Request::Signal { exec_id: None, signal: 9 }, &[]).is_ok() {
-        let _ = found.recv();
+fn end_stray(run_dir: &Path) {
+    if !yare_shim::is_locked(run_dir) {
+        return;
     }
-    let _ = engine;
+    tracing::info!("ending a container without a record, run directory {}", run_dir.display());
+    if let Err(error) = task::end_stray(run_dir) {
+        tracing::warn!(%error, "cannot end it");
+    }
 }

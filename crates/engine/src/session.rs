@@ -4,6 +4,8 @@
 //! the way: the detach keys in what the client types, and for an exec the promise that its exit code is
 //! known before the client sees the end of its output.
 
+use crate::images::Output;
+use bytes::Bytes;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -85,12 +87,23 @@ impl KeyScanner {
     }
 }
 
+struct Replay {
+    chunks: Output,
+    rest: Bytes,
+}
+
+impl std::fmt::Debug for Replay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replay").field("rest", &self.rest.len()).finish_non_exhaustive()
+    }
+}
+
 /// A client's end of the streams. Reading gives output, writing is standard input, shutting down closes it.
 #[derive(Debug)]
 pub struct Session {
     stream: UnixStream,
-    /// Output that comes before the stream's (`logs=1`).
-    replay: io::Cursor<Vec<u8>>,
+    /// Output that comes before the stream's (`logs=1`), until it ends.
+    replay: Option<Replay>,
     scanner: Option<KeyScanner>,
     /// Typed bytes that passed the scanner and were not written yet.
     unwritten: Vec<u8>,
@@ -107,7 +120,7 @@ impl Session {
     pub fn new(stream: UnixStream) -> Self {
         Self {
             stream,
-            replay: io::Cursor::default(),
+            replay: None,
             scanner: None,
             unwritten: Vec::new(),
             detached: false,
@@ -132,11 +145,28 @@ impl Session {
         self
     }
 
-    /// Gives these bytes first.
+    /// Gives these bytes first, as they are asked for.
     #[must_use]
-    pub fn replaying(mut self, bytes: Vec<u8>) -> Self {
-        self.replay = io::Cursor::new(bytes);
+    pub fn replaying(mut self, chunks: Output) -> Self {
+        self.replay = Some(Replay { chunks, rest: Bytes::new() });
         self
+    }
+
+    /// Whether the replay gave something; it is over once it did not.
+    fn poll_replay(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        let Some(replay) = &mut self.replay else { return Poll::Ready(Ok(false)) };
+        while replay.rest.is_empty() {
+            match std::task::ready!(replay.chunks.as_mut().poll_next(cx)) {
+                Some(chunk) => replay.rest = chunk?,
+                None => {
+                    self.replay = None;
+                    return Poll::Ready(Ok(false));
+                }
+            }
+        }
+        let length = replay.rest.len().min(buffer.remaining());
+        buffer.put_slice(&replay.rest.split_to(length));
+        Poll::Ready(Ok(true))
     }
 
     fn poll_unwritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -165,9 +195,13 @@ impl AsyncRead for Session {
         if self.detached {
             return Poll::Ready(Ok(()));
         }
-        let replayed = self.replay.position();
-        if (replayed as usize) < self.replay.get_ref().len() {
-            return Pin::new(&mut self.replay).poll_read(cx, buffer);
+        match self.poll_replay(cx, buffer) {
+            Poll::Ready(Ok(false)) => {}
+            Poll::Ready(replayed) => return Poll::Ready(replayed.map(drop)),
+            Poll::Pending => {
+                self.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
         }
         let before = buffer.filled().len();
         let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) else {
@@ -258,6 +292,23 @@ mod tests {
         writer.write_all(b"\x10\x11").await.unwrap();
         let end = tokio::time::timeout(std::time::Duration::from_secs(5), waiting).await;
         assert_eq!(end.expect("the reader is woken").unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_replay_comes_first_and_whole() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"live").await.unwrap();
+        drop(theirs);
+        let chunks = ["one ", "", "two "].map(|text| Ok(Bytes::from_static(text.as_bytes())));
+        let mut session = Session::new(ours).replaying(Box::pin(futures_util::stream::iter(chunks)));
+        let (mut got, mut few) = (Vec::new(), [0; 3]);
+        loop {
+            match session.read(&mut few).await.unwrap() {
+                0 => break,
+                length => got.extend_from_slice(&few[..length]),
+            }
+        }
+        assert_eq!(got, b"one two live");
     }
 
     #[tokio::test]

@@ -184,7 +184,7 @@ pub async fn disk_usage(engine: &Arc<Engine>, kinds: &[String]) -> Result<System
             images: if wanted("image") { Some(image_usage(&engine)?) } else { None },
             containers: wanted("container").then(|| container_usage(&engine)),
             volumes: if wanted("volume") { Some(volume_usage(&engine)?) } else { None },
-            build_cache: wanted("build-cache").then(Vec::new),
+            build_cache: wanted("build-cache").then(|| crate::build::usage(&engine)),
         })
     })
     .await
@@ -207,9 +207,10 @@ fn container_usage(engine: &Engine) -> Vec<yare_api::ContainerSummary> {
 
 fn volume_usage(engine: &Engine) -> Result<Vec<yare_api::volume::Volume>> {
     let mut volumes = volumes::list(engine, &Default::default())?.volumes.unwrap_or_default();
+    let users = volumes::all_users(engine);
     for volume in &mut volumes {
         volume.usage_data = Some(yare_api::VolumeUsageData {
-            ref_count: i64::try_from(volumes::users(engine, &volume.name).len()).unwrap_or(i64::MAX),
+            ref_count: i64::try_from(users.get(&volume.name).copied().unwrap_or(0)).unwrap_or(i64::MAX),
             size: signed(volumes::disk_usage(&volumes::folder(engine, &volume.name))),
         });
     }

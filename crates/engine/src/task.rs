@@ -3,9 +3,8 @@
 use crate::Engine;
 use crate::container::{Container, Record};
 use jiff::Timestamp;
-use rustix::event::{PollFd, PollFlags};
 use serde::{Deserialize, Serialize};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use yare_errdefs::{Error, Result};
 use yare_net::EndpointRecord;
-use yare_shim::{Decoder, Exit, Reply, Request};
+use yare_shim::{Connection, Decoder, Exit, Reply, Request};
 
 /// Exit code of a run whose end nobody saw.
 const UNKNOWN_EXIT: i32 = 255;
@@ -28,6 +27,18 @@ const BEGINNING: Duration = Duration::from_secs(5);
 
 /// How long a shim is watched after the end of its container.
 const CLEANING: Duration = Duration::from_secs(15);
+
+/// How long a shim may take to answer a request, and to start a container. It needs microseconds, and some
+/// milliseconds; one that is silent for so long is stopped or stuck.
+const ANSWER: Duration = Duration::from_secs(10);
+pub(crate) const START: Duration = Duration::from_secs(120);
+
+/// How long all silent shims together may hold up the start of an engine, and one of them after that.
+const OPENING: Duration = Duration::from_secs(3);
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// How long after the end of process 1 its shim may take to announce it: more than it waits for output.
+const ANNOUNCING: Duration = Duration::from_secs(8);
 
 /// Where a container's shim keeps its socket and exit file.
 pub(crate) fn run_dir(engine: &Engine, id: &str) -> PathBuf {
@@ -65,13 +76,18 @@ pub(crate) fn follow(engine: &Arc<Engine>, container: &Arc<Container>, control: 
     let (engine, container) = (Arc::clone(engine), Arc::clone(container));
     tokio::spawn(async move {
         let mut control = asynchronous(control);
-        let announced = match &mut control {
-            Some(control) => announced_exit(control).await,
-            None => None,
+        let announced = async {
+            match &mut control {
+                Some(control) => announced_exit(control).await,
+                None => None,
+            }
         };
-        let exit = match announced {
-            Some(exit) => exit,
-            None => observed_exit(&engine, &container).await,
+        let exit = tokio::select! {
+            announced = announced => match announced {
+                Some(exit) => exit,
+                None => observed_exit(&engine, &container).await,
+            },
+            exit = unannounced_exit(&engine, &container) => exit,
         };
         crate::containers::exit::settle(&engine, &container, exit).await;
         if let Some(control) = control {
@@ -105,6 +121,63 @@ pub(crate) async fn unlocked(run_dir: &Path) {
     while yare_shim::is_locked(run_dir) && begun.elapsed() < CLEANING {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Follows a run whose shim is there but does not answer: until it does, or is dead, or the run has ended.
+pub(crate) fn follow_silent(engine: &Arc<Engine>, container: &Arc<Container>) {
+    tracing::error!(
+        container = container.id,
+        "the shim of this container does not answer; if it was stopped, let it go on (kill -CONT)"
+    );
+    let (engine, container) = (Arc::clone(engine), Arc::clone(container));
+    tokio::spawn(async move {
+        let exit = tokio::select! {
+            found = answering(run_dir(&engine, &container.id)) => match found {
+                Some(Reconnected { exit: None, control, .. }) => return follow(&engine, &container, control),
+                Some(Reconnected { exit: Some(exit), .. }) => exit,
+                None => observed_exit(&engine, &container).await,
+            },
+            exit = unannounced_exit(&engine, &container) => exit,
+        };
+        crate::containers::exit::settle(&engine, &container, exit).await;
+    });
+}
+
+/// Waits until a silent shim answers; `None` when it is dead.
+async fn answering(run_dir: PathBuf) -> Option<Reconnected> {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let run_dir = run_dir.clone();
+        let tried = tokio::task::spawn_blocking(move || {
+            let found = reconnect(&run_dir, GLANCE);
+            (found.is_ok() || !yare_shim::is_locked(&run_dir)).then(|| found.ok())
+        });
+        if let Ok(Some(found)) = tried.await {
+            return found;
+        }
+    }
+}
+
+/// The end of a run whose shim does not announce it. Completes only then: the shim is ended, so that the next
+/// run finds its place free.
+async fn unannounced_exit(engine: &Arc<Engine>, container: &Container) -> Exit {
+    let pidfd = container.live.lock().pidfd.clone();
+    let Some(pidfd) = pidfd else { return std::future::pending().await };
+    if ended(&pidfd).await.is_err() {
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(ANNOUNCING).await;
+    // While the shim is there nobody reaps its child.
+    let code = exit_code(&pidfd, container.record().state.pid).await.unwrap_or(UNKNOWN_EXIT);
+    let killed = yare_shim::kill_shim(&run_dir(engine, &container.id));
+    tracing::error!(container = container.id, killed, "its shim did not announce the end of this container");
+    container.live.lock().orphaned = true;
+    clear_group(engine, container).await;
+    lost_exit(engine, code, "the shim of this container did not announce its end")
+}
+
+fn lost_exit(engine: &Engine, code: i32, why: &str) -> Exit {
+    Exit { code, oom: false, at: engine.clock.now().to_string(), error: Some(why.to_owned()) }
 }
 
 /// Follows a run that has no shim any more.
@@ -153,26 +226,16 @@ async fn observed_exit(engine: &Arc<Engine>, container: &Container) -> Exit {
             container = container.id,
             "the shim of this container died: it runs on without log and attachments; restart it to get them back"
         );
-        code = pidfd_end(&pidfd, container.record().state.pid).await.unwrap_or(UNKNOWN_EXIT);
+        if ended(&pidfd).await.is_ok() {
+            code = exit_code(&pidfd, container.record().state.pid).await.unwrap_or(UNKNOWN_EXIT);
+        }
     }
     clear_group(engine, container).await;
-    Exit {
-        code,
-        oom: false,
-        at: engine.clock.now().to_string(),
-        error: Some("the shim of this container died before the container did".to_owned()),
-    }
+    lost_exit(engine, code, "the shim of this container died before the container did")
 }
 
-/// Waits for a process by its descriptor; its exit code where the kernel tells others than the parent.
-async fn pidfd_end(pidfd: &Arc<OwnedFd>, pid: i32) -> Option<i32> {
-    let watched = Arc::clone(pidfd);
-    let wait = move || {
-        let mut ended = [PollFd::new(&*watched, PollFlags::IN)];
-        while let Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut ended, None) {}
-    };
-    // A thread for a rare case: this run has lost its shim.
-    tokio::task::spawn_blocking(wait).await.ok()?;
+/// The exit code of a process that has ended, where the kernel tells others than the parent.
+async fn exit_code(pidfd: &OwnedFd, pid: i32) -> Option<i32> {
     // Before the host's init has reaped it, /proc knows; afterwards the kernel tells by the descriptor.
     for _ in 0..REAP_TRIES {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -184,6 +247,11 @@ async fn pidfd_end(pidfd: &Arc<OwnedFd>, pid: i32) -> Option<i32> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     None
+}
+
+/// Waits for the end of a process; nobody's thread waits with it.
+async fn ended(pidfd: &OwnedFd) -> std::io::Result<()> {
+    crate::growth::readable(pidfd.try_clone()?)?.readable().await.map(drop)
 }
 
 /// The exit code in the `stat` of a process that has ended and was not reaped (proc_pid_stat(5), field 52).
@@ -216,10 +284,12 @@ pub(crate) fn clear_group_now(engine: &Engine, record: &Record) {
 
 /// Finds the shim in a run directory, if it lives. One that is just beginning is waited for; `since` is when
 /// this engine began to look.
-pub(crate) fn find_shim(run_dir: &Path, record: &Record, since: Instant) -> Option<Reconnected> {
+pub(crate) fn find_shim(run_dir: &Path, record: &Record, since: Instant) -> Option<Found> {
     loop {
-        if let Ok(found) = reconnect(run_dir) {
-            return Some(found);
+        match reconnect(run_dir, OPENING.saturating_sub(since.elapsed()).max(GLANCE)) {
+            Ok(found) => return Some(Found::Answering(found)),
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => return Some(Found::Silent),
+            Err(_) => {}
         }
         if !run_dir.exists() || matches!(Exit::read(run_dir), Ok(Some(_))) {
             return None;
@@ -243,8 +313,8 @@ pub(crate) fn find_shim(run_dir: &Path, record: &Record, since: Instant) -> Opti
 }
 
 /// Connects to the shim in a run directory and subscribes to its end.
-pub(crate) fn reconnect(run_dir: &Path) -> std::io::Result<Reconnected> {
-    let mut connection = yare_shim::connect(run_dir)?;
+fn reconnect(run_dir: &Path, patience: Duration) -> std::io::Result<Reconnected> {
+    let mut connection = yare_shim::connect(run_dir, patience)?;
     connection.send(&Request::Subscribe, &[])?;
     match connection.recv()? {
         Some((Reply::State { pid, exit, .. }, _)) => {
@@ -253,6 +323,15 @@ pub(crate) fn reconnect(run_dir: &Path) -> std::io::Result<Reconnected> {
         }
         _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
     }
+}
+
+/// What was found of a shim.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// It answers.
+    Answering(Reconnected),
+    /// It is there, but does not answer.
+    Silent,
 }
 
 /// A shim that was found alive.
@@ -266,22 +345,46 @@ pub(crate) struct Reconnected {
     pub(crate) control: StdUnixStream,
 }
 
-/// One request to a container's shim, one answer. Blocks for about the time of a system call.
+/// One request to the shim in a run directory and its answer, for a thread that may block; gives the connection
+/// too.
+pub(crate) fn converse(
+    run_dir: &Path,
+    request: &Request,
+    descriptors: &[BorrowedFd<'_>],
+) -> std::io::Result<(Reply, Connection)> {
+    let mut connection = yare_shim::connect(run_dir, ANSWER)?;
+    connection.send(request, descriptors)?;
+    let (reply, _) = connection.recv()?.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    Ok((reply, connection))
+}
+
+/// Ends the container of a shim that nobody knows.
+pub(crate) fn end_stray(run_dir: &Path) -> std::io::Result<()> {
+    let mut connection = yare_shim::connect(run_dir, OPENING)?;
+    connection.send(&Request::Signal { exec_id: None, signal: 9 }, &[])?;
+    connection.recv().map(drop)
+}
+
+/// What clients are told of a shim that cannot be talked to.
+pub(crate) fn unreachable(id: &str, error: std::io::Error) -> Error {
+    let hint = match error.kind() {
+        std::io::ErrorKind::TimedOut => {
+            "if the process yare-shim of this container was stopped, let it go on (kill -CONT)"
+        }
+        _ => "its shim has died; restart the container to get it back",
+    };
+    Error::unavailable(format!("cannot reach the shim of container {id}")).caused_by(error).with_hint(hint)
+}
+
+/// One request to a container's shim, one answer.
 pub(crate) async fn ask(engine: &Arc<Engine>, container: &Container, request: Request) -> Result<Reply> {
-    let run_dir = run_dir(engine, &container.id);
-    let id = container.id.clone();
-    let asked = tokio::task::spawn_blocking(move || {
-        let mut connection = yare_shim::connect(&run_dir)?;
-        connection.send(&request, &[])?;
-        connection.recv()
-    });
-    let lost = || Error::unavailable(format!("cannot reach the shim of container {id}"));
-    match asked.await.map_err(|error| lost().caused_by(error))? {
-        Ok(Some((Reply::Failed(failure), _))) => Err(failure.into_error()),
-        Ok(Some((reply, _))) => Ok(reply),
-        Ok(None) => Err(lost()),
-        Err(error) => Err(lost().caused_by(error)),
-    }
+    let (run_dir, id) = (run_dir(engine, &container.id), container.id.clone());
+    crate::images::blocking(move || match converse(&run_dir, &request, &[]) {
+        Ok((Reply::Failed(failure), _)) => Err(failure.into_error()),
+        Ok((reply, _)) => Ok(reply),
+        Err(error) => Err(unreachable(&id, error)),
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -1,16 +1,20 @@
 //! Volumes of the local driver: folders with a name, kept until they are removed by name.
 //!
-//! `<data root>/volumes/<name>/_data` is the folder that containers see. A volume is in use while any
-//! container, running or not, mounts it.
+//! `<data root>/volumes/<name>/_data` is the folder that containers see; beside it, what [`fill`] notes. A volume
+//! is in use while any container, running or not, mounts it, or is being created to.
+
+pub(crate) mod fill;
+pub(crate) mod holds;
 
 use crate::Engine;
 use crate::clock::rfc3339;
+use holds::{Hold, Holds, Leaving};
 use jiff::Timestamp;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use yare_api::filters::Filters;
 use yare_api::volume::{VolumeCreateOptions, VolumeListResponse, VolumePruneResponse};
@@ -41,6 +45,7 @@ pub struct Volume {
 #[derive(Debug, Default)]
 pub struct Volumes {
     by_name: RwLock<BTreeMap<String, Arc<Volume>>>,
+    holds: Arc<Holds>,
 }
 
 impl Volumes {
@@ -53,7 +58,7 @@ impl Volumes {
             })?;
             by_name.insert(name, Arc::new(volume));
         }
-        Ok(Self { by_name: RwLock::new(by_name) })
+        Ok(Self { by_name: RwLock::new(by_name), holds: Arc::default() })
     }
 
     /// The volume with this name.
@@ -82,8 +87,18 @@ pub fn folder(engine: &Engine, name: &str) -> PathBuf {
     engine.config.data_root.join("volumes").join(name).join("_data")
 }
 
-/// Finds or makes a volume. Without a name it is anonymous and gets 64 hex digits.
-pub async fn ensure(engine: &Arc<Engine>, name: &str, options: &VolumeCreateOptions) -> Result<Ensured> {
+/// Keeps a volume from being removed while a container that mounts it is created. Waits for a removal that is
+/// under way.
+pub(crate) async fn hold(engine: &Engine, name: &str, by: &str) -> Hold {
+    engine.volumes.holds.hold(name, by).await
+}
+
+/// Finds or makes a volume that the caller holds. Without a name it is anonymous and gets 64 hex digits.
+pub(crate) async fn ensure(
+    engine: &Arc<Engine>,
+    name: &str,
+    options: &VolumeCreateOptions,
+) -> Result<Ensured> {
     if !name.is_empty() && engine.volumes.find(name).is_some() {
         return Ok(Ensured { folder: folder(engine, name), fresh: false, name: name.to_owned() });
     }
@@ -94,9 +109,14 @@ pub async fn ensure(engine: &Arc<Engine>, name: &str, options: &VolumeCreateOpti
 
 /// Makes an anonymous volume for a container. It gets on record together with the container ([`edits`]):
 /// should the engine die before, the folder has no owner and is swept.
-pub(crate) fn make_for_container(engine: &Engine, options: &VolumeCreateOptions) -> Result<Ensured> {
+pub(crate) async fn make_for_container(
+    engine: &Engine,
+    id: &str,
+    options: &VolumeCreateOptions,
+) -> Result<(Ensured, Hold)> {
     let volume = make(engine, "", options)?;
-    Ok(announce(engine, volume))
+    let hold = hold(engine, &volume.name, id).await;
+    Ok((announce(engine, volume), hold))
 }
 
 /// What puts these volumes on record.
@@ -126,12 +146,7 @@ fn make(engine: &Engine, name: &str, options: &VolumeCreateOptions) -> Result<Ar
             Error::internal(format!("cannot make the folder of volume {name} at {}", folder.display()))
                 .caused_by(error)
         })?;
-    match std::fs::DirBuilder::new().mode(0o755).create(&folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(Error::internal(format!("cannot make {}", folder.display())).caused_by(error));
-        }
-        _ => {}
-    }
+    make_folder(&folder)?;
     Ok(Arc::new(Volume {
         name,
         created: engine.clock.now(),
@@ -139,6 +154,16 @@ fn make(engine: &Engine, name: &str, options: &VolumeCreateOptions) -> Result<Ar
         options: options.driver_opts.clone().unwrap_or_default(),
         anonymous,
     }))
+}
+
+/// Makes the folder that containers see, if it is not there.
+fn make_folder(folder: &Path) -> Result<()> {
+    match std::fs::DirBuilder::new().mode(0o755).create(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::internal(format!("cannot make {}", folder.display())).caused_by(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_new(name: &str, options: &VolumeCreateOptions) -> Result<()> {
@@ -167,7 +192,8 @@ fn check_new(name: &str, options: &VolumeCreateOptions) -> Result<()> {
 
 /// Makes a volume, or gives the one that has the name.
 pub async fn create(engine: &Arc<Engine>, options: VolumeCreateOptions) -> Result<yare_api::volume::Volume> {
-    let ensured = ensure(engine, &options.name.clone(), &options).await?;
+    let _hold = hold(engine, &options.name, "its own creation").await;
+    let ensured = ensure(engine, &options.name, &options).await?;
     inspect(engine, &ensured.name)
 }
 
@@ -211,12 +237,24 @@ pub fn users(engine: &Engine, name: &str) -> Vec<String> {
         .collect()
 }
 
+/// Names of all volumes that containers mount, with how many do.
+pub(crate) fn all_users(engine: &Engine) -> HashMap<String, usize> {
+    let mut users = HashMap::new();
+    for container in engine.containers.all() {
+        for mount in crate::volumes_of(&container.record()) {
+            *users.entry(mount.name.clone()).or_default() += 1;
+        }
+    }
+    users
+}
+
 /// All volumes that pass the filters.
 pub fn list(engine: &Engine, filters: &Filters) -> Result<VolumeListResponse> {
     filters.validate(LIST_FILTERS)?;
     let dangling = filters.boolean("dangling")?;
     let names = filters.values("name");
     let drivers = filters.values("driver");
+    let users = if dangling.is_some() { all_users(engine) } else { HashMap::new() };
     let volumes = engine
         .volumes
         .all()
@@ -224,27 +262,47 @@ pub fn list(engine: &Engine, filters: &Filters) -> Result<VolumeListResponse> {
         .filter(|volume| names.is_empty() || names.iter().any(|part| volume.name.contains(part.as_str())))
         .filter(|_| drivers.is_empty() || drivers.iter().any(|driver| driver == "local"))
         .filter(|volume| filters.match_labels("label", &volume.labels))
-        .filter(|volume| dangling.is_none_or(|dangling| users(engine, &volume.name).is_empty() == dangling))
+        .filter(|volume| dangling.is_none_or(|dangling| users.contains_key(&volume.name) != dangling))
         .map(|volume| describe(engine, &volume))
         .collect();
     Ok(VolumeListResponse { volumes: Some(volumes), warnings: None })
 }
 
-/// Removes a volume that nothing mounts. `force` forgives a missing one.
+/// Claims a volume for its removal; fails with the ids of those who mount it, but for `except`.
+pub(crate) async fn leave(
+    engine: &Engine,
+    name: &str,
+    except: Option<&str>,
+) -> std::result::Result<Leaving, Vec<String>> {
+    let leaving = engine.volumes.holds.leave(name).await?;
+    // Asked when nobody can come any more.
+    let mut users = users(engine, name);
+    users.retain(|user| Some(user.as_str()) != except);
+    if users.is_empty() { Ok(leaving) } else { Err(users) }
+}
+
+/// Removes a volume that nothing mounts. `force` forgives a missing one. Goes on when the caller leaves.
 pub async fn remove(engine: &Arc<Engine>, name: &str, force: bool) -> Result<()> {
+    let (engine, name) = (Arc::clone(engine), name.to_owned());
+    engine.clone().detached(async move { remove_now(&engine, &name, force).await }).await
+}
+
+async fn remove_now(engine: &Engine, name: &str, force: bool) -> Result<()> {
+    let claimed = leave(engine, name, None).await;
     if engine.volumes.find(name).is_none() {
         return if force { Ok(()) } else { Err(missing(name)) };
     }
-    let users = users(engine, name);
-    if !users.is_empty() {
-        let error = Error::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", ")));
-        return Err(error.with_hint(crate::holders::explain(engine, &users)));
+    match claimed {
+        Ok(_leaving) => discard(engine, name).await,
+        Err(users) => {
+            let error = Error::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", ")));
+            Err(error.with_hint(crate::holders::explain(engine, &users)))
+        }
     }
-    discard(engine, name).await
 }
 
-/// Takes a volume off the records and its folder away.
-pub async fn discard(engine: &Arc<Engine>, name: &str) -> Result<()> {
+/// Takes a volume that the caller has claimed off the records and its folder away.
+async fn discard(engine: &Engine, name: &str) -> Result<()> {
     engine.records.delete(Table::Volumes, name).await?;
     take_away(engine, name)
 }
@@ -257,35 +315,42 @@ pub(crate) fn take_away(engine: &Engine, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes volumes that nothing mounts: anonymous ones, or with `all=true` named ones too.
+/// Removes volumes that nothing mounts: anonymous ones, or with `all=true` named ones too. Goes on when the
+/// caller leaves.
 pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<VolumePruneResponse> {
     filters.validate(PRUNE_FILTERS)?;
     let all = filters.boolean("all")?.unwrap_or(false);
-    let mut response = VolumePruneResponse { volumes_deleted: Some(Vec::new()), space_reclaimed: 0 };
-    for volume in engine.volumes.all() {
-        let wanted = (all || volume.anonymous)
+    let wanted = |volume: &Arc<Volume>| {
+        (all || volume.anonymous)
             && filters.match_labels("label", &volume.labels)
-            && !(filters.contains("label!") && filters.match_labels("label!", &volume.labels));
-        if !wanted || !users(engine, &volume.name).is_empty() {
+            && !(filters.contains("label!") && filters.match_labels("label!", &volume.labels))
+    };
+    let candidates: Vec<Arc<Volume>> = engine.volumes.all().into_iter().filter(wanted).collect();
+    let engine = Arc::clone(engine);
+    engine.clone().detached(async move { prune_now(&engine, candidates).await }).await
+}
+
+async fn prune_now(engine: &Arc<Engine>, candidates: Vec<Arc<Volume>>) -> Result<VolumePruneResponse> {
+    let mut response = VolumePruneResponse { volumes_deleted: Some(Vec::new()), space_reclaimed: 0 };
+    for volume in candidates {
+        let Ok(_leaving) = leave(engine, &volume.name, None).await else { continue };
+        if engine.volumes.find(&volume.name).is_none() {
             continue;
         }
-        response.space_reclaimed +=
-            i64::try_from(disk_usage(&folder(engine, &volume.name))).unwrap_or(i64::MAX);
+        let content = folder(engine, &volume.name);
+        let size = crate::images::blocking(move || Ok(disk_usage(&content))).await?;
         discard(engine, &volume.name).await?;
+        response.space_reclaimed += i64::try_from(size).unwrap_or(i64::MAX);
         response.volumes_deleted.get_or_insert_default().push(volume.name.clone());
     }
-    engine.publish(
-        "volume",
-        "prune",
-        "",
-        BTreeMap::from([("reclaimed".to_owned(), response.space_reclaimed.to_string())]),
-    );
+    let reclaimed = response.space_reclaimed.to_string();
+    engine.publish("volume", "prune", "", BTreeMap::from([("reclaimed".to_owned(), reclaimed)]));
     Ok(response)
 }
 
 /// Bytes on disk beneath a folder. What containers write into volumes passes by the engine, so this one
 /// number has to be walked; links are not followed.
-pub fn disk_usage(folder: &std::path::Path) -> u64 {
+pub fn disk_usage(folder: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     entries

@@ -281,13 +281,15 @@ pub(crate) fn clean(path: &str, folder: &str) -> Result<String> {
 }
 
 /// Writes a tar whose bytes depend on nothing but what it is given.
-pub(crate) struct Writer<W> {
+#[derive(Debug)]
+pub struct Writer<W> {
     sink: W,
     owner: (u32, u32),
 }
 
 impl<W: Write> Writer<W> {
-    pub(crate) fn new(sink: W) -> Self {
+    /// An empty archive whose entries belong to user and group 0.
+    pub fn new(sink: W) -> Self {
         Self { sink, owner: (0, 0) }
     }
 
@@ -304,19 +306,19 @@ impl<W: Write> Writer<W> {
     }
 
     /// A directory of mode 0755; `name` ends with a slash.
-    pub(crate) fn directory(&mut self, name: &str, mtime: u64) -> io::Result<()> {
+    pub fn directory(&mut self, name: &str, mtime: u64) -> io::Result<()> {
         self.header(name, b'5', 0o755, 0, mtime)
     }
 
     /// A file whose content is in memory.
-    pub(crate) fn file(&mut self, name: &str, mode: u32, mtime: u64, content: &[u8]) -> io::Result<()> {
+    pub fn file(&mut self, name: &str, mode: u32, mtime: u64, content: &[u8]) -> io::Result<()> {
         self.header(name, b'0', mode, content.len() as u64, mtime)?;
         self.sink.write_all(content)?;
         self.pad(content.len() as u64)
     }
 
     /// A file of known size whose content `write` writes; another size than announced is an error.
-    pub(crate) fn stream<E: From<io::Error>>(
+    pub fn stream<E: From<io::Error>>(
         &mut self,
         name: &str,
         (mode, mtime, size): (u32, u64, u64),
@@ -333,7 +335,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Ends the archive and gives the sink back.
-    pub(crate) fn finish(mut self) -> io::Result<W> {
+    pub fn finish(mut self) -> io::Result<W> {
         self.sink.write_all(&[0; 2 * BLOCK])?;
         self.sink.flush()?;
         Ok(self.sink)

@@ -1,7 +1,8 @@
 //! The image tables of the engine's database; their form is written down at the head of the crate.
 
+use crate::Database;
 use crate::image::ImageId;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use yare_errdefs::{Class, Error, Result};
@@ -73,6 +74,15 @@ pub(crate) struct Edits {
     pub(crate) last_used: Vec<(ImageId, Option<i64>)>,
 }
 
+impl Edits {
+    fn only_remove(&self) -> bool {
+        self.images.iter().all(|(_, record)| record.is_none())
+            && self.names.iter().all(|(_, image)| image.is_none())
+            && self.layers.iter().all(|(_, record)| record.is_none())
+            && self.last_used.iter().all(|(_, second)| second.is_none())
+    }
+}
+
 fn failed(what: &'static str) -> impl Fn(redb::Error) -> Error {
     move |source| {
         let class = match &source {
@@ -85,7 +95,7 @@ fn failed(what: &'static str) -> impl Fn(redb::Error) -> Error {
 
 /// Makes the tables, or checks that this engine understands those that are there.
 pub(crate) fn initialise(database: &Database) -> Result<()> {
-    let found = read_format(database).map_err(failed("read"))?;
+    let found = database.transact(read_format).map_err(failed("read"))?;
     match found {
         Some(FORMAT) => Ok(()),
         Some(newer) if newer > FORMAT => Err(Error::precondition(format!(
@@ -93,11 +103,11 @@ pub(crate) fn initialise(database: &Database) -> Result<()> {
         ))
         .with_hint("use the engine that wrote it or a newer one, or give this engine another data root")),
         Some(other) => Err(Error::internal(format!("the image store claims the unknown format {other}"))),
-        None => create_tables(database).map_err(failed("create")),
+        None => database.transact(create_tables).map_err(failed("create")),
     }
 }
 
-fn read_format(database: &Database) -> Result<Option<u64>, redb::Error> {
+fn read_format(database: &redb::Database) -> Result<Option<u64>, redb::Error> {
     let transaction = database.begin_read()?;
     match transaction.open_table(META) {
         Ok(table) => Ok(table.get("format")?.map(|value| value.value())),
@@ -106,7 +116,7 @@ fn read_format(database: &Database) -> Result<Option<u64>, redb::Error> {
     }
 }
 
-fn create_tables(database: &Database) -> Result<(), redb::Error> {
+fn create_tables(database: &redb::Database) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     transaction.open_table(META)?.insert("format", FORMAT)?;
@@ -121,10 +131,10 @@ fn create_tables(database: &Database) -> Result<(), redb::Error> {
 
 /// Reads everything.
 pub(crate) fn read_all(database: &Database) -> Result<Records> {
-    read_tables(database).map_err(failed("read"))
+    database.transact(read_tables).map_err(failed("read"))
 }
 
-fn read_tables(database: &Database) -> Result<Records, redb::Error> {
+fn read_tables(database: &redb::Database) -> Result<Records, redb::Error> {
     let transaction = database.begin_read()?;
     let mut records = Records::default();
     for entry in transaction.open_table(IMAGES)?.iter()? {
@@ -159,15 +169,20 @@ fn read_tables(database: &Database) -> Result<Records, redb::Error> {
 
 /// Writes edits in one durable transaction.
 pub(crate) fn write(database: &Database, edits: &Edits) -> Result<()> {
-    write_edits(database, edits, Durability::Immediate).map_err(failed("write"))
+    if edits.only_remove() {
+        return database
+            .transact_to_free(|database| write_edits(database, edits, Durability::Immediate))
+            .map_err(failed("write"));
+    }
+    database.transact(|database| write_edits(database, edits, Durability::Immediate)).map_err(failed("write"))
 }
 
 /// Writes edits that may be lost when the power goes.
 pub(crate) fn write_relaxed(database: &Database, edits: &Edits) -> Result<()> {
-    write_edits(database, edits, Durability::None).map_err(failed("write"))
+    database.transact(|database| write_edits(database, edits, Durability::None)).map_err(failed("write"))
 }
 
-fn write_edits(database: &Database, edits: &Edits, durability: Durability) -> Result<(), redb::Error> {
+fn write_edits(database: &redb::Database, edits: &Edits, durability: Durability) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(durability)?;
     if matches!(durability, Durability::Immediate) {
@@ -216,13 +231,13 @@ fn apply_edits(transaction: &WriteTransaction, edits: &Edits) -> Result<(), redb
 
 /// What is known of an embedded image.
 pub(crate) fn embedded(database: &Database, reference: &Reference) -> Result<Option<EmbeddedRecord>> {
-    let read = || -> Result<Option<EmbeddedRecord>, redb::Error> {
+    let read = |database: &redb::Database| -> Result<Option<EmbeddedRecord>, redb::Error> {
         let table = database.begin_read()?.open_table(EMBEDDED)?;
         let found = table.get(reference.to_string().as_str())?;
         // An unreadable record only means that the image is made again.
         Ok(found.and_then(|bytes| serde_json::from_slice(bytes.value()).ok()))
     };
-    read().map_err(failed("read"))
+    database.transact(read).map_err(failed("read"))
 }
 
 /// Keeps what an embedded image was made from.
@@ -231,14 +246,14 @@ pub(crate) fn put_embedded(
     reference: &Reference,
     record: &EmbeddedRecord,
 ) -> Result<()> {
-    let put = || -> Result<(), redb::Error> {
+    let put = |database: &redb::Database| -> Result<(), redb::Error> {
         let bytes = serde_json::to_vec(record).map_err(|error| redb::Error::Corrupted(error.to_string()))?;
         let mut transaction = database.begin_write()?;
         transaction.set_durability(Durability::None)?;
         transaction.open_table(EMBEDDED)?.insert(reference.to_string().as_str(), bytes.as_slice())?;
         Ok(transaction.commit()?)
     };
-    put().map_err(failed("write"))
+    database.transact(put).map_err(failed("write"))
 }
 
 #[cfg(test)]
@@ -249,12 +264,15 @@ mod tests {
     #[test]
     fn an_older_engine_refuses_a_newer_store() {
         let folder = tempfile::tempdir().unwrap();
-        let database = Database::create(folder.path().join("db")).unwrap();
+        let database = Database::open(&folder.path().join("db"), 1 << 20).unwrap();
         initialise(&database).unwrap();
         initialise(&database).unwrap();
-        let transaction = database.begin_write().unwrap();
-        transaction.open_table(META).unwrap().insert("format", FORMAT + 1).unwrap();
-        transaction.commit().unwrap();
+        let newer = |database: &redb::Database| {
+            let transaction = database.begin_write()?;
+            transaction.open_table(META)?.insert("format", FORMAT + 1)?;
+            Ok(transaction.commit()?)
+        };
+        database.transact(newer).unwrap();
         let error = initialise(&database).unwrap_err();
         assert_eq!(error.class(), Class::FailedPrecondition);
         assert_eq!(error.to_string(), "the image store has format 2, and this engine knows formats up to 1");

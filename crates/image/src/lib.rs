@@ -38,8 +38,10 @@
 mod archive;
 pub mod changes;
 mod commit;
+mod database;
 mod db;
 mod document;
+pub mod documents;
 mod embedded;
 mod failure;
 pub mod filter;
@@ -59,7 +61,9 @@ mod usage;
 #[cfg(test)]
 mod tests;
 
+pub use archive::Writer as ArchiveWriter;
 pub use commit::{Committed, NewImage};
+pub use database::Database;
 pub use embedded::{EmbeddedContent, EmbeddedFile};
 pub use filter::{ListFilters, Listed};
 pub use history::HistoryEntry;

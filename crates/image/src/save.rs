@@ -6,6 +6,7 @@
 use crate::archive::Writer;
 use crate::commit::plain_manifest;
 use crate::db::LayerRecord;
+use crate::documents::{DockerItem, blob_path, named_descriptors, oci_layout, repositories};
 use crate::failure::Lift;
 use crate::image::Image;
 use crate::index::{Index, distinct, no_such_image};
@@ -16,34 +17,6 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use yare_errdefs::{Error, Result};
 use yare_oci::{Descriptor, DiffId, Digest, Hasher, MediaType, Reference};
-
-/// One member of `manifest.json`; the order of the members is Docker's.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct DockerItem {
-    config: String,
-    repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parent: Option<String>,
-    layer_sources: BTreeMap<String, LayerSource>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct LayerSource {
-    media_type: &'static str,
-    size: u64,
-    digest: Digest,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct LayoutIndex {
-    schema_version: u32,
-    media_type: &'static str,
-    manifests: Vec<Descriptor>,
-}
 
 /// An image to save, under these names.
 struct Chosen {
@@ -101,14 +74,16 @@ impl Store {
                 None => {
                     let layer = DiffId(digest);
                     let size = index.layer(&layer).map_or(0, |record| record.tar);
-                    writer.stream(&name, (0o644, 0, size), |sink| self.write_layer(&layer, sink))?;
+                    writer.stream(&name, (0o644, 0, size), |sink| self.export_layer(&layer, sink))?;
                 }
             }
         }
         Ok(())
     }
 
-    fn write_layer(&self, layer: &DiffId, sink: &mut dyn Write) -> Result<()> {
+    /// Writes the plain tar of a layer, the bytes of its DiffID; an error, after they were written, when they
+    /// are not.
+    pub fn export_layer(&self, layer: &DiffId, sink: &mut dyn Write) -> Result<()> {
         let mut hashed = Hashed { sink, hasher: Hasher::new() };
         self.inner
             .snapshots
@@ -127,10 +102,6 @@ impl Store {
 
 fn write_failed(error: io::Error) -> Error {
     Error::new(yare_errdefs::class_of_io(&error), "cannot write the archive").caused_by(error)
-}
-
-fn blob_path(digest: &Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
 }
 
 type Named = (Arc<Image>, Vec<Reference>);
@@ -173,19 +144,12 @@ fn choose(index: &Index, names: &[String]) -> Result<Vec<Named>> {
 fn write_documents<W: Write>(writer: &mut Writer<W>, images: &[Chosen], index: &Index) -> Result<()> {
     let saved: BTreeSet<_> = images.iter().map(|chosen| chosen.image.id).collect();
     let items: Vec<_> = images.iter().map(|chosen| docker_item(chosen, &saved, index)).collect();
-    let layout = LayoutIndex {
-        schema_version: 2,
-        media_type: MediaType::OCI_INDEX,
-        manifests: images.iter().flat_map(descriptors).collect(),
-    };
-    let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    for chosen in images {
-        let Some(top) = chosen.image.layers.last() else { continue };
-        for tag in &chosen.tags {
-            let tags = repositories.entry(tag.familiar_name()).or_default();
-            tags.insert(tag.tag().unwrap_or_default().to_owned(), top.hex());
-        }
-    }
+    let manifests = images.iter().flat_map(|chosen| {
+        named_descriptors(&Descriptor::of(MediaType::OCI_MANIFEST, &chosen.manifest), &chosen.tags)
+    });
+    let layout = oci_layout(manifests.collect());
+    let repositories =
+        repositories(images.iter().map(|chosen| (chosen.tags.as_slice(), chosen.image.layers.last())));
     write_json(writer, "index.json", &layout, "")?;
     write_json(writer, "manifest.json", &items, "\n")?;
     write_json(writer, "oci-layout", &BTreeMap::from([("imageLayoutVersion", "1.0.0")]), "")?;
@@ -204,34 +168,11 @@ fn write_json<W: Write>(writer: &mut Writer<W>, name: &str, value: &impl Seriali
 
 fn docker_item(chosen: &Chosen, saved: &BTreeSet<crate::ImageId>, index: &Index) -> DockerItem {
     let image = &chosen.image;
-    let source = |layer: &DiffId| LayerSource {
-        media_type: MediaType::OCI_LAYER,
-        size: index.layer(layer).map_or(0, |record| record.tar),
-        digest: layer.0,
-    };
-    DockerItem {
-        config: blob_path(&image.id.0),
-        repo_tags: (!chosen.tags.is_empty()).then(|| chosen.tags.iter().map(Reference::familiar).collect()),
-        layers: image.layers.iter().map(|layer| blob_path(&layer.0)).collect(),
-        parent: image.parent.filter(|parent| saved.contains(parent)).map(|parent| parent.to_string()),
-        layer_sources: image.layers.iter().map(|layer| (layer.to_string(), source(layer))).collect(),
-    }
-}
-
-/// One descriptor a name, or one without a name.
-fn descriptors(chosen: &Chosen) -> Vec<Descriptor> {
-    let plain = Descriptor::of(MediaType::OCI_MANIFEST, &chosen.manifest);
-    if chosen.tags.is_empty() {
-        return vec![plain];
-    }
-    let named = |tag: &Reference| {
-        let mut descriptor = plain.clone();
-        descriptor.annotations.insert("io.containerd.image.name".into(), tag.to_string());
-        let short = tag.tag().unwrap_or_default().to_owned();
-        descriptor.annotations.insert("org.opencontainers.image.ref.name".into(), short);
-        descriptor
-    };
-    chosen.tags.iter().map(named).collect()
+    let size = |layer: &DiffId| index.layer(layer).map_or(0, |record| record.tar);
+    let layers = image.layers.iter();
+    let layers = layers.map(|layer| (*layer, Descriptor::new(MediaType::OCI_LAYER, layer.0, size(layer))));
+    let parent = image.parent.filter(|parent| saved.contains(parent));
+    DockerItem::new(&image.id.0, &layers.collect::<Vec<_>>(), &chosen.tags, parent)
 }
 
 struct Hashed<'a> {

@@ -1,5 +1,6 @@
 //! The store itself: opening, reading, and the one way of changing it.
 
+use crate::Database;
 use crate::db::{self, Edits, ImageRecord};
 use crate::failure::Lift;
 use crate::gc;
@@ -8,7 +9,6 @@ use crate::index::{Freed, Index, distinct};
 use crate::lease::{Lease, Leased};
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
-use redb::Database;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::path::Path;

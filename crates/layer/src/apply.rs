@@ -1,11 +1,12 @@
 //! Entries of a tar, one by one, into a layer's directory.
 
-use crate::ApplyError;
+use crate::extract::Extraction;
 use crate::metadata::{Metadata, permitted_xattr};
 use crate::record::Recorder;
 use crate::tar::{Entry, Input, Kind, Reader, Segment, lossy};
 use crate::tree::{Occupant, Place, Tree};
 use crate::walk;
+use crate::{ApplyError, Form};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, makedev};
 use rustix::io::Errno;
 use std::ffi::OsString;
@@ -40,11 +41,14 @@ pub struct ApplyOptions<'a> {
     /// Without root: owners and devices are passed over, opaque directories are marked in the `user.`
     /// namespace. The default is what the calling process is.
     pub unprivileged: bool,
+    /// What the tar holds. In a plain one `.wh.` names are names like others, and hard links end in the tar.
+    pub form: Form,
 }
 
 impl Default for ApplyOptions<'_> {
     fn default() -> Self {
-        Self { limits: Limits::default(), record: None, unprivileged: !rustix::process::geteuid().is_root() }
+        let unprivileged = !rustix::process::geteuid().is_root();
+        Self { limits: Limits::default(), record: None, unprivileged, form: Form::Overlay }
     }
 }
 
@@ -54,6 +58,7 @@ impl std::fmt::Debug for ApplyOptions<'_> {
             .field("limits", &self.limits)
             .field("record", &self.record.is_some())
             .field("unprivileged", &self.unprivileged)
+            .field("form", &self.form)
             .finish()
     }
 }
@@ -87,6 +92,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// AUFS kept its own files under such names; they are no part of an image.
 const WHITEOUT_META: &[u8] = b".wh..wh.";
 const BLOCK_ON_DISK: u64 = 4096;
+const MISSING: &str = "hard link to a file that is not there";
 
 /// Applies an uncompressed layer tar to `dir`, a prepared empty directory, and reads the stream to its end.
 /// After an error the directory holds a part of the layer and is to be thrown away.
@@ -102,9 +108,11 @@ pub fn apply(
         reader: Reader::new(input),
         tree,
         unprivileged: options.unprivileged,
+        form: options.form,
         content: 0,
         disk: 0,
         root_opaque: false,
+        extraction: None,
     };
     while let Some(entry) = applier.reader.next()? {
         applier.entry(entry)?;
@@ -112,18 +120,21 @@ pub fn apply(
     applier.finish()
 }
 
-struct Applier<'r, 'd, R> {
-    reader: Reader<'r, R>,
-    tree: Tree<'d>,
-    unprivileged: bool,
-    content: u64,
-    disk: u64,
-    root_opaque: bool,
+pub(crate) struct Applier<'r, 'd, R> {
+    pub(crate) reader: Reader<'r, R>,
+    pub(crate) tree: Tree<'d>,
+    pub(crate) unprivileged: bool,
+    pub(crate) form: Form,
+    pub(crate) content: u64,
+    pub(crate) disk: u64,
+    pub(crate) root_opaque: bool,
+    /// Set when the tar is no layer but an archive that goes into a tree with content of its own.
+    pub(crate) extraction: Option<Extraction<'d>>,
 }
 
 /// Where an entry goes.
 #[derive(Debug, PartialEq, Eq)]
-enum Target<'p> {
+pub(crate) enum Target<'p> {
     Root,
     /// Passed over.
     Nowhere,
@@ -154,7 +165,7 @@ fn clean(path: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Decides by names alone where an entry goes.
-fn target(path: &[u8]) -> Result<Target<'_>, &'static str> {
+fn target(path: &[u8], form: Form) -> Result<Target<'_>, &'static str> {
     if path.contains(&0) {
         return Err("name with a NUL byte");
     }
@@ -167,6 +178,9 @@ fn target(path: &[u8]) -> Result<Target<'_>, &'static str> {
     };
     if name.is_empty() {
         return Ok(Target::Root);
+    }
+    if form == Form::Plain {
+        return Ok(Target::Name { parent, name });
     }
     for directory in parent.split(|byte| *byte == b'/') {
         if directory.starts_with(WHITEOUT_META) {
@@ -190,13 +204,20 @@ fn target(path: &[u8]) -> Result<Target<'_>, &'static str> {
 }
 
 impl<R: Read> Applier<'_, '_, R> {
-    fn entry(&mut self, mut entry: Entry) -> Result<(), ApplyError> {
+    pub(crate) fn entry(&mut self, mut entry: Entry) -> Result<(), ApplyError> {
         self.tree.count()?;
         let original = std::mem::take(&mut entry.path);
         let refused = |reason: &str| ApplyError::Entry { path: lossy(&original), reason: reason.into() };
         entry.path = clean(&original).ok_or_else(|| refused("leads out of the layer"))?;
         let metadata = self.metadata(&mut entry);
-        match target(&entry.path).map_err(refused)? {
+        let target = target(&entry.path, self.form).map_err(refused)?;
+        if let Some(extraction) = &mut self.extraction {
+            match extraction.admit(&entry, &target).map_err(refused)? {
+                true => {}
+                false => return Ok(()),
+            }
+        }
+        match target {
             Target::Nowhere => Ok(()),
             Target::Root if entry.kind == Kind::Directory => {
                 self.tree.list_root(metadata);
@@ -231,7 +252,12 @@ impl<R: Read> Applier<'_, '_, R> {
     fn metadata(&self, entry: &mut Entry) -> Metadata {
         let mut xattrs = std::mem::take(&mut entry.xattrs);
         xattrs.retain(|(name, _)| permitted_xattr(name, self.unprivileged));
-        Metadata { mode: entry.mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs }
+        let (mode, uid, gid, mtime) = (entry.mode, entry.uid, entry.gid, entry.mtime);
+        let metadata = Metadata { mode, uid, gid, mtime, xattrs };
+        match &self.extraction {
+            Some(extraction) => extraction.settle(metadata),
+            None => metadata,
+        }
     }
 
     fn make(
@@ -258,8 +284,14 @@ impl<R: Read> Applier<'_, '_, R> {
                 })?;
                 self.tree.finish_special(place, name, metadata, true)
             }
-            Kind::Character if entry.device == (0, 0) => self.tree.white_out(place, name),
+            Kind::Character if entry.device == (0, 0) && self.form == Form::Overlay => {
+                self.tree.white_out(place, name)
+            }
             Kind::Character | Kind::Block if self.unprivileged => Ok(()),
+            Kind::Character if entry.device == (0, 0) => Err(ApplyError::Entry {
+                path: lossy(&entry.path),
+                reason: "a character device 0:0 is overlay's mark for a deleted file".into(),
+            }),
             Kind::Character => self.node(place, name, FileType::CharacterDevice, entry.device, metadata),
             Kind::Block => self.node(place, name, FileType::BlockDevice, entry.device, metadata),
             Kind::Fifo => self.node(place, name, FileType::Fifo, (0, 0), metadata),
@@ -380,7 +412,7 @@ impl<R: Read> Applier<'_, '_, R> {
     fn hard_link(&mut self, entry: &Entry, place: &Rc<Place>, name: &[u8]) -> Result<(), ApplyError> {
         let refused = |reason: &str| ApplyError::Entry { path: lossy(&entry.path), reason: reason.into() };
         let wanted = clean(&entry.link).ok_or_else(|| refused("hard link leads out of the layer"))?;
-        let Target::Name { parent, name: target_name } = target(&wanted).map_err(refused)? else {
+        let Target::Name { parent, name: target_name } = target(&wanted, self.form).map_err(refused)? else {
             return Err(refused("hard link to something that is no file"));
         };
         // The place is emptied first: a link that replaces its own target links to the layers below.
@@ -393,6 +425,7 @@ impl<R: Read> Applier<'_, '_, R> {
         if let Some(source) = source {
             match self.tree.occupant(&source, target_name)? {
                 Occupant::Directory => return Err(refused("hard link to a directory")),
+                Occupant::Nothing if self.form == Form::Plain => return Err(refused(MISSING)),
                 Occupant::Nothing => {
                     let known = self.tree.lower_links.get(&source.child(target_name)).cloned();
                     self.tree.lower_links.insert(path, known.unwrap_or(wanted));
@@ -410,12 +443,15 @@ impl<R: Read> Applier<'_, '_, R> {
                 }
             }
         }
+        if self.form == Form::Plain {
+            return Err(refused(MISSING));
+        }
         self.tree.lower_links.insert(path, wanted);
         Ok(())
     }
 
     fn finish(mut self) -> Result<Applied, ApplyError> {
-        let settled = self.tree.finish()?;
+        let settled = self.tree.finish(true)?;
         let links = std::mem::take(&mut self.tree.lower_links);
         let files = self.tree.made();
         let (digest, size) = self.reader.input.finish()?;
@@ -466,13 +502,17 @@ mod tests {
         assert_eq!(clean(b"/a//./b/../c/").unwrap(), b"a/c");
         assert_eq!(clean(b"./").unwrap(), b"");
         assert_eq!(clean(b"a/../../b"), None);
-        assert_eq!(target(b"").unwrap(), Target::Root);
-        assert_eq!(target(b"a/.wh.b").unwrap(), Target::Whiteout { parent: b"a", name: b"b" });
-        assert_eq!(target(b".wh..wh..opq").unwrap(), Target::Opaque { parent: b"" });
-        assert_eq!(target(b".wh..wh.plnk/1.2").unwrap(), Target::Nowhere);
-        assert_eq!(target(b".wh..wh.aufs").unwrap(), Target::Nowhere);
+        assert_eq!(target(b"", Form::Overlay).unwrap(), Target::Root);
+        assert_eq!(target(b"a/.wh.b", Form::Overlay).unwrap(), Target::Whiteout { parent: b"a", name: b"b" });
+        assert_eq!(target(b".wh..wh..opq", Form::Overlay).unwrap(), Target::Opaque { parent: b"" });
+        assert_eq!(target(b".wh..wh.plnk/1.2", Form::Overlay).unwrap(), Target::Nowhere);
+        assert_eq!(target(b".wh..wh.aufs", Form::Overlay).unwrap(), Target::Nowhere);
+        assert_eq!(
+            target(b".wh.a/.wh..wh..opq", Form::Plain).unwrap(),
+            Target::Name { parent: b".wh.a", name: b".wh..wh..opq" }
+        );
         for bad in [&b".wh."[..], b".wh..", b"x/.wh...", b".wh.a/b", b".wh.../x"] {
-            assert!(target(bad).is_err(), "{}", lossy(bad));
+            assert!(target(bad, Form::Overlay).is_err(), "{}", lossy(bad));
         }
     }
 }

@@ -15,23 +15,22 @@ pub enum Compression {
     Zstd,
     /// The xz format, one or more streams.
     Xz,
+    /// The bzip2 format, one or more streams. Archives have it, layers do not.
+    Bzip2,
 }
 
 impl Compression {
-    /// What a stream that begins with these bytes is compressed with. Six bytes are enough. An error names
-    /// a format that is known and not supported.
-    pub fn sniff(start: &[u8]) -> io::Result<Self> {
+    /// What a stream that begins with these bytes is compressed with. Six bytes are enough.
+    pub fn sniff(start: &[u8]) -> Self {
         let skippable = start.len() >= 4 && start[1..4] == [0x2a, 0x4d, 0x18] && start[0] & 0xf0 == 0x50;
-        Ok(match start {
+        match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
             _ if skippable => Self::Zstd,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
-            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "bzip2 compression is not supported"));
-            }
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => Self::Bzip2,
             _ => Self::Plain,
-        })
+        }
     }
 }
 
@@ -40,6 +39,7 @@ enum Inner<R: BufRead> {
     Gzip(Box<flate2::bufread::MultiGzDecoder<R>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, R>>),
     Xz(Box<liblzma::bufread::XzDecoder<R>>),
+    Bzip2(Box<bzip2::bufread::MultiBzDecoder<R>>),
 }
 
 /// Reads a stream that may be compressed as plain bytes. Reading it to its end reads the source to its end,
@@ -58,7 +58,7 @@ impl<R: Read> Decompressor<R> {
         let mut source = BufReader::with_capacity(BUFFER, source);
         let mut start = Vec::with_capacity(6);
         source.by_ref().take(6).read_to_end(&mut start)?;
-        let compression = Compression::sniff(&start)?;
+        let compression = Compression::sniff(&start);
         let source = io::Cursor::new(start).chain(source);
         let inner = match compression {
             Compression::Plain => Inner::Plain(source),
@@ -74,6 +74,7 @@ impl<R: Read> Decompressor<R> {
                     liblzma::stream::Stream::new_stream_decoder(256 << 20, liblzma::stream::CONCATENATED)?;
                 Inner::Xz(Box::new(liblzma::bufread::XzDecoder::new_stream(source, stream)))
             }
+            Compression::Bzip2 => Inner::Bzip2(Box::new(bzip2::bufread::MultiBzDecoder::new(source))),
         };
         Ok(Self { inner, compression })
     }
@@ -91,6 +92,7 @@ impl<R: Read> Read for Decompressor<R> {
             Inner::Gzip(decoder) => decoder.read(buffer),
             Inner::Zstd(decoder) => decoder.read(buffer),
             Inner::Xz(decoder) => decoder.read(buffer),
+            Inner::Bzip2(decoder) => decoder.read(buffer),
         }
     }
 }
@@ -106,6 +108,7 @@ enum Packer<W: Write> {
     Gzip(Box<flate2::write::GzEncoder<W>>),
     Zstd(Box<zstd::stream::write::Encoder<'static, W>>),
     Xz(Box<liblzma::write::XzEncoder<W>>),
+    Bzip2(Box<bzip2::write::BzEncoder<W>>),
 }
 
 /// Compresses what is written to it; [`Compressor::finish`] must be called.
@@ -113,7 +116,8 @@ pub struct Compressor<W: Write> {
     inner: Packer<W>,
 }
 
-/// A writer that compresses into `writer`. `level` is the format's own scale; `None` is gzip 6, zstd 3, xz 6.
+/// A writer that compresses into `writer`. `level` is the format's own scale; `None` is gzip 6, zstd 3, xz 6,
+/// bzip2 6.
 /// The same input gives the same output: no time, no name.
 pub fn compress<W: Write>(
     writer: W,
@@ -133,6 +137,10 @@ pub fn compress<W: Write>(
         Compression::Xz => {
             Packer::Xz(Box::new(liblzma::write::XzEncoder::new(writer, level.unwrap_or(6).min(9))))
         }
+        Compression::Bzip2 => {
+            let level = bzip2::Compression::new(level.unwrap_or(6).clamp(1, 9));
+            Packer::Bzip2(Box::new(bzip2::write::BzEncoder::new(writer, level)))
+        }
     };
     Ok(Compressor { inner })
 }
@@ -145,6 +153,7 @@ impl<W: Write> Compressor<W> {
             Packer::Gzip(encoder) => encoder.finish(),
             Packer::Zstd(encoder) => encoder.finish(),
             Packer::Xz(encoder) => encoder.finish(),
+            Packer::Bzip2(encoder) => encoder.finish(),
         }
     }
 }
@@ -156,6 +165,7 @@ impl<W: Write> Write for Compressor<W> {
             Packer::Gzip(encoder) => encoder.write(bytes),
             Packer::Zstd(encoder) => encoder.write(bytes),
             Packer::Xz(encoder) => encoder.write(bytes),
+            Packer::Bzip2(encoder) => encoder.write(bytes),
         }
     }
 
@@ -165,6 +175,7 @@ impl<W: Write> Write for Compressor<W> {
             Packer::Gzip(encoder) => encoder.flush(),
             Packer::Zstd(encoder) => encoder.flush(),
             Packer::Xz(encoder) => encoder.flush(),
+            Packer::Bzip2(encoder) => encoder.flush(),
         }
     }
 }

@@ -62,7 +62,7 @@ pub fn copy_metadata(src: BorrowedFd<'_>, dst: &OwnedFd) -> Result<(), LayerErro
 pub fn tree_size(dir: BorrowedFd<'_>) -> Result<u64, LayerError> {
     let mut walk = Walk::new(dir).map_err(|error| failed("list", b".", error))?;
     let (mut seen, mut size) = (HashSet::new(), 0_u64);
-    while let Some(found) = walk.next().map_err(|error| failed("list", b".", error))? {
+    while let Some(found) = walk.advance().map_err(|error| failed("list", b".", error))? {
         let several = found.stat.st_nlink > 1;
         if found.kind() == FileType::RegularFile
             && (!several || seen.insert((found.stat.st_dev, found.stat.st_ino)))
@@ -117,7 +117,7 @@ impl<'a> Copy<'a> {
 
     fn run(&mut self, src: BorrowedFd<'_>) -> Result<(), LayerError> {
         let mut walk = Walk::new(src).map_err(|error| failed("list", b".", error))?;
-        while let Some(found) = walk.next().map_err(|error| failed("list", b".", error))? {
+        while let Some(found) = walk.advance().map_err(|error| failed("list", b".", error))? {
             self.entry(&found)?;
         }
         Ok(())

@@ -9,18 +9,23 @@ use yare_sys::fs as files;
 
 /// What an entry is besides its content.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Metadata {
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) mtime: Timestamp,
-    pub(crate) xattrs: Xattrs,
+pub struct Metadata {
+    /// Permission bits, at most 0o7777.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Owning group.
+    pub gid: u32,
+    /// Modification time; the access time is set to it as well.
+    pub mtime: Timestamp,
+    /// Those that an image may have.
+    pub xattrs: Xattrs,
 }
 
 /// Names and values of extended attributes.
-pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// A step that failed.
+/// A step that failed: what was tried, and why.
 pub(crate) type Failure = (&'static str, io::Error);
 
 fn step<T>(operation: &'static str, result: Result<T, impl Into<io::Error>>) -> Result<T, Failure> {
@@ -40,7 +45,7 @@ pub(crate) fn permitted_xattr(name: &[u8], unprivileged: bool) -> bool {
 }
 
 /// The attributes of an open file that may be in an image, sorted.
-pub(crate) fn image_xattrs(fd: BorrowedFd<'_>) -> io::Result<Xattrs> {
+pub fn image_xattrs(fd: BorrowedFd<'_>) -> io::Result<Xattrs> {
     let mut xattrs = files::xattrs(fd)?;
     xattrs.retain(|(name, _)| permitted_xattr(name, false));
     Ok(xattrs)
@@ -48,11 +53,12 @@ pub(crate) fn image_xattrs(fd: BorrowedFd<'_>) -> io::Result<Xattrs> {
 
 impl Metadata {
     /// What a directory has until somebody says otherwise.
-    pub(crate) fn implied() -> Self {
+    pub fn implied() -> Self {
         Self { mode: 0o755, ..Self::default() }
     }
 
-    pub(crate) fn of(stat: &Stat, xattrs: Xattrs) -> Self {
+    /// What a file has, with the attributes of [`image_xattrs`].
+    pub fn of(stat: &Stat, xattrs: Xattrs) -> Self {
         let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or_default();
         Self {
             mode: stat.st_mode & 0o7777,
@@ -68,9 +74,9 @@ impl Metadata {
         Timestamps { last_access: time, last_modification: time }
     }
 
-    /// Sets everything on an open file or directory. The order matters: chown clears set-id bits and
+    /// Sets everything on an open file or directory; an error says what was tried. The order matters: chown clears set-id bits and
     /// capabilities.
-    pub(crate) fn set_open(&self, fd: &OwnedFd, unprivileged: bool) -> Result<(), Failure> {
+    pub fn set_open(&self, fd: &OwnedFd, unprivileged: bool) -> Result<(), (&'static str, io::Error)> {
         if !unprivileged {
             let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
             step("change the owner of", rustix::fs::fchown(fd, Some(uid), Some(gid)))?;
@@ -83,14 +89,14 @@ impl Metadata {
         step("set the times of", rustix::fs::futimens(fd, &self.times()))
     }
 
-    /// Sets everything on a link, device or fifo.
-    pub(crate) fn set_special(
+    /// Sets everything on a link, device or fifo; an error says what was tried.
+    pub fn set_special(
         &self,
         parent: BorrowedFd<'_>,
         name: &[u8],
         is_link: bool,
         unprivileged: bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), (&'static str, io::Error)> {
         if !unprivileged {
             let (uid, gid) = (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)));
             let changed = rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);

@@ -56,6 +56,8 @@ pub(crate) struct Tree<'a> {
     /// Links to files of lower layers: link to target.
     pub(crate) lower_links: BTreeMap<Vec<u8>, Vec<u8>>,
     unprivileged: bool,
+    /// Of directories that no entry lists.
+    pub(crate) implied: Metadata,
     opaque_xattr: &'static str,
     /// Entries made, and the most that may be.
     made: u64,
@@ -98,6 +100,7 @@ impl<'a> Tree<'a> {
             directories: BTreeMap::new(),
             lower_links: BTreeMap::new(),
             unprivileged,
+            implied: Metadata::implied(),
             opaque_xattr,
             made: 0,
             limit,
@@ -209,7 +212,7 @@ impl<'a> Tree<'a> {
         }
         self.make_directory(parent, name)?;
         self.count()?;
-        self.directories.insert(path.clone(), Directory { metadata: Metadata::implied(), listed: false });
+        self.directories.insert(path.clone(), Directory { metadata: self.implied.clone(), listed: false });
         let fd = self.open_child(parent, name).map_err(|error| failed("open", &path, error))?;
         Ok(Step::Into(Rc::new(Place { fd, path })))
     }
@@ -355,14 +358,18 @@ impl<'a> Tree<'a> {
             .map_err(|(operation, error)| failed(operation, &parent.child(name), error))
     }
 
-    /// Sets the metadata of all directories, children first.
-    pub(crate) fn finish(&mut self) -> Result<Settled, ApplyError> {
+    /// Sets the metadata of all directories, children first. Unless the tree owns its root, that is left
+    /// as it is.
+    pub(crate) fn finish(&mut self, own_root: bool) -> Result<Settled, ApplyError> {
         self.cache.clear();
         let mut implied = Vec::new();
         let mut root_listed = false;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let mut directories = std::mem::take(&mut self.directories);
-        directories.entry(Vec::new()).or_insert(Directory { metadata: Metadata::implied(), listed: false });
+        if own_root {
+            let implied = Directory { metadata: Metadata::implied(), listed: false };
+            directories.entry(Vec::new()).or_insert(implied);
+        }
         for (path, directory) in directories.into_iter().rev() {
             let shown = if path.is_empty() { b"." } else { path.as_slice() };
             let fd = files::open_strict(self.root, as_path(shown), flags, Mode::empty())

@@ -27,30 +27,40 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 
 /// An entry of the tree.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub struct Found {
     /// Below the root of the walk.
-    pub(crate) path: Vec<u8>,
-    pub(crate) name: CString,
+    pub path: Vec<u8>,
+    /// The last part of the path.
+    pub name: CString,
     /// The directory that has it.
-    pub(crate) parent: Rc<OwnedFd>,
-    pub(crate) stat: Stat,
+    pub parent: Rc<OwnedFd>,
+    /// Of the entry itself, also if it is a link.
+    pub stat: Stat,
 }
 
 impl Found {
-    pub(crate) fn kind(&self) -> FileType {
+    /// What it is.
+    pub fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.stat.st_mode)
     }
 
     /// A descriptor that names the entry, whatever it is.
-    pub(crate) fn open_path(&self) -> io::Result<OwnedFd> {
+    pub fn open_path(&self) -> io::Result<OwnedFd> {
         self.open(OFlags::PATH | OFlags::NOFOLLOW)
     }
 
-    pub(crate) fn open(&self, flags: OFlags) -> io::Result<OwnedFd> {
+    /// The directory that has it, for calls that name the entry itself.
+    pub fn parent(&self) -> BorrowedFd<'_> {
+        self.parent.as_fd()
+    }
+
+    /// Opens the entry; a link is refused with `ELOOP`.
+    pub fn open(&self, flags: OFlags) -> io::Result<OwnedFd> {
         files::open_strict(self.parent.as_fd(), as_path(self.name.as_bytes()), flags, Mode::empty())
     }
 }
 
+#[derive(Debug)]
 struct Level {
     path: Vec<u8>,
     fd: Option<Rc<OwnedFd>>,
@@ -59,17 +69,24 @@ struct Level {
 }
 
 /// A walk; parents come before their children, names in byte order.
-pub(crate) struct Walk<'a> {
+#[derive(Debug)]
+pub struct Walk<'a> {
     root: BorrowedFd<'a>,
     levels: Vec<Level>,
     entered: Option<Vec<u8>>,
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn new(root: BorrowedFd<'a>) -> io::Result<Self> {
+    /// A walk of the directory, which need not be open for reading.
+    pub fn new(root: BorrowedFd<'a>) -> io::Result<Self> {
         let mut walk = Self { root, levels: Vec::new(), entered: None };
         walk.enter(Vec::new())?;
         Ok(walk)
+    }
+
+    /// Passes over what is below the directory that was returned last.
+    pub fn pass_over(&mut self) {
+        self.entered = None;
     }
 
     fn enter(&mut self, path: Vec<u8>) -> io::Result<()> {
@@ -86,7 +103,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The next entry.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Found>> {
+    pub fn advance(&mut self) -> io::Result<Option<Found>> {
         if let Some(path) = self.entered.take() {
             self.enter(path)?;
         }
@@ -144,7 +161,7 @@ pub(crate) fn files_with_content(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result
     let top = open(dir, name, DIRECTORY)?;
     let mut walk = Walk::new(top.as_fd())?;
     let mut found = Vec::new();
-    while let Some(entry) = walk.next()? {
+    while let Some(entry) = walk.advance()? {
         if entry.kind() == FileType::RegularFile && entry.stat.st_size > 0 {
             found.push(crate::tree::join(name, &entry.path));
         }
@@ -153,7 +170,7 @@ pub(crate) fn files_with_content(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result
 }
 
 /// The pieces of a file that are no holes: (offset, length). A file system that cannot tell has one piece.
-pub(crate) fn data_pieces(file: BorrowedFd<'_>, size: u64) -> io::Result<Vec<(u64, u64)>> {
+pub fn data_pieces(file: BorrowedFd<'_>, size: u64) -> io::Result<Vec<(u64, u64)>> {
     let mut pieces = Vec::new();
     let mut position = 0;
     while position < size {

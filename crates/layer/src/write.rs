@@ -39,6 +39,10 @@ pub struct Written {
     pub diff_id: DiffId,
     /// Bytes of the tar.
     pub size: u64,
+    /// Bytes of file content, as Docker counts an image's size.
+    pub content: u64,
+    /// Entries, whiteouts among them.
+    pub entries: u64,
 }
 
 const BLOCK: usize = 512;
@@ -52,22 +56,25 @@ pub fn write_tar(
     writer: impl Write,
     options: &WriteOptions,
 ) -> Result<Written, LayerError> {
-    let mut tar = Tar {
-        buffer: Vec::new(),
-        writer,
-        hasher: Hasher::new(),
-        size: 0,
-        links: HashMap::new(),
-        form: options.form,
-    };
+    let mut tar = Tar::new(writer, options.form);
     if options.root || options.form == Form::Overlay {
         let root = walk::open(dir, b"", OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|error| failed("open", b".", error))?;
         tar.root(&root, options.root)?;
     }
-    let mut walk = Walk::new(dir).map_err(|error| failed("list", b".", error))?;
-    while let Some(found) = walk.next().map_err(|error| failed("list", b".", error))? {
-        tar.entry(&found)?;
+    tar.tree(dir, b"")?;
+    tar.finish()
+}
+
+/// Writes several whole file systems as one tar, each in a folder of this name, whose owner, mode and time are
+/// those of the file system's root.
+pub fn write_trees(trees: &[(&str, BorrowedFd<'_>)], writer: impl Write) -> Result<Written, LayerError> {
+    let mut tar = Tar::new(writer, Form::Plain);
+    for (name, dir) in trees {
+        let name = [name.as_bytes(), b"/"].concat();
+        let stat = rustix::fs::fstat(dir).map_err(|error| failed("stat", &name, error))?;
+        tar.head(&Head { records: xattr_records(*dir, &name)?, ..Head::of(&stat, &name, b'5') })?;
+        tar.tree(*dir, &name)?;
     }
     tar.finish()
 }
@@ -86,6 +93,8 @@ struct Tar<W> {
     writer: W,
     hasher: Hasher,
     size: u64,
+    content: u64,
+    entries: u64,
     /// Where files with several names were written first.
     links: HashMap<(u64, u64), Vec<u8>>,
     form: Form,
@@ -153,6 +162,30 @@ fn is_opaque(fd: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 impl<W: Write> Tar<W> {
+    fn new(writer: W, form: Form) -> Self {
+        Self {
+            buffer: Vec::new(),
+            writer,
+            hasher: Hasher::new(),
+            size: 0,
+            content: 0,
+            entries: 0,
+            links: HashMap::new(),
+            form,
+        }
+    }
+
+    /// Everything below a directory, with `prefix` before each path.
+    fn tree(&mut self, dir: BorrowedFd<'_>, prefix: &[u8]) -> Result<(), LayerError> {
+        self.links.clear();
+        let mut walk = Walk::new(dir).map_err(|error| failed("list", b".", error))?;
+        while let Some(mut found) = walk.advance().map_err(|error| failed("list", b".", error))? {
+            found.path.splice(..0, prefix.iter().copied());
+            self.entry(&found)?;
+        }
+        Ok(())
+    }
+
     fn put(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
@@ -181,6 +214,7 @@ impl<W: Write> Tar<W> {
     }
 
     fn entry(&mut self, found: &Found) -> Result<(), LayerError> {
+        self.entries += 1;
         let path = found.path.as_slice();
         let kind = found.kind();
         if self.form == Form::Overlay && is_whiteout(&found.stat) {
@@ -242,6 +276,7 @@ impl<W: Write> Tar<W> {
         }
         let mut records = xattr_records(file.as_fd(), path)?;
         let size = u64::try_from(stat.st_size).unwrap_or_default();
+        self.content += size;
         let used = u64::try_from(stat.st_blocks).unwrap_or_default().saturating_mul(512);
         if size < SPARSE_FROM || used > size / 2 {
             self.head(&Head { records, size, ..Head::of(&stat, path, b'0') })?;
@@ -334,7 +369,12 @@ impl<W: Write> Tar<W> {
     fn finish(mut self) -> Result<Written, LayerError> {
         self.put(&[0; 2 * BLOCK])?;
         self.writer.flush().map_err(LayerError::Write)?;
-        Ok(Written { diff_id: DiffId(self.hasher.finish()), size: self.size })
+        Ok(Written {
+            diff_id: DiffId(self.hasher.finish()),
+            size: self.size,
+            content: self.content,
+            entries: self.entries,
+        })
     }
 }
 

@@ -12,18 +12,21 @@
 //! The times of a log strictly increase: entries that were read at once differ by a nanosecond, so that a
 //! reader who continues after a time neither loses nor repeats a line.
 //!
-//! [`Writer`] is for the one process that owns a log; [`Reader`] for any number of others at the same time.
+//! [`Writer`] is for the one process that owns a log; [`Reader`] for any number of others at the same time,
+//! and [`Watch`] to learn when there is more to read.
 
 mod compress;
 mod files;
 mod format;
 mod reader;
 pub mod time;
+mod watch;
 mod writer;
 
 pub use compress::Compression;
 pub use format::{Entry, Stream};
 pub use reader::{ReadOptions, Reader};
+pub use watch::{Grown, Watch, Watched};
 pub use writer::{Writer, WriterOptions};
 
 use std::io;

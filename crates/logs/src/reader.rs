@@ -6,15 +6,11 @@ use crate::format::{Entry, Stream};
 use crate::{LogError, Result};
 use flate2::bufread::GzDecoder;
 use jiff::{SignedDuration, Timestamp};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Bytes of a file read at once.
 const CHUNK: usize = 64 << 10;
@@ -41,9 +37,9 @@ pub struct ReadOptions {
 
 /// Reads a log in order, through rotated and compressed files, while it is being written.
 ///
-/// [`Reader::next_chunk`] gives what there is. With `follow`, its `None` means "nothing yet": wait with [`Reader::wait`]
-/// (or watch [`Reader::fd`]) and ask again. Whoever knows that the container has ended asks until `None` once
-/// more and stops; the log is complete by then.
+/// [`Reader::next_chunk`] gives what there is. With `follow`, its `None` means "nothing yet": wait until a
+/// [`Watch`](crate::Watch) says that the log may have grown, and ask again. Whoever knows that the container has
+/// ended asks until `None` once more and stops; the log is complete by then.
 #[derive(Debug)]
 pub struct Reader {
     path: PathBuf,
@@ -53,7 +49,6 @@ pub struct Reader {
     current: Option<Source>,
     /// The start of a line whose end has not been read.
     partial: Vec<u8>,
-    watch: Option<OwnedFd>,
     done: bool,
 }
 
@@ -80,9 +75,8 @@ impl Reader {
     /// Opens the log with the files there are now. A log that does not exist yet is empty.
     ///
     /// # Errors
-    /// The files cannot be read, or inotify is exhausted.
+    /// The files cannot be read.
     pub fn open(path: &Path, options: ReadOptions) -> Result<Self> {
-        let watch = if options.follow { Some(watch(path)?) } else { None };
         let mut snapshot = files::snapshot(path)?;
         let skips = match options.tail {
             Some(tail) => select_tail(&mut snapshot, tail).map_err(LogError::file("read", path))?,
@@ -97,7 +91,7 @@ impl Reader {
             }
         }
         let current = queue.pop_front();
-        Ok(Self { path: path.to_owned(), options, queue, current, partial: Vec::new(), watch, done: false })
+        Ok(Self { path: path.to_owned(), options, queue, current, partial: Vec::new(), done: false })
     }
 
     /// The next entries, at least one; `None` when there are no more, with `follow`: for now.
@@ -125,39 +119,6 @@ impl Reader {
     /// Whether an entry later than `until` was met: nothing will follow.
     pub fn is_done(&self) -> bool {
         self.done
-    }
-
-    /// Becomes readable when the log may have grown; only with `follow`. [`Reader::wait`] empties it.
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.watch.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Waits until the log may have grown, at most `timeout`; `false` after the timeout. A filesystem without
-    /// inotify (NFS) only ever times out: keep the timeout short where that matters.
-    ///
-    /// # Errors
-    /// Waiting failed.
-    pub fn wait(&self, timeout: Duration) -> Result<bool> {
-        let Some(watch) = &self.watch else { return Ok(false) };
-        let failed = || LogError::file("watch", &self.path);
-        let timeout =
-            Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
-        let mut fds = [PollFd::new(watch, PollFlags::IN)];
-        match rustix::event::poll(&mut fds, Some(&timeout)) {
-            Ok(0) => return Ok(false),
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => return Ok(true),
-            Err(error) => return Err(failed()(error.into())),
-        }
-        let mut events = [0; 4096];
-        loop {
-            match rustix::io::read(watch, &mut events) {
-                Ok(length) if length == events.len() => {}
-                Ok(_) | Err(rustix::io::Errno::AGAIN) => return Ok(true),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(failed()(error.into())),
-            }
-        }
     }
 
     /// More bytes of the current file; `None` at its end.
@@ -441,17 +402,4 @@ fn last_lines(file: &File, wanted: u64) -> io::Result<(u64, u64)> {
         end = start;
     }
     Ok((0, seen))
-}
-
-fn watch(path: &Path) -> Result<OwnedFd> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let watch = || -> io::Result<OwnedFd> {
-        let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        inotify::add_watch(&fd, directory, WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO)?;
-        Ok(fd)
-    };
-    watch().map_err(LogError::file("watch", directory))
 }

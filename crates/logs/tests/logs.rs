@@ -5,7 +5,9 @@ use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use yare_logs::{Entry, LogError, MAX_LINE, ReadOptions, Reader, Stream, Writer, WriterOptions};
+use yare_logs::{
+    Entry, Grown, LogError, MAX_LINE, ReadOptions, Reader, Stream, Watch, Writer, WriterOptions,
+};
 
 struct Log {
     _dir: tempfile::TempDir,
@@ -351,12 +353,15 @@ fn a_log_behind_a_symbolic_link_is_refused() {
 #[test]
 fn a_log_that_does_not_exist_yet_is_empty_and_can_be_followed() {
     let log = Log::new();
+    let watch = Watch::open().unwrap();
+    let watched = watch.add(&log.path).unwrap();
     let mut reader = Reader::open(&log.path, ReadOptions { follow: true, ..all() }).unwrap();
     assert!(reader.next_chunk().unwrap().is_none());
-    assert!(!reader.wait(Duration::from_millis(10)).unwrap());
+    assert!(!watch.wait(Duration::from_millis(10)).unwrap());
     let mut writer = log.writer(None, 1, false);
     write_numbers(&mut writer, 0..2, false);
-    assert!(reader.wait(Duration::from_secs(5)).unwrap());
+    assert!(watch.wait(Duration::from_secs(5)).unwrap());
+    assert_eq!(watch.take().unwrap(), Grown::These(vec![watched]));
     assert_eq!(numbers(&reader.next_chunk().unwrap().unwrap()), [0, 1]);
 }
 
@@ -440,6 +445,8 @@ fn nothing_is_lost_or_doubled_while_a_fast_writer_rotates() {
 
 fn follow(path: &Path, delay: Duration, finished: &AtomicBool) {
     std::thread::sleep(delay);
+    let watch = Watch::open().unwrap();
+    watch.add(path).unwrap();
     let mut reader = Reader::open(path, ReadOptions { follow: true, ..all() }).unwrap();
     let mut seen = Vec::new();
     loop {
@@ -450,7 +457,8 @@ fn follow(path: &Path, delay: Duration, finished: &AtomicBool) {
         if last {
             break;
         }
-        reader.wait(Duration::from_millis(100)).unwrap();
+        watch.wait(Duration::from_millis(100)).unwrap();
+        watch.take().unwrap();
     }
     assert_consecutive(&seen);
     assert_eq!(seen.last(), Some(&59_999));

@@ -54,9 +54,11 @@ pub(crate) fn order_joined(channel: impl AsFd, filter: Option<&Filter>) {
 
 /// Waits for [`Order::Joined`]; the filter that came with it.
 pub(crate) fn await_joined(channel: impl AsFd) -> Result<Option<Filter>> {
-    let mut message = vec![0; Filter::LONGEST + 1];
-    match rustix::io::retry_on_intr(|| rustix::io::read(&channel, &mut message)) {
-        Ok(count) if count > 0 && message[0] == Order::Joined as u8 => Ok(Filter::read(&message[1..count])),
+    // Not zeroed first: a filter is much shorter than the longest, and every page touched here stays.
+    let mut message = Vec::with_capacity(Filter::LONGEST + 1);
+    let read = || rustix::io::read(&channel, rustix::buffer::spare_capacity(&mut message));
+    match rustix::io::retry_on_intr(read) {
+        Ok(_) if message.first() == Some(&(Order::Joined as u8)) => Ok(Filter::read(&message[1..])),
         Ok(_) => Err(StartError::internal(Step::Namespaces, "the caller went away")),
         Err(error) => Err(StartError::io(Step::Namespaces, "cannot hear the caller", error)),
     }

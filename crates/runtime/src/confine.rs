@@ -6,6 +6,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
+use serde::{Deserialize, Serialize};
 use yare_oci::runtime::{Capabilities, Process, Seccomp};
 use yare_sys::process as sys;
 
@@ -54,16 +55,22 @@ const NAMES: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
-/// A compiled filter.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Filter {
+/// A compiled system call filter: a tenth of its profile's size, and nothing to compile for a further process.
+///
+/// As JSON it is one list of numbers: its flags, then an instruction each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Vec<u64>", try_from = "Vec<u64>")]
+pub struct Filter {
     program: Vec<Instruction>,
     flags: u32,
 }
 
 impl Filter {
     /// Compiles the profile, if there is one.
-    pub(crate) fn compile(profile: Option<&Seccomp>) -> Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// The profile names something this program or the kernel does not know.
+    pub fn compile(profile: Option<&Seccomp>) -> Result<Option<Self>> {
         let Some(profile) = profile else { return Ok(None) };
         let failed = |error: seccomp::SeccompError| StartError::invalid(Step::Spec, error.to_string());
         let program = seccomp::compile(profile, Arch::NATIVE).map_err(failed)?;
@@ -96,6 +103,37 @@ impl Filter {
             })
             .collect();
         Some(Self { program, flags: u32::from_ne_bytes(*flags) })
+    }
+}
+
+impl From<Filter> for Vec<u64> {
+    fn from(filter: Filter) -> Self {
+        let numbers = filter.program.iter().map(|instruction| {
+            u64::from(instruction.code) << 48
+                | u64::from(instruction.jt) << 40
+                | u64::from(instruction.jf) << 32
+                | u64::from(instruction.k)
+        });
+        std::iter::once(u64::from(filter.flags)).chain(numbers).collect()
+    }
+}
+
+impl TryFrom<Vec<u64>> for Filter {
+    type Error = &'static str;
+
+    fn try_from(numbers: Vec<u64>) -> std::result::Result<Self, Self::Error> {
+        let (flags, program) = numbers.split_first().ok_or("a filter without flags")?;
+        let flags = u32::try_from(*flags).map_err(|_| "flags of a filter are out of range")?;
+        let program = program
+            .iter()
+            .map(|number| Instruction {
+                code: (number >> 48) as u16,
+                jt: (number >> 40) as u8,
+                jf: (number >> 32) as u8,
+                k: *number as u32,
+            })
+            .collect();
+        Ok(Self { program, flags })
     }
 }
 
@@ -315,8 +353,11 @@ mod tests {
         let filter = Filter::compile(Some(&serde_json::from_str(json).unwrap())).unwrap().unwrap();
         let mut bytes = Vec::new();
         filter.write(&mut bytes);
-        assert_eq!(Filter::read(&bytes), Some(filter));
+        assert_eq!(Filter::read(&bytes).as_ref(), Some(&filter));
         assert_eq!(Filter::read(&[]), None);
+        let json = serde_json::to_string(&filter).unwrap();
+        assert_eq!(serde_json::from_str::<Filter>(&json).unwrap(), filter);
+        assert!(serde_json::from_str::<Filter>("[]").is_err());
     }
 
     #[test]

@@ -384,7 +384,9 @@ fn run_program(
     if let Some(hooks) = plan.spec.hooks.as_ref().filter(|hooks| !hooks.start_container.is_empty()) {
         hooks::run(&hooks.start_container, &state(plan, "created"))?;
     }
-    sys::default_all_signals().map_err(|error| StartError::io(Step::Exec, "cannot reset signals", error))?;
+    // With an init they were reset before the fork.
+    let reset = if plan.init { sys::unblock_signals() } else { sys::default_all_signals() };
+    reset.map_err(|error| StartError::io(Step::Exec, "cannot reset signals", error))?;
     confinement.finish()?;
     program.run()
 }

@@ -1,7 +1,7 @@
 //! A further process in a running container.
 
 use crate::channel::{Report, await_joined, await_start, order_joined, order_start, receive, report};
-use crate::confine::{self, Confinement, Filter};
+use crate::confine::{self, Confinement};
 use crate::container::{Missing, Settled, caught, enter_directory, fail, leave_the_caller, private_proc};
 use crate::error::{Result, StartError, Step};
 use crate::start::{end, in_pid_namespace, wait_for_program};
@@ -67,7 +67,7 @@ fn attend(channel: &OwnedFd, pid: i32, target: &ExecTarget<'_>) -> Result<(Vec<S
         .group
         .add_v1(pid)
         .map_err(|error| StartError::internal(Step::Cgroup, yare_errdefs::chain(&error)))?;
-    order_joined(channel, Filter::compile(target.seccomp)?.as_ref());
+    order_joined(channel, target.filter);
     match receive(channel)? {
         Some((Report::Ready { warnings }, console)) => Ok((warnings, console)),
         Some((Report::Failed(error), _)) => Err(error),

@@ -1,6 +1,7 @@
 //! The built-in pid 1: reaps, forwards signals, ends with the program's code.
 
 use std::io;
+use std::time::Duration;
 use yare_sys::process::{self as sys, Exit};
 
 /// What `ps` shows.
@@ -12,12 +13,20 @@ const CHILD: i32 = 17;
 /// SYS.
 const OWN: [i32; 9] = [4, 5, 6, 7, 8, 11, 21, 22, 31];
 
+/// How long the program must run before this process makes itself small: a short one shall not wait for that.
+const SETTLED: Duration = Duration::from_millis(300);
+
 /// Serves until the program has ended; the exit code. All signals must be blocked since before the fork.
 pub(crate) fn serve(program: i32) -> i32 {
+    let mut patience = Some(SETTLED);
     loop {
-        match next(program) {
+        match next(program, patience) {
             Ok(Some(exit)) => return exit.code(),
             Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                patience = None;
+                yare_sys::memory::shed();
+            }
             // Nothing is left to wait for.
             Err(_) => return 255,
         }
@@ -25,8 +34,8 @@ pub(crate) fn serve(program: i32) -> i32 {
 }
 
 /// Takes one signal; the exit of the program if that was it.
-fn next(program: i32) -> io::Result<Option<Exit>> {
-    let signal = match sys::wait_signal() {
+fn next(program: i32, patience: Option<Duration>) -> io::Result<Option<Exit>> {
+    let signal = match sys::wait_signal(patience) {
         Ok(signal) => signal,
         Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(None),
         Err(error) => return Err(error),

@@ -27,6 +27,7 @@ pub mod seccomp;
 pub mod cli;
 pub mod selfexec;
 
+pub use confine::Filter;
 pub use error::{Result, StartError, Step};
 pub use exec::exec;
 pub use start::create;
@@ -34,7 +35,7 @@ pub use start::create;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use yare_cgroup::Group;
-use yare_oci::runtime::{Seccomp, Spec};
+use yare_oci::runtime::Spec;
 
 /// The root filesystem of a container.
 #[derive(Debug)]
@@ -84,6 +85,8 @@ pub struct Start<'a> {
     pub user: Option<&'a str>,
     /// Further groups by name or number, looked up there too; needs [`Start::user`].
     pub groups: &'a [String],
+    /// Its system call filter, compiled already; without it that of the specification is compiled.
+    pub filter: Option<Filter>,
     /// Its cgroup, with limits set.
     pub group: &'a Group,
     /// The bundle directory, for hooks.
@@ -112,6 +115,8 @@ pub struct Created {
     pub console: Option<OwnedFd>,
     /// What was asked for and could not be had, as sentences.
     pub warnings: Vec<String>,
+    /// Its filter, for further processes.
+    pub filter: Option<Filter>,
     channel: OwnedFd,
 }
 
@@ -136,5 +141,5 @@ pub struct ExecTarget<'a> {
     /// Its cgroup.
     pub group: &'a Group,
     /// The filter of the container.
-    pub seccomp: Option<&'a Seccomp>,
+    pub filter: Option<&'a Filter>,
 }

@@ -62,9 +62,11 @@ pub fn create(start: Start<'_>) -> Result<Created> {
         Fork::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop(theirs);
-    let ready = attend(&ours, start.spec, start.group, &state(start.id, start.spec, pid, start.bundle));
-    match ready {
-        Ok((warnings, console)) => Ok(Created { pid, pidfd, console, warnings, channel: ours }),
+    let state = state(start.id, start.spec, pid, start.bundle);
+    match attend(&ours, start.spec, start.filter, start.group, &state) {
+        Ok(Ready { warnings, console, filter }) => {
+            Ok(Created { pid, pidfd, console, warnings, filter, channel: ours })
+        }
         Err(error) => {
             end(&pidfd);
             Err(error)
@@ -96,13 +98,21 @@ pub(crate) fn in_pid_namespace(namespace: impl AsFd, fork: impl FnOnce() -> Resu
     forked
 }
 
+/// What is known of a child that only waits for its start.
+struct Ready {
+    warnings: Vec<String>,
+    console: Option<OwnedFd>,
+    filter: Option<Filter>,
+}
+
 /// Puts the child into its cgroup, runs hooks, and waits until it is ready.
 fn attend(
     channel: &OwnedFd,
     spec: &Spec,
+    filter: Option<Filter>,
     group: &Group,
     state: &State,
-) -> Result<(Vec<String>, Option<OwnedFd>)> {
+) -> Result<Ready> {
     group
         .add_v1(state.pid.unwrap_or(0))
         .map_err(|error| StartError::internal(Step::Cgroup, yare_errdefs::chain(&error)))?;
@@ -116,9 +126,13 @@ fn attend(
         hooks::run(&hooks.create_runtime, state)?;
     }
     let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
-    order_joined(channel, Filter::compile(profile)?.as_ref());
+    let filter = match filter {
+        Some(filter) => Some(filter),
+        None => Filter::compile(profile)?,
+    };
+    order_joined(channel, filter.as_ref());
     match receive(channel)? {
-        Some((Report::Ready { warnings }, console)) => Ok((warnings, console)),
+        Some((Report::Ready { warnings }, console)) => Ok(Ready { warnings, console, filter }),
         other => unexpected(other),
     }
 }

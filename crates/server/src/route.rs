@@ -88,7 +88,9 @@ pub(crate) enum Operation {
     ImageSaveOne,
     ImageSave,
     ImageLoad,
+    Build,
     BuildPrune,
+    BuildCancel,
     VolumeList,
     VolumeCreate,
     VolumeInspect,
@@ -157,7 +159,6 @@ const fn route(verb: Verb, pattern: &'static str, since: u16, operation: Operati
 use Operation::NotBuilt;
 use Verb::{Delete, Get, Head, Post, Put};
 
-const BUILDING: &str = "building images";
 const CHECKPOINTS: &str = "checkpoint and restore";
 const COPYING: &str = "copying files from and to containers";
 const NETWORKS: &str = "user-defined networks";
@@ -232,9 +233,9 @@ pub(crate) static TABLE: &[Route] = &[
     route(Post, "/commit", 0, NotBuilt("making an image from a container")),
     route(Get, "/distribution/{name}/json", 30, NotBuilt(REGISTRIES)),
     // Building.
-    route(Post, "/build", 0, NotBuilt(BUILDING)),
+    route(Post, "/build", 0, Operation::Build),
     route(Post, "/build/prune", 31, Operation::BuildPrune),
-    route(Post, "/build/cancel", 31, NotBuilt(BUILDING)),
+    route(Post, "/build/cancel", 31, Operation::BuildCancel),
     // Volumes.
     route(Get, "/volumes", 0, Operation::VolumeList),
     route(Post, "/volumes/create", 0, Operation::VolumeCreate),

@@ -5,18 +5,25 @@
 
 use crate::protocol::{Launch, Reply, Request};
 use crate::wire::{self, Decoder, encode};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use yare_errdefs::{Error, Result};
+use yare_oci::runtime::Seccomp;
+use yare_runtime::Filter;
 
 /// Name of the socket in the run directory.
 pub const SOCKET: &str = "shim.sock";
+
+/// How long a new shim may take to read what it is to start.
+const HAND_OVER: Duration = Duration::from_secs(60);
 
 /// How to start a launcher.
 #[derive(Debug, Clone)]
@@ -45,6 +52,34 @@ impl LauncherConfig {
 pub struct Launcher {
     config: LauncherConfig,
     process: Mutex<LauncherProcess>,
+    filters: Filters,
+}
+
+/// The filters of the profiles that were launched last, newest first: compiled once, not in every shim, and a
+/// fraction of their profile's size in its memory.
+#[derive(Debug, Default)]
+struct Filters(Mutex<Vec<(Seccomp, Filter)>>);
+
+impl Filters {
+    /// Profiles differ by what a container may do besides; few are in use at a time.
+    const KEPT: usize = 8;
+
+    /// Takes the profile away and gives its filter. One that cannot be compiled stays: the shim says why.
+    fn take_from(&self, profile: &mut Option<Seccomp>) -> Option<Filter> {
+        let wanted = profile.take()?;
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = kept.iter().position(|(known, _)| *known == wanted) {
+            kept[..=at].rotate_right(1);
+            return Some(kept[0].1.clone());
+        }
+        let Ok(Some(filter)) = Filter::compile(Some(&wanted)) else {
+            *profile = Some(wanted);
+            return None;
+        };
+        kept.truncate(Self::KEPT - 1);
+        kept.insert(0, (wanted, filter.clone()));
+        Some(filter)
+    }
 }
 
 #[derive(Debug)]
@@ -68,7 +103,7 @@ impl Launcher {
     /// The process cannot be started.
     pub fn start_with(config: LauncherConfig) -> Result<Self> {
         let process = Mutex::new(spawn(&config)?);
-        Ok(Self { config, process })
+        Ok(Self { config, process, filters: Filters::default() })
     }
 
     /// Starts a new launcher in the place of the present one, which ends. Running containers do not notice.
@@ -98,7 +133,10 @@ impl Launcher {
     ///
     /// # Errors
     /// No launcher can be reached or started.
-    pub fn launch(&self, launch: &Launch, descriptors: &[BorrowedFd<'_>]) -> Result<UnixStream> {
+    pub fn launch(&self, mut launch: Launch, descriptors: &[BorrowedFd<'_>]) -> Result<UnixStream> {
+        if let Some(linux) = &mut launch.spec.linux {
+            launch.filter = self.filters.take_from(&mut linux.seccomp);
+        }
         let (ours, theirs) = UnixStream::pair()
             .map_err(|error| Error::from(error).with_hint("raise the limit of open files of the engine"))?;
         if self.hand_over(theirs.as_fd()).is_err() {
@@ -107,7 +145,8 @@ impl Launcher {
                 .map_err(|error| Error::unavailable("cannot reach the launcher").caused_by(error))?;
         }
         drop(theirs);
-        wire::send_all(ours.as_fd(), &encode(launch), descriptors)
+        ours.set_write_timeout(Some(HAND_OVER))?;
+        wire::send_all(ours.as_fd(), &encode(&launch), descriptors)
             .map_err(|error| Error::unavailable(format!("cannot launch {}", launch.id)).caused_by(error))?;
         Ok(ours)
     }
@@ -156,19 +195,19 @@ impl Connection {
     /// # Errors
     /// The shim is gone.
     pub fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        wire::send_all(self.stream.as_fd(), &encode(request), descriptors)
+        wire::send_all(self.stream.as_fd(), &encode(request), descriptors).map_err(timed_out)
     }
 
     /// Waits for the next reply; `None` when the shim has gone.
     ///
     /// # Errors
-    /// The stream failed, or what came is no reply.
+    /// The stream failed, what came is no reply, or nothing came in time.
     pub fn recv(&mut self) -> io::Result<Option<(Reply, Vec<OwnedFd>)>> {
         loop {
             if let Some(message) = self.decoder.next()? {
                 return Ok(Some(message));
             }
-            if self.decoder.receive(&self.stream)? == 0 {
+            if self.decoder.receive(&self.stream).map_err(timed_out)? == 0 {
                 return Ok(None);
             }
         }
@@ -180,54 +219,79 @@ impl Connection {
     }
 }
 
-/// Connects to the shim of a run directory.
+/// Connects to the shim of a run directory. A shim answers within the time of a few system calls; one that is
+/// silent for `patience`, be it now or at a later [`Connection::recv`], is stopped or stuck.
 ///
 /// # Errors
-/// `NotFound` when there is no socket, `ConnectionRefused` when its shim is dead, or the path is too long.
-pub fn connect(run_dir: &Path) -> io::Result<Connection> {
+/// `NotFound` when there is no socket, `ConnectionRefused` when its shim is dead, `TimedOut` when it does not
+/// answer, or the path is too long.
+pub fn connect(run_dir: &Path, patience: Duration) -> io::Result<Connection> {
     // A socket address holds 108 bytes; through its directory's descriptor any path is short enough.
     let directory = rustix::fs::open(
         run_dir,
         rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
         rustix::fs::Mode::empty(),
     )?;
-    let address = crate::wire::short_path(directory.as_fd(), SOCKET);
-    UnixStream::connect(address).map(Connection::new)
+    let address = SocketAddrUnix::new(crate::wire::short_path(directory.as_fd(), SOCKET))?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    for direction in [Timeout::Send, Timeout::Recv] {
+        set_socket_timeout(&socket, direction, Some(patience))?;
+    }
+    rustix::net::connect(&socket, &address).map_err(|error| timed_out(error.into()))?;
+    Ok(Connection::new(socket.into()))
+}
+
+/// What the kernel says of a socket's timeout, in a word that means it.
+fn timed_out(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "the shim does not answer"),
+        _ => error,
+    }
 }
 
 /// Waits for exactly one reply and takes nothing beyond it off the stream, so that the caller can go on with
-/// the stream as it likes. Blocks, on a nonblocking socket too.
+/// the stream as it likes. Blocks, on a nonblocking socket too, for at most `patience`.
 ///
 /// # Errors
-/// The stream ended or failed, or what came is no reply.
-pub fn recv_reply(stream: &UnixStream) -> io::Result<(Reply, Vec<OwnedFd>)> {
+/// The stream ended or failed, what came is no reply, or `TimedOut`.
+pub fn recv_reply(stream: &UnixStream, patience: Duration) -> io::Result<(Reply, Vec<OwnedFd>)> {
     let mut decoder = Decoder::new();
     let mut head = [0; 4];
-    read_exactly(stream, &mut head, &mut decoder)?;
+    let deadline = Instant::now() + patience;
+    read_exactly(stream, &mut head, &mut decoder, deadline)?;
     let length = u32::from_le_bytes(head) as usize;
     if length > wire::MAX_FRAME {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
     }
-    read_exactly(stream, &mut vec![0; length], &mut decoder)?;
+    read_exactly(stream, &mut vec![0; length], &mut decoder, deadline)?;
     decoder.next()?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
 }
 
-fn read_exactly(stream: &UnixStream, buffer: &mut [u8], decoder: &mut Decoder) -> io::Result<()> {
+fn read_exactly(
+    stream: &UnixStream,
+    buffer: &mut [u8],
+    decoder: &mut Decoder,
+    deadline: Instant,
+) -> io::Result<()> {
     let mut filled = 0;
     while filled < buffer.len() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = rustix::event::Timespec::try_from(left).ok();
+        let mut wait = [rustix::event::PollFd::new(stream, rustix::event::PollFlags::IN)];
+        match rustix::event::poll(&mut wait, left.as_ref()) {
+            Ok(0) => return Err(timed_out(io::ErrorKind::WouldBlock.into())),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
         match wire::receive(stream.as_fd(), &mut buffer[filled..]) {
             Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok((length, descriptors)) => {
                 decoder.push(&buffer[filled..filled + length], descriptors);
                 filled += length;
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let mut wait = [rustix::event::PollFd::new(stream, rustix::event::PollFlags::IN)];
-                match rustix::event::poll(&mut wait, None) {
-                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use yare_errdefs::{Class, Classified, Error};
 use yare_oci::runtime::{Process, Spec};
+use yare_runtime::Filter;
 
 /// Everything a shim needs to run one container: the first frame on a launch socket.
 ///
@@ -19,6 +20,9 @@ pub struct Launch {
     pub id: String,
     /// What to run, without the root filesystem.
     pub spec: Spec,
+    /// The system call filter of `spec.linux.seccomp`, when the engine's half has compiled it; the profile is not
+    /// in the message then.
+    pub filter: Option<Filter>,
     /// What to mount as root.
     pub rootfs: Rootfs,
     /// `user[:group]`, names or numbers, looked up in the root filesystem; empty takes the spec's ids.

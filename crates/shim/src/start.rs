@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use yare_cgroup::Group;
 use yare_errdefs::{Classified, Error};
 use yare_logs::{Writer, WriterOptions};
-use yare_oci::runtime::{ConsoleSize, Process, Seccomp, Spec};
-use yare_runtime::{ExecTarget, Running, Start, StartError};
+use yare_oci::runtime::{ConsoleSize, Process, Spec};
+use yare_runtime::{ExecTarget, Filter, Running, Start, StartError};
 
 /// Name of the file whose lock the shim of a run directory holds until it has cleaned up behind the
 /// container, and in which its process id stands.
@@ -36,14 +36,18 @@ pub(crate) struct Container {
     pub(crate) listener: UnixListener,
     /// Held while the run directory, the cgroup and the log are this shim's.
     pub(crate) lock: OwnedFd,
-    pub(crate) seccomp: Option<Seccomp>,
+    pub(crate) filter: Option<Filter>,
     /// Whether the kernel ends all its processes with the first.
     pub(crate) own_pids: bool,
+    /// Its mount namespace, held so that its mounts go when the shim cleans up and not in the middle of the end
+    /// that others wait for. `None` when something of the user's is mounted: who has been told of the end
+    /// must be able to unmount that.
+    pub(crate) mounts: Option<OwnedFd>,
 }
 
 /// Starts the container of `launch`; `descriptors` are those that came with it.
 pub(crate) fn start(
-    launch: Launch,
+    mut launch: Launch,
     descriptors: Vec<OwnedFd>,
     surroundings: &Surroundings,
 ) -> Result<Container, Failure> {
@@ -61,19 +65,41 @@ pub(crate) fn start(
     let guard = GroupGuard(Some(&group));
     let mut journal = Journal::new(&launch.run_dir);
     warnings.iter().for_each(|warning| journal.note(warning));
-    let started = start_in(&launch, descriptors, &group, &mut journal)?;
+    let filter = launch.filter.take();
+    let started = start_in(&launch, filter, descriptors, &group, &mut journal)?;
     guard.keep();
+    let mounts = if needs_host_mounts(&launch) { None } else { mounts_of(started.running.pid) };
     let Launch { id, run_dir, spec, .. } = launch;
     let own_pids = has_own_pids(&spec);
-    let Started { running, session, log, listener } = started;
-    let seccomp = spec.linux.and_then(|linux| linux.seccomp);
+    let Started { running, filter, session, log, listener } = started;
     let Running { pid, pidfd, .. } = running;
-    Ok(Container { id, run_dir, pid, pidfd, group, session, log, journal, listener, lock, seccomp, own_pids })
+    Ok(Container {
+        id,
+        run_dir,
+        pid,
+        pidfd,
+        group,
+        session,
+        log,
+        journal,
+        listener,
+        lock,
+        filter,
+        own_pids,
+        mounts,
+    })
+}
+
+/// The mount namespace of a process; `None` when that has ended already.
+fn mounts_of(pid: i32) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::open(format!("/proc/{pid}/ns/mnt"), flags, Mode::empty()).ok()
 }
 
 /// What [`start_in`] makes.
 struct Started {
     running: Running,
+    filter: Option<Filter>,
     session: Session,
     log: Option<Writer>,
     listener: UnixListener,
@@ -81,6 +107,7 @@ struct Started {
 
 fn start_in(
     launch: &Launch,
+    filter: Option<Filter>,
     descriptors: Vec<OwnedFd>,
     group: &Group,
     journal: &mut Journal,
@@ -100,7 +127,7 @@ fn start_in(
     }
     let listener = listen(&launch.run_dir).map_err(|error| failed("listen", error))?;
     let root = rootfs::open(&launch.rootfs, &launch.run_dir).map_err(|error| Failure::new(&error))?;
-    let created = yare_runtime::create(Start {
+    let mut created = yare_runtime::create(Start {
         id: &launch.id,
         spec: &launch.spec,
         root,
@@ -109,17 +136,19 @@ fn start_in(
         init: launch.init,
         user: Some(launch.user.as_str()).filter(|user| !user.is_empty()),
         groups: &launch.groups,
+        filter,
         group,
         bundle: None,
         gate: None,
     })
     .map_err(|error| start_failed(&error))?;
+    let filter = created.filter.take();
     let mut running = created.start().map_err(|error| start_failed(&error))?;
     running.warnings.iter().for_each(|warning| journal.note(warning));
     if let Some(console) = running.console.take() {
         session.set_console(console).map_err(|error| failed("use the terminal", error))?;
     }
-    Ok(Started { running, session, log, listener })
+    Ok(Started { running, filter, session, log, listener })
 }
 
 /// Runs another process in the container.
@@ -141,7 +170,7 @@ pub(crate) fn exec(
     let target = ExecTarget {
         pidfd: container.pidfd.as_fd(),
         group: &container.group,
-        seccomp: container.seccomp.as_ref(),
+        filter: container.filter.as_ref(),
     };
     let user = Some(spec.user.as_str()).filter(|user| !user.is_empty());
     let mut running =
@@ -175,6 +204,10 @@ fn take_run_dir(run_dir: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let lock = rustix::fs::open(run_dir.join(PID_FILE), flags, Mode::from_raw_mode(0o600))?;
     rustix::io::retry_on_intr(|| rustix::fs::flock(&lock, FlockOperation::LockExclusive))?;
+    // For an engine that waits in vain.
+    let own = format!("{}\n", std::process::id());
+    rustix::io::pwrite(&lock, own.as_bytes(), 0)?;
+    rustix::fs::ftruncate(&lock, own.len() as u64)?;
     match rustix::fs::unlink(run_dir.join(exit::FILE)) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(lock),
         Err(error) => Err(error.into()),
@@ -200,6 +233,18 @@ pub(crate) fn write_pids(lock: &OwnedFd, container: i32) -> io::Result<()> {
 /// dead. Whether the number still means that process is for the caller to find out.
 pub fn noted_pid(run_dir: &Path) -> Option<i32> {
     std::fs::read_to_string(run_dir.join(PID_FILE)).ok()?.lines().nth(1)?.parse().ok()
+}
+
+/// Kills the shim of a run directory, because it does not answer; its container is left alone. `false` when
+/// there is none.
+pub fn kill_shim(run_dir: &Path) -> bool {
+    let noted = std::fs::read_to_string(run_dir.join(PID_FILE)).unwrap_or_default();
+    let Some(pid) = noted.lines().next().and_then(|line| line.parse::<i32>().ok()) else { return false };
+    let Ok(pidfd) = yare_sys::process::pidfd_open(pid) else { return false };
+    // Whoever has the lock has written the number; the rest of doubt is that it was just about to.
+    let is_ours =
+        || std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"yare-"));
+    is_locked(run_dir) && is_ours() && yare_sys::process::pidfd_send_signal(&pidfd, 9).is_ok()
 }
 
 /// Whether the launcher's trimmed mounts do not do: something from outside our own roots is mounted, or

@@ -28,6 +28,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// How long clients may take to read the rest after that.
 const DELIVER: Duration = Duration::from_secs(10);
 
+/// How long nothing must have happened before the shim makes itself small: no short run shall wait for that.
+const SETTLED: Duration = Duration::from_millis(300);
+
 const SIGKILL: i32 = 9;
 
 /// Runs the shim on its launch stream; gives the exit status of the process.
@@ -76,7 +79,10 @@ struct Supervisor {
     /// The child that compresses a rotated log file.
     compression: Option<OwnedFd>,
     phase: Phase,
+    /// For reading; empty while nothing happens.
     buffer: Vec<u8>,
+    /// Whether memory was given back since something last happened.
+    small: bool,
 }
 
 /// How far the container's life has come.
@@ -134,7 +140,8 @@ impl Supervisor {
             next_control: 0,
             compression: None,
             phase: Phase::Running,
-            buffer: vec![0; CHUNK],
+            buffer: Vec::new(),
+            small: false,
         };
         supervisor.add_control(stream, decoder, true);
         let started = Reply::Started { pid: supervisor.container.pid };
@@ -154,7 +161,12 @@ impl Supervisor {
     fn run(mut self) -> i32 {
         loop {
             match self.wait() {
-                Ok(events) => events.into_iter().for_each(|(token, events)| self.handle(token, events)),
+                Ok(events) if events.is_empty() => self.become_small(),
+                Ok(events) => {
+                    self.small = false;
+                    self.buffer.resize(CHUNK, 0);
+                    events.into_iter().for_each(|(token, events)| self.handle(token, events));
+                }
                 Err(error) => {
                     self.note("cannot wait for events", error);
                     std::thread::sleep(Duration::from_millis(100));
@@ -164,6 +176,14 @@ impl Supervisor {
             if self.is_done() {
                 return 0;
             }
+        }
+    }
+
+    /// Most containers are silent most of their time: what the shim then holds is what a host can run of them.
+    fn become_small(&mut self) {
+        if !std::mem::replace(&mut self.small, true) {
+            self.buffer = Vec::new();
+            yare_sys::memory::shed();
         }
     }
 
@@ -215,7 +235,9 @@ impl Supervisor {
             ExecPhase::Running => None,
             ExecPhase::Draining { until, .. } | ExecPhase::Delivering { until, .. } => Some(until),
         });
-        let left = own.into_iter().chain(execs).min()?.saturating_duration_since(Instant::now());
+        let settled = (!self.small).then(|| deadline(SETTLED));
+        let left = own.into_iter().chain(execs).chain(settled).min()?;
+        let left = left.saturating_duration_since(Instant::now());
         Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })
     }
 
@@ -450,6 +472,7 @@ impl Supervisor {
         if let Err(error) = self.container.group.remove() {
             self.note("cannot remove the control group", yare_errdefs::chain(&error));
         }
+        drop(self.container.mounts.take());
         let _ = std::fs::remove_file(self.container.run_dir.join(crate::client::SOCKET));
         let unlocked = rustix::fs::flock(&self.container.lock, rustix::fs::FlockOperation::Unlock);
         if let Err(error) = unlocked {

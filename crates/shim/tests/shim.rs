@@ -21,6 +21,9 @@ use yare_shim::{
 const ALL: AttachSpec = AttachSpec { stdin: true, stdout: true, stderr: true };
 const OUTPUT: AttachSpec = AttachSpec { stdin: false, stdout: true, stderr: true };
 
+/// How long a shim may take to answer.
+const ANSWER: Duration = Duration::from_secs(30);
+
 /// A launcher and directories of its own.
 struct Bench {
     dir: tempfile::TempDir,
@@ -77,9 +80,9 @@ impl Bench {
 
     fn try_launch(&self, launch: &Launch, descriptors: Vec<OwnedFd>) -> Result<Task, Reply> {
         let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        let stream = self.launcher.launch(launch, &borrowed).unwrap();
+        let stream = self.launcher.launch(launch.clone(), &borrowed).unwrap();
         drop(descriptors);
-        match yare_shim::recv_reply(&stream).unwrap() {
+        match yare_shim::recv_reply(&stream, ANSWER).unwrap() {
             (Reply::Started { pid }, descriptors) => {
                 assert_eq!(descriptors.len(), 1, "the pidfd");
                 Ok(Task { connection: Connection::new(stream), pid, launch: launch.clone() })
@@ -459,7 +462,7 @@ fn a_new_engine_finds_a_running_shim(bench: &Bench) {
     let task = bench.launch(&launch, Vec::new());
     let pid = task.pid;
     drop(task);
-    let mut connection = yare_shim::connect(&launch.run_dir).unwrap();
+    let mut connection = yare_shim::connect(&launch.run_dir, ANSWER).unwrap();
     connection.send(&Request::Subscribe, &[]).unwrap();
     let (Reply::State { pid: told, exit: None, .. }, _) = connection.recv().unwrap().unwrap() else {
         panic!("no state")
@@ -471,7 +474,7 @@ fn a_new_engine_finds_a_running_shim(bench: &Bench) {
     assert_eq!(connection.recv().unwrap().unwrap().0, Reply::Ok);
     let (Reply::Exited(exit), _) = connection.recv().unwrap().unwrap() else { panic!("no exit") };
     assert_eq!(exit.code, 137);
-    wait_until("nobody listens", || yare_shim::connect(&launch.run_dir).is_err());
+    wait_until("nobody listens", || yare_shim::connect(&launch.run_dir, ANSWER).is_err());
 }
 
 fn a_stuck_client_cannot_hold_the_exit_up(bench: &Bench) {
@@ -615,7 +618,7 @@ fn a_killed_shim_is_noticed_and_takes_nobody_along(bench: &Bench) {
     let shim = shim_pid(&launch);
     yare_sys::process::kill(shim, 9).unwrap();
     assert!(task.connection.recv().unwrap().is_none(), "no exit is made up");
-    assert!(yare_shim::connect(&launch.run_dir).is_err());
+    assert!(yare_shim::connect(&launch.run_dir, ANSWER).is_err());
     yare_sys::process::kill(task.pid, 0).expect("the container runs on");
     yare_sys::process::kill(task.pid, 9).unwrap();
     wait_until("the container is gone", || yare_sys::process::kill(task.pid, 0).is_err());
@@ -650,7 +653,7 @@ fn a_bind_from_anywhere_is_seen(bench: &Bench) {
 fn an_engine_that_leaves_at_once_leaves_nothing_behind(bench: &Bench) {
     for _ in 0..20 {
         let launch = bench.container("sleep 0.05");
-        let stream = bench.launcher.launch(&launch, &[]).unwrap();
+        let stream = bench.launcher.launch(launch.clone(), &[]).unwrap();
         drop(stream);
         wait_until("it ran to its end", || Exit::read(&launch.run_dir).unwrap().is_some());
     }

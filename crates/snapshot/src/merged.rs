@@ -33,6 +33,12 @@ pub(crate) enum Node {
     },
 }
 
+impl Node {
+    fn is_link(&self) -> bool {
+        matches!(self, Self::File { stat, .. } if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+    }
+}
+
 fn opaque_xattr() -> &'static str {
     if rustix::process::geteuid().is_root() { "trusted.overlay.opaque" } else { "user.overlay.opaque" }
 }
@@ -105,6 +111,15 @@ impl Merged {
 
     /// What stands at a path whose directories may be links.
     pub(crate) fn resolve(&self, path: &[u8]) -> Result<Option<(Node, Vec<u8>)>> {
+        self.walk(path, false)
+    }
+
+    /// The same, where a link at the end is followed too.
+    pub(crate) fn follow(&self, path: &[u8]) -> Result<Option<(Node, Vec<u8>)>> {
+        self.walk(path, true)
+    }
+
+    fn walk(&self, path: &[u8], follow: bool) -> Result<Option<(Node, Vec<u8>)>> {
         let mut ahead: VecDeque<Vec<u8>> = names(path).map(<[u8]>::to_vec).collect();
         let mut behind: Vec<Vec<u8>> = Vec::new();
         let mut dirs = self.roots.clone();
@@ -117,7 +132,7 @@ impl Merged {
             }
             match Self::lookup(&dirs, &name)? {
                 Node::Missing => return Ok(None),
-                node if ahead.is_empty() => return Ok(Some((node, name))),
+                node if ahead.is_empty() && !(follow && node.is_link()) => return Ok(Some((node, name))),
                 Node::Dirs(found) => {
                     dirs = found;
                     behind.push(name);

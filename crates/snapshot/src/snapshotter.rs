@@ -1,7 +1,7 @@
 //! Two ways from layers to a root file system.
 
 use crate::rootfs::clear_volatile_mark;
-use crate::store::{Shared, make_dir};
+use crate::store::{Shared, furnish, make_dir};
 use crate::{Change, Error, Result, Rootfs, changes};
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -16,7 +16,8 @@ use yare_sys::fs as files;
 /// `mounts` before every start, then `remove`. Layers are given bottom first, are in the store, and their
 /// chain was settled.
 pub trait Snapshotter: std::fmt::Debug + Send + Sync {
-    /// Makes the writable snapshot `id` on top of the layers. Nothing is mounted.
+    /// Makes the writable snapshot `id` on top of the layers, with the places that a runtime mounts on.
+    /// Nothing is mounted.
     fn prepare(&self, id: &str, layers: &[DiffId]) -> Result<()>;
     /// What to mount for the snapshot. After a crash of machine or engine it can be mounted again.
     fn mounts(&self, id: &str, layers: &[DiffId]) -> Result<Rootfs>;
@@ -64,25 +65,32 @@ impl Overlay {
         Self { shared }
     }
 
-    /// The upper directory is the root that the container sees: it takes owner, mode, times and attributes
-    /// of the topmost layer that lists its root.
-    fn adopt_root(&self, upper: &Path, id: &str, layers: &[DiffId]) -> Result<()> {
-        for layer in layers.iter().rev() {
-            let info = self.shared.layer(layer)?;
-            if info.root_listed {
-                let path = self.shared.layer_dir(layer);
-                let source = files::open_dir(&path).map_err(|error| Error::io("open", &path, error))?;
-                let target = files::open_dir(upper).map_err(|error| Error::io("open", upper, error))?;
-                return yare_layer::copy_metadata(source.as_fd(), &target)
-                    .map_err(|source| Error::Copy { id: id.to_owned(), source });
-            }
-            if info.root_opaque {
-                break;
-            }
-        }
-        rustix::fs::chmod(upper, Mode::from_raw_mode(0o755))
-            .map_err(|error| Error::io("change the mode of", upper, error))
+    /// The directories below a container's writable one, top first.
+    fn below(&self, layers: &[DiffId]) -> Result<Vec<PathBuf>> {
+        let mut dirs = self.shared.lower_dirs(layers)?;
+        dirs.push(self.shared.root.join("skeleton"));
+        Ok(dirs)
     }
+}
+
+/// The upper directory is the root that the container sees: it takes owner, mode, times and attributes of
+/// the topmost layer that lists its root.
+pub(crate) fn adopt_root(shared: &Shared, upper: &Path, id: &str, layers: &[DiffId]) -> Result<()> {
+    for layer in layers.iter().rev() {
+        let info = shared.layer(layer)?;
+        if info.root_listed {
+            let path = shared.layer_dir(layer);
+            let source = files::open_dir(&path).map_err(|error| Error::io("open", &path, error))?;
+            let target = files::open_dir(upper).map_err(|error| Error::io("open", upper, error))?;
+            return yare_layer::copy_metadata(source.as_fd(), &target)
+                .map_err(|source| Error::Copy { id: id.to_owned(), source });
+        }
+        if info.root_opaque {
+            break;
+        }
+    }
+    rustix::fs::chmod(upper, Mode::from_raw_mode(0o755))
+        .map_err(|error| Error::io("change the mode of", upper, error))
 }
 
 impl Snapshotter for Overlay {
@@ -96,7 +104,7 @@ impl Snapshotter for Overlay {
         let upper = path.join("upper");
         make_dir(&upper, 0o755)
             .and_then(|()| make_dir(&path.join("work"), 0o700))
-            .and_then(|()| self.adopt_root(&upper, id, layers))
+            .and_then(|()| adopt_root(&self.shared, &upper, id, layers))
             .inspect_err(|_| drop(self.shared.discard(&path)))
     }
 
@@ -104,7 +112,7 @@ impl Snapshotter for Overlay {
         let upper = existing(&self.shared, id, "upper")?;
         let work = existing(&self.shared, id, "work")?;
         clear_volatile_mark(&work)?;
-        Ok(Rootfs::Overlay { lower: self.shared.lower_dirs(layers)?, upper: Some(upper), work: Some(work) })
+        Ok(Rootfs::Overlay { lower: self.below(layers)?, upper: Some(upper), work: Some(work) })
     }
 
     fn view(&self, layers: &[DiffId]) -> Result<Rootfs> {
@@ -125,7 +133,7 @@ impl Snapshotter for Overlay {
     }
 
     fn changes(&self, id: &str, layers: &[DiffId]) -> Result<Vec<Change>> {
-        changes::of(&self.upper(id)?, &self.shared.lower_dirs(layers)?)
+        changes::of(&self.upper(id)?, &self.below(layers)?)
     }
 
     fn remove(&self, id: &str) -> Result<()> {
@@ -185,7 +193,8 @@ impl Snapshotter for Copied {
         if path.exists() {
             return Err(Error::Exists(id.to_owned()));
         }
-        self.flatten(id, layers, &path)
+        self.flatten(id, layers, &path)?;
+        furnish(&path.join("root")).inspect_err(|_| drop(self.shared.discard(&path)))
     }
 
     fn mounts(&self, id: &str, _layers: &[DiffId]) -> Result<Rootfs> {

@@ -1,7 +1,8 @@
+use crate::drafts::Held;
 use crate::layers::{self, META, RECORD};
 use crate::snapshotter::{Copied, Overlay};
 use crate::trash::Trash;
-use crate::{Change, Error, LayerInfo, PendingLayer, Result, Rootfs, Snapshotter, fixup};
+use crate::{Change, Error, LayerInfo, PendingLayer, Result, Rootfs, Snapshotter, fixup, skeleton};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -30,7 +31,7 @@ pub enum Kind {
 /// share everything.
 #[derive(Debug, Clone)]
 pub struct Snapshots {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     snapshotter: Arc<dyn Snapshotter>,
 }
 
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     infos: RwLock<HashMap<DiffId, Arc<LayerInfo>>>,
     /// Held while a fixup is made.
     fixing: Mutex<()>,
+    pub(crate) held: Mutex<Held>,
 }
 
 pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {
@@ -56,7 +58,13 @@ fn ensure_dir(path: &Path) -> Result<()> {
     }
 }
 
-fn names(dir: &Path) -> Result<Vec<String>> {
+/// Makes a directory a container's root as far as [`skeleton`] goes.
+pub(crate) fn furnish(dir: &Path) -> Result<()> {
+    let opened = files::open_dir(dir).map_err(|error| Error::io("open", dir, error))?;
+    skeleton::furnish(opened.as_fd()).map_err(|error| Error::io("furnish", dir, error))
+}
+
+pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
     let failed = |error: std::io::Error| Error::io("list", dir, error);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {
@@ -88,13 +96,21 @@ impl Shared {
     fn open(root: &Path) -> Result<Self> {
         ensure_dir(root)?;
         check_version(root)?;
-        for name in ["layers", "fixups", "views", "active", "tmp", "trash", "empty", "nothing"] {
+        for name in
+            ["layers", "fixups", "views", "active", "drafts", "tmp", "trash", "empty", "nothing", "skeleton"]
+        {
             ensure_dir(&root.join(name))?;
         }
+        furnish(&root.join("skeleton"))?;
         let trash = root.join("trash");
         let trash = Trash::open(trash.clone()).map_err(|error| Error::io("open", &trash, error))?;
-        let shared =
-            Self { root: root.to_owned(), trash, infos: RwLock::default(), fixing: Mutex::default() };
+        let shared = Self {
+            root: root.to_owned(),
+            trash,
+            infos: RwLock::default(),
+            fixing: Mutex::default(),
+            held: Mutex::default(),
+        };
         for name in names(&root.join("tmp"))? {
             shared.discard(&root.join("tmp").join(name))?;
         }
@@ -242,7 +258,9 @@ impl Shared {
         self.infos.write().unwrap_or_else(PoisonError::into_inner).remove(layer);
         self.discard_made_of("fixups", layer)?;
         self.discard_made_of("views", layer)?;
-        self.discard(&self.layer_path(layer))
+        let draft = self.draft_of(layer);
+        self.discard(&self.layer_path(layer))?;
+        draft.map_or(Ok(()), |draft| self.drop_draft(&draft))
     }
 }
 

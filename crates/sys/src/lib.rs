@@ -6,9 +6,11 @@
 pub mod bpf;
 pub mod fs;
 pub mod inherit;
+pub mod memory;
 pub mod mount;
 pub mod netlink;
 pub mod process;
 pub mod pty;
 pub mod seccomp;
+pub mod signal;
 pub mod socket;

@@ -6,6 +6,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::ptr;
+use std::time::Duration;
 
 /// New mount namespace.
 pub const NEWNS: u64 = libc::CLONE_NEWNS as u64;
@@ -251,6 +252,11 @@ pub fn block_signals() -> io::Result<()> {
     set_mask(!0)
 }
 
+/// Lets every signal through again.
+pub fn unblock_signals() -> io::Result<()> {
+    set_mask(0)
+}
+
 /// Default action for every signal and none blocked: what a program expects to start with.
 pub fn default_signals() -> io::Result<()> {
     for signal in [libc::SIGPIPE, libc::SIGCHLD, libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGTTOU] {
@@ -297,16 +303,22 @@ fn set_mask(mask: u64) -> io::Result<()> {
     check(result)
 }
 
-/// Waits for any blocked signal and takes it. The number and the sender (0: the kernel or outside).
-pub fn wait_signal() -> io::Result<i32> {
+/// Waits for any blocked signal and takes it; gives its number. Without one in time: `WouldBlock`.
+pub fn wait_signal(patience: Option<Duration>) -> io::Result<i32> {
     let mask: u64 = !0;
-    // SAFETY: rt_sigtimedwait reads 8 bytes of a mask; null info and timeout are allowed.
+    let patience = patience.map(|patience| libc::timespec {
+        tv_sec: patience.as_secs() as libc::time_t,
+        tv_nsec: libc::c_long::from(patience.subsec_nanos() as i32),
+    });
+    let timeout = patience.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: rt_sigtimedwait reads 8 bytes of a mask and a timespec, both alive; null info and timeout are
+    // allowed.
     let result = unsafe {
         libc::syscall(
             libc::SYS_rt_sigtimedwait,
             &raw const mask,
             ptr::null_mut::<libc::siginfo_t>(),
-            ptr::null::<libc::timespec>(),
+            timeout,
             8usize,
         )
     };

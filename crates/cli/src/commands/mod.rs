@@ -7,6 +7,7 @@ pub(crate) mod commit;
 pub(crate) mod contexts;
 pub(crate) mod cp;
 pub(crate) mod df;
+pub(crate) mod du;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod images;

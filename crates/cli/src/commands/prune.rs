@@ -102,11 +102,13 @@ async fn prune_builds(
     cx: &Context,
     filters: &[String],
     all: bool,
-    keep: Option<i64>,
+    limits: &[(&'static str, i64)],
 ) -> Result<Pruned, Failure> {
     let mut request = Request::post("/build/prune").flag("all", all);
     request = request.query("filters", opts::filters(filters, &[]));
-    request = request.query_opt("keep-storage", keep.map(|bytes| bytes.to_string()));
+    for (name, bytes) in limits {
+        request = request.query(name, bytes.to_string());
+    }
     let reply: BuildPruneResponse = cx.client().json(request).await?;
     let mut pruned =
         Pruned { reclaimed: u64::try_from(reply.space_reclaimed).unwrap_or(0), report: String::new() };
@@ -168,7 +170,11 @@ pub(crate) async fn builder(cx: &Context, given: &Given) -> Outcome {
     if !agreed(cx, given, warning).await? {
         return CANCELLED;
     }
-    print(cx, &prune_builds(cx, &given.list("filter"), all, given.bytes("keep-storage")).await?)
+    let limits: Vec<(&str, i64)> = ["keep-storage", "max-used-space", "min-free-space", "reserved-space"]
+        .into_iter()
+        .filter_map(|flag| Some((flag, given.bytes(flag)?)))
+        .collect();
+    print(cx, &prune_builds(cx, &given.list("filter"), all, &limits).await?)
 }
 
 /// `system prune`: containers, networks, volumes where asked for, images, build cache.
@@ -198,7 +204,7 @@ pub(crate) async fn system(cx: &Context, given: &Given) -> Outcome {
         add(prune_volumes(cx, &filters, false).await)?;
     }
     add(prune_images(cx, &filters, all).await)?;
-    add(prune_builds(cx, &filters, all, None).await)?;
+    add(prune_builds(cx, &filters, all, &[]).await)?;
     cx.line(format_args!("Total reclaimed space: {}", total_size(total)))?;
     // An engine without a builder, or without networks of its own, has nothing of that to remove.
     failures.retain(|failure| !failure.text.contains("is not built into"));

@@ -4,7 +4,7 @@
 mod kind;
 mod parse;
 
-pub(crate) use kind::Kind;
+pub(crate) use kind::{Kind, parse_bool};
 pub(crate) use parse::{Misuse, parse};
 
 /// One flag of the table.
@@ -88,7 +88,7 @@ impl Given {
 
     /// Whether a bool flag was set; `default` when it was not given.
     pub(crate) fn bool_or(&self, long: &str, default: bool) -> bool {
-        self.text_opt(long).and_then(kind::parse_bool).unwrap_or(default)
+        self.text_opt(long).and_then(parse_bool).unwrap_or(default)
     }
 
     /// Whether a bool flag was set.

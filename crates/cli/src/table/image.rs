@@ -2,57 +2,10 @@
 //!
 //! Names, kinds, defaults and texts are those of docker CLI 28.2.
 
-use crate::commands::{archive, build, images, inspect, prune, transfer};
-use crate::flags::Kind::{
-    Bool, Bytes, ExtraHost, Filter, Int, Label, List, Strings, SwapBytes, Text, Ulimit,
-};
+use crate::commands::{archive, images, inspect, prune, transfer};
+use crate::flags::Kind::{Bool, Filter, List, Strings, Text};
 use crate::flags::{Flag, flag};
 use crate::table::{Command, NONE, at_least, at_most, exactly};
-
-const IMAGE_BUILD: &[Flag] = &[
-    flag("add-host", None, ExtraHost, "", "Add a custom host-to-IP mapping (\"host:ip\")"),
-    flag("build-arg", None, List, "", "Set build-time variables"),
-    flag("cache-from", None, Strings, "", "Images to consider as cache sources"),
-    flag("cgroup-parent", None, Text, "", "Set the parent cgroup for the \"RUN\" instructions during build"),
-    flag("compress", None, Bool, "", "Compress the build context using gzip"),
-    flag("cpu-period", None, Int, "", "Limit the CPU CFS (Completely Fair Scheduler) period"),
-    flag("cpu-quota", None, Int, "", "Limit the CPU CFS (Completely Fair Scheduler) quota"),
-    flag("cpu-shares", Some('c'), Int, "", "CPU shares (relative weight)"),
-    flag("cpuset-cpus", None, Text, "", "CPUs in which to allow execution (0-3, 0,1)"),
-    flag("cpuset-mems", None, Text, "", "MEMs in which to allow execution (0-3, 0,1)"),
-    flag("disable-content-trust", None, Bool, "true", "Skip image verification"),
-    flag("file", Some('f'), Text, "", "Name of the Dockerfile (Default is \"PATH/Dockerfile\")"),
-    flag("force-rm", None, Bool, "", "Always remove intermediate containers"),
-    flag("iidfile", None, Text, "", "Write the image ID to the file"),
-    flag("isolation", None, Text, "", "Container isolation technology"),
-    flag("label", None, Label, "", "Set metadata for an image"),
-    flag("memory", Some('m'), Bytes, "", "Memory limit"),
-    flag(
-        "memory-swap",
-        None,
-        SwapBytes,
-        "",
-        "Swap limit equal to memory plus swap: -1 to enable unlimited swap",
-    ),
-    flag(
-        "network",
-        None,
-        Text,
-        "\"default\"",
-        "Set the networking mode for the RUN instructions during build",
-    ),
-    flag("no-cache", None, Bool, "", "Do not use cache when building the image"),
-    flag("platform", None, Text, "", "Set platform if server is multi-platform capable"),
-    flag("pull", None, Bool, "", "Always attempt to pull a newer version of the image"),
-    flag("quiet", Some('q'), Bool, "", "Suppress the build output and print image ID on success"),
-    flag("rm", None, Bool, "true", "Remove intermediate containers after a successful build"),
-    flag("security-opt", None, Strings, "", "Security options"),
-    flag("shm-size", None, Bytes, "", "Size of \"/dev/shm\""),
-    flag("squash", None, Bool, "", "Squash newly built layers into a single new layer"),
-    flag("tag", Some('t'), List, "", "Name and optionally a tag in the \"name:tag\" format"),
-    flag("target", None, Text, "", "Set the target build stage to build."),
-    flag("ulimit", None, Ulimit, "[]", "Ulimit options"),
-];
 
 const IMAGE_HISTORY: &[Flag] = &[
     flag(
@@ -176,18 +129,6 @@ const IMAGE_SAVE: &[Flag] = &[
 
 /// The commands.
 pub(super) const COMMANDS: &[Command] = &[
-    Command {
-        path: "image build",
-        aliases: &["build", "builder build"],
-        usage: "[OPTIONS] PATH | URL | -",
-        short: "Build an image from a Dockerfile",
-        about: "Build an image from a Dockerfile",
-        flags: &[IMAGE_BUILD],
-        arguments: exactly(1),
-        stop_at_positional: false,
-        hidden: false,
-        run: |cx, given| Box::pin(build::build(cx, given)),
-    },
     Command {
         path: "image history",
         aliases: &["history"],

@@ -1,5 +1,6 @@
 //! The one table of commands and flags: parsing, help and completion are read from it.
 
+mod build;
 mod container;
 mod create;
 mod image;
@@ -104,6 +105,7 @@ pub(crate) struct Group {
 /// The groups, in the order of the top-level help.
 pub(crate) const GROUPS: &[Group] = &[
     Group { name: "builder", about: "Manage builds" },
+    Group { name: "buildx", about: "Manage builds, as scripts for Docker Buildx call it" },
     Group { name: "container", about: "Manage containers" },
     Group { name: "context", about: "Manage contexts" },
     Group { name: "image", about: "Manage images" },
@@ -118,9 +120,16 @@ pub(crate) const COMMON: &[&str] =
 
 /// Every command.
 pub(crate) fn commands() -> impl Iterator<Item = &'static Command> {
-    [container::COMMANDS, image::COMMANDS, network::COMMANDS, volume::COMMANDS, system::COMMANDS]
-        .into_iter()
-        .flat_map(|group| group.iter())
+    [
+        build::COMMANDS,
+        container::COMMANDS,
+        image::COMMANDS,
+        network::COMMANDS,
+        volume::COMMANDS,
+        system::COMMANDS,
+    ]
+    .into_iter()
+    .flat_map(|group| group.iter())
 }
 
 /// The command with this full name or alias.

@@ -3,7 +3,7 @@
 //! Names, kinds, defaults and texts are those of docker CLI 28.2.
 
 use crate::commands::{contexts, df, events, info, inspect, prune, registry, version};
-use crate::flags::Kind::{Bool, Bytes, Filter, Int, Text};
+use crate::flags::Kind::{Bool, Filter, Int, Text};
 use crate::flags::{Flag, flag};
 use crate::table::{Command, NONE, at_least, at_most, exactly};
 
@@ -77,13 +77,6 @@ const SEARCH: &[Flag] = &[
     flag("format", None, Text, "", "Pretty-print search using a Go template"),
     flag("limit", None, Int, "", "Max number of search results"),
     flag("no-trunc", None, Bool, "", "Don't truncate output"),
-];
-
-const BUILDER_PRUNE: &[Flag] = &[
-    flag("all", Some('a'), Bool, "", "Remove all unused build cache, not just dangling ones"),
-    flag("filter", None, Filter, "", "Provide filter values (e.g. \"until=24h\")"),
-    flag("force", Some('f'), Bool, "", "Do not prompt for confirmation"),
-    flag("keep-storage", None, Bytes, "", "Amount of disk space to keep for cache"),
 ];
 
 const CONTEXT_LS: &[Flag] = &[
@@ -226,18 +219,6 @@ pub(super) const COMMANDS: &[Command] = &[
         stop_at_positional: false,
         hidden: false,
         run: |cx, given| Box::pin(registry::search(cx, given)),
-    },
-    Command {
-        path: "builder prune",
-        aliases: &[],
-        usage: "",
-        short: "Remove build cache",
-        about: "Remove build cache",
-        flags: &[BUILDER_PRUNE],
-        arguments: NONE,
-        stop_at_positional: false,
-        hidden: false,
-        run: |cx, given| Box::pin(prune::builder(cx, given)),
     },
     Command {
         path: "context ls",

@@ -1,5 +1,6 @@
 //! Tests of the whole command line.
 
+mod build;
 mod goldens;
 mod requests;
 mod server;

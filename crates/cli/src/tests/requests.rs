@@ -1,5 +1,7 @@
 //! Flags to requests, against what docker CLI 28.2.2 sends.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use serde_json::{Map, Value, json};
 
 use super::server::{Reply, Seen, Server};
@@ -17,7 +19,10 @@ struct Files(std::path::PathBuf);
 
 impl Files {
     fn new() -> Self {
-        let root = std::env::temp_dir().join(format!("yare-cli-requests-{}", std::process::id()));
+        // Tests run beside each other in one process, and each takes its files away.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let root = std::env::temp_dir().join(format!("yare-cli-requests-{}-{number}", std::process::id()));
         std::fs::create_dir_all(root.join("ctx")).unwrap();
         for (name, text) in [
             ("envf", "# comment\nA=1\nHOME\nC=a b\n\nNOTSET_XYZ\n"),

@@ -2,9 +2,10 @@
 
 use crate::Engine;
 use crate::container::{Attached, Container};
+use crate::images::blocking;
 use crate::lifecycle::State;
 use crate::session::{DetachKeys, Session, pair};
-use crate::task::run_dir;
+use crate::task::{converse, run_dir, unreachable};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -49,8 +50,10 @@ pub async fn attach(engine: &Arc<Engine>, id: &str, options: &AttachOptions) -> 
         _ => {}
     }
     let record = container.record();
-    let replay =
-        if options.logs { super::logs::replay(engine, &container, options).await? } else { Vec::new() };
+    let replay = match options.logs {
+        true => Some(super::logs::replay(engine, &container, options).await?),
+        false => None,
+    };
     let (ours, theirs) = pair()?;
     let spec = AttachSpec {
         stdin: options.stdin && record.config.open_stdin,
@@ -62,7 +65,10 @@ pub async fn attach(engine: &Arc<Engine>, id: &str, options: &AttachOptions) -> 
     } else {
         drop(theirs);
     }
-    let mut session = Session::new(ours).replaying(replay);
+    let mut session = Session::new(ours);
+    if let Some(replay) = replay {
+        session = session.replaying(replay);
+    }
     if spec.stdin && record.config.tty {
         let (told, detached) = oneshot::channel();
         session = session.watching(keys, told);
@@ -87,21 +93,16 @@ async fn connect(
             return Ok(());
         }
     }
-    let run_dir = run_dir(engine, &container.id);
-    let asked = tokio::task::spawn_blocking(move || {
-        let mut connection = yare_shim::connect(&run_dir)?;
-        connection.send(&Request::Attach(spec), &[stream.as_fd()])?;
-        connection.recv()
+    let (run_dir, id) = (run_dir(engine, &container.id), container.id.clone());
+    let asked = blocking(move || match converse(&run_dir, &Request::Attach(spec), &[stream.as_fd()]) {
+        Ok((Reply::Failed(failure), _)) => Err(failure.into_error()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(unreachable(&id, error)),
     });
-    match asked.await.map_err(|error| Error::internal("the attach was cut off").caused_by(error))? {
-        Ok(Some((Reply::Ok, _))) => Ok(()),
-        Ok(Some((Reply::Failed(failure), _))) => Err(failure.into_error()),
+    match asked.await {
         // It ended just now: the stream is closed, which is what the client sees of an ended container.
-        Ok(_) | Err(_) if !container.state().has_process() => Ok(()),
-        Ok(_) | Err(_) => {
-            Err(Error::unavailable(format!("cannot reach the shim of container {}", container.id))
-                .with_hint("its shim has died; restart the container to attach again"))
-        }
+        Err(_) if !container.state().has_process() => Ok(()),
+        asked => asked,
     }
 }
 

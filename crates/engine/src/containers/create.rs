@@ -44,7 +44,8 @@ async fn create_now(
     let mut plan = yare_specgen::settle(&request, &image.config, &engine.facts).map_err(together)?;
     plan.identify(&id);
     let warnings = std::mem::take(&mut plan.warnings);
-    let prepared = prepare::mounts(engine, &plan).await?;
+    let mut prepared = prepare::mounts(engine, &id, &plan).await?;
+    let holds = std::mem::take(&mut prepared.holds);
     let unfinished = Unfinished {
         engine: Arc::clone(engine),
         id: id.clone(),
@@ -63,7 +64,8 @@ async fn create_now(
     engine.containers.insert(Arc::clone(&container));
     claim.keep();
     unfinished.keep();
-    drop(lease);
+    // From here on the list of containers says who uses what.
+    drop((lease, holds));
     engine.publish_container(&container, "create", BTreeMap::new());
     Ok(ContainerCreateResponse { id, warnings })
 }
@@ -145,8 +147,7 @@ fn make(engine: &Engine, record: &Record, prepared: &Prepared) -> Result<()> {
     let failed =
         |error| Error::wrap(format!("cannot make the writable layer of container {}", record.id), error);
     snapshots.prepare(&record.id, &record.layers).map_err(failed)?;
-    mark_as_container(engine, record)?;
-    prepare::fill_volumes(engine, &record.layers, &prepared.to_fill)?;
+    crate::volumes::fill::fill_volumes(engine, &record.layers, &prepared.to_fill)?;
     let folder = |path: std::path::PathBuf, mode: u32| {
         std::fs::DirBuilder::new().mode(mode).create(&path).map_err(|error| {
             Error::internal(format!("cannot make the folder {}", path.display())).caused_by(error)
@@ -157,23 +158,6 @@ fn make(engine: &Engine, record: &Record, prepared: &Prepared) -> Result<()> {
         folder(task::run_dir(engine, &record.id), 0o700)?;
     }
     Ok(())
-}
-
-/// Programs find out by the file `/.dockerenv` that they run in a container.
-fn mark_as_container(engine: &Engine, record: &Record) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let failed = || format!("cannot write into the writable layer of container {}", record.id);
-    let upper = engine.images.snapshots().upper(&record.id).map_err(|error| Error::wrap(failed(), error))?;
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o755)
-        .open(upper.join(".dockerenv"))
-        .map(drop)
-        .map_err(|error| {
-            let class = yare_errdefs::class_of_io(&error);
-            Error::new(class, failed()).caused_by(error)
-        })
 }
 
 /// What was made for a container that is not recorded yet; dropped before it is kept, it goes again.

@@ -23,12 +23,12 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
     let started = before.state.started_at.unwrap_or(finished);
     let finished = finished.max(started);
     let ran_for = Duration::try_from(finished.duration_since(started)).unwrap_or_default();
-    let orphaned = {
+    let (orphaned, stays) = {
         let mut live = container.live.lock();
         live.pidfd = None;
-        std::mem::take(&mut live.orphaned)
+        (std::mem::take(&mut live.orphaned), live.stays)
     };
-    engine.detach_network(container);
+    let connected = engine.detach_network(container);
     let mut follows = AfterExit::Stay;
     // One step: a stop that comes now is either seen here, or sees what was decided.
     container.update(|record| {
@@ -40,7 +40,7 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
                 restarts: record.state.restarts,
                 last_delay: record.state.restart_delay,
                 stopped_by_user: record.state.stopped_by_user || engine.stopping(),
-                auto_remove: record.auto_remove(),
+                auto_remove: record.auto_remove() && !stays,
             },
         );
         let state = &mut record.state;
@@ -56,14 +56,16 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
         state.error = exit.error.clone().unwrap_or_default();
         record.endpoint = None;
     });
-    engine.publish_unmounted(container);
     publish_end(engine, container, &exit, ran_for);
+    if connected {
+        engine.publish_network(container, "disconnect");
+    }
+    engine.publish_unmounted(container);
     engine.execs.forget_container(&container.id);
     if follows != AfterExit::Remove {
         keep(engine, container, settling);
     }
-    container.progress.send_modify(|progress| {
-        progress.running = matches!(follows, AfterExit::Restart(_));
+    container.note_progress(|progress| {
         progress.exits += 1;
         progress.code = exit.code;
         progress.error = exit.error.clone().filter(|_| orphaned);
@@ -87,13 +89,16 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
 /// engine would learn it from. Nobody waits for that but the next start.
 fn keep(engine: &Arc<Engine>, container: &Arc<Container>, settling: tokio::sync::OwnedMutexGuard<()>) {
     let kept = engine.hand_over(container, Vec::new());
-    let (engine, id) = (Arc::clone(engine), container.id.clone());
+    let (engine, container) = (Arc::clone(engine), Arc::clone(container));
     tokio::spawn(async move {
+        let id = &container.id;
         let kept = kept.await;
         // The next run has the same cgroup: its shim must find the lock of one that still cleans up.
-        task::unlocked(&task::run_dir(&engine, &id)).await;
+        task::unlocked(&task::run_dir(&engine, id)).await;
         match kept {
-            Ok(()) => engine.trash_run_dir(&id),
+            // It has its record there.
+            Ok(()) if container.record().auto_remove() => {}
+            Ok(()) => engine.trash_run_dir(id),
             Err(error) => tracing::warn!(container = id, %error, "the end of its run is not on record"),
         }
         drop(settling);
@@ -134,5 +139,10 @@ fn restart_after(engine: &Arc<Engine>, container: &Arc<Container>, pause: Durati
             });
         }
     });
-    container.live.lock().restart = Some(task.abort_handle());
+    let mut live = container.live.lock();
+    // A stop may have come before there was a pause to end.
+    match container.state() {
+        State::Restarting => live.restart = Some(task.abort_handle()),
+        _ => task.abort(),
+    }
 }

@@ -97,7 +97,7 @@ fn graph_driver(engine: &Engine, record: &Record) -> GraphDriver {
 fn network_settings(engine: &Engine, record: &Record) -> NetworkSettings {
     let mut settings = NetworkSettings {
         ports: ports(record),
-        networks: super::list::endpoints(engine, record),
+        networks: super::list::endpoints(engine, record).into_iter().collect(),
         ..NetworkSettings::default()
     };
     if record.state.status.has_process() {

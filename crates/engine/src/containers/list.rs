@@ -117,7 +117,8 @@ impl<'a> Wanted<'a> {
     fn has(&self, engine: &Engine, record: &Record) -> bool {
         let filters = self.filters;
         let state = record.state.status;
-        let labels = record.config.labels.clone().unwrap_or_default();
+        let none = BTreeMap::new();
+        let labels = record.config.labels.as_ref().unwrap_or(&none);
         let any = |filter: &str, fits: &dyn Fn(&str) -> bool| {
             let values = filters.values(filter);
             values.is_empty() || values.iter().any(|value| fits(value))
@@ -128,7 +129,7 @@ impl<'a> Wanted<'a> {
                 || (state == State::Exited && self.exited.contains(&record.state.exit_code)))
             && any("id", &|id| record.id.starts_with(id))
             && name_fits(filters, &record.name)
-            && filters.match_labels("label", &labels)
+            && filters.match_labels("label", labels)
             && self.before.is_none_or(|before| record.created < before)
             && self.since.is_none_or(|since| record.created > since)
             && self.ancestors.as_ref().is_none_or(|images| self.descends(engine, record, images))
@@ -232,7 +233,12 @@ pub(crate) fn summary(engine: &Engine, record: &Record, size: bool) -> Container
             network_mode: networks::shown_mode(&record.host_config.network_mode),
             annotations: record.host_config.annotations.clone(),
         },
-        network_settings: ContainerSummaryNetworkSettings { networks: endpoints(engine, record) },
+        network_settings: ContainerSummaryNetworkSettings {
+            networks: endpoints(engine, record)
+                .into_iter()
+                .map(|(name, end)| (name, Box::new(end)))
+                .collect(),
+        },
         mounts: record.mounts.clone(),
         ..ContainerSummary::default()
     };
@@ -272,11 +278,11 @@ fn status(engine: &Engine, record: &Record) -> String {
     yare_api::status::status(&super::inspect::state(record), engine.clock.now())
 }
 
-/// Network memberships as lists and inspect show them.
-pub(crate) fn endpoints(engine: &Engine, record: &Record) -> BTreeMap<String, EndpointSettings> {
+/// Network memberships as lists and inspect show them; there is at most one yet.
+pub(crate) fn endpoints(engine: &Engine, record: &Record) -> Option<(String, EndpointSettings)> {
     let mode = networks::of_mode(&record.host_config.network_mode);
     if mode.starts_with("container:") {
-        return BTreeMap::new();
+        return None;
     }
     let mut settings = record.networks.get(mode).cloned().unwrap_or_default();
     settings.network_id = networks::id_of(engine, mode);
@@ -287,7 +293,7 @@ pub(crate) fn endpoints(engine: &Engine, record: &Record) -> BTreeMap<String, En
         settings.ip_prefix_len = i64::from(endpoint.prefix);
         settings.mac_address = endpoint.mac.to_string();
     }
-    BTreeMap::from([(mode.to_owned(), settings)])
+    Some((mode.to_owned(), settings))
 }
 
 #[cfg(test)]

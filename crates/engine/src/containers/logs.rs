@@ -3,11 +3,12 @@
 use super::attach::AttachOptions;
 use crate::Engine;
 use crate::container::Container;
-use crate::images::Output;
+use crate::growth::{Follower, Growth};
+use crate::images::{Output, blocking};
 use bytes::Bytes;
 use jiff::Timestamp;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use yare_api::stream;
 use yare_errdefs::{Error, Result};
@@ -36,8 +37,6 @@ pub struct LogsOptions {
 
 /// Chunks that wait for a slow client before the reading waits too.
 const CHUNKS: usize = 8;
-/// How often a follower looks whether the container has ended.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// The log of a container; `true` when it is raw (a terminal's) rather than multiplexed.
 pub async fn logs(engine: &Arc<Engine>, id: &str, options: LogsOptions) -> Result<(bool, Output)> {
@@ -59,20 +58,39 @@ pub async fn logs(engine: &Arc<Engine>, id: &str, options: LogsOptions) -> Resul
         until: options.until,
         follow: options.follow && container.state().counts_as_running(),
     };
-    let reader = crate::images::blocking(move || {
-        Reader::open(&path, open).map_err(|error| Error::wrap("cannot read the log", error))
-    })
-    .await?;
+    let follower = match open.follow {
+        true => Some(growth(engine)?.follow(&path)?),
+        false => None,
+    };
+    let reader = open_log(path, open).await?;
+    let style = Style { tty, timestamps: options.timestamps, details: options.details };
+    Ok((tty, stream_of(container, reader, style, follower)))
+}
+
+/// The one watch of all followers, opened with the first.
+fn growth(engine: &Engine) -> Result<Arc<Growth>> {
+    let mut growth = engine.growth.lock();
+    match &*growth {
+        Some(growth) => Ok(Arc::clone(growth)),
+        None => Ok(Arc::clone(growth.insert(Growth::open()?))),
+    }
+}
+
+async fn open_log(path: PathBuf, options: ReadOptions) -> Result<Reader> {
+    blocking(move || Reader::open(&path, options).map_err(|error| Error::wrap("cannot read the log", error)))
+        .await
+}
+
+fn stream_of(container: Arc<Container>, reader: Reader, style: Style, follower: Option<Follower>) -> Output {
     let (chunks, out) = mpsc::channel(CHUNKS);
-    tokio::task::spawn_blocking(move || {
-        let style = Style { tty, timestamps: options.timestamps, details: options.details };
-        if let Err(error) = pump(&container, reader, style, &chunks) {
-            let _ = chunks.blocking_send(Err(std::io::Error::other(yare_errdefs::chain(&error))));
+    tokio::spawn(async move {
+        if let Err(error) = pump(&container, reader, style, follower, &chunks).await {
+            let _ = chunks.send(Err(std::io::Error::other(yare_errdefs::chain(&error)))).await;
         }
     });
-    let stream =
-        futures_util::stream::unfold(out, |mut out| async { out.recv().await.map(|chunk| (chunk, out)) });
-    Ok((tty, Box::pin(stream)))
+    Box::pin(futures_util::stream::unfold(out, |mut out| async {
+        out.recv().await.map(|chunk| (chunk, out))
+    }))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -84,29 +102,47 @@ struct Style {
 
 type Chunks = mpsc::Sender<std::io::Result<Bytes>>;
 
-/// Reads to the end; when following, until the container has ended or the client has left.
-fn pump(container: &Container, mut reader: Reader, style: Style, chunks: &Chunks) -> Result<()> {
-    let failed = |error| Error::wrap("cannot read the log", error);
+/// Reads to the end; a follower goes on until the container has ended or the client has left. A thread is
+/// held only while a chunk is read, never while there is nothing to read or the client is slow.
+async fn pump(
+    container: &Container,
+    mut reader: Reader,
+    style: Style,
+    follower: Option<Follower>,
+    chunks: &Chunks,
+) -> Result<()> {
+    let mut progress = container.progress.subscribe();
     loop {
         // Asked before reading: what was logged before the end is read after it.
-        let ended = !container.state().counts_as_running() || container.progress.borrow().removed;
-        while let Some(entries) = reader.next_chunk().map_err(failed)? {
-            if chunks.blocking_send(Ok(rendered(&entries, style).into())).is_err() {
+        let removed = progress.borrow_and_update().removed;
+        let ended = removed || !container.state().counts_as_running();
+        loop {
+            let (back, chunk) = next_chunk(reader, style).await?;
+            reader = back;
+            let Some(chunk) = chunk else { break };
+            if chunks.send(Ok(chunk)).await.is_err() {
                 return Ok(());
             }
         }
-        if reader.fd().is_none() || reader.is_done() || ended {
+        let Some(follower) = &follower else { return Ok(()) };
+        if reader.is_done() || ended {
             return Ok(());
         }
-        while !reader.wait(LOOK).map_err(failed)? {
-            if chunks.is_closed() {
-                return Ok(());
-            }
-            if !container.state().counts_as_running() {
-                break;
-            }
+        tokio::select! {
+            () = follower.grown() => {}
+            _ = progress.changed() => {}
+            () = chunks.closed() => return Ok(()),
         }
     }
+}
+
+async fn next_chunk(mut reader: Reader, style: Style) -> Result<(Reader, Option<Bytes>)> {
+    blocking(move || {
+        let entries = reader.next_chunk().map_err(|error| Error::wrap("cannot read the log", error))?;
+        let chunk = entries.map(|entries| Bytes::from(rendered(&entries, style)));
+        Ok((reader, chunk))
+    })
+    .await
 }
 
 fn rendered(entries: &[Entry], style: Style) -> Vec<u8> {
@@ -131,20 +167,13 @@ fn rendered(entries: &[Entry], style: Style) -> Vec<u8> {
 /// What was logged so far, framed for an attachment with `logs=1`.
 pub(crate) async fn replay(
     engine: &Arc<Engine>,
-    container: &Container,
+    container: &Arc<Container>,
     options: &AttachOptions,
-) -> Result<Vec<u8>> {
+) -> Result<Output> {
     let path = super::log_path(engine, &container.id);
     let tty = container.record().config.tty;
     let open = ReadOptions { stdout: options.stdout, stderr: options.stderr, ..ReadOptions::default() };
-    crate::images::blocking(move || {
-        let failed = |error| Error::wrap("cannot read the log", error);
-        let mut reader = Reader::open(&path, open).map_err(failed)?;
-        let mut out = Vec::new();
-        while let Some(entries) = reader.next_chunk().map_err(failed)? {
-            out.extend(rendered(&entries, Style { tty, timestamps: false, details: false }));
-        }
-        Ok(out)
-    })
-    .await
+    let reader = open_log(path, open).await?;
+    let style = Style { tty, timestamps: false, details: false };
+    Ok(stream_of(Arc::clone(container), reader, style, None))
 }

@@ -4,6 +4,7 @@ use crate::Engine;
 use crate::container::{Condition, Container, Record};
 use crate::lifecycle::State;
 use crate::records::{Edit, Table};
+use crate::volumes::holds::Leaving;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use yare_api::ContainerPruneResponse;
@@ -60,7 +61,8 @@ async fn remove_found(
         if !claim(container) {
             // Its own end removes it (--rm).
             drop(gone.await);
-            return Ok(());
+            let stuck = container.progress.borrow().stuck.clone();
+            return stuck.map_or(Ok(()), |why| Err(Error::internal(why)));
         }
     }
     finish(engine, container, options.volumes).await
@@ -80,16 +82,13 @@ fn refusal(state: State, id: &str) -> Error {
 }
 
 async fn end_now(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
-    let ended = container.wait(Condition::NotRunning);
-    container.update(|record| record.state.stopped_by_user = true);
-    if let Some(pause) = container.live.lock().restart.take() {
-        pause.abort();
-        container.update(|record| record.state.status = State::Exited);
-        container.progress.send_modify(|progress| progress.running = false);
+    if super::stop::end_pause(container) {
         return Ok(());
     }
+    let ended = container.wait(Condition::NotRunning);
+    container.update(|record| record.state.stopped_by_user = true);
     engine.publish_container(container, "kill", BTreeMap::from([("signal".to_owned(), "9".to_owned())]));
-    super::stop::kill_all(engine, container)?;
+    super::stop::kill_all(engine, container).await?;
     tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.map(drop).map_err(|_| {
         Error::internal(format!("cannot remove container {}: it does not end after SIGKILL", container.id))
     })
@@ -98,6 +97,7 @@ async fn end_now(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()>
 /// Marks a stopped container as being removed; `false` when somebody else did.
 fn claim(container: &Container) -> bool {
     let mut ours = false;
+    container.progress.send_modify(|progress| progress.stuck = None);
     container.update(|record| {
         ours = !record.state.status.has_process() && record.state.status != State::Removing;
         if ours {
@@ -112,12 +112,14 @@ fn claim(container: &Container) -> bool {
 /// the records; then it is dead, and can be removed again.
 pub(crate) async fn finish(engine: &Arc<Engine>, container: &Arc<Container>, volumes: bool) -> Result<()> {
     let record = container.record();
-    let volumes: Vec<&str> = if volumes { volumes_of(engine, &record) } else { Vec::new() };
-    let edits: Vec<Edit> = volumes.iter().map(|name| Edit::delete(Table::Volumes, name)).collect();
+    let volumes = if volumes { volumes_of(engine, &record).await } else { Vec::new() };
+    let edits: Vec<Edit> = volumes.iter().map(|(name, _)| Edit::delete(Table::Volumes, name)).collect();
     // Commit point: without its record the container is gone, whatever happens next.
     if let Err(error) = engine.delete(container, edits).await {
         container.update(|record| record.state.status = State::Dead);
-        return Err(Error::wrap(format!("cannot remove container {}", container.id), error));
+        let error = Error::wrap(format!("cannot remove container {}", container.id), error);
+        container.note_progress(|progress| progress.stuck = Some(yare_errdefs::chain(&error)));
+        return Err(error);
     }
     engine.trash_run_dir(&container.id);
     engine.containers.remove(&container.id);
@@ -137,7 +139,7 @@ pub(crate) async fn finish(engine: &Arc<Engine>, container: &Arc<Container>, vol
             files.display()
         );
     }
-    for volume in volumes {
+    for (volume, _leaving) in volumes {
         if let Err(error) = crate::volumes::take_away(engine, volume) {
             tracing::warn!(volume, error = yare_errdefs::chain(&error), "cannot remove the volume");
         }
@@ -151,10 +153,15 @@ pub(crate) async fn finish(engine: &Arc<Engine>, container: &Arc<Container>, vol
     Ok(())
 }
 
-/// The volumes that were made for a container and that no other one mounts.
-fn volumes_of<'a>(engine: &Engine, record: &'a Record) -> Vec<&'a str> {
-    let alone = |name: &&String| crate::volumes::users(engine, name).iter().all(|user| *user == record.id);
-    record.anonymous.iter().filter(alone).map(String::as_str).collect()
+/// The volumes that were made for a container and that no other one mounts, claimed for their removal.
+async fn volumes_of<'a>(engine: &Engine, record: &'a Record) -> Vec<(&'a str, Leaving)> {
+    let mut alone = Vec::new();
+    for name in &record.anonymous {
+        if let Ok(leaving) = crate::volumes::leave(engine, name, Some(&record.id)).await {
+            alone.push((name.as_str(), leaving));
+        }
+    }
+    alone
 }
 
 const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];

@@ -96,6 +96,7 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
     let launch = Launch {
         id: record.id.clone(),
         spec,
+        filter: None,
         rootfs: wiring::rootfs(rootfs),
         user: record.plan.user.clone(),
         groups: record.plan.groups.clone(),
@@ -111,12 +112,19 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
         own_roots: vec![engine.config.data_root.clone(), engine.config.exec_root.clone()],
     };
     let descriptors: Vec<_> = network.netns.iter().chain(&streams).map(AsFd::as_fd).collect();
-    let control = engine.launcher.launch(&launch, &descriptors)?;
+    let folder = launch.run_dir.clone();
+    let control = engine.launcher.launch(launch, &descriptors)?;
     let lost = |error: std::io::Error| {
         Error::internal(format!("the shim of container {} ended before it answered", record.id))
             .caused_by(error)
     };
-    match yare_shim::recv_reply(&control).map_err(lost)? {
+    let reply = yare_shim::recv_reply(&control, task::START).inspect_err(|error| {
+        if error.kind() == std::io::ErrorKind::TimedOut {
+            // Whatever it would do later, nobody would know of.
+            yare_shim::kill_shim(&folder);
+        }
+    });
+    match reply.map_err(lost)? {
         (Reply::Started { pid }, descriptors) => {
             let pidfd =
                 descriptors.into_iter().next().ok_or_else(|| lost(std::io::ErrorKind::InvalidData.into()))?;
@@ -128,7 +136,11 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
 }
 
 /// Makes the run directory, with a note of what the next engine cannot learn from the shim.
-fn make_run_dir(engine: &Engine, record: &Record, endpoint: Option<EndpointRecord>) -> Result<PathBuf> {
+pub(crate) fn make_run_dir(
+    engine: &Engine,
+    record: &Record,
+    endpoint: Option<EndpointRecord>,
+) -> Result<PathBuf> {
     let run_dir = run_dir(engine, &record.id);
     let begun = Begun { at: engine.clock.now(), endpoint };
     let make = || {
@@ -201,11 +213,7 @@ fn attach_late(engine: &Engine, container: &Container, late: Vec<(AttachSpec, Ow
     let id = container.id.clone();
     tokio::task::spawn_blocking(move || {
         for (spec, stream) in late {
-            let attached = yare_shim::connect(&run_dir).and_then(|mut shim| {
-                shim.send(&Request::Attach(spec), &[stream.as_fd()])?;
-                shim.recv()
-            });
-            if let Err(error) = attached {
+            if let Err(error) = task::converse(&run_dir, &Request::Attach(spec), &[stream.as_fd()]) {
                 tracing::debug!(container = id, %error, "it ended before a late attachment");
             }
         }

@@ -3,6 +3,7 @@
 use super::start::Cause;
 use crate::Engine;
 use crate::container::{Condition, Container, Record};
+use crate::images::blocking;
 use crate::lifecycle::{self, RestartPolicy, State, Verdict};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,8 +37,8 @@ async fn stop_found(
     signal: Option<i32>,
     timeout: Option<i64>,
 ) -> Result<bool> {
-    let record = mark_stopped(&container).await;
-    if cancel_restart(&engine, &container).await? {
+    let (record, waited) = mark_stopped(&engine, &container).await?;
+    if waited {
         return Ok(true);
     }
     if !record.state.status.has_process() {
@@ -49,11 +50,11 @@ async fn stop_found(
     let timeout = timeout.or(record.plan.stop_timeout).unwrap_or(STOP_TIMEOUT);
     deliver(&engine, &container, signal)?;
     if record.state.status == State::Paused {
-        thaw(&engine, &container)?;
+        thaw(&engine, &container).await?;
     }
     let patience = u64::try_from(timeout).map(Duration::from_secs).unwrap_or(Duration::MAX);
     if tokio::time::timeout(patience, &mut ended).await.is_err() {
-        kill_all(&engine, &container)?;
+        kill_all(&engine, &container).await?;
         tokio::time::timeout(KILL_TIMEOUT, &mut ended).await.map_err(|_| {
             Error::internal(format!("container {} does not end after SIGKILL", container.id))
                 .with_hint("a process in it waits for a device or file server; see the kernel log (dmesg)")
@@ -73,34 +74,40 @@ async fn on_record(container: &Container) {
 }
 
 /// Notes that a user ends what runs or is about to run again; a start that is under way is let through first.
-async fn mark_stopped(container: &Container) -> Arc<Record> {
+/// `true` when it was waiting to be restarted, which it does no more.
+async fn mark_stopped(engine: &Arc<Engine>, container: &Container) -> Result<(Arc<Record>, bool)> {
     let _operation = container.operation.lock().await;
+    container.update(|record| record.state.stopped_by_user |= record.state.status.has_process());
+    let waited = end_pause(container);
+    if waited {
+        engine.save(container).await?;
+        engine.publish_container(container, "stop", BTreeMap::new());
+    }
+    Ok((container.record(), waited))
+}
+
+/// Ends the pause before a restart; `false` when there is none. Whoever calls holds the operation lock: no
+/// start is under way, and the one that the pause ends with finds nothing to do.
+pub(super) fn end_pause(container: &Container) -> bool {
+    let mut waited = false;
     container.update(|record| {
         let state = &mut record.state;
-        state.stopped_by_user |= state.status.has_process() || state.status == State::Restarting;
-    })
-}
-
-/// Ends the pause before a restart. `true` when there was one.
-async fn cancel_restart(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<bool> {
-    let waiting = container.live.lock().restart.take();
-    if container.state() != State::Restarting {
-        return Ok(false);
-    }
-    if let Some(waiting) = waiting {
-        waiting.abort();
-    }
-    container.update(|record| {
-        record.state.status = State::Exited;
-        record.state.stopped_by_user = true;
+        waited = state.status == State::Restarting;
+        if waited {
+            state.status = State::Exited;
+            state.stopped_by_user = true;
+        }
     });
-    engine.save(container).await?;
-    container.progress.send_modify(|progress| progress.running = false);
-    engine.publish_container(container, "stop", BTreeMap::new());
-    Ok(true)
+    if waited {
+        if let Some(pause) = container.live.lock().restart.take() {
+            pause.abort();
+        }
+        container.note_progress(|_| {});
+    }
+    waited
 }
 
-/// Stops a container if it runs, and starts it.
+/// Stops a container if it runs, and starts it. One that removes itself at its end stays this once.
 pub async fn restart(
     engine: &Arc<Engine>,
     id: &str,
@@ -113,7 +120,10 @@ pub async fn restart(
     engine
         .clone()
         .detached(async move {
-            stop_found(Arc::clone(&engine), Arc::clone(&container), signal, timeout).await?;
+            container.live.lock().stays = true;
+            let stopped = stop_found(Arc::clone(&engine), Arc::clone(&container), signal, timeout).await;
+            container.live.lock().stays = false;
+            stopped?;
             super::start::start_found(&engine, &container, Cause::User).await?;
             engine.publish_container(&container, "restart", BTreeMap::new());
             Ok(())
@@ -126,10 +136,15 @@ pub async fn kill(engine: &Arc<Engine>, id: &str, signal: &str) -> Result<()> {
     let container = engine.containers.find(id)?;
     let signal =
         if signal.is_empty() { KILL } else { parse_signal(signal).map_err(|error| prefix(id, error))? };
-    let record = if signal == KILL { mark_stopped(&container).await } else { container.settled().await };
-    if signal == KILL && cancel_restart(engine, &container).await? {
-        return Ok(());
-    }
+    let record = if signal == KILL {
+        let (record, waited) = mark_stopped(engine, &container).await?;
+        if waited {
+            return Ok(());
+        }
+        record
+    } else {
+        container.settled().await
+    };
     if !record.state.status.has_process() {
         return Err(Error::conflict(format!(
             "cannot kill container: {id}: container {} is not running",
@@ -141,11 +156,17 @@ pub async fn kill(engine: &Arc<Engine>, id: &str, signal: &str) -> Result<()> {
         container.update(|record| record.state.stopped_by_user = true);
     }
     if signal != KILL {
-        return deliver(engine, &container, signal);
+        deliver(engine, &container, signal)?;
+        // As in Docker, a signal that is to end it reaches a paused container too.
+        let to_end = record.config.stop_signal.is_empty() || signal == stop_signal;
+        if to_end && record.state.status == State::Paused {
+            thaw(engine, &container).await?;
+        }
+        return Ok(());
     }
     let ended = container.wait(Condition::NotRunning);
     publish_kill(engine, &container, signal);
-    kill_all(engine, &container)?;
+    kill_all(engine, &container).await?;
     tokio::time::timeout(KILL_TIMEOUT, ended)
         .await
         .map_err(|_| Error::internal(format!("container {} does not end after SIGKILL", container.id)))?;
@@ -179,10 +200,10 @@ fn send(container: &Container, pidfd: &std::os::fd::OwnedFd, signal: i32) -> Res
 
 /// Kills everything in the container: its whole cgroup where that can be, else its pid 1 and with it the
 /// pid namespace.
-pub(crate) fn kill_all(engine: &Engine, container: &Container) -> Result<()> {
+pub(crate) async fn kill_all(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
     let pidfd = container.live.lock().pidfd.clone();
     if container.state() == State::Paused {
-        thaw(engine, container)?;
+        thaw(engine, container).await?;
     }
     let Some(pidfd) = pidfd else { return Ok(()) };
     send(container, &pidfd, KILL)
@@ -203,9 +224,10 @@ pub async fn pause(engine: &Arc<Engine>, id: &str) -> Result<()> {
     if let Verdict::Refuse(why) = lifecycle::pause(container.state()) {
         return Err(Error::conflict(format!("container {} {why}", container.id)));
     }
-    group(engine, &container)?
-        .freeze()
-        .map_err(|error| Error::wrap(format!("cannot pause container {id}"), error))?;
+    let group = group(engine, &container)?;
+    // The kernel may take its time.
+    let failed = format!("cannot pause container {id}");
+    blocking(move || group.freeze().map_err(|error| Error::wrap(failed, error))).await?;
     let paused = container.update(|record| {
         // Its end may have come between: an empty group freezes too.
         if record.state.status == State::Running {
@@ -227,15 +249,20 @@ pub async fn unpause(engine: &Arc<Engine>, id: &str) -> Result<()> {
     if container.state() != State::Paused {
         return Err(Error::conflict(yare_api::texts::not_paused(&container.id)));
     }
-    thaw(engine, &container)?;
+    thaw(engine, &container).await?;
     engine.publish_container(&container, "unpause", BTreeMap::new());
     Ok(())
 }
 
-fn thaw(engine: &Engine, container: &Container) -> Result<()> {
-    let failed = |error| Error::wrap(format!("cannot unpause container {}", container.id), error);
-    let thawed = group(engine, container).and_then(|group| group.thaw().map_err(failed));
-    if let Err(error) = thawed
+async fn thaw(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
+    let thawed = blocking({
+        let (engine, container) = (Arc::clone(engine), Arc::clone(container));
+        move || {
+            let failed = |error| Error::wrap(format!("cannot unpause container {}", container.id), error);
+            group(&engine, &container)?.thaw().map_err(failed)
+        }
+    });
+    if let Err(error) = thawed.await
         && !has_ended(container)
     {
         return Err(error);

@@ -3,6 +3,7 @@
 use super::Loader;
 use super::plan::{Named, Wanted};
 use crate::document::{self, Kind};
+use crate::documents::blob_path;
 use yare_errdefs::{Error, Result};
 use yare_oci::{Descriptor, Digest, Index, Manifest, MediaType, Platform, Reference};
 
@@ -92,10 +93,6 @@ impl Loader<'_> {
         let layers = self.check_image(&config, &named)?;
         Ok(Wanted { config, manifest: Some(bytes), layers, references, parent: None })
     }
-}
-
-fn blob_path(digest: &Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
 }
 
 /// The members of the top index to load: everything that has a name, and of nameless ones those for this

@@ -375,7 +375,7 @@ fn a_real_tree_comes_back_to_the_byte() {
     };
     let bytes = std::fs::read(&path).unwrap();
     let [from, to] = ["from", "to"].map(|name| {
-        let database = Arc::new(Database::create(folder.path().join(name)).unwrap());
+        let database = Arc::new(Database::open(&folder.path().join(name), 1 << 20).unwrap());
         Store::open(&folder.path().join(format!("{name}.images")), database).unwrap()
     });
     let options = ImportOptions { reference: Some(reference("etc:1")), ..ImportOptions::default() };

@@ -59,7 +59,7 @@ const WORKER: &str = "YARE_IMAGE_CRASH_WORKER";
 fn crash_worker() {
     let Some(folder) = std::env::var_os(WORKER) else { return };
     let folder = std::path::PathBuf::from(folder);
-    let database = Arc::new(Database::create(folder.join("db")).unwrap());
+    let database = Arc::new(Database::open(&folder.join("db"), 1 << 20).unwrap());
     let store = open(&folder, &database).unwrap();
     let archive = std::fs::read(folder.join("archive")).unwrap();
     std::fs::write(folder.join("ready"), b"").unwrap();
@@ -104,7 +104,7 @@ fn killed_at_any_moment_the_store_opens_whole() {
         worker.kill().unwrap();
         assert!(!worker.wait().unwrap().success());
 
-        let database = Arc::new(Database::create(folder.path().join("db")).unwrap());
+        let database = Arc::new(Database::open(&folder.path().join("db"), 1 << 20).unwrap());
         let store = open(folder.path(), &database).unwrap();
         let images = store.list();
         let roots: Vec<_> = images

@@ -9,11 +9,11 @@ mod import;
 mod list;
 mod remove;
 
+use crate::Database;
 use crate::archive::Writer;
 use crate::commit::NewImage;
 use crate::{Holder, Image, ImageId, ImportOptions, Removed, Store};
 use jiff::Timestamp;
-use redb::Database;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(crate) struct Fixture {
 impl Fixture {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let database = Arc::new(Database::create(folder.path().join("db")).unwrap());
+        let database = Arc::new(Database::open(&folder.path().join("db"), 1 << 20).unwrap());
         let store = open(folder.path(), &database).unwrap();
         Self { folder, database, store }
     }

@@ -10,5 +10,6 @@ mod reader;
 mod sparse;
 
 pub(crate) use input::Input;
-pub(crate) use reader::{Entry, Kind, Reader, Timestamp, lossy};
+pub use reader::Timestamp;
+pub(crate) use reader::{Entry, Kind, Reader, lossy};
 pub(crate) use sparse::Segment;

@@ -12,9 +12,11 @@ const MOST_SPECIAL: u64 = 1 << 20;
 
 /// Seconds since 1970, possibly before it, and nanoseconds after that second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Timestamp {
-    pub(crate) seconds: i64,
-    pub(crate) nanos: u32,
+pub struct Timestamp {
+    /// Whole seconds.
+    pub seconds: i64,
+    /// Below a thousand million.
+    pub nanos: u32,
 }
 
 /// What an entry is.

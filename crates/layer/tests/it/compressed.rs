@@ -24,7 +24,8 @@ fn packed(compression: Compression, bytes: &[u8]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-const ALL: [Compression; 4] = [Compression::Plain, Compression::Gzip, Compression::Zstd, Compression::Xz];
+const ALL: [Compression; 5] =
+    [Compression::Plain, Compression::Gzip, Compression::Zstd, Compression::Xz, Compression::Bzip2];
 
 #[test]
 fn every_compression_round_trips_and_is_recognised() {
@@ -54,7 +55,7 @@ fn several_members_frames_and_streams_are_one() {
 
 #[test]
 fn truncated_streams_are_errors() {
-    for compression in [Compression::Gzip, Compression::Zstd, Compression::Xz] {
+    for compression in [Compression::Gzip, Compression::Zstd, Compression::Xz, Compression::Bzip2] {
         let bytes = packed(compression, &text());
         for length in [bytes.len() / 2, bytes.len() - 1] {
             assert!(unpacked(&bytes[..length]).1.is_err(), "{compression:?} {length}");
@@ -85,9 +86,13 @@ fn a_source_is_read_to_its_end() {
 
 #[test]
 fn programs_of_the_field_agree() {
-    for (program, compression) in
-        [("gzip", Compression::Gzip), ("zstd", Compression::Zstd), ("xz", Compression::Xz)]
-    {
+    let programs = [
+        ("gzip", Compression::Gzip),
+        ("zstd", Compression::Zstd),
+        ("xz", Compression::Xz),
+        ("bzip2", Compression::Bzip2),
+    ];
+    for (program, compression) in programs {
         let pipe = |arguments: &[&str], input: Vec<u8>| {
             let mut child = Command::new(program)
                 .args(arguments)

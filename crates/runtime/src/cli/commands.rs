@@ -3,7 +3,7 @@
 use super::arguments::{Arguments, Flag};
 use super::state::{Directory, Record, now, process_stat, read_json, read_spec, write_whole};
 use super::{say, terminal};
-use crate::{Created, ExecTarget, Root, Start, StartError, Stdio, hooks};
+use crate::{Created, ExecTarget, Filter, Root, Start, StartError, Stdio, hooks};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use serde_json::json;
@@ -111,6 +111,7 @@ impl New {
             init: false,
             user: None,
             groups: &[],
+            filter: None,
             group: &group,
             bundle: Some(bundle),
             gate: Some(directory.make_gate()?),
@@ -263,7 +264,8 @@ pub(super) fn exec(root: &Path, args: &[String]) -> Result<i32> {
     let pidfd = pidfd_open(record.pid).map_err(io_error("cannot find the container's process"))?;
     let group = record.group()?;
     let seccomp = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
-    let target = ExecTarget { pidfd: pidfd.as_fd(), group: &group, seccomp };
+    let filter = Filter::compile(seccomp).map_err(wrap)?;
+    let target = ExecTarget { pidfd: pidfd.as_fd(), group: &group, filter: filter.as_ref() };
     let user = arguments.value("user");
     let running = crate::exec(&target, &process, stdio_of(&process)?, user).map_err(wrap)?;
     if let Some(path) = arguments.value("pid-file") {

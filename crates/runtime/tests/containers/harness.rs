@@ -10,7 +10,7 @@ use yare_cgroup::{Group, Host};
 use yare_oci::runtime::{
     Capabilities, DeviceRule, Linux, Mount, Namespace, Process, Resources, Seccomp, Spec,
 };
-use yare_runtime::{Created, Root, Running, Start, StartError, Stdio};
+use yare_runtime::{Created, Filter, Root, Running, Start, StartError, Stdio};
 use yare_sys::process::wait;
 
 pub(crate) const BUSYBOX: &str = "/bin/busybox";
@@ -231,6 +231,7 @@ pub(crate) fn create(
         init: options.init,
         user: options.user,
         groups: options.groups,
+        filter: None,
         group: &group.0,
         bundle: None,
         gate: None,
@@ -274,11 +275,11 @@ impl Container {
     /// Runs a further process; code and output.
     pub(crate) fn exec(&self, process: &Process, user: Option<&str>) -> Result<(i32, String), StartError> {
         let Streams { output, stdio } = streams();
-        let seccomp = dockers_seccomp();
+        let filter = Filter::compile(Some(&dockers_seccomp())).unwrap();
         let target = yare_runtime::ExecTarget {
             pidfd: self.running.pidfd.as_fd(),
             group: &self.group.0,
-            seccomp: Some(&seccomp),
+            filter: filter.as_ref(),
         };
         let stdio = if process.terminal { Stdio::Terminal { size: Some((10, 20)) } } else { stdio };
         let mut running = yare_runtime::exec(&target, process, stdio, user)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use http::StatusCode;
 use http::header::HeaderValue;
-use yare_api::{BuildPruneResponse, compat};
+use yare_api::compat;
 use yare_engine::{Engine, images};
 use yare_errdefs::Result;
 
@@ -68,14 +68,8 @@ pub(super) fn save(engine: &Arc<Engine>, names: Vec<String>) -> Result<Reply> {
 }
 
 /// `POST /images/load`.
-pub(super) fn load(engine: &Arc<Engine>, call: Call) -> Reply {
-    streamed(JSON, images::load(engine, call.body.into_parts().boxed()))
-}
-
-/// `POST /build/prune`: nothing is built here, so nothing of it is kept.
-pub(super) fn build_prune(call: &Call) -> Result<Reply> {
-    decode::filters(&call.query)?;
-    reply::json(StatusCode::OK, &BuildPruneResponse::default())
+pub(super) fn load(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
+    images::load(engine, call.body.into_parts().boxed()).map(|output| streamed(JSON, output))
 }
 
 fn streamed(content_type: HeaderValue, output: images::Output) -> Reply {

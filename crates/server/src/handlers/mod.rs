@@ -1,5 +1,6 @@
 //! One function per operation: decode, one call of the engine, encode.
 
+mod build;
 mod containers;
 mod exec;
 mod images;
@@ -59,8 +60,10 @@ pub(crate) async fn answer(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
         Operation::ImagePrune => images::prune(engine, &call).await,
         Operation::ImageSaveOne => images::save(engine, vec![call.name().to_owned()]),
         Operation::ImageSave => images::save(engine, call.query.all("names")),
-        Operation::ImageLoad => Ok(images::load(engine, call)),
-        Operation::BuildPrune => images::build_prune(&call),
+        Operation::ImageLoad => images::load(engine, call),
+        Operation::Build => build::build(engine, call).await,
+        Operation::BuildPrune => build::prune(engine, &call).await,
+        Operation::BuildCancel => build::cancel(&call),
         Operation::VolumeList => volumes::list(engine, &call),
         Operation::VolumeCreate => volumes::create(engine, call).await,
         Operation::VolumeInspect => volumes::inspect(engine, &call),

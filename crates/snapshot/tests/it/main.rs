@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::allow_attributes, reason = "tests")]
 
 mod chains;
+mod drafts;
 mod layers;
 mod mounted;
 

@@ -93,6 +93,48 @@ fn the_root_directory_is_that_of_the_image() {
 }
 
 #[test]
+fn a_container_finds_what_its_runtime_mounts_on() {
+    if !root("a_container_finds_what_its_runtime_mounts_on") {
+        return;
+    }
+    for kind in [Kind::Overlay, Kind::Copy] {
+        let store = Store::new(kind);
+        let bare = store.layer(&Layer::new().file("f", "x").end());
+        let own = Layer::new()
+            .dir("etc", Meta { mode: 0o700, ..PLAIN })
+            .file("etc/hosts", "its own")
+            .symlink("etc/resolv.conf", "/elsewhere")
+            .file("proc", "a file");
+        let own = store.layer(&own.end());
+        let linked = store.layer(&Layer::new().dir("usr", PLAIN).symlink("etc", "usr").end());
+        for (id, layer) in [("bare", bare), ("own", own), ("linked", linked)] {
+            store.snapshots.prepare(id, &[layer]).unwrap();
+        }
+        let tree = store.snapshots.tree_fd("bare", &[bare]).unwrap();
+        for name in ["dev", "etc", "proc", "sys"] {
+            assert_eq!(stat(&tree, name).st_mode, 0o40755, "{name}");
+        }
+        for name in ["etc/hosts", "etc/hostname", "etc/resolv.conf"] {
+            assert_eq!(stat(&tree, name).st_mode, 0o100644, "{name}");
+        }
+        assert_eq!(stat(&tree, ".dockerenv").st_mode, 0o100755);
+        let tree = store.snapshots.tree_fd("own", &[own]).unwrap();
+        assert_eq!(read(&tree, "etc/hosts").as_deref(), Some("its own"), "the image's files cover it");
+        assert_eq!(read(&tree, "proc").as_deref(), Some("a file"));
+        assert_eq!(stat(&tree, "etc").st_mode, 0o40700);
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        let link = rustix::fs::statat(&tree, "etc/resolv.conf", flags).unwrap();
+        assert_eq!(link.st_mode & 0o170000, 0o120000);
+        let tree = store.snapshots.tree_fd("linked", &[linked]).unwrap();
+        assert_eq!(read(&tree, "usr/hosts"), None, "no link is followed");
+        if kind == Kind::Overlay {
+            assert_eq!(store.snapshots.changes("bare", &[bare]).unwrap(), [], "none of it is a change");
+            assert_eq!(std::fs::read_dir(store.snapshots.upper("bare").unwrap()).unwrap().count(), 0);
+        }
+    }
+}
+
+#[test]
 fn a_hundred_layers_mount() {
     if !root("a_hundred_layers_mount") {
         return;
@@ -112,7 +154,7 @@ fn a_hundred_layers_mount() {
     let tree = store.snapshots.tree_fd("c", &chain).unwrap();
     assert!(read(&tree, "d/f0").is_some() && read(&tree, "d/f99").is_some());
     let Rootfs::Overlay { lower, .. } = store.snapshots.mounts("c", &chain).unwrap() else { panic!() };
-    assert_eq!(lower.len(), 100);
+    assert_eq!(lower.len(), 101, "and the skeleton");
     assert_eq!(lower[0], store.snapshots.layer_dir(&chain[99]));
 }
 

@@ -1,6 +1,7 @@
 //! A full disk, and no more open files: clear errors, nothing half made, and all is well once there is room.
 
 use std::fs;
+use std::io::Read;
 use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -75,11 +76,14 @@ fn a_full_disk_is_an_error_and_no_more() {
         }
     }
 
-    // A full disk is emptied by removing, and survives a crash.
+    // A full disk is emptied by removing, without a restart, and what was written while it was full survives
+    // a crash.
+    engine.docker(&["rm", "filler"]).ok();
+    engine.docker(&["create", "--name", "after", "busybox"]).ok();
     engine.kill9();
     engine.restart();
     assert_eq!(engine.docker(&["exec", "steady", "echo", "hi"]).ok(), "hi\n");
-    engine.docker(&["rm", "filler"]).ok();
+    assert!(!engine.docker(&["ps", "-aq", "--filter", "name=after"]).ok().is_empty());
     eventually("there is room again", Duration::from_secs(10), || {
         engine
             .docker(&["run", "--rm", "busybox", "sh", "-c", "dd if=/dev/zero of=/x bs=1M count=5"])
@@ -146,6 +150,46 @@ fn too_many_open_files_is_an_error_and_no_more() {
     let left = api.get("/containers/json?all=1").unwrap().json();
     let mut states = left.as_array().into_iter().flatten().map(|row| (&row["State"], &row["Command"]));
     assert!(states.all(|(state, command)| state == "created" || command == "sleep 1000"), "{left}");
+    leaks::assert_clean(engine);
+}
+
+/// More than a pool of threads has, for each kind of client that may be silent for as long as it likes.
+const SILENT: usize = 600;
+
+#[test]
+fn silent_clients_do_not_hold_up_others() {
+    if !require_root("silent_clients_do_not_hold_up_others") {
+        return;
+    }
+    let engine = Engine::start();
+    engine.load_busybox();
+    let program = "while sleep 0.1; do echo tick; done";
+    let id = engine.docker(&["run", "-d", "busybox", "sh", "-c", program]).ok();
+    let api = Api::new(engine.socket());
+    let follow = format!("/containers/{}/logs?stdout=1&follow=1&tail=0", id.trim());
+    let fine = |what: &str| {
+        let run = engine.docker(&["run", "--rm", "busybox", "echo", "fine"]);
+        assert_eq!(run.patience(Duration::from_secs(20)).ok(), "fine\n", "{what}");
+    };
+    let mut followers: Vec<_> = (0..SILENT).map(|_| api.begin("GET", &follow, "", 0).unwrap()).collect();
+    fine("beside followers");
+    for follower in &mut followers {
+        let mut seen = Vec::new();
+        while !String::from_utf8_lossy(&seen).contains("tick") {
+            let mut buffer = [0; 4096];
+            let length = follower.read(&mut buffer).unwrap();
+            assert!(length > 0, "a follower was let go: {}", String::from_utf8_lossy(&seen));
+            seen.extend_from_slice(&buffer[..length]);
+        }
+    }
+    drop(followers);
+    let uploads: Vec<_> = (0..SILENT)
+        .map(|_| api.begin("POST", "/images/load", "application/x-tar", 1 << 20).unwrap())
+        .collect();
+    fine("beside uploads that have stalled");
+    drop(uploads);
+    let threads = || leaks::entries(format!("/proc/{}/task", engine.pid()).as_ref()).len();
+    eventually("the threads of the uploads end", Duration::from_secs(10), || threads() < SILENT / 2);
     leaks::assert_clean(engine);
 }
 

@@ -15,3 +15,4 @@ mod load;
 mod replaced_binary;
 mod restarts;
 mod shim_kill;
+mod volumes;

@@ -151,3 +151,33 @@ fn a_second_engine_on_the_same_roots_is_refused() {
     assert_eq!(engine.docker(&["exec", "steady", "echo", "hi"]).ok(), "hi\n");
     leaks::assert_clean(engine);
 }
+
+#[test]
+fn a_container_whose_record_cannot_be_read_runs_on() {
+    if !require_root("a_container_whose_record_cannot_be_read_runs_on") {
+        return;
+    }
+    let mut engine = Engine::start();
+    engine.load_busybox();
+    let api = Api::new(engine.socket());
+    engine.yare(&["run", "-d", "--rm", "--name", "foreign", "busybox", "sleep", "1000"]).ok();
+    let id = api.inspect("foreign").unwrap().unwrap()["Id"].as_str().unwrap().to_owned();
+    let pid = Pid::from_raw(i32::try_from(pid_of(&api, "foreign")).unwrap()).unwrap();
+    let run_dir = engine.exec_root().join("containers").join(&id);
+    engine.kill9();
+    // As a later version might write it.
+    std::fs::write(run_dir.join("record.json"), r#"{"id": {"number": 7}}"#).unwrap();
+    engine.restart();
+    eventually("it answers", SETTLE, || api.get("/_ping").is_ok());
+    engine.yare(&["run", "--rm", "busybox", "true"]).ok();
+    assert!(rustix::process::test_kill_process(pid).is_ok(), "it was ended: {}", engine.log());
+    assert!(run_dir.join("shim.sock").exists());
+    assert!(engine.log().contains("left alone"), "{}", engine.log());
+
+    kill_process(pid, Signal::KILL).unwrap();
+    eventually("its shim has gone", SETTLE, || !run_dir.join("shim.sock").exists());
+    engine.kill9();
+    engine.restart();
+    eventually("what was left is swept", SETTLE, || !run_dir.exists());
+    leaks::assert_clean(engine);
+}

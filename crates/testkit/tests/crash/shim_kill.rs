@@ -2,7 +2,7 @@
 //! anything left behind.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -17,9 +17,13 @@ use crate::load::{Book, Client};
 const NOTICE: Duration = Duration::from_secs(10);
 
 fn kill(pid: u32) {
+    signal(pid, Signal::KILL);
+}
+
+fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     // Gone already is as good.
-    let _ = kill_process(pid, Signal::KILL);
+    let _ = kill_process(pid, signal);
 }
 
 fn kill_shim_of(id: &str) {
@@ -71,6 +75,56 @@ fn a_container_whose_shim_died_is_stopped_and_removed_like_any_other() {
         assert_eq!(engine.docker(&["exec", &id, "echo", "again"]).ok(), "again\n", "{options:?}");
         kill_shim_of(&id);
         engine.docker(&["rm", "-f", &id]).ok();
+    }
+    leaks::assert_clean(engine);
+}
+
+#[test]
+fn a_shim_that_is_stopped_holds_nobody_up() {
+    if !require_root("a_shim_that_is_stopped_holds_nobody_up") {
+        return;
+    }
+    let mut engine = Engine::start();
+    engine.load_busybox();
+    let api = Api::new(engine.socket());
+    let ids: Vec<String> = (0..3)
+        .map(|_| engine.docker(&["run", "-d", "busybox", "sleep", "1000"]).ok().trim().to_owned())
+        .collect();
+    let stop_shims = || {
+        for id in &ids {
+            eventually("it has a shim", NOTICE, || shim_of(id).is_some());
+            signal(shim_of(id).unwrap(), Signal::STOP);
+        }
+    };
+    stop_shims();
+    engine.kill9();
+    let begun = Instant::now();
+    engine.restart();
+    assert!(begun.elapsed() < Duration::from_secs(8), "the engine took {:?} to start", begun.elapsed());
+    assert_eq!(engine.docker(&["run", "--rm", "busybox", "echo", "fine"]).ok(), "fine\n");
+    assert_eq!(state(&api, &ids[0])["Running"], true);
+    let exec = engine.docker(&["exec", &ids[0], "true"]).patience(Duration::from_secs(40)).run();
+    let said = exec.stdout.clone() + &exec.stderr;
+    assert!(exec.code != 0 && said.contains("the shim does not answer"), "{exec:?}");
+
+    // When it goes on, it is as if nothing had been.
+    ids.iter().for_each(|id| signal(shim_of(id).unwrap(), Signal::CONT));
+    let works = || engine.docker(&["exec", &ids[0], "echo", "again"]).run().stdout == "again\n";
+    eventually("the shim answers", NOTICE, works);
+    engine.docker(&["kill", &ids[0]]).ok();
+    assert_eq!(state(&api, &ids[0])["ExitCode"], 137);
+    assert_eq!(state(&api, &ids[0])["Error"], "", "its shim has told of the end");
+
+    // It does not keep its container from ending, being started again and being removed.
+    engine.docker(&["start", &ids[0]]).ok();
+    stop_shims();
+    engine.docker(&["stop", "-t", "1", &ids[0]]).patience(Duration::from_secs(40)).ok();
+    let ended = state(&api, &ids[0]);
+    assert_eq!((&ended["Status"], &ended["ExitCode"]), (&json!("exited"), &json!(143)), "{ended}");
+    engine.docker(&["start", &ids[0]]).patience(Duration::from_secs(40)).ok();
+    assert_eq!(engine.docker(&["exec", &ids[0], "echo", "new"]).ok(), "new\n");
+    for id in &ids[1..] {
+        engine.docker(&["rm", "-f", id]).patience(Duration::from_secs(40)).ok();
     }
     leaks::assert_clean(engine);
 }

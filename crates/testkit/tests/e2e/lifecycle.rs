@@ -29,6 +29,8 @@ cases![
         rm_of_running_needs_force.differs_from_old("texts were others"),
         rm_takes_anonymous_volumes_along,
         restart_runs_it_again,
+        restart_keeps_a_container_that_removes_itself,
+        a_signal_that_ends_reaches_a_paused_container,
         pause_stops_time_and_unpause_goes_on,
         rename_frees_the_old_name,
         names_are_taken_once,
@@ -261,6 +263,25 @@ fn rm_takes_anonymous_volumes_along(c: &Client) {
     let name = c.inspect("$n", "{{(index .Mounts 0).Name}}");
     c.ok("docker rm $n");
     c.says(&format!("docker volume rm {name}"), &format!("{name}\n"));
+}
+
+fn restart_keeps_a_container_that_removes_itself(c: &Client) {
+    c.ok("docker run -d --rm --name $n -v /data busybox sh -c 'test -e /data/x && touch /kept; touch /data/x; sleep 1000'");
+    let id = c.inspect("$n", "{{.Id}}");
+    c.ok("sleep 0.3; timeout 20 docker restart -t 1 $n; timeout 20 docker restart -t 1 $n; sleep 0.3");
+    assert_eq!(
+        c.inspect("$n", "{{.Id}} {{.State.Status}} {{.HostConfig.AutoRemove}}"),
+        format!("{id} running true")
+    );
+    c.ok("docker exec $n ls /kept");
+    c.ok("docker stop -t 1 $n");
+    c.comes_to("docker ps -aq --filter name=$n", "");
+}
+
+fn a_signal_that_ends_reaches_a_paused_container(c: &Client) {
+    c.ok("docker run -d --name $n busybox sh -c 'trap \"exit 5\" TERM; while :; do sleep 0.1; done'; sleep 0.3");
+    c.ok("docker pause $n; docker kill -s TERM $n");
+    c.says("timeout 10 docker wait $n", "5\n");
 }
 
 fn restart_runs_it_again(c: &Client) {

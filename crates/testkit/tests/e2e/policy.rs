@@ -8,6 +8,8 @@ cases![
         on_failure_gives_up_after_its_count,
         on_failure_leaves_success_alone,
         always_runs_until_it_is_stopped,
+        a_wait_ends_with_each_run,
+        restarting_containers_are_stopped_and_removed_at_any_moment,
         a_policy_that_is_none_is_refused.differs_from_old("texts were others"),
         rm_and_restart_do_not_mix;
 ];
@@ -44,6 +46,25 @@ fn always_runs_until_it_is_stopped(c: &Client) {
     // Killed by its user, it does not.
     c.ok("docker kill $n-u; sleep 0.5");
     assert_eq!(c.inspect("$n-u", "{{.State.Status}}"), "exited");
+}
+
+fn a_wait_ends_with_each_run(c: &Client) {
+    c.ok("docker run -d --name $n --restart always busybox sh -c 'sleep 0.7; exit 7'");
+    c.says("timeout 10 docker wait $n", "7\n");
+    c.says("timeout 10 docker wait $n", "7\n");
+}
+
+fn restarting_containers_are_stopped_and_removed_at_any_moment(c: &Client) {
+    let script = "for i in $(seq 12); do
+            docker run -d --name $n-$i --restart always busybox sh -c \"usleep $((i % 4 * 20000)); false\" >/dev/null
+            sleep 0.$((i * 7 % 10))
+            timeout 5 docker stop -t 1 $n-$i >/dev/null || echo stop $?
+            test $(docker inspect -f '{{.State.Running}}' $n-$i) = false || echo runs
+            docker start $n-$i >/dev/null
+            sleep 0.$((i * 3 % 10))
+            timeout 5 docker rm -f $n-$i >/dev/null || echo rm $?
+        done; sleep 0.3; docker ps -aq --filter name=$n-";
+    c.says(script, "");
 }
 
 fn a_policy_that_is_none_is_refused(c: &Client) {

@@ -14,15 +14,33 @@ use yare_api::archive::ContainerPathStat;
 use super::{base, wants_contents, wants_directory};
 use crate::failure::Failure;
 
-/// Where entries go: `root`, with the first component of their names replaced by `name` (or dropped).
+/// Where entries go.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(in crate::commands) struct Place {
     root: PathBuf,
-    name: Option<String>,
+    names: Names,
+}
+
+/// What becomes of the first component of the entries' names.
+#[derive(Debug, PartialEq, Eq)]
+enum Names {
+    /// It stays.
+    Kept,
+    /// It is dropped.
+    Dropped,
+    /// It becomes this.
+    Replaced(String),
+}
+
+impl Place {
+    /// A directory that entries go into under the names that they have.
+    pub(in crate::commands) fn directory(root: PathBuf) -> Self {
+        Self { root, names: Names::Kept }
+    }
 }
 
 /// How to extract.
-pub(super) struct Options {
+pub(in crate::commands) struct Options {
     /// Where.
     pub place: Place,
     /// Owners as in the container.
@@ -45,7 +63,8 @@ pub(super) fn place(
                 Some(base(&found.name).to_owned())
             };
             let name = name.filter(|name| !name.is_empty());
-            Ok(Place { root: target.to_owned(), name })
+            let names = name.map_or(Names::Dropped, Names::Replaced);
+            Ok(Place { root: target.to_owned(), names })
         }
         Some(_) if found.is_dir() => Err("cannot copy directory".into()),
         Some(_) if wants_directory(local) => Err(Failure::new(format!("not a directory: {local}"))),
@@ -62,30 +81,54 @@ pub(super) fn place(
                     root.display()
                 )));
             }
-            Ok(Place { root: root.to_owned(), name: Some(name.to_string_lossy().into_owned()) })
+            let names = Names::Replaced(name.to_string_lossy().into_owned());
+            Ok(Place { root: root.to_owned(), names })
+        }
+    }
+}
+
+/// A tar stream that is extracted on a thread of its own while it arrives.
+pub(in crate::commands) struct Extraction {
+    writer: tokio::net::UnixStream,
+    unpacking: tokio::task::JoinHandle<io::Result<()>>,
+}
+
+impl Extraction {
+    /// Begins.
+    pub(in crate::commands) fn begin(options: Options) -> Result<Self, Failure> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let writer = tokio::net::UnixStream::from_std(ours)?;
+        let unpacking = tokio::task::spawn_blocking(move || unpack(theirs, &options));
+        Ok(Self { writer, unpacking })
+    }
+
+    /// Takes a piece; false when extracting has failed, for which [`Extraction::finish`] has the reason.
+    pub(in crate::commands) async fn feed(&mut self, piece: &[u8]) -> bool {
+        self.writer.write_all(piece).await.is_ok()
+    }
+
+    /// Waits until all is extracted.
+    pub(in crate::commands) async fn finish(self) -> Result<(), Failure> {
+        drop(self.writer);
+        match self.unpacking.await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err("unpacking ended early".into()),
         }
     }
 }
 
 /// Extracts the body of a reply; gives the number of its bytes.
 pub(super) async fn extract(mut response: yare_client::Response, options: Options) -> Result<u64, Failure> {
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    let mut writer = tokio::net::UnixStream::from_std(ours)?;
-    let unpacking = tokio::task::spawn_blocking(move || unpack(theirs, &options));
+    let mut extraction = Extraction::begin(options)?;
     let mut bytes = 0;
     while let Some(chunk) = response.chunk().await? {
         bytes += chunk.len() as u64;
-        if writer.write_all(&chunk).await.is_err() {
-            // The other side has failed and says why.
+        if !extraction.feed(&chunk).await {
             break;
         }
     }
-    drop(writer);
-    match unpacking.await {
-        Ok(done) => done?,
-        Err(_) => return Err("unpacking ended early".into()),
-    }
+    extraction.finish().await?;
     Ok(bytes)
 }
 
@@ -95,7 +138,7 @@ fn unpack(mut stream: impl Read, options: &Options) -> io::Result<()> {
     for entry in archive.entries()? {
         let mut entry = entry?;
         let name = entry.path()?.into_owned();
-        let Some(relative) = rename(&name, options.place.name.as_deref())? else { continue };
+        let Some(relative) = rename(&name, &options.place.names)? else { continue };
         let path = prepare(&options.place.root, &relative)?;
         one(&mut entry, &path, options)?;
         if entry.header().entry_type().is_dir() {
@@ -111,7 +154,7 @@ fn unpack(mut stream: impl Read, options: &Options) -> io::Result<()> {
 }
 
 /// The name below the root; `None` for the root itself.
-fn rename(name: &Path, new: Option<&str>) -> io::Result<Option<PathBuf>> {
+fn rename(name: &Path, names: &Names) -> io::Result<Option<PathBuf>> {
     let mut parts = Vec::new();
     for component in name.components() {
         match component {
@@ -123,8 +166,15 @@ fn rename(name: &Path, new: Option<&str>) -> io::Result<Option<PathBuf>> {
         }
     }
     let mut path = PathBuf::new();
-    path.extend(new);
-    path.extend(parts.into_iter().skip(1));
+    let skipped = match names {
+        Names::Kept => 0,
+        Names::Dropped => 1,
+        Names::Replaced(first) => {
+            path.push(first);
+            1
+        }
+    };
+    path.extend(parts.into_iter().skip(skipped));
     Ok((!path.as_os_str().is_empty()).then_some(path))
 }
 
@@ -175,7 +225,7 @@ fn one(entry: &mut tar::Entry<'_, impl Read>, path: &Path, options: &Options) ->
     }
     if kind.is_hard_link() {
         let target = entry.link_name()?.ok_or_else(|| io::Error::other("a link without a target"))?;
-        let Some(relative) = rename(&target, options.place.name.as_deref())? else { return Ok(()) };
+        let Some(relative) = rename(&target, &options.place.names)? else { return Ok(()) };
         return fs::hard_link(prepare(&options.place.root, &relative)?, path);
     }
     if !kind.is_file() && !kind.is_contiguous() && !kind.is_gnu_sparse() {
@@ -221,10 +271,13 @@ mod tests {
 
     #[test]
     fn names_cannot_lead_out() {
-        assert!(rename(Path::new("a/../../etc/passwd"), Some("x")).is_err());
-        assert_eq!(rename(Path::new("/a/b"), Some("x")).unwrap(), Some(PathBuf::from("x/b")));
-        assert_eq!(rename(Path::new("a/"), None).unwrap(), None);
-        assert_eq!(rename(Path::new("./a/b"), None).unwrap(), Some(PathBuf::from("b")));
+        let x = Names::Replaced("x".to_owned());
+        assert!(rename(Path::new("a/../../etc/passwd"), &x).is_err());
+        assert_eq!(rename(Path::new("/a/b"), &x).unwrap(), Some(PathBuf::from("x/b")));
+        assert_eq!(rename(Path::new("a/"), &Names::Dropped).unwrap(), None);
+        assert_eq!(rename(Path::new("./a/b"), &Names::Dropped).unwrap(), Some(PathBuf::from("b")));
+        assert_eq!(rename(Path::new("./a/b"), &Names::Kept).unwrap(), Some(PathBuf::from("a/b")));
+        assert!(rename(Path::new("../b"), &Names::Kept).is_err());
     }
 
     #[test]
@@ -241,7 +294,7 @@ mod tests {
         header.set_mode(0o644);
         archive.append_data(&mut header, "src/link/evil", &b""[..]).unwrap();
         let bytes = archive.into_inner().unwrap();
-        let place = Place { root: root.join("to"), name: Some("copy".to_owned()) };
+        let place = Place { root: root.join("to"), names: Names::Replaced("copy".to_owned()) };
         let outcome = unpack(bytes.as_slice(), &Options { place, keep_owner: false });
         assert!(outcome.unwrap_err().to_string().starts_with("not a directory"));
         assert!(!Path::new("/tmp/evil").exists());

@@ -1,6 +1,6 @@
 //! `cp`: between a container and the local file system, as tar streams.
 
-mod extract;
+pub(super) mod extract;
 mod pack;
 
 use std::path::{Path, PathBuf};

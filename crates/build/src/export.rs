@@ -1,0 +1,76 @@
+//! From a solved target to an image: names for its layers, a config, one commit.
+
+use crate::graph::VertexId;
+use crate::lower::{HistoryStep, Target};
+use crate::solve::{Beside, Outcome};
+use crate::{Error, Result};
+use std::collections::{BTreeMap, HashSet};
+use yare_dockerfile::text::history::COMMENT;
+use yare_image::{Lease, Store};
+use yare_oci::{DiffId, History, ImageConfig};
+use yare_snapshot::DraftId;
+
+/// Makes layers of the target's drafts, which `lease` protects then, and gives the exact bytes of the config.
+pub(crate) fn assemble(
+    target: &Target,
+    outcomes: &BTreeMap<VertexId, Outcome>,
+    beside: &Beside,
+    images: &Store,
+    lease: &mut Lease,
+) -> Result<Vec<u8>> {
+    let root =
+        outcomes.get(&target.root).ok_or_else(|| Error::internal("the target of a build was not built"))?;
+    let drafts: &[DraftId] = &root.stack.drafts;
+    for draft in drafts {
+        let info = images
+            .snapshots()
+            .hash_draft(draft)
+            .map_err(|error| Error::wrap("cannot make a layer of a step", error))?;
+        // Leased before it is named: until the image is on record nobody else wants it.
+        lease.layer(info.diff_id);
+    }
+    let named = beside.name(drafts)?;
+    let mut layers = root.stack.layers.clone();
+    layers.extend(named.iter().map(|info| info.diff_id));
+    let config = settle(target, outcomes, &layers)?;
+    serde_json::to_vec(&config)
+        .map_err(|error| Error::internal("cannot write the image config as JSON").caused_by(error))
+}
+
+/// The config of the image, with nothing in it that depends on when, where or by whom it is built. Pure.
+fn settle(target: &Target, outcomes: &BTreeMap<VertexId, Outcome>, layers: &[DiffId]) -> Result<ImageConfig> {
+    let mut config = target.config.clone();
+    let created = jiff::Timestamp::from_second(target.epoch)
+        .map_err(|error| {
+            Error::invalid(format!("SOURCE_DATE_EPOCH {} is no time", target.epoch)).caused_by(error)
+        })?
+        .to_string();
+    config.extra.retain(|name, _| name == "os.features");
+    config.config.extra.clear();
+    config.comment.clear();
+    let step = |step: &HistoryStep| History {
+        created: Some(created.clone()),
+        created_by: step.created_by.clone(),
+        comment: COMMENT.to_owned(),
+        empty_layer: !step.vertex.is_some_and(|vertex| outcomes.get(&vertex).is_some_and(|made| made.added)),
+        ..History::default()
+    };
+    config.history.extend(target.history.iter().map(step));
+    config.created = Some(created.clone());
+    config.rootfs.kind = "layers".to_owned();
+    config.rootfs.diff_ids = layers.to_vec();
+    Ok(config)
+}
+
+/// The vertices whose drafts become layers of a target.
+pub(crate) fn layer_vertices(graph: &crate::graph::Graph, targets: &[Target]) -> HashSet<VertexId> {
+    let mut found = HashSet::new();
+    for target in targets {
+        let mut next = Some(target.root);
+        while let Some(id) = next {
+            found.insert(id);
+            next = graph.vertex(id).op.base();
+        }
+    }
+    found
+}

@@ -1,0 +1,246 @@
+//! `--output` taken apart. Pure.
+
+use std::collections::BTreeMap;
+use yare_errdefs::{Error, Result};
+use yare_layer::Compression;
+use yare_oci::{Platform, Reference};
+
+/// What is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An image in the store.
+    Image,
+    /// An archive that `docker load` reads.
+    Docker,
+    /// An OCI layout in a tar.
+    Oci,
+    /// The root as a tar.
+    Tar,
+    /// The root as a folder.
+    Local,
+    /// An image in the store, pushed.
+    Registry,
+}
+
+/// How layers are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packing {
+    /// The compression.
+    pub compression: Compression,
+    /// Its level, on its own scale; the default is the format's.
+    pub level: Option<u32>,
+}
+
+/// What a folder that has files already becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LocalMode {
+    /// The result's files beside those that are there.
+    #[default]
+    Copy,
+    /// The result's files alone.
+    Delete,
+}
+
+/// Annotations, by what they are put on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Annotations {
+    rows: Vec<(Target, Option<Platform>, String, String)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Manifest,
+    ManifestDescriptor,
+    Index,
+    IndexDescriptor,
+}
+
+type Map = BTreeMap<String, String>;
+
+impl Annotations {
+    fn of(&self, target: Target, platform: Option<&Platform>) -> Map {
+        let fits = |wanted: &Option<Platform>| wanted.is_none() || wanted.as_ref() == platform;
+        let rows = self.rows.iter().filter(|(at, wanted, ..)| *at == target && fits(wanted));
+        rows.map(|(_, _, key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// Of the manifest for a platform.
+    pub fn manifest(&self, platform: &Platform) -> Map {
+        self.of(Target::Manifest, Some(platform))
+    }
+
+    /// Of that manifest's descriptor in an index.
+    pub fn manifest_descriptor(&self, platform: &Platform) -> Map {
+        self.of(Target::ManifestDescriptor, Some(platform))
+    }
+
+    /// Of the index.
+    pub fn index(&self) -> Map {
+        self.of(Target::Index, None)
+    }
+
+    /// Of the index's descriptor in a layout.
+    pub fn index_descriptor(&self) -> Map {
+        self.of(Target::IndexDescriptor, None)
+    }
+
+    /// Adds `key=value` of `--annotation` or of an attribute, `spec` being what stands before the first dot:
+    /// `annotation`, `annotation-index`, `annotation-manifest[linux/amd64]` ….
+    fn add(&mut self, spec: &str, key: &str, value: &str) -> Result<()> {
+        let (spec, platform) = match spec.strip_suffix(']').and_then(|spec| spec.split_once('[')) {
+            Some((spec, platform)) => (spec, Some(Platform::parse(platform).map_err(Error::invalid)?)),
+            None => (spec, None),
+        };
+        let target = match spec {
+            "annotation" | "annotation-manifest" => Target::Manifest,
+            "annotation-manifest-descriptor" => Target::ManifestDescriptor,
+            "annotation-index" => Target::Index,
+            "annotation-index-descriptor" => Target::IndexDescriptor,
+            _ => return Err(Error::invalid(format!("unknown annotation type {spec:?}"))),
+        };
+        if platform.is_some() && matches!(target, Target::Index | Target::IndexDescriptor) {
+            return Err(Error::invalid(format!("{spec} is for all platforms and takes none")));
+        }
+        self.rows.push((target, platform, key.to_owned(), value.to_owned()));
+        Ok(())
+    }
+}
+
+/// One `--output`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// What is made.
+    pub kind: Kind,
+    /// Where it goes; `None` is the client.
+    pub dest: Option<String>,
+    /// Names of the image.
+    pub names: Vec<Reference>,
+    /// How layers are packed.
+    pub packing: Packing,
+    /// Annotations.
+    pub annotations: Annotations,
+    /// For a folder.
+    pub mode: LocalMode,
+    /// For a folder: one folder a platform. Unset means for several platforms.
+    pub platform_split: Option<bool>,
+    /// Push what is in the store then.
+    pub push: bool,
+}
+
+impl Request {
+    /// Reads the kind and the attributes of an output.
+    pub fn parse(kind: &str, attributes: &Map) -> Result<Self> {
+        let kind = match kind {
+            "image" => Kind::Image,
+            "docker" => Kind::Docker,
+            "oci" => Kind::Oci,
+            "tar" => Kind::Tar,
+            "local" => Kind::Local,
+            "registry" => Kind::Registry,
+            _ => {
+                let hint = "the types are image, docker, oci, tar, local and registry";
+                return Err(Error::invalid(format!("unknown output type {kind:?}")).with_hint(hint));
+            }
+        };
+        let plain = matches!(kind, Kind::Docker | Kind::Image);
+        let compression = if plain { Compression::Plain } else { Compression::Gzip };
+        let mut request = Self {
+            kind,
+            dest: None,
+            names: Vec::new(),
+            packing: Packing { compression, level: None },
+            annotations: Annotations::default(),
+            mode: LocalMode::default(),
+            platform_split: None,
+            push: kind == Kind::Registry,
+        };
+        for (key, value) in attributes {
+            request.attribute(key, value)?;
+        }
+        request.check()
+    }
+
+    fn attribute(&mut self, key: &str, value: &str) -> Result<()> {
+        let invalid = |allowed: &str| {
+            Error::invalid(format!("invalid {key} {value:?} of an output: must be {allowed}"))
+        };
+        let switch = || value.parse::<bool>().map_err(|_| invalid("true or false"));
+        match key {
+            "type" => {}
+            "dest" => self.dest = Some(value.to_owned()).filter(|dest| !dest.is_empty() && dest != "-"),
+            "name" => {
+                let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
+                let parse = |name| Reference::parse(name).map(Reference::or_latest);
+                self.names = names.map(parse).collect::<std::result::Result<_, _>>().map_err(|error| {
+                    Error::invalid(format!("invalid name {value:?} of an output")).caused_by(error)
+                })?;
+            }
+            "compression" => {
+                self.packing.compression = match value {
+                    "uncompressed" => Compression::Plain,
+                    "gzip" => Compression::Gzip,
+                    "zstd" => Compression::Zstd,
+                    "estargz" => {
+                        return Err(Error::unimplemented("compression estargz is not supported")
+                            .with_hint("use gzip, which every registry and engine reads"));
+                    }
+                    _ => return Err(invalid("uncompressed, gzip or zstd")),
+                }
+            }
+            "compression-level" => {
+                self.packing.level = Some(value.parse().map_err(|_| invalid("a number"))?);
+            }
+            "mode" => {
+                self.mode = match value {
+                    "copy" => LocalMode::Copy,
+                    "delete" => LocalMode::Delete,
+                    _ => return Err(invalid("copy or delete")),
+                }
+            }
+            "platform-split" => self.platform_split = Some(switch()?),
+            "push" => self.push = switch()?,
+            "tar" => {
+                if !switch()? {
+                    return Err(Error::unimplemented("an OCI layout as a folder is not written")
+                        .with_hint("write a tar and unpack it"));
+                }
+            }
+            "oci-mediatypes" => {
+                if !switch()? {
+                    return Err(Error::unimplemented("docker media types are not written")
+                        .with_hint("every engine and registry of today reads OCI media types"));
+                }
+            }
+            // Layers are always packed as asked, and times always clamped.
+            "force-compression" | "rewrite-timestamp" | "unpack" | "store" | "push-by-digest"
+            | "name-canonical" => {
+                switch()?;
+            }
+            _ => match key.split_once('.') {
+                Some((spec, annotation)) if spec.starts_with("annotation") => {
+                    self.annotations.add(spec, annotation, value)?;
+                }
+                _ => {
+                    let text = format!("unknown attribute {key:?} of an output");
+                    return Err(Error::invalid(text).with_hint("it would have no effect; take it out"));
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn check(self) -> Result<Self> {
+        let most = match self.packing.compression {
+            Compression::Gzip => 9,
+            Compression::Zstd => 22,
+            _ => 0,
+        };
+        if let Some(level) = self.packing.level.filter(|level| *level > most) {
+            return Err(Error::invalid(format!("compression level {level} is out of range: 0 to {most}")));
+        }
+        if self.kind == Kind::Local && self.dest.is_none() {
+            return Err(Error::invalid("dest is required for local exporter"));
+        }
+        Ok(self)
+    }
+}

@@ -1,0 +1,374 @@
+//! Doing what a graph says: every vertex as soon as its inputs are there, a bounded number at once, each
+//! looked up before it is done.
+
+mod beside;
+mod copy;
+mod explain;
+mod fetch;
+mod make_dir;
+mod run;
+mod stubs;
+
+pub(crate) use beside::Beside;
+
+use crate::cache::{Cache, Claim, Claimed, Lease, Step};
+use crate::context::Contexts;
+use crate::failure::Failure;
+use crate::files::HashCache;
+use crate::graph::{Graph, Op, VertexId};
+use crate::keys::{self, Parts};
+use crate::progress::{Progress, now};
+use crate::request::Request;
+use crate::source::http::Fetch;
+use crate::worker::Worker;
+use crate::{Cancel, Error, Result};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::os::fd::AsFd;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use yare_api::build::Vertex as VertexNews;
+use yare_oci::Digest;
+use yare_snapshot::{PendingDraft, Snapshots, Stack};
+
+/// What a build works with.
+#[derive(Clone, Copy)]
+pub struct Tools<'a> {
+    /// Where results are kept.
+    pub cache: &'a Cache,
+    /// Hashes of the files of contexts.
+    pub hashes: &'a HashCache,
+    /// The layers.
+    pub snapshots: &'a Snapshots,
+    /// The engine around.
+    pub worker: &'a dyn Worker,
+    /// The web.
+    pub web: &'a dyn Fetch,
+    /// Where repositories and downloads are kept.
+    pub sources: &'a std::path::Path,
+    /// Folders with files.
+    pub contexts: &'a dyn Contexts,
+    /// Where news go.
+    pub progress: &'a Progress,
+    /// Ends it early.
+    pub cancel: &'a Cancel,
+}
+
+impl std::fmt::Debug for Tools<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tools").finish_non_exhaustive()
+    }
+}
+
+/// What a vertex made.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    /// Under which key.
+    pub(crate) key: Digest,
+    /// The file system.
+    pub(crate) stack: Stack,
+    /// Whether it added something to its base.
+    pub(crate) added: bool,
+    /// Whether the cache served it.
+    pub(crate) cached: bool,
+    /// Microseconds.
+    pub(crate) took: u64,
+    /// Bytes that it added.
+    pub(crate) size: u64,
+    /// Why the cache did not serve.
+    pub(crate) reason: String,
+}
+
+/// How many vertices are done at once.
+fn width() -> usize {
+    std::thread::available_parallelism().map_or(4, |cores| (cores.get() * 2).max(4))
+}
+
+/// A graph being solved.
+pub(crate) struct Solver<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) request: &'a Request,
+    pub(super) tools: Tools<'a>,
+    pub(super) lease: &'a Lease,
+    /// Vertices whose drafts will be layers: they are hashed beside the next step.
+    pub(super) layers: &'a HashSet<VertexId>,
+    pub(super) beside: &'a Beside,
+    progress: Mutex<Schedule>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Schedule {
+    ready: VecDeque<VertexId>,
+    /// Inputs that are not there yet, by vertex.
+    missing: BTreeMap<VertexId, usize>,
+    /// Who waits for a vertex.
+    waiting: BTreeMap<VertexId, Vec<VertexId>>,
+    outcomes: BTreeMap<VertexId, Outcome>,
+    open: usize,
+    failure: Option<Failure>,
+}
+
+impl<'a> Solver<'a> {
+    pub(crate) fn new(
+        graph: &'a Graph,
+        request: &'a Request,
+        tools: Tools<'a>,
+        lease: &'a Lease,
+        (layers, beside): (&'a HashSet<VertexId>, &'a Beside),
+    ) -> Self {
+        let (progress, changed) = (Mutex::default(), Condvar::new());
+        Self { graph, request, tools, lease, layers, beside, progress, changed }
+    }
+
+    /// Does these vertices, which are all that their inputs need.
+    ///
+    /// # Errors
+    /// The first failure; vertices under way are ended.
+    pub(crate) fn solve(&self, needed: &[VertexId]) -> Result<BTreeMap<VertexId, Outcome>, Failure> {
+        {
+            let mut schedule = self.schedule();
+            schedule.open = needed.len();
+            for &id in needed {
+                let inputs: HashSet<VertexId> = self.graph.vertex(id).op.inputs().into_iter().collect();
+                if inputs.is_empty() {
+                    schedule.ready.push_back(id);
+                } else {
+                    schedule.missing.insert(id, inputs.len());
+                }
+                for input in inputs {
+                    schedule.waiting.entry(input).or_default().push(id);
+                }
+                self.announce(id);
+            }
+        }
+        std::thread::scope(|scope| {
+            // One of them is this thread.
+            for _ in 1..width().min(needed.len().max(1)) {
+                scope.spawn(|| self.work());
+            }
+            self.work();
+        });
+        let mut schedule = self.schedule();
+        match schedule.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(std::mem::take(&mut schedule.outcomes)),
+        }
+    }
+
+    fn schedule(&self) -> MutexGuard<'_, Schedule> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        while let Some(id) = self.next() {
+            let begun = Instant::now();
+            let done = self.tools.cancel.check().map_err(Failure::from).and_then(|()| self.vertex(id));
+            self.done(id, done.map(|outcome| Outcome { took: micros(begun), ..outcome }));
+        }
+    }
+
+    /// The next vertex to do; `None` when all is done or something failed.
+    fn next(&self) -> Option<VertexId> {
+        let mut schedule = self.schedule();
+        loop {
+            if schedule.open == 0 || schedule.failure.is_some() {
+                return None;
+            }
+            if let Some(id) = schedule.ready.pop_front() {
+                return Some(id);
+            }
+            schedule = self.changed.wait(schedule).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn done(&self, id: VertexId, outcome: Result<Outcome, Failure>) {
+        let mut schedule = self.schedule();
+        match outcome {
+            Ok(outcome) => {
+                self.tell(id, Some(&outcome), "");
+                schedule.outcomes.insert(id, outcome);
+                schedule.open -= 1;
+                for waiting in schedule.waiting.remove(&id).unwrap_or_default() {
+                    let left = schedule.missing.get_mut(&waiting).map_or(0, |count| {
+                        *count -= 1;
+                        *count
+                    });
+                    if left == 0 {
+                        schedule.missing.remove(&waiting);
+                        schedule.ready.push_back(waiting);
+                    }
+                }
+            }
+            Err(failure) => {
+                self.tell(id, None, &yare_errdefs::chain(&failure.error));
+                // The others end because of this one: their ends are no news.
+                self.tools.cancel.cancel();
+                let line = self.graph.vertex(id).line;
+                let failure = if line > 0 { failure.at((line, line)) } else { failure };
+                schedule.failure.get_or_insert(failure);
+            }
+        }
+        drop(schedule);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn outcome(&self, id: VertexId) -> Result<Outcome> {
+        self.schedule()
+            .outcomes
+            .get(&id)
+            .cloned()
+            .ok_or_else(|| Error::internal("a step began before what it needs was there"))
+    }
+
+    /// The time that files of a vertex get.
+    pub(super) fn epoch(&self, id: VertexId) -> i64 {
+        self.graph.vertex(id).epoch
+    }
+
+    /// What a vertex is called in messages.
+    pub(super) fn digest(&self, id: VertexId) -> String {
+        Digest::of(format!("vertex {}", id.0)).to_string()
+    }
+
+    fn announce(&self, id: VertexId) {
+        if self.is_silent(id) {
+            return;
+        }
+        let vertex = self.graph.vertex(id);
+        let inputs = vertex.op.inputs().into_iter().filter(|input| !self.is_silent(*input));
+        self.tools.progress.vertex(VertexNews {
+            digest: self.digest(id),
+            inputs: inputs.map(|input| self.digest(input)).collect(),
+            name: vertex.name.clone(),
+            ..VertexNews::default()
+        });
+    }
+
+    /// The empty file system is nothing to tell of.
+    fn is_silent(&self, id: VertexId) -> bool {
+        matches!(self.graph.vertex(id).op, Op::Scratch)
+    }
+
+    pub(super) fn begun(&self, id: VertexId) {
+        if self.is_silent(id) {
+            return;
+        }
+        let vertex = self.graph.vertex(id);
+        self.tools.progress.vertex(VertexNews {
+            digest: self.digest(id),
+            name: vertex.name.clone(),
+            started: Some(now()),
+            ..VertexNews::default()
+        });
+    }
+
+    fn tell(&self, id: VertexId, outcome: Option<&Outcome>, error: &str) {
+        if self.is_silent(id) {
+            return;
+        }
+        let time = Some(now());
+        self.tools.progress.vertex(VertexNews {
+            digest: self.digest(id),
+            name: self.graph.vertex(id).name.clone(),
+            started: time.clone(),
+            completed: time,
+            cached: outcome.is_some_and(|outcome| outcome.cached),
+            error: error.to_owned(),
+            ..VertexNews::default()
+        });
+    }
+
+    fn vertex(&self, id: VertexId) -> Result<Outcome, Failure> {
+        match &self.graph.vertex(id).op {
+            Op::Scratch => Ok(source(keys::of_layers(&[]), Stack::default())),
+            Op::Image(layers) => {
+                self.begun(id);
+                let stack = Stack { layers: layers.clone(), drafts: Vec::new() };
+                Ok(source(keys::of_layers(layers), stack))
+            }
+            Op::Fetch(fetch) => self.fetch(id, fetch),
+            Op::Copy(copy) => self.copy(id, copy),
+            Op::MakeDir(make) => Ok(self.make_dir(id, make)?),
+            Op::Run(run) => self.run(id, run),
+        }
+    }
+
+    /// Looks a step up by what its key is made of, or does it with `make`, which fills a draft on top of
+    /// `base`. ● The end of [`Claimed::finish`] is the commit point.
+    pub(super) fn cached(
+        &self,
+        id: VertexId,
+        parts: &Parts,
+        base: &Stack,
+        kind: &str,
+        make: impl FnOnce(&PendingDraft) -> Result<u64, Failure>,
+    ) -> Result<Outcome, Failure> {
+        let vertex = self.graph.vertex(id);
+        let key = parts.key();
+        let claimed: Claimed =
+            match self.tools.cache.claim(key, vertex.no_cache, self.lease, self.tools.cancel)? {
+                Claim::Hit(step) => return Ok(self.hit(id, key, base, &step)),
+                Claim::Run(claimed) => claimed,
+            };
+        self.begun(id);
+        let reason = self.explain(id, parts);
+        let began = Instant::now();
+        let pending = self
+            .tools
+            .snapshots
+            .begin_draft(base)
+            .map_err(|error| Error::wrap("cannot make room for the result of a step", error))?;
+        let size = make(&pending)?;
+        let upper = pending.upper();
+        let dir = yare_sys::fs::open_dir(&upper)
+            .map_err(|error| Error::internal(format!("cannot open {}", upper.display())).caused_by(error))?;
+        crate::files::clamp_times(dir.as_fd(), vertex.epoch, self.tools.cancel)?;
+        drop(dir);
+        let draft = pending.keep().map_err(|error| Error::wrap("cannot keep the result of a step", error))?;
+        if self.layers.contains(&id) {
+            self.beside.begin(&draft, &self.digest(id), true);
+        }
+        let step = claimed.finish(Step {
+            draft: Some(draft.clone()),
+            description: vertex.name.clone(),
+            kind: kind.to_owned(),
+            size,
+            took: micros(began),
+            parents: self.parents(id),
+            ..Step::default()
+        });
+        Ok(Outcome { cached: false, reason, ..self.hit(id, key, base, &step) })
+    }
+
+    fn hit(&self, id: VertexId, key: Digest, base: &Stack, step: &Step) -> Outcome {
+        let mut stack = base.clone();
+        if let Some(draft) = &step.draft {
+            if self.layers.contains(&id) {
+                self.beside.begin(draft, &self.digest(id), false);
+            }
+            stack.drafts.push(draft.clone());
+        }
+        let added = step.draft.is_some();
+        Outcome { key, stack, added, cached: true, took: 0, size: step.size, reason: String::new() }
+    }
+
+    /// The steps that this one stands on.
+    fn parents(&self, id: VertexId) -> Vec<Digest> {
+        let inputs = self.graph.vertex(id).op.inputs();
+        let keys = inputs.into_iter().filter_map(|input| self.outcome(input).ok());
+        let mut keys: Vec<Digest> =
+            keys.map(|outcome| outcome.key).filter(|key| self.tools.cache.look(key).is_some()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+}
+
+/// The outcome of a source that costs nothing.
+fn source(key: Digest, stack: Stack) -> Outcome {
+    Outcome { key, stack, added: false, cached: true, took: 0, size: 0, reason: String::new() }
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

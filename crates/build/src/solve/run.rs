@@ -1,0 +1,273 @@
+//! `RUN`: what a process sees, and what is kept of what it did.
+
+use super::stubs::Stubs;
+use super::{Outcome, Solver};
+use crate::cache::{MountLease, NewMount};
+use crate::failure::Failure;
+use crate::files::{self, ChecksumOptions, CopySpec, Tree};
+use crate::graph::{CopyOp, CopySource, MountKind, Op, RunMount, RunOp, VertexId};
+use crate::keys::Parts;
+use crate::worker::{Exit, Run, RunMount as WorkerMount, Stream};
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use yare_snapshot::{PendingDraft, Place, Stack};
+
+/// What the mounts of one process keep alive.
+#[derive(Default)]
+struct Mounted {
+    mounts: BTreeMap<String, WorkerMount>,
+    env: Vec<String>,
+    caches: Vec<MountLease>,
+    /// What is written into writable views and thrown away.
+    scratch: Vec<PendingDraft>,
+}
+
+impl Solver<'_> {
+    pub(super) fn run(&self, id: VertexId, op: &RunOp) -> Result<Outcome, Failure> {
+        let base = self.outcome(op.base)?;
+        let mut parts = Parts::of("run", &op.spec).with("base", base.key).with("epoch", self.epoch(id));
+        for (index, mount) in op.spec.mounts.iter().enumerate() {
+            if let Some(sum) = self.mount_sum(mount)? {
+                parts = parts.with(format!("the content of mount {index} ({})", mount.target), sum);
+            }
+        }
+        self.cached(id, &parts, &base.stack, "regular", |pending| {
+            let stubs = Stubs::look(&self.view(&base.stack)?, op)?;
+            let mounted = self.mount_all(op)?;
+            let exit = self.process(id, op, pending, &mounted)?;
+            drop(mounted);
+            ended(op, exit)?;
+            stubs.remove(&pending.upper())?;
+            size_of(pending)
+        })
+    }
+
+    /// The content that a mount shows, where it decides the result.
+    fn mount_sum(&self, mount: &RunMount) -> Result<Option<String>> {
+        let MountKind::Bind { from, source, .. } = &mount.kind else { return Ok(None) };
+        let shown = self.outcome(*from)?;
+        // A copy out of the context has a key that is its content already; of a whole file system nobody
+        // wants to read all.
+        let copy =
+            matches!(&self.graph.vertex(*from).op, Op::Copy(CopyOp { source: CopySource::Context(_), .. }));
+        if copy || source == "/" {
+            return Ok(Some(shown.key.to_string()));
+        }
+        let wanted = Parts::of("mounted", source).key();
+        if let Some(sum) = self.tools.cache.sum(&shown.key, &wanted) {
+            return Ok(Some(sum.to_string()));
+        }
+        let name = self.graph.vertex(*from).name.clone();
+        let tree = Tree { root: self.view(&shown.stack)?, ignore: None, name };
+        let spec =
+            CopySpec { sources: std::slice::from_ref(source), dest: "/", parents: false, exclude: None };
+        let selection = files::select(&tree, &spec, self.tools.cancel)?;
+        let options = ChecksumOptions { owners: true, cache: None };
+        let sum = files::checksum(&selection, &options, self.tools.cancel)?;
+        self.tools.cache.keep_sum(shown.key, &wanted, sum);
+        Ok(Some(sum.to_string()))
+    }
+
+    fn mount_all(&self, op: &RunOp) -> Result<Mounted> {
+        let mut mounted = Mounted::default();
+        for (path, content) in &op.spec.files {
+            let content = content.clone().into_bytes();
+            mounted.mounts.insert(path.clone(), WorkerMount::File { content, mode: 0o755, uid: 0, gid: 0 });
+        }
+        let mut agents = 0;
+        for mount in &op.spec.mounts {
+            match &mount.kind {
+                MountKind::Bind { from, source, writable } => {
+                    let shown = self.outcome(*from)?;
+                    let view = self.bind(&shown.stack, source, *writable, &mut mounted)?;
+                    mounted.mounts.insert(mount.target.clone(), view);
+                }
+                MountKind::Cache { .. } => self.cache_mount(mount, &mut mounted)?,
+                MountKind::Tmpfs { size } => {
+                    mounted.mounts.insert(mount.target.clone(), WorkerMount::Tmpfs { size: *size });
+                }
+                MountKind::Secret { .. } => self.secret(mount, &mut mounted)?,
+                MountKind::Ssh { id, required, .. } => {
+                    self.agent(mount, (id, *required), agents, &mut mounted)?;
+                    agents += 1;
+                }
+            }
+        }
+        Ok(mounted)
+    }
+
+    /// A part of another file system.
+    fn bind(
+        &self,
+        stack: &Stack,
+        source: &str,
+        writable: bool,
+        mounted: &mut Mounted,
+    ) -> Result<WorkerMount> {
+        let place = self
+            .tools
+            .snapshots
+            .place(stack, source)
+            .map_err(|error| Error::wrap(format!("cannot mount {source}"), error))?
+            .ok_or_else(|| Error::not_found(format!("cannot mount {source}: not found")))?;
+        Ok(match place {
+            Place::File(path) => WorkerMount::Bind { path, read_only: true },
+            Place::Dirs(lower) if writable => {
+                let scratch = self
+                    .tools
+                    .snapshots
+                    .begin_draft(&Stack::default())
+                    .map_err(|error| Error::wrap("cannot make room for a writable mount", error))?;
+                let (upper, work) = (scratch.upper(), scratch.work());
+                mounted.scratch.push(scratch);
+                WorkerMount::Overlay { lower, upper: Some(upper), work: Some(work) }
+            }
+            Place::Dirs(mut dirs) if dirs.len() == 1 => {
+                WorkerMount::Bind { path: dirs.pop().unwrap_or_default(), read_only: true }
+            }
+            Place::Dirs(lower) => WorkerMount::Overlay { lower, upper: None, work: None },
+        })
+    }
+
+    fn cache_mount(&self, mount: &RunMount, mounted: &mut Mounted) -> Result<()> {
+        let MountKind::Cache { id, from, source, read_only, sharing, mode, uid, gid } = &mount.kind else {
+            return Ok(());
+        };
+        let seed = || -> Result<Option<OwnedFd>> {
+            let Some(from) = from else { return Ok(None) };
+            let root = self.view(&self.outcome(*from)?.stack)?;
+            let path = source.trim_start_matches('/');
+            let path = if path.is_empty() { "." } else { path };
+            let flags =
+                rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+            yare_sys::fs::open_beneath(root.as_fd(), path, flags, rustix::fs::Mode::empty())
+                .map(Some)
+                .map_err(|error| {
+                    Error::not_found(format!("cannot fill the cache {id} from {source}")).caused_by(error)
+                })
+        };
+        let new = NewMount { mode: *mode, uid: *uid, gid: *gid };
+        let lease = self.tools.cache.mount(id, *sharing, new, &seed, self.tools.cancel)?;
+        let view = WorkerMount::Bind { path: lease.path.clone(), read_only: *read_only };
+        mounted.mounts.insert(mount.target.clone(), view);
+        mounted.caches.push(lease);
+        Ok(())
+    }
+
+    fn secret(&self, mount: &RunMount, mounted: &mut Mounted) -> Result<()> {
+        let MountKind::Secret { id, env, required, mode, uid, gid } = &mount.kind else { return Ok(()) };
+        let Some(content) = self.tools.worker.secret(id)? else {
+            if *required {
+                return Err(Error::not_found(format!("secret {id}: not found")).with_hint(format!(
+                    "give it: --secret id={id},src=FILE or --secret id={id},env=VARIABLE"
+                )));
+            }
+            return Ok(());
+        };
+        if !env.is_empty() {
+            let text = String::from_utf8(content.clone())
+                .map_err(|_| Error::invalid(format!("secret {id} is no text and cannot be a variable")))?;
+            mounted.env.push(format!("{env}={text}"));
+        }
+        if !mount.target.is_empty() {
+            let file = WorkerMount::File { content, mode: *mode, uid: *uid, gid: *gid };
+            mounted.mounts.insert(mount.target.clone(), file);
+        }
+        Ok(())
+    }
+
+    fn agent(
+        &self,
+        mount: &RunMount,
+        (id, required): (&str, bool),
+        number: usize,
+        mounted: &mut Mounted,
+    ) -> Result<()> {
+        let Some(path): Option<PathBuf> = self.tools.worker.ssh(id)? else {
+            if required {
+                return Err(Error::not_found(format!("unset ssh forward key {id}"))
+                    .with_hint(format!("give an agent: --ssh {id}")));
+            }
+            return Ok(());
+        };
+        let target = match mount.target.as_str() {
+            "" => format!("/run/buildkit/ssh_agent.{number}"),
+            target => target.to_owned(),
+        };
+        if number == 0 {
+            mounted.env.push(format!("SSH_AUTH_SOCK={target}"));
+        }
+        mounted.mounts.insert(target, WorkerMount::Bind { path, read_only: false });
+        Ok(())
+    }
+
+    fn process(&self, id: VertexId, op: &RunOp, pending: &PendingDraft, mounted: &Mounted) -> Result<Exit> {
+        let spec = &op.spec;
+        let mut env = spec.env.clone();
+        let has = |env: &[String], name: &str| env.iter().any(|entry| entry.split('=').next() == Some(name));
+        for (name, value) in &op.proxies {
+            if !has(&env, name) {
+                env.push(format!("{name}={value}"));
+            }
+        }
+        if !has(&env, "SOURCE_DATE_EPOCH") {
+            // What the tools of the field take as the time of all that they make.
+            env.push(format!("SOURCE_DATE_EPOCH={}", self.epoch(id)));
+        }
+        env.extend(mounted.env.iter().cloned());
+        let run = Run {
+            argv: spec.argv.clone(),
+            env,
+            cwd: spec.cwd.clone(),
+            user: spec.user.clone(),
+            hostname: spec.hostname.clone(),
+            network: spec.network.clone(),
+            insecure: spec.insecure,
+            extra_hosts: spec.extra_hosts.clone(),
+            shm_size: spec.shm_size,
+            limits: self.request.run.limits.clone(),
+            rootfs: Some(pending.rootfs()),
+            mounts: mounted.mounts.clone(),
+        };
+        let vertex = self.digest(id);
+        let mut output = |stream: Stream, bytes: &[u8]| self.tools.progress.log(&vertex, stream, bytes);
+        self.tools.worker.run(&run, &mut output, self.tools.cancel)
+    }
+}
+
+fn size_of(pending: &PendingDraft) -> Result<u64, Failure> {
+    let upper = pending.upper();
+    let dir = yare_sys::fs::open_dir(&upper)
+        .map_err(|error| Error::internal(format!("cannot open {}", upper.display())).caused_by(error))?;
+    let size = yare_layer::tree_size(dir.as_fd())
+        .map_err(|error| Error::wrap("cannot measure the result of a step", error))?;
+    Ok(size)
+}
+
+/// The field's words for a process that failed.
+fn ended(op: &RunOp, exit: Exit) -> Result<(), Failure> {
+    if exit.code == 0 {
+        return Ok(());
+    }
+    let words = op.spec.argv.join(" ");
+    let text = format!("process {words:?} did not complete successfully: exit code: {}", exit.code);
+    let mut error = Error::invalid(text);
+    if exit.oom {
+        error = Error::invalid(format!(
+            "process {words:?} did not complete successfully: cannot allocate memory: it was killed because it ran out of memory (exit code: {})",
+            exit.code
+        ))
+        .with_hint("give the build's steps more memory with --memory, or let the step use less");
+    } else if exit.code == 127 {
+        error = error
+            .with_hint("127 means that a program was not found: is it installed in this stage, and in PATH?");
+    } else if exit.code == 126 {
+        error = error.with_hint("126 means that a file is no program that can run here: is it executable, and for this architecture?");
+    } else if exit.code == 137 {
+        error = error.with_hint("137 means that it was killed: by a limit on memory, or by somebody");
+    }
+    Err(Failure { code: Some(exit.code), ..Failure::from(error) })
+}

@@ -1,0 +1,128 @@
+//! Damaged Dockerfiles: whatever is done to one, it is taken or refused with a place in it.
+
+use yare_dockerfile::expand::expand;
+use yare_dockerfile::lint::lint;
+use yare_dockerfile::outline::{outline, targets};
+use yare_dockerfile::{Span, parse, parse_trigger};
+
+/// Pieces that mean something somewhere.
+const PIECES: &[&str] = &[
+    "FROM a AS b\n",
+    "RUN <<E\n",
+    "\nE\n",
+    "\\\n",
+    "`",
+    "\"",
+    "'",
+    "$",
+    "${",
+    "}",
+    ":-",
+    "//",
+    "[\"",
+    "\"]",
+    "--mount=",
+    "type=cache,",
+    "--",
+    "=",
+    "# escape=`\n",
+    "# check=skip=all\n",
+    "ONBUILD ",
+    "COPY << X /a\n",
+    "\r\n",
+    "\u{feff}",
+    "é",
+    "\0",
+    "HEALTHCHECK --interval=1s CMD ",
+    "ENV a",
+    "LABEL ",
+    " ",
+    "\t",
+    "#",
+    "<<-'E'",
+    "EXPOSE 1-2/udp",
+    "ARG x=$x\n",
+];
+
+/// Numbers that look random and are the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap_or(0) % limit.max(1)
+    }
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    let folder = format!("{}/tests/data/parser-testfiles", env!("CARGO_MANIFEST_DIR"));
+    let entries = std::fs::read_dir(&folder).expect(&folder);
+    let mut seeds: Vec<Vec<u8>> = entries
+        .map(|entry| std::fs::read(entry.expect("entry").path().join("Dockerfile")).expect("file"))
+        .collect();
+    seeds.sort();
+    seeds
+}
+
+fn inside(span: Span, source: &str) {
+    assert!(span.line >= 1 && span.column >= 1 && span.end_line >= span.line, "{span:?}");
+    assert!(span.start <= span.end && span.end <= source.len(), "{span:?}");
+}
+
+fn exercise(input: &[u8]) -> bool {
+    let file = match parse(input) {
+        Ok(file) => file,
+        Err(error) => {
+            let lines = input.iter().filter(|byte| **byte == b'\n').count() + 1;
+            assert!((1..=lines).contains(&(error.line() as usize)), "{error:?}");
+            assert!(error.render("Dockerfile").starts_with("Dockerfile:"));
+            return false;
+        }
+    };
+    for warning in lint(&file, &file.directives.check) {
+        inside(warning.span, &file.source);
+        assert!(!warning.render(&file, "Dockerfile").is_empty());
+    }
+    for target in targets(&file).targets {
+        let _ = outline(&file, Some(&target.name));
+    }
+    for step in file.stages.iter().flat_map(|stage| &stage.steps) {
+        inside(step.span, &file.source);
+        let _ = expand(&step.text, &|name| Some(name.repeat(2)), file.escape());
+        let _ = parse_trigger(&step.text);
+    }
+    true
+}
+
+#[test]
+fn damaged_files_are_taken_or_refused() {
+    let seeds = seeds();
+    let mut numbers = Numbers(1);
+    let mut taken = 0;
+    for _ in 0..3000 {
+        let mut input = seeds[numbers.below(seeds.len())].clone();
+        input.truncate(600);
+        for _ in 0..=numbers.below(5) {
+            let at = numbers.below(input.len() + 1);
+            match numbers.below(4) {
+                0 => {
+                    let end = (at + numbers.below(20)).min(input.len());
+                    input.drain(at..end);
+                }
+                1 => {
+                    let other = &seeds[numbers.below(seeds.len())];
+                    let from = numbers.below(other.len());
+                    let to = (from + numbers.below(80)).min(other.len());
+                    input.splice(at..at, other[from..to].iter().copied());
+                }
+                2 if at < input.len() => input[at] ^= 1 << numbers.below(8),
+                _ => {
+                    let piece = PIECES[numbers.below(PIECES.len())];
+                    input.splice(at..at, piece.bytes());
+                }
+            }
+        }
+        taken += usize::from(exercise(&input));
+    }
+    assert!(taken > 300 && taken < 2700, "{taken}: both must happen");
+}

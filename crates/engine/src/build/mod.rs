@@ -1,0 +1,305 @@
+//! Building images.
+
+mod classic;
+mod prepare;
+mod web;
+mod worker;
+
+use crate::images::{Body, BodyReader, Output, blocking};
+use crate::{Engine, records};
+use bytes::Bytes;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, oneshot};
+use yare_api::build::{BuildMessage, BuildRequest, BuildResult, SolveStatus};
+use yare_api::filters::Filters;
+use yare_api::progress::ErrorDetail;
+use yare_api::{BuildCache, BuildPruneResponse};
+use yare_build::cache::{Cache, PruneOptions};
+use yare_build::files::HashCache;
+use yare_build::{Cancel, Failure, Progress, Tools};
+use yare_errdefs::{Classified, Error, Result};
+use yare_oci::Digest;
+
+/// What builds of one engine share.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    pub(crate) cache: Cache,
+    hashes: HashCache,
+    folder: PathBuf,
+}
+
+impl Builder {
+    /// Opens the build cache and sweeps what unfinished builds left.
+    pub(crate) fn open(
+        data_root: &std::path::Path,
+        records: &records::Records,
+        images: &yare_image::Store,
+    ) -> Result<Self> {
+        let folder = data_root.join("build");
+        crate::private_folder(&folder)?;
+        let contexts = folder.join("contexts");
+        yare_sys::fs::remove_tree(&contexts).map_err(|error| {
+            Error::internal("cannot sweep contexts of unfinished builds").caused_by(error)
+        })?;
+        crate::private_folder(&contexts)?;
+        crate::private_folder(&folder.join("sources"))?;
+        let cache = Cache::open(records.database(), images.snapshots().clone(), &folder)?;
+        Ok(Self { cache, hashes: HashCache::open(&folder), folder })
+    }
+
+    /// Everything that was learned is on the disk.
+    pub(crate) fn close(&self) {
+        self.cache.flush();
+        if let Err(error) = self.hashes.save() {
+            tracing::warn!(%error, "hashes of context files are not kept");
+        }
+    }
+}
+
+/// In which form a build's news go to its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The classic builder's text.
+    Classic,
+    /// [`BuildMessage`]s.
+    Messages,
+}
+
+/// Builds an image; `body` brings the context unless it is elsewhere. Returns when the request and the
+/// Dockerfile were understood; what happens then is in the stream. The build ends with its client.
+///
+/// # Errors
+/// The request or the Dockerfile is wrong, or the context cannot be had.
+pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body: Body) -> Result<Output> {
+    let (news, lines) = mpsc::channel::<std::io::Result<Bytes>>(256);
+    let (ready, begun) = oneshot::channel();
+    let cancel = Cancel::default();
+    let (gone, watched) = (news.clone(), cancel.clone());
+    let (done, over) = oneshot::channel::<()>();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = gone.closed() => watched.cancel(),
+            _ = over => {}
+        }
+    });
+    let engine = Arc::clone(engine);
+    let reader = BodyReader::new(body);
+    let sink = Arc::new(Sink { form, lines: news, cancel: cancel.clone(), classic: Mutex::default() });
+    // A build may take hours: it holds no thread that others need.
+    std::thread::Builder::new()
+        .name("build".into())
+        .spawn(move || {
+            // Dropped at the end of the thread, whatever that is.
+            let _done = done;
+            work(&engine, request, reader, &sink, &cancel, ready);
+        })
+        .map_err(|error| Error::unavailable("cannot start a thread for a build").caused_by(error))?;
+    begun.await.unwrap_or_else(|_| Err(Error::internal("the build broke off")))?;
+    Ok(crate::images::receive(lines))
+}
+
+fn work(
+    engine: &Arc<Engine>,
+    request: BuildRequest,
+    mut reader: BodyReader,
+    sink: &Arc<Sink>,
+    cancel: &Cancel,
+    ready: oneshot::Sender<Result<()>>,
+) {
+    let prepared = match prepare::prepare(engine, &request, &mut reader, cancel) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            drop(ready.send(Err(error)));
+            return;
+        }
+    };
+    if ready.send(Ok(())).is_err() {
+        return;
+    }
+    let told = Arc::clone(sink);
+    let progress = Progress::new(move |status| told.status(status));
+    let worker = worker::EngineWorker::new(engine, &request);
+    let web = web::Web;
+    let tools = Tools {
+        cache: &engine.builder.cache,
+        hashes: &engine.builder.hashes,
+        snapshots: engine.images.snapshots(),
+        worker: &worker,
+        web: &web,
+        sources: &engine.builder.folder.join("sources"),
+        contexts: &prepared.contexts,
+        progress: &progress,
+        cancel,
+    };
+    match yare_build::build(&prepared.request, &engine.images, tools) {
+        Ok(built) => {
+            for (name, _) in &built.replaced {
+                tracing::debug!(%name, "a name moved to the new image");
+            }
+            let id = built.image.id.to_string();
+            for name in &prepared.request.tags {
+                crate::images::publish(engine, "tag", &built.image.id, &name.familiar());
+            }
+            sink.result(BuildResult {
+                image_id: id,
+                digest: built.image.manifest.to_string(),
+                names: prepared.request.tags.iter().map(yare_oci::Reference::familiar).collect(),
+                steps: built.steps,
+                ..BuildResult::default()
+            });
+            settle(engine, built.keys);
+        }
+        Err(failure) => sink.failure(&failure),
+    }
+    if let Err(error) = engine.builder.hashes.save() {
+        tracing::debug!(%error, "hashes of context files are not kept");
+    }
+}
+
+/// Makes cached results survive power loss, when the client has its answer.
+fn settle(engine: &Arc<Engine>, keys: Vec<Digest>) {
+    if let Err(error) = engine.builder.cache.settle(&keys) {
+        tracing::warn!(error = yare_errdefs::chain(&error), "results of a build may not survive a power cut");
+    }
+}
+
+/// Where the lines of one build go.
+struct Sink {
+    form: Form,
+    lines: mpsc::Sender<std::io::Result<Bytes>>,
+    cancel: Cancel,
+    classic: Mutex<classic::Printer>,
+}
+
+impl Sink {
+    fn line(&self, line: Vec<u8>) {
+        if self.lines.blocking_send(Ok(line.into())).is_err() {
+            self.cancel.cancel();
+        }
+    }
+
+    fn message(&self, message: &BuildMessage) {
+        let mut line = crate::to_json(message);
+        line.push(b'\n');
+        self.line(line);
+    }
+
+    fn status(&self, status: SolveStatus) {
+        match self.form {
+            Form::Messages => {
+                self.message(&BuildMessage { status: Some(status), ..BuildMessage::default() });
+            }
+            Form::Classic => {
+                // Held while sending: lines of one step stay together.
+                let mut printer = self.classic.lock().unwrap_or_else(PoisonError::into_inner);
+                printer.take(status).into_iter().for_each(|message| self.line(message.to_line()));
+            }
+        }
+    }
+
+    fn result(&self, result: BuildResult) {
+        match self.form {
+            Form::Messages => self.message(&BuildMessage { result: Some(result), ..BuildMessage::default() }),
+            Form::Classic => {
+                for message in classic::outcome(&result) {
+                    self.line(message.to_line());
+                }
+            }
+        }
+    }
+
+    fn failure(&self, failure: &Failure) {
+        let mut text = yare_errdefs::chain(failure);
+        let code = i64::from(failure.code.unwrap_or_default());
+        match self.form {
+            Form::Messages => {
+                let message = format!("{}{text}", failure.excerpt);
+                self.message(&BuildMessage {
+                    error: message.clone(),
+                    error_detail: Some(ErrorDetail { code, message }),
+                    hint: failure.hint().unwrap_or_default(),
+                    ..BuildMessage::default()
+                });
+            }
+            Form::Classic => {
+                if let Some(hint) = failure.hint() {
+                    text = format!("{text}\nhint: {hint}");
+                }
+                let mut message = yare_api::progress::JSONMessage::error(text);
+                if let Some(detail) = &mut message.error_detail {
+                    detail.code = code;
+                }
+                self.line(message.to_line());
+            }
+        }
+    }
+}
+
+/// What the build cache keeps, for `system df`.
+pub(crate) fn usage(engine: &Engine) -> Vec<BuildCache> {
+    let time =
+        |seconds: i64| jiff::Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default();
+    let rows = engine.builder.cache.usage().into_iter();
+    rows.map(|row| BuildCache {
+        id: row.key.hex()[..25].to_owned(),
+        parents: Some(row.step.parents.iter().map(|key| key.hex()[..25].to_owned()).collect()),
+        r#type: row.step.kind.clone(),
+        description: row.step.description.clone(),
+        in_use: row.in_use,
+        shared: row.shared,
+        size: i64::try_from(row.size).unwrap_or(i64::MAX),
+        created_at: time(row.step.created),
+        last_used_at: Some(time(row.step.last_used)),
+        usage_count: i64::try_from(row.step.uses).unwrap_or(i64::MAX),
+    })
+    .collect()
+}
+
+/// What of the build cache shall go.
+#[derive(Debug, Clone, Default)]
+pub struct Prune {
+    /// Also what images share.
+    pub all: bool,
+    /// Bytes that may stay; 0 is no bound.
+    pub keep: i64,
+    /// `until`, `unused-for`, `id`, `type`, `description`.
+    pub filters: Filters,
+}
+
+/// Makes the build cache smaller.
+pub async fn prune(engine: &Arc<Engine>, prune: Prune) -> Result<BuildPruneResponse> {
+    let mut options = PruneOptions { all: prune.all, ..PruneOptions::default() };
+    options.keep_bytes = u64::try_from(prune.keep).ok().filter(|keep| *keep > 0);
+    for name in prune.filters.names() {
+        let values = prune.filters.values(name).to_vec();
+        match name {
+            "until" | "unused-for" => {
+                options.unused_for = values.first().map(|text| seconds(text)).transpose()?
+            }
+            "id" => options.ids = values,
+            "type" => options.kinds = values,
+            "description" => options.descriptions = values,
+            other => return Err(Error::invalid(format!("invalid filter '{other}'"))),
+        }
+    }
+    let engine = Arc::clone(engine);
+    blocking(move || {
+        let pruned = engine.builder.cache.prune(&options);
+        let attributes =
+            std::collections::BTreeMap::from([("reclaimed".to_owned(), pruned.bytes.to_string())]);
+        engine.publish("builder", "prune", "", attributes);
+        let ids: Vec<String> = pruned.keys.iter().map(|key| key.hex()[..25].to_owned()).collect();
+        Ok(BuildPruneResponse {
+            caches_deleted: (!ids.is_empty()).then_some(ids),
+            space_reclaimed: i64::try_from(pruned.bytes).unwrap_or(i64::MAX),
+        })
+    })
+    .await
+}
+
+fn seconds(text: &str) -> Result<i64> {
+    yare_build::duration(text)
+        .map(|nanos| nanos / 1_000_000_000)
+        .map_err(|error| Error::invalid(format!("invalid duration {text:?}: {error}")))
+}

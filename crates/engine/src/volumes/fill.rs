@@ -1,0 +1,130 @@
+//! Filling a new volume with what the image has at its place.
+//!
+//! While a named volume is being filled there is a file `filling` beside its `_data`. A volume with that file
+//! at the start of the engine was filled half way when an engine died: it is emptied, and filled anew by the
+//! next container. The content is on disk before the file goes, so the same holds after a power cut. (An
+//! anonymous volume gets on record when it is full; before that it has no owner and is swept.)
+
+use super::folder;
+use crate::Engine;
+use parking_lot::Mutex;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use yare_errdefs::{Error, Result};
+use yare_oci::DiffId;
+
+const MARK: &str = "filling";
+
+/// A volume to fill, if it is empty.
+#[derive(Debug)]
+pub(crate) struct Fill {
+    /// Where it is mounted, and what of the image it takes.
+    pub(crate) destination: String,
+    /// The volume.
+    pub(crate) name: String,
+    /// Whether others may find it by its name meanwhile, and when that is cut off.
+    pub(crate) named: bool,
+    /// Locked while it is filled.
+    pub(crate) filling: Arc<Mutex<()>>,
+}
+
+/// Fills empty volumes with what the image has at their place, owners and all. The image's tree is mounted
+/// apart from every namespace and read beneath its root: no link in it leads out.
+pub(crate) fn fill_volumes(engine: &Engine, layers: &[DiffId], fills: &[Fill]) -> Result<()> {
+    let mut tree = None;
+    for fill in fills {
+        // Whoever else creates a container with this volume waits, and finds it full.
+        let _filling = fill.filling.lock();
+        if !is_empty(&folder(engine, &fill.name)) {
+            continue;
+        }
+        let tree =
+            match &tree {
+                Some(tree) => tree,
+                None => {
+                    tree.insert(engine.images.snapshots().view_fd(layers).map_err(|error| {
+                        Error::wrap("cannot read the image to fill a volume from it", error)
+                    })?)
+                }
+            };
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        let relative = fill.destination.trim_start_matches('/');
+        let Ok(source) = yare_sys::fs::open_beneath(tree.as_fd(), relative, flags, rustix::fs::Mode::empty())
+        else {
+            // The image has nothing there, or a file: the volume stays empty, as with Docker.
+            continue;
+        };
+        fill_one(engine, &source, fill)?;
+    }
+    Ok(())
+}
+
+fn fill_one(engine: &Engine, source: &OwnedFd, fill: &Fill) -> Result<()> {
+    let failed = || format!("cannot fill the volume for {} from the image", fill.destination);
+    let wrapped =
+        |error: std::io::Error| Error::new(yare_errdefs::class_of_io(&error), failed()).caused_by(error);
+    let content = folder(engine, &fill.name);
+    if !fill.named {
+        return copy(source, &content, &failed);
+    }
+    let mark = mark(engine, &fill.name);
+    std::fs::File::create(&mark).map_err(wrapped)?;
+    if let Err(error) = copy(source, &content, &failed) {
+        empty(engine, &fill.name)?;
+        return Err(error);
+    }
+    yare_sys::fs::syncfs(&content).map_err(wrapped)?;
+    std::fs::remove_file(&mark).map_err(wrapped)
+}
+
+fn copy(source: &OwnedFd, content: &Path, failed: &dyn Fn() -> String) -> Result<()> {
+    let target =
+        yare_sys::fs::open_dir(content).map_err(|error| Error::internal(failed()).caused_by(error))?;
+    yare_layer::copy_tree(source.as_fd(), target.as_fd())
+        .map(drop)
+        .map_err(|error| Error::wrap(failed(), error))
+}
+
+/// Takes half a filling out of a volume.
+fn empty(engine: &Engine, name: &str) -> Result<()> {
+    engine.trash.take(&folder(engine, name))?;
+    super::make_folder(&folder(engine, name))?;
+    std::fs::remove_file(mark(engine, name)).map_err(|error| {
+        Error::internal(format!("cannot remove {}", mark(engine, name).display())).caused_by(error)
+    })
+}
+
+/// Empties the volumes whose filling was cut off. To be called when all containers are known and none is
+/// being created.
+pub(crate) fn empty_half_filled(engine: &Engine) {
+    for volume in engine.volumes.all() {
+        let name = &volume.name;
+        if !mark(engine, name).exists() {
+            continue;
+        }
+        let users = super::users(engine, name);
+        if !users.is_empty() {
+            // They may have written to it: what is there is theirs.
+            tracing::warn!(
+                volume = name,
+                "it was filled half way from an image when an engine died, and stays so: containers use it"
+            );
+            let _ = std::fs::remove_file(mark(engine, name));
+        } else if let Err(error) = empty(engine, name) {
+            tracing::warn!(
+                volume = name,
+                error = yare_errdefs::chain(&error),
+                "cannot empty a volume that was filled half way"
+            );
+        }
+    }
+}
+
+fn mark(engine: &Engine, name: &str) -> PathBuf {
+    folder(engine, name).with_file_name(MARK)
+}
+
+fn is_empty(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+}
