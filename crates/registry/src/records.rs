@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -265,7 +266,12 @@ fn write_all(database: &Database, blobs: &Store, waiting: &Receiver<Job>) {
         let mut batch = vec![first];
         batch.extend(waiting.try_iter().take(BATCH - 1));
         let mut finishes = Vec::with_capacity(batch.len());
-        let committed = commit(database, blobs, batch, &mut finishes).map_err(|error| {
+        // A fault in one change must not end the registry: its transaction is dropped, with the others of
+        // the batch, and those who wait are told.
+        let run = || commit(database, blobs, batch, &mut finishes);
+        let committed = std::panic::catch_unwind(AssertUnwindSafe(run));
+        let committed = committed.unwrap_or_else(|_| Err(unwritten("a change failed by a fault")));
+        let committed = committed.map_err(|error| {
             let text = yare_errdefs::chain(&error);
             tracing::error!(error = text, changes = finishes.len(), "cannot write the records");
             text
@@ -308,4 +314,77 @@ where
     T: serde::de::DeserializeOwned,
 {
     table.get(key)?.map(|value| read(value.value())).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::{Code, Refusal};
+
+    fn records(root: &Path) -> Records {
+        Records::open(root, Arc::new(Store::open(root).unwrap())).unwrap()
+    }
+
+    fn create(writing: &Writing, name: &str) -> Result<()> {
+        let record = written(&Repository { created: 1, bytes: 2 })?;
+        writing.tables.open_table(REPOSITORIES)?.insert(name, record.as_slice())?;
+        Ok(())
+    }
+
+    fn names(records: &Records) -> Vec<String> {
+        let table = records.view().unwrap().open_table(REPOSITORIES).unwrap();
+        table.range::<&str>(..).unwrap().map(|row| row.unwrap().0.value().to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_acknowledged_is_there_after_a_reopen() {
+        let root = tempfile::tempdir().unwrap();
+        let first = records(root.path());
+        first.write(|writing| create(writing, "a")).await.unwrap();
+        first.close();
+        assert!(!first.is_writing());
+        assert!(first.write(|writing| create(writing, "b")).await.is_err());
+        drop(first);
+        assert_eq!(names(&records(root.path())), ["a"]);
+    }
+
+    #[tokio::test]
+    async fn a_refused_change_harms_no_other_and_a_fault_ends_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let records = Arc::new(records(root.path()));
+        let writers: Vec<_> = (0..20)
+            .map(|number| {
+                let records = Arc::clone(&records);
+                tokio::spawn(async move {
+                    let change = move |writing: &Writing| match number % 2 {
+                        0 => create(writing, &format!("r{number:02}")),
+                        _ => Err(Refusal::new(Code::Denied, "no").into()),
+                    };
+                    records.write(change).await.is_ok()
+                })
+            })
+            .collect();
+        for (number, writer) in writers.into_iter().enumerate() {
+            assert_eq!(writer.await.unwrap(), number % 2 == 0);
+        }
+        assert_eq!(names(&records).len(), 10);
+        let fault = records.write(|_| -> Result<()> { panic!("a fault, as this test wants it") }).await;
+        assert!(fault.is_err());
+        assert!(records.is_writing());
+        records.write(|writing| create(writing, "after")).await.unwrap();
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        drop(records(root.path()));
+        let database = Database::open(root.path().join("registry.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(FORMAT).unwrap().insert("version", "99").unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        let store = Arc::new(Store::open(root.path()).unwrap());
+        let error = yare_errdefs::chain(&Records::open(root.path(), store).unwrap_err());
+        assert!(error.contains("format 99"), "{error}");
+    }
 }

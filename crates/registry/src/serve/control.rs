@@ -9,13 +9,28 @@ use crate::registry::fault;
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use yare_errdefs::Error;
 
+/// The most bytes of a socket's path; the kernel has room for one or two more.
+const LONGEST: usize = 100;
+
 /// The name of the socket below the root.
 pub(crate) fn path(root: &Path) -> PathBuf {
     root.join("control.sock")
+}
+
+/// A path to the socket that is short enough, good while the descriptor is open.
+pub(crate) fn short_path(root: &Path) -> std::io::Result<(Option<OwnedFd>, PathBuf)> {
+    let path = path(root);
+    if path.as_os_str().len() <= LONGEST {
+        return Ok((None, path));
+    }
+    let folder = yare_sys::fs::open_dir(root)?;
+    let path = Path::new(&yare_sys::fs::proc_path(folder.as_fd())).join("control.sock");
+    Ok((Some(folder), path))
 }
 
 /// Answers what comes through the control socket.
@@ -42,7 +57,11 @@ pub(crate) async fn answer(service: &Service, parts: &http::request::Parts, quer
 
 /// Asks the process that has `root` open to do something; `None` when none has.
 pub async fn ask(root: &Path, what: &str) -> yare_errdefs::Result<Option<Vec<u8>>> {
-    let socket = path(root);
+    let (_folder, socket) = match short_path(root) {
+        Ok(found) => found,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
     let stream = match tokio::net::UnixStream::connect(&socket).await {
         Ok(stream) => stream,
         Err(error)

@@ -98,8 +98,15 @@ struct Server {
 fn open_control(registry: &Registry) -> Result<UnixListener> {
     let path = control::path(registry.root());
     let _ = rustix::fs::unlink(&path);
-    UnixListener::bind(&path)
-        .map_err(|error| Error::unavailable(format!("cannot listen on {}", path.display())).caused_by(error))
+    let failed = |error: std::io::Error| {
+        Error::unavailable(format!("cannot listen on {}", path.display())).caused_by(error)
+    };
+    let (_folder, short) = control::short_path(registry.root()).map_err(failed)?;
+    let socket = UnixListener::bind(short).map_err(failed)?;
+    // The root may be a folder that was there before, with a mode of its own.
+    rustix::fs::chmod(&path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+        .map_err(|error| failed(error.into()))?;
+    Ok(socket)
 }
 
 /// Accepts until it is told to stop, then waits for its connections.

@@ -185,6 +185,15 @@ fn a_running_registry_is_asked_through_its_socket() {
 }
 
 #[test]
+fn a_root_may_have_a_long_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::at(folder.path().join("r".repeat(200)), NO_GRACE);
+    served.client.get("/v2/").expect(200);
+    let answer = served.runtime.block_on(yare_registry::ask(&served.root, "/gc?dry-run")).unwrap();
+    assert!(answer.is_some());
+}
+
+#[test]
 fn a_root_is_opened_once() {
     let served = Served::new("");
     let config = yare_registry::Config { root: served.root.clone(), ..yare_registry::Config::default() };

@@ -6,7 +6,7 @@ use crate::served::Served;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use yare_oci::Digest;
 
@@ -63,22 +63,21 @@ impl Drop for Process {
     }
 }
 
-/// Pushes images until the registry is gone; returns what was acknowledged.
+/// Pushes images until the registry is gone; counts and returns what was acknowledged.
 fn push_until_killed(
     client: &Client,
-    round: usize,
-    number: usize,
-    stop: &AtomicBool,
+    (round, number): (usize, usize),
+    count_of: &AtomicUsize,
 ) -> Vec<(String, Digest)> {
     let mut acknowledged = Vec::new();
     for count in 0.. {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
         let (name, tag) = (format!("r{number}"), format!("t{round}-{count}"));
         let pushed = try_push(client, &name, &tag, &format!("{round} {number} {count}"));
         match pushed {
-            Some(digest) => acknowledged.push((format!("/v2/{name}/manifests/{tag}"), digest)),
+            Some(digest) => {
+                acknowledged.push((format!("/v2/{name}/manifests/{tag}"), digest));
+                count_of.fetch_add(1, Ordering::Relaxed);
+            }
             None => break,
         }
     }
@@ -110,17 +109,20 @@ fn what_was_acknowledged_survives() {
     let mut acknowledged: Vec<(String, Digest)> = Vec::new();
     for round in 0..rounds {
         let process = Process::start(folder.path());
-        let stop = Arc::new(AtomicBool::new(false));
+        let pushed = Arc::new(AtomicUsize::new(0));
         let pushers: Vec<_> = (0..3)
             .map(|number| {
-                let (client, stop) = (process.client.clone(), Arc::clone(&stop));
-                std::thread::spawn(move || push_until_killed(&client, round, number, &stop))
+                let (client, pushed) = (process.client.clone(), Arc::clone(&pushed));
+                std::thread::spawn(move || push_until_killed(&client, (round, number), &pushed))
             })
             .collect();
-        // Some moment; the rounds differ enough.
-        std::thread::sleep(Duration::from_millis(100 + (round as u64 * 137) % 400));
+        // Some moment after the first push, however busy the machine is; the rounds differ enough.
+        let begun = Instant::now();
+        while pushed.load(Ordering::Relaxed) == 0 && begun.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis((round as u64 * 137) % 400));
         process.kill();
-        stop.store(true, Ordering::Relaxed);
         pushers.into_iter().for_each(|pusher| acknowledged.extend(pusher.join().unwrap()));
     }
     println!("{} pushes acknowledged in {rounds} rounds", acknowledged.len());
