@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering;
 use yare_oci::Digest;
 
 /// Things that are taken away by one change, so that pushes get their turn.
-const STEP: usize = 128;
+const STEP: usize = 512;
 
 /// What a collection took away, or would.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
