@@ -34,6 +34,7 @@ const CRATES: &[Crate] = &[
     row(2, "logs", &["errdefs"]),
     row(2, "net", &["errdefs", "sys"]),
     row(3, "client", &["api", "errdefs"]),
+    row(3, "registry", &["content", "errdefs", "oci", "sys"]),
     row(3, "runtime", &["cgroup", "errdefs", "oci", "sys"]),
     row(3, "snapshot", &["errdefs", "layer", "oci", "sys"]),
     row(3, "specgen", &["api", "errdefs", "oci"]),
@@ -66,7 +67,19 @@ const CRATES: &[Crate] = &[
     row(
         8,
         "main",
-        &["cli", "distribution", "engine", "errdefs", "image", "oci", "runtime", "server", "shim", "sys"],
+        &[
+            "cli",
+            "distribution",
+            "engine",
+            "errdefs",
+            "image",
+            "oci",
+            "registry",
+            "runtime",
+            "server",
+            "shim",
+            "sys",
+        ],
     ),
     // Not part of the product.
     row(0, "testkit", &[]),
@@ -74,7 +87,7 @@ const CRATES: &[Crate] = &[
 ];
 
 /// Crates whose manifest may name tokio.
-const ASYNC: &[&str] = &["cli", "client", "distribution", "engine", "main", "server"];
+const ASYNC: &[&str] = &["cli", "client", "distribution", "engine", "main", "registry", "server"];
 
 /// What `cargo metadata` says about the workspace.
 pub(crate) struct Graph {

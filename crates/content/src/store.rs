@@ -74,6 +74,29 @@ impl Store {
         Ok(ingest.commit(None, None)?.0)
     }
 
+    /// Takes over a finished file of the same file system, whose bytes the caller hashed to `digest`: one
+    /// `rename`. An equal blob that was there is replaced. The caller made the bytes durable if it must;
+    /// the name is so after [`Store::sync_names`].
+    pub fn place(&self, file: &Path, digest: &Digest) -> Result<()> {
+        let target = self.path(digest);
+        rustix::fs::rename(file, &target).map_err(|error| Error::io("place", &target, error))
+    }
+
+    /// Moves the blob's file to `target`, on the same file system; one that is not there is no error. The
+    /// counterpart of [`Store::place`], for whoever must not wait until a large file is unlinked.
+    pub fn take_out(&self, digest: &Digest, target: &Path) -> Result<()> {
+        let path = self.path(digest);
+        match rustix::fs::rename(&path, target) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(Error::io("take out", &path, error)),
+        }
+    }
+
+    /// Makes the names of all blobs that were placed, taken out or deleted so far durable: one `fsync`.
+    pub fn sync_names(&self) -> Result<()> {
+        files::sync_dir(&self.blobs).map_err(|error| Error::io("sync", &self.blobs, error))
+    }
+
     /// The bytes of a document of at most [`DOCUMENT_LIMIT`], verified against the digest.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>> {
         self.read_at_most(digest, DOCUMENT_LIMIT)

@@ -21,6 +21,7 @@ use crate::reply::{self, JSON, Reply};
 
 /// `POST /build`: the classic query, or a request of our own client in the body.
 pub(super) async fn build(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
+    let auths = registry_config(&call.headers);
     let own =
         call.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == api::CONTENT_TYPE.as_bytes());
     let (request, form, body) = if own {
