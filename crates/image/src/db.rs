@@ -29,6 +29,9 @@ pub(crate) struct ImageRecord {
     /// The local image it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parent: Option<ImageId>,
+    /// When it was built here, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) built: Option<String>,
     /// When it last got a name, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tagged: Option<String>,

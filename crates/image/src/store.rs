@@ -106,7 +106,7 @@ impl Store {
     /// All images, newest first.
     pub fn list(&self) -> Vec<Arc<Image>> {
         let mut images: Vec<_> = self.index().images().cloned().collect();
-        images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        images.sort_by(|a, b| b.dated().cmp(&a.dated()).then_with(|| a.id.cmp(&b.id)));
         images
     }
 
@@ -390,6 +390,7 @@ impl Draft {
                     layers: image.layers.to_vec(),
                     kept: image.kept.to_vec(),
                     parent: image.parent,
+                    built: image.built.map(|moment| moment.to_string()),
                     tagged: image.tagged.map(|moment| moment.to_string()),
                     detached,
                 },
@@ -492,6 +493,7 @@ fn read_image(
     image.kept = record.kept.as_slice().into();
     image.parent =
         record.parent.filter(|parent| records.images.get(parent).is_some_and(|record| !record.detached));
+    image.built = record.built.as_deref().and_then(|text| text.parse().ok());
     image.tagged = record.tagged.as_deref().and_then(|text| text.parse().ok());
     image.last_used = Arc::new(AtomicI64::new(records.last_used.get(&id).copied().unwrap_or_default()));
     Ok((image, layers))
@@ -516,6 +518,7 @@ pub(crate) fn new_image(
         chain: chain.into(),
         size: sizes.iter().map(|(_, record)| record.content).sum(),
         created,
+        built: None,
         tagged: None,
         references: Vec::new(),
         digests: Vec::new(),

@@ -86,7 +86,7 @@ pub(crate) fn summary(image: &Image, containers: i64) -> ImageSummary {
     let labels = &image.config.config.labels;
     ImageSummary {
         containers,
-        created: image.created_unix(),
+        created: image.dated().map_or(0, jiff::Timestamp::as_second),
         id: image.id.to_string(),
         labels: (!labels.is_empty()).then(|| labels.clone()),
         parent_id: image.parent.map(|parent| parent.to_string()).unwrap_or_default(),

@@ -379,7 +379,7 @@ impl Pull {
                 }
             }
             let manifest = Some(document.bytes.to_vec());
-            let new = NewImage { config, manifest, references, digests, kept, parent: None };
+            let new = NewImage { config, manifest, references, digests, kept, parent: None, built: false };
             let committed = engine.images.commit_image(new)?;
             drop(lease);
             Ok(committed.image)

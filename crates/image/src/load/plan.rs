@@ -28,6 +28,7 @@ impl Wanted {
             references: self.references,
             digests: Vec::new(),
             parent: self.parent,
+            built: false,
             kept: Vec::new(),
         }
     }
