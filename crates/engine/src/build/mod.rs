@@ -214,15 +214,19 @@ impl Sink {
         let code = i64::from(failure.code.unwrap_or_default());
         match self.form {
             Form::Messages => {
-                let message = format!("{}{text}", failure.excerpt);
                 self.message(&BuildMessage {
-                    error: message.clone(),
-                    error_detail: Some(ErrorDetail { code, message }),
+                    excerpt: failure.excerpt.to_string(),
+                    error: text.clone(),
+                    error_detail: Some(ErrorDetail { code, message: text }),
                     hint: failure.hint().unwrap_or_default(),
                     ..BuildMessage::default()
                 });
             }
             Form::Classic => {
+                if !failure.excerpt.is_empty() {
+                    let excerpt = yare_api::progress::JSONMessage::stream(failure.excerpt.to_string());
+                    self.line(excerpt.to_line());
+                }
                 if let Some(hint) = failure.hint() {
                     text = format!("{text}\nhint: {hint}");
                 }
