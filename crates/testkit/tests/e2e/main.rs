@@ -27,6 +27,11 @@ mod runner;
 mod terminal;
 
 mod api;
+mod build_copy;
+mod build_language;
+mod build_run;
+mod build_table;
+mod build_vectors;
 mod errors;
 mod exec;
 mod flags;
@@ -78,6 +83,10 @@ fn main() {
         errors::CASES,
         system::CASES,
         api::CASES,
+        build_language::CASES,
+        build_copy::CASES,
+        build_run::CASES,
+        build_vectors::CASES,
         soak::CASES,
     ];
     let ok = runner::run(&themes.concat());
