@@ -62,6 +62,8 @@ impl Builder {
 pub enum Form {
     /// The classic builder's text.
     Classic,
+    /// The image's id alone; the classic builder's text when the build fails.
+    Quiet,
     /// [`BuildMessage`]s.
     Messages,
 }
@@ -85,7 +87,8 @@ pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body
     });
     let engine = Arc::clone(engine);
     let reader = BodyReader::new(body);
-    let sink = Arc::new(Sink { form, lines: news, cancel: cancel.clone(), classic: Mutex::default() });
+    let (classic, held) = (Mutex::default(), Mutex::default());
+    let sink = Arc::new(Sink { form, lines: news, cancel: cancel.clone(), classic, held });
     // A build may take hours: it holds no thread that others need.
     std::thread::Builder::new()
         .name("build".into())
@@ -170,9 +173,25 @@ struct Sink {
     lines: mpsc::Sender<std::io::Result<Bytes>>,
     cancel: Cancel,
     classic: Mutex<classic::Printer>,
+    /// Lines of a quiet build, told if it fails.
+    held: Mutex<Vec<u8>>,
 }
 
+/// Bytes of a quiet build that are kept for the case that it fails.
+const MOST_HELD: usize = 4 << 20;
+
 impl Sink {
+    /// A line of the classic builder's text.
+    fn classic_line(&self, line: Vec<u8>) {
+        if self.form != Form::Quiet {
+            return self.line(line);
+        }
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.len() + line.len() <= MOST_HELD {
+            held.extend_from_slice(&line);
+        }
+    }
+
     fn line(&self, line: Vec<u8>) {
         if self.lines.blocking_send(Ok(line.into())).is_err() {
             self.cancel.cancel();
@@ -190,10 +209,10 @@ impl Sink {
             Form::Messages => {
                 self.message(&BuildMessage { status: Some(status), ..BuildMessage::default() });
             }
-            Form::Classic => {
+            Form::Classic | Form::Quiet => {
                 // Held while sending: lines of one step stay together.
                 let mut printer = self.classic.lock().unwrap_or_else(PoisonError::into_inner);
-                printer.take(status).into_iter().for_each(|message| self.line(message.to_line()));
+                printer.take(status).into_iter().for_each(|message| self.classic_line(message.to_line()));
             }
         }
     }
@@ -205,6 +224,10 @@ impl Sink {
                 for message in classic::outcome(&result) {
                     self.line(message.to_line());
                 }
+            }
+            Form::Quiet => {
+                let id = format!("{}\n", result.image_id);
+                self.line(yare_api::progress::JSONMessage::stream(id).to_line());
             }
         }
     }
@@ -222,7 +245,11 @@ impl Sink {
                     ..BuildMessage::default()
                 });
             }
-            Form::Classic => {
+            Form::Classic | Form::Quiet => {
+                let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+                if !held.is_empty() {
+                    self.line(held);
+                }
                 if !failure.excerpt.is_empty() {
                     let excerpt = yare_api::progress::JSONMessage::stream(failure.excerpt.to_string());
                     self.line(excerpt.to_line());
