@@ -27,7 +27,9 @@ mod runner;
 mod terminal;
 
 mod api;
+mod build_cache;
 mod build_copy;
+mod build_ends;
 mod build_language;
 mod build_run;
 mod build_table;
@@ -86,6 +88,8 @@ fn main() {
         build_language::CASES,
         build_copy::CASES,
         build_run::CASES,
+        build_cache::CASES,
+        build_ends::CASES,
         build_vectors::CASES,
         soak::CASES,
     ];
