@@ -208,7 +208,7 @@ impl<'a> Solver<'a> {
                 self.tell(id, begun, None, &news_of(&failure.error));
                 // The others end because of this one: their ends are no news.
                 self.tools.cancel.cancel();
-                let line = self.graph.vertex(id).line;
+                let line = self.graph.line(id);
                 let failure = if line > 0 { failure.at((line, line)) } else { failure };
                 schedule.failure.get_or_insert(failure);
             }

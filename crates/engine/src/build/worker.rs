@@ -45,6 +45,13 @@ impl Worker for EngineWorker<'_> {
         }
         match self.engine.images.resolve(&name, platform) {
             Err(error) if error.class() == Class::NotFound => {
+                if let (Some(wanted), Ok(other)) = (platform, self.engine.images.resolve(&name, None)) {
+                    let (name, has) = (reference.familiar(), other.config.platform());
+                    let text = format!("{name}: not found for {wanted}: the image store has it for {has}");
+                    return Err(Error::not_found(text).with_hint(format!(
+                        "build for {has}, or load the image for {wanted} and tag it {name}"
+                    )));
+                }
                 let missing = crate::images::pull(&reference.familiar());
                 Err(Error::not_found(format!(
                     "{}: not found: it is not in the image store, and {missing}",
