@@ -30,6 +30,7 @@ mod api;
 mod build_cache;
 mod build_copy;
 mod build_ends;
+mod build_errors;
 mod build_language;
 mod build_run;
 mod build_table;
@@ -90,6 +91,7 @@ fn main() {
         build_run::CASES,
         build_cache::CASES,
         build_ends::CASES,
+        build_errors::CASES,
         build_vectors::CASES,
         soak::CASES,
     ];
