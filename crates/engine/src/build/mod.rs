@@ -2,6 +2,7 @@
 
 mod classic;
 mod prepare;
+mod running;
 mod web;
 mod worker;
 
@@ -10,6 +11,7 @@ use crate::{Engine, records};
 use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use yare_api::build::{BuildMessage, BuildRequest, BuildResult, SolveStatus};
 use yare_api::filters::Filters;
@@ -27,6 +29,7 @@ pub(crate) struct Builder {
     pub(crate) cache: Cache,
     hashes: HashCache,
     folder: PathBuf,
+    running: running::Running,
 }
 
 impl Builder {
@@ -45,17 +48,33 @@ impl Builder {
         crate::private_folder(&contexts)?;
         crate::private_folder(&folder.join("sources"))?;
         let cache = Cache::open(records.database(), images.snapshots().clone(), &folder)?;
-        Ok(Self { cache, hashes: HashCache::open(&folder), folder })
+        let running = running::Running::default();
+        Ok(Self { cache, hashes: HashCache::open(&folder), folder, running })
     }
 
-    /// Everything that was learned is on the disk.
+    /// Ends the builds that run, and those that still come.
+    pub(crate) fn end(&self) {
+        self.running.end();
+    }
+
+    /// Builds have ended with all that was made for them, and everything that was learned is on the disk.
     pub(crate) fn close(&self) {
+        self.running.end();
+        if !self.running.wait(PATIENCE) {
+            tracing::warn!("a build did not end in time; the next start sweeps what it leaves");
+        }
         self.cache.flush();
         if let Err(error) = self.hashes.save() {
             tracing::warn!(%error, "hashes of context files are not kept");
         }
     }
 }
+
+/// How long builds may take to end when the engine does.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes of the stack of a build's thread. Stages that stand on one another are lowered one within the other.
+const STACK: usize = 32 << 20;
 
 /// In which form a build's news go to its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +104,7 @@ pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body
             _ = over => {}
         }
     });
+    let running = engine.builder.running.begin(cancel.clone());
     let engine = Arc::clone(engine);
     let reader = BodyReader::new(body);
     let (classic, held) = (Mutex::default(), Mutex::default());
@@ -92,7 +112,10 @@ pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body
     // A build may take hours: it holds no thread that others need.
     std::thread::Builder::new()
         .name("build".into())
+        .stack_size(STACK)
         .spawn(move || {
+            // The engine waits for it when it ends: after the engine it may be gone.
+            let _running = running;
             // Dropped at the end of the thread, whatever that is.
             let _done = done;
             work(&engine, request, reader, &sink, &cancel, ready);

@@ -17,6 +17,7 @@ cases![
         a_client_that_leaves_takes_its_build_with_it.differs("the engine is looked into"),
         a_step_that_fails_ends_those_beside_it.differs("its classic builder does one step after the other");
     Docker:
+        an_engine_that_ends_ends_its_builds.differs("the engine is looked into"),
         an_engine_that_dies_leaves_finished_steps.differs("the engine is looked into"),
         a_full_disk_is_named.differs("the engine is looked into");
 ];
@@ -103,6 +104,23 @@ fn a_step_that_fails_ends_those_beside_it(c: &Client) {
         assert!(said.contains("CANCELED"), "{said}");
     }
     nothing_is_under_way(&engine, &own);
+    drop(own);
+    engine.finish();
+}
+
+fn an_engine_that_ends_ends_its_builds(c: &Client) {
+    let mut engine = Engine::start();
+    engine.load_busybox();
+    let own = c.of(&engine);
+    write(&own, &format!("FROM busybox\nRUN {}\n", endless(&own)));
+    let child = own.spawn(&script(&own, "build -t x ctx"));
+    own.comes_to(&format!("pgrep -cf '^{}'", endless(&own)), "1");
+    let begun = std::time::Instant::now();
+    engine.stop();
+    assert!(begun.elapsed() < Duration::from_secs(4), "it took {:?} to end", begun.elapsed());
+    drop(child.end());
+    nothing_is_under_way(&engine, &own);
+    engine.restart();
     drop(own);
     engine.finish();
 }
