@@ -225,6 +225,19 @@ fn mistakes_are_named_with_their_line(c: &Client) {
     if outcome.code == 0 || !outcome.stdout.contains("larger than") {
         failures.push(format!("== huge: {}", shown(&outcome)));
     }
+    // Chains are refused before they fill a stack.
+    let from: String = (1..=300).map(|stage| format!("FROM s{} AS s{stage}\n", stage - 1)).collect();
+    let copy = |stage| format!("FROM busybox AS c{stage}\nCOPY --from=c{} /bin/sh /x\n", stage + 1);
+    let copy: String = (1..=300).map(copy).collect();
+    for (chain, target) in
+        [(format!("FROM busybox AS s0\n{from}"), "s300"), (format!("{copy}FROM busybox AS c301\n"), "c1")]
+    {
+        std::fs::write(c.folder.join("ctx/Dockerfile"), chain).unwrap();
+        let outcome = c.run(&script(c, &format!("build --target {target} ctx 2>&1")));
+        if outcome.code == 0 || !outcome.stdout.contains("more than 200 deep") {
+            failures.push(format!("== chain to {target}: {}", shown(&outcome)));
+        }
+    }
     assert!(
         failures.is_empty(),
         "{} of {} went wrong\n{}",
