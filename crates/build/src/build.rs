@@ -120,20 +120,24 @@ fn check_frontend(dockerfile: &Dockerfile) -> Result<(), Failure> {
         .into())
 }
 
-/// Tells what the lint rules have to say.
+/// Tells that the Dockerfile is read, and what the lint rules have to say of it.
 fn warn(dockerfile: &Dockerfile, request: &Request, tools: &Tools<'_>) {
+    let definition = Digest::of("definition").to_string();
+    let loaded = Vertex {
+        digest: definition.clone(),
+        name: format!("[internal] load build definition from {}", request.dockerfile_name),
+        started: Some(now()),
+        completed: Some(now()),
+        ..Vertex::default()
+    };
+    tools.progress.vertex(loaded);
     for warning in yare_dockerfile::lint::lint(dockerfile, &dockerfile.directives.check) {
         let encode = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
         let position = |line: u32| SourcePosition { line: i64::from(line), character: 0 };
         tools.progress.warning(VertexWarning {
-            vertex: Digest::of("warnings").to_string(),
+            vertex: definition.clone(),
             level: 1,
-            short: encode(&format!(
-                "{}: {} (line {})",
-                warning.rule.name(),
-                warning.message,
-                warning.span.line
-            )),
+            short: encode(&format!("{}: {}", warning.rule.name(), warning.message)),
             detail: vec![encode(warning.rule.description())],
             range: vec![SourceRange {
                 start: position(warning.span.line),
@@ -142,14 +146,6 @@ fn warn(dockerfile: &Dockerfile, request: &Request, tools: &Tools<'_>) {
             ..VertexWarning::default()
         });
     }
-    let loaded = Vertex {
-        digest: Digest::of("definition").to_string(),
-        name: format!("[internal] load build definition from {}", request.dockerfile_name),
-        started: Some(now()),
-        completed: Some(now()),
-        ..Vertex::default()
-    };
-    tools.progress.vertex(loaded);
 }
 
 /// Where the time and the bytes went.

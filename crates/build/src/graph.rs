@@ -270,6 +270,15 @@ impl Graph {
         &self.vertices[id.0]
     }
 
+    /// The line that asks for a vertex: its own, or that of the first step that needs it; 0 when none does.
+    pub fn line(&self, id: VertexId) -> u32 {
+        let needs = |vertex: &&Vertex| vertex.line > 0 && vertex.op.inputs().contains(&id);
+        match self.vertex(id).line {
+            0 => self.vertices.iter().find(needs).map_or(0, |vertex| vertex.line),
+            line => line,
+        }
+    }
+
     /// Their number.
     pub fn len(&self) -> usize {
         self.vertices.len()

@@ -64,13 +64,14 @@ impl Lowering<'_> {
             Instruction::Cmd(syntax::Cmd(command)) => {
                 let argv = self.argv(state, command);
                 state.config.config.args_escaped = true;
-                state.config.config.cmd = Some(argv.clone());
+                // An empty list is none, as in the field.
+                state.config.config.cmd = (!argv.is_empty()).then(|| argv.clone());
                 state.has_cmd = true;
                 history::command("CMD", &argv)
             }
             Instruction::Entrypoint(syntax::Entrypoint(command)) => {
                 let argv = self.argv(state, command);
-                state.config.config.entrypoint = Some(argv.clone());
+                state.config.config.entrypoint = (!argv.is_empty()).then(|| argv.clone());
                 if !state.has_cmd {
                     state.config.config.cmd = None;
                 }

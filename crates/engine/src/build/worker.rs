@@ -102,7 +102,16 @@ impl Worker for EngineWorker<'_> {
                 found => return found,
             }
         }
-        self.pull(reference, platform)?;
+        self.pull(reference, platform).map_err(|error| {
+            let (Some(wanted), Ok(other)) = (platform, self.engine.images.resolve(&name, None)) else {
+                return error;
+            };
+            let (name, has) = (reference.familiar(), other.config.platform());
+            let text = format!("{name}: not found for {wanted}: the image store has it for {has}");
+            Error::not_found(text)
+                .caused_by(error)
+                .with_hint(format!("build for {has}, or load the image for {wanted} and tag it {name}"))
+        })?;
         self.engine.images.resolve(&name, platform)
     }
 

@@ -27,6 +27,14 @@ mod runner;
 mod terminal;
 
 mod api;
+mod build_cache;
+mod build_copy;
+mod build_ends;
+mod build_errors;
+mod build_language;
+mod build_run;
+mod build_table;
+mod build_vectors;
 mod errors;
 mod exec;
 mod flags;
@@ -80,6 +88,13 @@ fn main() {
         errors::CASES,
         system::CASES,
         api::CASES,
+        build_language::CASES,
+        build_copy::CASES,
+        build_run::CASES,
+        build_cache::CASES,
+        build_ends::CASES,
+        build_errors::CASES,
+        build_vectors::CASES,
         soak::CASES,
     ];
     let ok = runner::run(&themes.concat());
