@@ -1,24 +1,31 @@
 //! A build from beginning to end.
 
-use crate::export;
+use crate::cache::Lease;
+use crate::deliver::{self, Plan};
+use crate::export::{self, Product};
 use crate::failure::Failure;
-use crate::lower::{self, Lowered, Target};
+use crate::lower::{self, Lowered};
+use crate::output::Request as Output;
 use crate::progress::now;
-use crate::request::Request;
+use crate::request::{Request, SecretScan};
 use crate::solve::{Beside, Outcome, Solver, Tools};
 use crate::{Error, graph::VertexId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use yare_api::build::{BuildStep, SourcePosition, SourceRange, Vertex, VertexWarning};
 use yare_dockerfile::Dockerfile;
 use yare_image::{Image, NewImage, Store};
-use yare_oci::Digest;
+use yare_oci::{Descriptor, Digest, MediaType};
 
 /// What came of a build.
 #[derive(Debug)]
 pub struct Built {
-    /// The image, in the store.
-    pub image: Arc<Image>,
+    /// The image, when it went into the store.
+    pub image: Option<Arc<Image>>,
+    /// Digest of the image's config, when there is one image.
+    pub id: Option<Digest>,
+    /// Digest of the manifest or index that was made.
+    pub digest: Option<Digest>,
     /// The account: a row a step in the order of the Dockerfile.
     pub steps: Vec<BuildStep>,
     /// Keys of the results it used, to be settled ([`crate::cache::Cache::settle`]).
@@ -27,67 +34,136 @@ pub struct Built {
     pub replaced: Vec<(yare_oci::Reference, yare_image::ImageId)>,
 }
 
-/// Builds an image into the store. ● The image's commit is the commit point: before it nothing is there but
-/// cached results.
+/// Builds, and makes of the result what the request asks for. ● The image's commit is the commit point, or
+/// the renames of files where no image is kept: before it nothing is there but cached results.
 ///
 /// # Errors
 /// What is wrong with the Dockerfile or what failed, with the place and the lines around it.
 pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Built, Failure> {
+    let plan = Plan::of(request)?;
     let dockerfile = parse(request)?;
     let quoting = |failure: Failure| failure.quoting(&request.dockerfile_name, &dockerfile.source);
     warn(&dockerfile, request, &tools);
     let lowered = lower::lower(&dockerfile, request, tools.worker).map_err(quoting)?;
-    let lease = tools.cache.lease();
-    let beside = Beside::new(
-        tools.snapshots.clone(),
-        tools.progress.clone(),
-        tools.cancel.clone(),
-        request.secret_scan,
-    );
-    let layers = export::layer_vertices(&lowered.graph, &lowered.targets);
-    let needed = lowered.graph.needed(lowered.targets.iter().map(|target| target.root));
-    let solver = Solver::new(&lowered.graph, request, tools, &lease, (&layers, &beside));
-    let outcomes = solver.solve(&needed).map_err(quoting)?;
     for name in &lowered.unused_args {
         tracing::debug!(name, "an argument that nothing declares");
     }
-    let [target] = lowered.targets.as_slice() else {
-        return Err(Error::unimplemented(
-            "an image for several platforms in the image store is not built into this Yare yet",
-        )
-        .with_hint("build one platform at a time")
-        .into());
-    };
-    let committed = commit(request, target, &outcomes, &beside, images, &tools)?;
+    let lease = tools.cache.lease();
+    let solved = solve(&lowered, request, (&plan, &lease), tools).map_err(quoting)?;
+    // Protects the layers until an image is on record, and lets them go when none shall be.
+    let mut layers = images.lease();
+    let products = solved.products(&plan, &lowered, images, &mut layers)?;
+    let delivered = deliver::deliver(&plan, &products, images, &tools)?;
+    let digest = delivered.digest;
+    tools.cancel.check()?;
+    delivered.place()?;
+    let committed = plan.store().map(|output| commit(output, &products, images, &tools)).transpose()?;
+    let image = committed.as_ref().map(|committed| Arc::clone(&committed.image));
     Ok(Built {
-        steps: account(&lowered, &needed, &outcomes),
+        id: match products.as_slice() {
+            [only] if plan.wants_layers() => Some(Digest::of(&only.image.config)),
+            _ => None,
+        },
+        digest: image.as_ref().map(|image| image.manifest).or(digest),
+        image,
+        steps: account(&lowered, &solved),
         keys: lease.keys(),
-        image: committed.image,
-        replaced: committed.replaced,
+        replaced: committed.map(|committed| committed.replaced).unwrap_or_default(),
     })
 }
 
-fn commit(
+/// A graph that is done.
+struct Solved {
+    needed: Vec<VertexId>,
+    outcomes: BTreeMap<VertexId, Outcome>,
+    beside: Beside,
+}
+
+fn solve(
+    lowered: &Lowered,
     request: &Request,
-    target: &Target,
-    outcomes: &BTreeMap<VertexId, Outcome>,
-    beside: &Beside,
+    (plan, lease): (&Plan, &Lease),
+    tools: Tools<'_>,
+) -> Result<Solved, Failure> {
+    let (progress, cancel) = (tools.progress.clone(), tools.cancel.clone());
+    let beside = Beside::new(tools.snapshots.clone(), progress, cancel, request.secret_scan);
+    // Files alone need no hashes; but who wants to be stopped by a secret wants it of them, too.
+    let hashed = plan.wants_layers() || request.secret_scan == SecretScan::Fail;
+    let layers = if hashed { export::layer_vertices(&lowered.graph, &lowered.targets) } else { HashSet::new() };
+    let needed = lowered.graph.needed(lowered.targets.iter().map(|target| target.root));
+    let outcomes =
+        Solver::new(&lowered.graph, request, tools, lease, (&layers, &beside)).solve(&needed)?;
+    Ok(Solved { needed, outcomes, beside })
+}
+
+impl Solved {
+    /// What came out, with layers where some output is made of them.
+    fn products(
+        &self,
+        plan: &Plan,
+        lowered: &Lowered,
+        images: &Store,
+        lease: &mut yare_image::Lease,
+    ) -> Result<Vec<Product>, Failure> {
+        let mut products = Vec::new();
+        for target in &lowered.targets {
+            let mut product = Product::new(target, &self.outcomes)?;
+            if plan.wants_layers() {
+                product.assemble(target, &self.outcomes, &self.beside, images, lease)?;
+            } else {
+                self.beside.finish(&product.stack.drafts)?;
+            }
+            products.push(product);
+        }
+        Ok(products)
+    }
+}
+
+/// Puts the only image into the store.
+fn commit(
+    output: &Output,
+    products: &[Product],
     images: &Store,
     tools: &Tools<'_>,
 ) -> Result<yare_image::Committed, Failure> {
     let work = tools.progress.work("exporting to image");
     let commit = || -> crate::Result<yare_image::Committed> {
-        let mut lease = images.lease();
-        let config = export::assemble(target, outcomes, beside, images, &mut lease)?;
+        let [product] = products else {
+            return Err(Error::internal("an image of several platforms is to go into the image store"));
+        };
+        let annotations = output.annotations.manifest(&product.image.platform);
+        let manifest = match annotations.is_empty() {
+            true => None,
+            false => Some(annotated(&product.image, annotations, images)?),
+        };
         tools.cancel.check()?;
-        let new = NewImage { config, references: request.tags.clone(), ..NewImage::default() };
-        images.commit_image(new)
+        images.commit_image(NewImage {
+            config: product.image.config.clone(),
+            manifest,
+            references: output.names.clone(),
+            ..NewImage::default()
+        })
     };
     let committed = commit();
     if let Err(error) = &committed {
         work.failed(&yare_errdefs::chain(error));
     }
     committed.map_err(Failure::from)
+}
+
+/// A manifest over the layers as the store has them.
+fn annotated(
+    image: &crate::output::Image,
+    annotations: BTreeMap<String, String>,
+    images: &Store,
+) -> crate::Result<Vec<u8>> {
+    let layer = |layer: &yare_oci::DiffId| {
+        let info = images.snapshots().layer(layer);
+        let info = info.map_err(|error| Error::wrap("cannot describe a layer of the image", error))?;
+        Ok(Descriptor::new(MediaType::OCI_LAYER, layer.0, info.size))
+    };
+    let layers = image.layers.iter().map(layer).collect::<crate::Result<_>>()?;
+    Ok(crate::output::layout::manifest(&image.config, layers, annotations)?.bytes)
 }
 
 fn parse(request: &Request) -> Result<Dockerfile, Failure> {
@@ -152,9 +228,9 @@ fn warn(dockerfile: &Dockerfile, request: &Request, tools: &Tools<'_>) {
 }
 
 /// Where the time and the bytes went.
-fn account(lowered: &Lowered, needed: &[VertexId], outcomes: &BTreeMap<VertexId, Outcome>) -> Vec<BuildStep> {
+fn account(lowered: &Lowered, solved: &Solved) -> Vec<BuildStep> {
     let row = |id: &VertexId| {
-        let (vertex, outcome) = (lowered.graph.vertex(*id), outcomes.get(id)?);
+        let (vertex, outcome) = (lowered.graph.vertex(*id), solved.outcomes.get(id)?);
         (vertex.line > 0).then(|| BuildStep {
             name: vertex.name.clone(),
             cached: outcome.cached,
@@ -163,5 +239,5 @@ fn account(lowered: &Lowered, needed: &[VertexId], outcomes: &BTreeMap<VertexId,
             reason: outcome.reason.clone(),
         })
     };
-    needed.iter().filter_map(row).collect()
+    solved.needed.iter().filter_map(row).collect()
 }

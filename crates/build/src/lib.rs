@@ -15,6 +15,7 @@ mod build;
 pub mod cache;
 pub mod cancel;
 pub mod context;
+mod deliver;
 mod export;
 pub mod failure;
 pub mod files;

@@ -47,6 +47,10 @@ pub struct Tools<'a> {
     pub sources: &'a std::path::Path,
     /// Folders with files.
     pub contexts: &'a dyn Contexts,
+    /// For folders of one build; what a crash leaves there goes at the next start.
+    pub scratch: &'a std::path::Path,
+    /// Takes the bytes of an output without destination, with its place in the request.
+    pub send: &'a (dyn Fn(usize, &[u8]) -> std::io::Result<()> + Sync),
     /// Where news go.
     pub progress: &'a Progress,
     /// Ends it early.

@@ -7,6 +7,7 @@ mod worker;
 
 use crate::images::{Body, BodyReader, Output, blocking};
 use crate::{Engine, records};
+use base64::Engine as _;
 use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -117,8 +118,10 @@ fn work(
     if ready.send(Ok(())).is_err() {
         return;
     }
-    let told = Arc::clone(sink);
-    let progress = Progress::new(move |status| told.status(status));
+    let news = Arc::clone(sink);
+    let progress = Progress::new(move |status| news.status(status));
+    let bytes = Arc::clone(sink);
+    let send = move |place: usize, piece: &[u8]| bytes.data(place, piece);
     let worker = worker::EngineWorker::new(engine, &request);
     let web = web::Web;
     let tools = Tools {
@@ -129,27 +132,13 @@ fn work(
         web: &web,
         sources: &engine.builder.folder.join("sources"),
         contexts: &prepared.contexts,
+        scratch: &engine.builder.folder.join("contexts"),
+        send: &send,
         progress: &progress,
         cancel,
     };
     match yare_build::build(&prepared.request, &engine.images, tools) {
-        Ok(built) => {
-            for (name, _) in &built.replaced {
-                tracing::debug!(%name, "a name moved to the new image");
-            }
-            let id = built.image.id.to_string();
-            for name in &prepared.request.tags {
-                crate::images::publish(engine, "tag", &built.image.id, &name.familiar());
-            }
-            sink.result(BuildResult {
-                image_id: id,
-                digest: built.image.manifest.to_string(),
-                names: prepared.request.tags.iter().map(yare_oci::Reference::familiar).collect(),
-                steps: built.steps,
-                ..BuildResult::default()
-            });
-            settle(engine, built.keys);
-        }
+        Ok(built) => told(engine, built, &prepared.request.tags, sink),
         Err(failure) => sink.failure(&failure),
     }
     if let Err(error) = engine.builder.hashes.save() {
@@ -157,9 +146,31 @@ fn work(
     }
 }
 
+/// Tells of a build that worked, and settles what it made.
+fn told(engine: &Arc<Engine>, built: yare_build::Built, tags: &[yare_oci::Reference], sink: &Sink) {
+    for (name, _) in &built.replaced {
+        tracing::debug!(%name, "a name moved to the new image");
+    }
+    let mut names = Vec::new();
+    if let Some(image) = &built.image {
+        for name in tags {
+            crate::images::publish(engine, "tag", &image.id, &name.familiar());
+            names.push(name.familiar());
+        }
+    }
+    sink.result(BuildResult {
+        image_id: built.id.map(|id| id.to_string()).unwrap_or_default(),
+        digest: built.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        names,
+        steps: built.steps,
+        ..BuildResult::default()
+    });
+    settle(engine, &built.keys);
+}
+
 /// Makes cached results survive power loss, when the client has its answer.
-fn settle(engine: &Arc<Engine>, keys: Vec<Digest>) {
-    if let Err(error) = engine.builder.cache.settle(&keys) {
+fn settle(engine: &Arc<Engine>, keys: &[Digest]) {
+    if let Err(error) = engine.builder.cache.settle(keys) {
         tracing::warn!(error = yare_errdefs::chain(&error), "results of a build may not survive a power cut");
     }
 }
@@ -183,6 +194,16 @@ impl Sink {
         let mut line = crate::to_json(message);
         line.push(b'\n');
         self.line(line);
+    }
+
+    /// Bytes of an output, which only our own client can take.
+    fn data(&self, output: usize, bytes: &[u8]) -> std::io::Result<()> {
+        if self.form == Form::Classic {
+            return Err(std::io::Error::other("the classic endpoint brings no outputs: give dest="));
+        }
+        let data = base64::engine::general_purpose::STANDARD.encode(bytes);
+        self.message(&BuildMessage { data, output, ..BuildMessage::default() });
+        if self.cancel.is_cancelled() { Err(std::io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 
     fn status(&self, status: SolveStatus) {

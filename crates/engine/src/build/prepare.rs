@@ -139,10 +139,6 @@ fn refuse_unbuilt(asked: &BuildRequest) -> Result<()> {
     if !asked.call.is_empty() {
         return Err(unbuilt("calling the Dockerfile's frontend (--call, --check)"));
     }
-    if let Some(output) = asked.outputs.iter().find(|output| output.kind != "image") {
-        return Err(unbuilt(&format!("the output type {:?}", output.kind))
-            .with_hint("build into the image store, then: yare save -o archive.tar NAME"));
-    }
     if asked.attest.values().any(|attributes| attributes.get("disabled").is_none_or(|value| value != "true"))
     {
         return Err(unbuilt("attaching attestations (--sbom, --provenance, --attest)"));
