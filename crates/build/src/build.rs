@@ -1,6 +1,7 @@
 //! A build from beginning to end.
 
 use crate::cache::Lease;
+use crate::check;
 use crate::deliver::{self, Plan};
 use crate::export::{self, Product};
 use crate::failure::Failure;
@@ -12,7 +13,7 @@ use crate::solve::{Beside, Outcome, Solver, Tools};
 use crate::{Error, graph::VertexId};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use yare_api::build::{BuildStep, SourcePosition, SourceRange, Vertex, VertexWarning};
+use yare_api::build::{BuildStep, Vertex};
 use yare_dockerfile::Dockerfile;
 use yare_image::{Image, NewImage, Store};
 use yare_oci::{Descriptor, Digest, MediaType};
@@ -43,8 +44,10 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
     let plan = Plan::of(request)?;
     let dockerfile = parse(request)?;
     let quoting = |failure: Failure| failure.quoting(&request.dockerfile_name, &dockerfile.source);
-    warn(&dockerfile, request, &tools);
-    let lowered = lower::lower(&dockerfile, request, tools.worker).map_err(quoting)?;
+    let ignore = tools.contexts.open("").ok().and_then(|tree| tree.ignore);
+    let mut lowered = lower::lower(&dockerfile, request, tools.worker, ignore).map_err(quoting)?;
+    let found = std::mem::take(&mut lowered.warnings);
+    warn(&dockerfile, found, request, &tools).map_err(quoting)?;
     for name in &lowered.unused_args {
         tracing::debug!(name, "an argument that nothing declares");
     }
@@ -89,10 +92,10 @@ fn solve(
     let beside = Beside::new(tools.snapshots.clone(), progress, cancel, request.secret_scan);
     // Files alone need no hashes; but who wants to be stopped by a secret wants it of them, too.
     let hashed = plan.wants_layers() || request.secret_scan == SecretScan::Fail;
-    let layers = if hashed { export::layer_vertices(&lowered.graph, &lowered.targets) } else { HashSet::new() };
+    let layers =
+        if hashed { export::layer_vertices(&lowered.graph, &lowered.targets) } else { HashSet::new() };
     let needed = lowered.graph.needed(lowered.targets.iter().map(|target| target.root));
-    let outcomes =
-        Solver::new(&lowered.graph, request, tools, lease, (&layers, &beside)).solve(&needed)?;
+    let outcomes = Solver::new(&lowered.graph, request, tools, lease, (&layers, &beside)).solve(&needed)?;
     Ok(Solved { needed, outcomes, beside })
 }
 
@@ -166,7 +169,7 @@ fn annotated(
     Ok(crate::output::layout::manifest(&image.config, layers, annotations)?.bytes)
 }
 
-fn parse(request: &Request) -> Result<Dockerfile, Failure> {
+pub(crate) fn parse(request: &Request) -> Result<Dockerfile, Failure> {
     let dockerfile = yare_dockerfile::parse(&request.dockerfile).map_err(|error| {
         let lines = (error.line(), error.span().end_line);
         let source = String::from_utf8_lossy(&request.dockerfile).into_owned();
@@ -195,36 +198,22 @@ fn check_frontend(dockerfile: &Dockerfile) -> Result<(), Failure> {
         .into())
 }
 
-/// Tells what the lint rules have to say.
-fn warn(dockerfile: &Dockerfile, request: &Request, tools: &Tools<'_>) {
-    for warning in yare_dockerfile::lint::lint(dockerfile, &dockerfile.directives.check) {
-        let encode = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
-        let position = |line: u32| SourcePosition { line: i64::from(line), character: 0 };
-        tools.progress.warning(VertexWarning {
-            vertex: Digest::of("warnings").to_string(),
-            level: 1,
-            short: encode(&format!(
-                "{}: {} (line {})",
-                warning.rule.name(),
-                warning.message,
-                warning.span.line
-            )),
-            detail: vec![encode(warning.rule.description())],
-            range: vec![SourceRange {
-                start: position(warning.span.line),
-                end: position(warning.span.end_line),
-            }],
-            ..VertexWarning::default()
-        });
-    }
-    let loaded = Vertex {
+/// Tells of the Dockerfile, and what the rules say of it.
+fn warn(
+    dockerfile: &Dockerfile,
+    found: Vec<yare_dockerfile::lint::Warning>,
+    request: &Request,
+    tools: &Tools<'_>,
+) -> Result<(), Failure> {
+    tools.progress.vertex(Vertex {
         digest: Digest::of("definition").to_string(),
         name: format!("[internal] load build definition from {}", request.dockerfile_name),
         started: Some(now()),
         completed: Some(now()),
         ..Vertex::default()
-    };
-    tools.progress.vertex(loaded);
+    });
+    let options = check::options(dockerfile, request)?;
+    check::tell(&check::all(dockerfile, &options, found), &options, tools.progress)
 }
 
 /// Where the time and the bytes went.

@@ -76,8 +76,10 @@ impl Plan {
         }
         let docker = self.outputs.iter().any(|output| output.kind == Kind::Docker);
         if request.platforms.len() > 1 && docker {
-            return Err(Error::invalid("docker exporter does not currently support exporting manifest lists")
-                .with_hint("use type=oci for several platforms"));
+            return Err(Error::invalid(
+                "docker exporter does not currently support exporting manifest lists",
+            )
+            .with_hint("use type=oci for several platforms"));
         }
         Ok(())
     }

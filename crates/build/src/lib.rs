@@ -14,6 +14,7 @@ pub mod attest;
 mod build;
 pub mod cache;
 pub mod cancel;
+mod check;
 pub mod context;
 mod deliver;
 mod export;
@@ -33,6 +34,7 @@ pub mod worker;
 
 pub use build::{Built, build};
 pub use cancel::Cancel;
+pub use check::call;
 pub use failure::Failure;
 pub use progress::Progress;
 pub use request::Request;

@@ -137,6 +137,13 @@ fn work(
         progress: &progress,
         cancel,
     };
+    if !request.call.is_empty() {
+        match yare_build::call(&prepared.request, &request.call, tools) {
+            Ok(answer) => sink.result(BuildResult { answer: Some(answer), ..BuildResult::default() }),
+            Err(failure) => sink.failure(&failure),
+        }
+        return;
+    }
     match yare_build::build(&prepared.request, &engine.images, tools) {
         Ok(built) => told(engine, built, &prepared.request.tags, sink),
         Err(failure) => sink.failure(&failure),

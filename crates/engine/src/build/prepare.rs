@@ -136,9 +136,6 @@ fn refuse_unbuilt(asked: &BuildRequest) -> Result<()> {
     if asked.verify {
         return Err(unbuilt("building twice to compare (--verify)"));
     }
-    if !asked.call.is_empty() {
-        return Err(unbuilt("calling the Dockerfile's frontend (--call, --check)"));
-    }
     if asked.attest.values().any(|attributes| attributes.get("disabled").is_none_or(|value| value != "true"))
     {
         return Err(unbuilt("attaching attestations (--sbom, --provenance, --attest)"));
