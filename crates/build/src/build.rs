@@ -1,5 +1,6 @@
 //! A build from beginning to end.
 
+use crate::attest::Wanted;
 use crate::cache::Lease;
 use crate::check;
 use crate::deliver::{self, Plan};
@@ -7,10 +8,10 @@ use crate::export::{self, Product};
 use crate::failure::Failure;
 use crate::lower::{self, Lowered};
 use crate::output::Request as Output;
-use crate::progress::now;
+use crate::progress::{Progress, now};
 use crate::request::{Request, SecretScan};
 use crate::solve::{Beside, Outcome, Solver, Tools};
-use crate::{Error, graph::VertexId};
+use crate::{Error, graph::VertexId, verify};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use yare_api::build::{BuildStep, Vertex};
@@ -42,6 +43,14 @@ pub struct Built {
 /// What is wrong with the Dockerfile or what failed, with the place and the lines around it.
 pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Built, Failure> {
     let plan = Plan::of(request)?;
+    let wanted = Wanted::of(request)?;
+    if wanted.any() && !plan.can_attest() {
+        return Err(Error::unimplemented("the image store and plain files cannot hold attestations")
+            .with_hint(
+                "write an archive: -o type=oci,dest=FILE, or leave out --sbom, --provenance and --attest",
+            )
+            .into());
+    }
     let dockerfile = parse(request)?;
     let quoting = |failure: Failure| failure.quoting(&request.dockerfile_name, &dockerfile.source);
     let ignore = tools.contexts.open("").ok().and_then(|tree| tree.ignore);
@@ -55,7 +64,11 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
     let solved = solve(&lowered, request, (&plan, &lease), tools).map_err(quoting)?;
     // Protects the layers until an image is on record, and lets them go when none shall be.
     let mut layers = images.lease();
-    let products = solved.products(&plan, &lowered, images, &mut layers)?;
+    let mut products = solved.products(&plan, (&lowered, request), (images, &mut layers), &tools)?;
+    if request.verify {
+        verify(&lowered, request, &solved, tools)?;
+    }
+    wanted.attest(&mut products, (&lowered, &solved.needed), &solved.outcomes, (request, &tools))?;
     let delivered = deliver::deliver(&plan, &products, images, &tools)?;
     let digest = delivered.digest;
     tools.cancel.check()?;
@@ -104,21 +117,59 @@ impl Solved {
     fn products(
         &self,
         plan: &Plan,
-        lowered: &Lowered,
-        images: &Store,
-        lease: &mut yare_image::Lease,
+        (lowered, request): (&Lowered, &Request),
+        (images, lease): (&Store, &mut yare_image::Lease),
+        tools: &Tools<'_>,
     ) -> Result<Vec<Product>, Failure> {
         let mut products = Vec::new();
         for target in &lowered.targets {
             let mut product = Product::new(target, &self.outcomes)?;
+            self.beside.finish(&product.stack.drafts)?;
             if plan.wants_layers() {
-                product.assemble(target, &self.outcomes, &self.beside, images, lease)?;
-            } else {
-                self.beside.finish(&product.stack.drafts)?;
+                let squashed = if request.squash { product.squash(tools)? } else { None };
+                let made = product.assemble(target, &self.outcomes, &self.beside, images, lease);
+                // Nobody finds it under a key: what keeps it now is its layer.
+                let released = squashed.map(|draft| tools.snapshots.release_draft(&draft)).transpose();
+                made?;
+                released.map_err(|error| Error::wrap("cannot let go of a squashed layer", error))?;
             }
             products.push(product);
         }
         Ok(products)
+    }
+}
+
+/// Builds again without the cache and for itself alone, and compares.
+fn verify(lowered: &Lowered, request: &Request, first: &Solved, tools: Tools<'_>) -> Result<(), Failure> {
+    let work = tools.progress.work("building again to compare");
+    let lease = tools.cache.lease();
+    // Its steps have been told of once.
+    let silent = Progress::none();
+    let again = Tools { progress: &silent, ..tools };
+    let beside = Beside::new(tools.snapshots.clone(), silent.clone(), tools.cancel.clone(), SecretScan::Off);
+    let none = HashSet::new();
+    let word = format!("{:?} {}", std::thread::current().id(), now());
+    let solver = Solver::new(&lowered.graph, request, again, &lease, (&none, &beside)).apart(&word);
+    let compared = solver.solve(&first.needed).and_then(|second| {
+        let outcomes = (&first.outcomes, &second);
+        Ok(verify::compare(lowered, outcomes, tools.snapshots, tools.cancel)?)
+    });
+    tools.cache.forget(lease);
+    match compared {
+        Ok(None) => Ok(()),
+        Ok(Some(differences)) => {
+            work.failed("the second build came out differently");
+            let text = format!("the second build came out differently:\n{differences}");
+            Err(Error::precondition(text.trim_end())
+                .with_hint(
+                    "look for steps that download, or write the time, a random name or a log into a file",
+                )
+                .into())
+        }
+        Err(failure) => {
+            work.failed(&yare_errdefs::chain(&failure));
+            Err(failure)
+        }
     }
 }
 

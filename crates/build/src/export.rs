@@ -3,13 +3,16 @@
 use crate::graph::VertexId;
 use crate::lower::{HistoryStep, Target};
 use crate::output::Image;
-use crate::solve::{Beside, Outcome};
+use crate::solve::{Beside, Outcome, Tools};
+use crate::squash::squash;
 use crate::{Error, Result};
 use std::collections::{BTreeMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use yare_dockerfile::text::history::COMMENT;
 use yare_image::{Lease, Store};
 use yare_oci::{DiffId, History, ImageConfig};
-use yare_snapshot::Stack;
+use yare_snapshot::{DraftId, Stack};
 
 /// What came out for one platform.
 #[derive(Debug)]
@@ -35,6 +38,30 @@ impl Product {
             attestations: Vec::new(),
         };
         Ok(Self { stack: root.stack.clone(), image, squashed: None })
+    }
+
+    /// Makes one of its drafts. The caller lets go of it when its layer is named.
+    pub(crate) fn squash(&mut self, tools: &Tools<'_>) -> Result<Option<DraftId>> {
+        let snapshots = tools.snapshots;
+        let failed =
+            |error: yare_snapshot::Error| Error::wrap("cannot squash the layers of the build", error);
+        if self.stack.drafts.len() < 2 {
+            return Ok(None);
+        }
+        let base = Stack { layers: self.stack.layers.clone(), drafts: Vec::new() };
+        let pending = snapshots.begin_draft(&base).map_err(failed)?;
+        let open = |path: PathBuf| {
+            yare_sys::fs::open_dir(&path)
+                .map_err(|error| Error::internal(format!("cannot open {}", path.display())).caused_by(error))
+        };
+        let drafts = self.stack.drafts.iter().rev().map(|draft| open(snapshots.draft_dir(draft)));
+        let drafts: Vec<OwnedFd> = drafts.collect::<Result<_>>()?;
+        let below = snapshots.stack_fd(&base).map_err(failed)?;
+        squash(&drafts, below.as_fd(), open(pending.upper())?.as_fd(), tools.cancel)?;
+        let draft = pending.keep().map_err(failed)?;
+        self.squashed = Some(self.stack.drafts.len());
+        self.stack = Stack { drafts: vec![draft.clone()], ..base };
+        Ok(Some(draft))
     }
 
     /// Makes layers of its drafts, which `lease` protects then, and the exact bytes of the config.
@@ -63,6 +90,10 @@ impl Product {
         let config = settle(target, outcomes, &layers, self.squashed)?;
         self.image.config = serde_json::to_vec(&config)
             .map_err(|error| Error::internal("cannot write the image config as JSON").caused_by(error))?;
+        if self.squashed.is_some() {
+            // The draft may turn out to be a layer that is there already.
+            self.stack = Stack { layers: layers.clone(), drafts: Vec::new() };
+        }
         self.image.layers = layers;
         Ok(())
     }

@@ -30,6 +30,8 @@ pub mod request;
 pub mod scan;
 mod solve;
 pub mod source;
+mod squash;
+mod verify;
 pub mod worker;
 
 pub use build::{Built, build};

@@ -40,6 +40,8 @@ pub struct Request {
     pub allow: BTreeSet<Entitlement>,
     /// What is done about secrets in files.
     pub secret_scan: SecretScan,
+    /// Whether to build twice and compare.
+    pub verify: bool,
     /// Whether to find out why steps ran.
     pub explain: bool,
     /// Attestations to make: `sbom` and `provenance` with their attributes.

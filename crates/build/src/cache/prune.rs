@@ -136,6 +136,16 @@ impl Cache {
         pruned
     }
 
+    /// Removes all that this lease protects and no other does: results that shall serve nobody.
+    pub fn forget(&self, lease: super::Lease) {
+        let keys = lease.keys();
+        drop(lease);
+        for key in keys {
+            let Some(step) = self.look(&key) else { continue };
+            self.remove(&Usage { key, size: step.size, in_use: false, shared: false, step });
+        }
+    }
+
     /// Removes one row: from the records first, then from the disk. Not when a build has taken it meanwhile.
     fn remove(&self, row: &Usage) -> bool {
         if row.step.kind == mounts::KIND && !self.remove_mount(&row.key) {

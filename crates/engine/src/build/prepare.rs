@@ -117,6 +117,7 @@ pub(super) fn prepare(
             "fail" => SecretScan::Fail,
             other => return Err(Error::invalid(format!("invalid secret scan {other:?}: off, warn or fail"))),
         },
+        verify: asked.verify,
         explain: asked.explain,
         attest: asked.attest.clone(),
     };
@@ -126,19 +127,9 @@ pub(super) fn prepare(
 /// What a client may ask for and nothing here can do yet.
 fn refuse_unbuilt(asked: &BuildRequest) -> Result<()> {
     let unbuilt = |what: &str| Error::unimplemented(format!("{what} is not built into this Yare yet"));
-    if asked.squash {
-        return Err(unbuilt("squashing the layers of a build (--squash)"));
-    }
     if !asked.cache_from.is_empty() || !asked.cache_to.is_empty() {
         return Err(unbuilt("importing and exporting the build cache (--cache-from, --cache-to)")
             .with_hint("the local cache is kept and shared between builds without any option"));
-    }
-    if asked.verify {
-        return Err(unbuilt("building twice to compare (--verify)"));
-    }
-    if asked.attest.values().any(|attributes| attributes.get("disabled").is_none_or(|value| value != "true"))
-    {
-        return Err(unbuilt("attaching attestations (--sbom, --provenance, --attest)"));
     }
     Ok(())
 }
