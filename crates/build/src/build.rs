@@ -11,6 +11,7 @@ use crate::output::Request as Output;
 use crate::progress::{Progress, now};
 use crate::request::{Request, SecretScan};
 use crate::solve::{Beside, Outcome, Solver, Tools};
+use crate::transfer::{self, Export, Imports};
 use crate::{Error, graph::VertexId, verify};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -44,6 +45,8 @@ pub struct Built {
 pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Built, Failure> {
     let plan = Plan::of(request)?;
     let wanted = Wanted::of(request)?;
+    let exports = request.cache_to.iter().map(Export::of).collect::<crate::Result<Vec<_>>>()?;
+    let imports = Imports::open(&request.cache_from, images, &tools)?;
     if wanted.any() && !plan.can_attest() {
         return Err(Error::unimplemented("the image store and plain files cannot hold attestations")
             .with_hint(
@@ -61,7 +64,10 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
         tracing::debug!(name, "an argument that nothing declares");
     }
     let lease = tools.cache.lease();
-    let solved = solve(&lowered, request, (&plan, &lease), tools).map_err(quoting)?;
+    let solved = solve(&lowered, request, (&plan, &lease, &imports), tools).map_err(quoting)?;
+    if exports.contains(&Export::Inline) {
+        note_cache(&mut lowered, &solved);
+    }
     // Protects the layers until an image is on record, and lets them go when none shall be.
     let mut layers = images.lease();
     let mut products = solved.products(&plan, (&lowered, request), (images, &mut layers), &tools)?;
@@ -70,6 +76,14 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
     }
     wanted.attest(&mut products, (&lowered, &solved.needed), &solved.outcomes, (request, &tools))?;
     let delivered = deliver::deliver(&plan, &products, images, &tools)?;
+    for export in exports.iter().filter(|export| **export != Export::Inline) {
+        let work = tools.progress.work("exporting cache to client directory");
+        let graph = (&lowered.graph, lowered.targets.as_slice(), solved.needed.as_slice());
+        if let Err(error) = export.write(graph, &solved.outcomes, &tools) {
+            work.failed(&yare_errdefs::chain(&error));
+            return Err(error.into());
+        }
+    }
     let digest = delivered.digest;
     tools.cancel.check()?;
     delivered.place()?;
@@ -98,7 +112,7 @@ struct Solved {
 fn solve(
     lowered: &Lowered,
     request: &Request,
-    (plan, lease): (&Plan, &Lease),
+    (plan, lease, imports): (&Plan, &Lease, &Imports),
     tools: Tools<'_>,
 ) -> Result<Solved, Failure> {
     let (progress, cancel) = (tools.progress.clone(), tools.cancel.clone());
@@ -108,7 +122,9 @@ fn solve(
     let layers =
         if hashed { export::layer_vertices(&lowered.graph, &lowered.targets) } else { HashSet::new() };
     let needed = lowered.graph.needed(lowered.targets.iter().map(|target| target.root));
-    let outcomes = Solver::new(&lowered.graph, request, tools, lease, (&layers, &beside)).solve(&needed)?;
+    let outcomes = Solver::new(&lowered.graph, request, tools, lease, (&layers, &beside))
+        .importing(imports)
+        .solve(&needed)?;
     Ok(Solved { needed, outcomes, beside })
 }
 
@@ -136,6 +152,15 @@ impl Solved {
             products.push(product);
         }
         Ok(products)
+    }
+}
+
+/// Puts the keys of its layers into the config of each image. Those of layers that were made one are no use.
+fn note_cache(lowered: &mut Lowered, solved: &Solved) {
+    for target in &mut lowered.targets {
+        let Some(root) = solved.outcomes.get(&target.root) else { continue };
+        let layers = root.stack.layers.len() + root.stack.drafts.len();
+        target.cache = Some(transfer::inline(&lowered.graph, target, &solved.outcomes, layers));
     }
 }
 

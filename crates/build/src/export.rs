@@ -114,6 +114,9 @@ fn settle(
         .to_string();
     config.extra.retain(|name, _| name == "os.features");
     config.config.extra.clear();
+    if let Some(cache) = target.cache.as_ref().filter(|_| squashed.is_none()) {
+        config.extra.insert(crate::transfer::INLINE.to_owned(), cache.clone());
+    }
     config.comment.clear();
     let added = |step: &HistoryStep| {
         squashed.is_none()

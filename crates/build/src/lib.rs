@@ -31,6 +31,7 @@ pub mod scan;
 mod solve;
 pub mod source;
 mod squash;
+mod transfer;
 mod verify;
 pub mod worker;
 

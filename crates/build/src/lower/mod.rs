@@ -48,6 +48,8 @@ pub(crate) struct Target {
     pub(crate) history: Vec<HistoryStep>,
     /// Its time, seconds since 1970.
     pub(crate) epoch: i64,
+    /// The build cache that its config has in it, when that was asked for.
+    pub(crate) cache: Option<serde_json::Value>,
 }
 
 /// One line of the history to be.

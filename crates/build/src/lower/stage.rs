@@ -60,7 +60,7 @@ impl State {
         self.config.architecture.clone_from(&self.platform.architecture);
         self.config.os.clone_from(&self.platform.os);
         self.config.variant.clone_from(&self.platform.variant);
-        Target { root: self.root, config: self.config, history: self.history, epoch: self.epoch }
+        Target { root: self.root, config: self.config, history: self.history, epoch: self.epoch, cache: None }
     }
 
     /// The value of a variable: what `ENV` says wins over arguments.

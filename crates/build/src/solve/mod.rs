@@ -21,6 +21,7 @@ use crate::keys::{self, Parts};
 use crate::progress::{Progress, now};
 use crate::request::Request;
 use crate::source::http::Fetch;
+use crate::transfer::Imports;
 use crate::worker::Worker;
 use crate::{Cancel, Error, Result};
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -99,6 +100,8 @@ pub(crate) struct Solver<'a> {
     pub(super) beside: &'a Beside,
     /// Goes into every key, so that nothing is shared with other builds.
     apart: Option<Digest>,
+    /// Results of other builds.
+    imports: Option<&'a Imports>,
     progress: Mutex<Schedule>,
     changed: Condvar,
 }
@@ -124,7 +127,13 @@ impl<'a> Solver<'a> {
         (layers, beside): (&'a HashSet<VertexId>, &'a Beside),
     ) -> Self {
         let (progress, changed) = (Mutex::default(), Condvar::new());
-        Self { graph, request, tools, lease, layers, beside, apart: None, progress, changed }
+        Self { graph, request, tools, lease, layers, beside, apart: None, imports: None, progress, changed }
+    }
+
+    /// Takes results from there that are not here.
+    pub(crate) fn importing(mut self, imports: &'a Imports) -> Self {
+        self.imports = Some(imports);
+        self
     }
 
     /// Solves it with results of its own: none of the cache counts, and no other build finds what it makes.
@@ -326,6 +335,11 @@ impl<'a> Solver<'a> {
                 Claim::Hit(step) => return Ok(self.hit(id, key, base, &step)),
                 Claim::Run(claimed) => claimed,
             };
+        if let Some(imports) = self.imports.filter(|_| !vertex.no_cache)
+            && let Some(step) = imports.fetch(&key, base, &self.tools)?
+        {
+            return Ok(self.hit(id, key, base, &claimed.finish(step)));
+        }
         self.begun(id);
         let reason = if self.apart.is_some() { String::new() } else { self.explain(id, parts) };
         let began = Instant::now();
