@@ -1,12 +1,13 @@
 //! Building images.
 
 mod classic;
+pub(crate) mod collect;
 mod prepare;
 mod web;
 mod worker;
 
 use crate::images::{Body, BodyReader, Output, blocking};
-use crate::{Engine, records};
+use crate::{Config, Engine, records};
 use base64::Engine as _;
 use bytes::Bytes;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use yare_api::build::{BuildMessage, BuildRequest, BuildResult, SolveStatus};
 use yare_api::filters::Filters;
 use yare_api::progress::ErrorDetail;
 use yare_api::{BuildCache, BuildPruneResponse};
-use yare_build::cache::{Cache, PruneOptions};
+use yare_build::cache::{Cache, Policy, PruneOptions};
 use yare_build::files::HashCache;
 use yare_build::{Cancel, Failure, Progress, Tools};
 use yare_errdefs::{Classified, Error, Result};
@@ -28,16 +29,21 @@ pub(crate) struct Builder {
     pub(crate) cache: Cache,
     hashes: HashCache,
     folder: PathBuf,
+    /// What goes by itself.
+    policy: Option<Policy>,
+    /// A build has ended.
+    built: Arc<tokio::sync::Notify>,
 }
 
 impl Builder {
     /// Opens the build cache and sweeps what unfinished builds left.
     pub(crate) fn open(
-        data_root: &std::path::Path,
+        config: &Config,
         records: &records::Records,
         images: &yare_image::Store,
     ) -> Result<Self> {
-        let folder = data_root.join("build");
+        let policy = collect::policy(config)?;
+        let folder = config.data_root.join("build");
         crate::private_folder(&folder)?;
         let contexts = folder.join("contexts");
         yare_sys::fs::remove_tree(&contexts).map_err(|error| {
@@ -46,7 +52,8 @@ impl Builder {
         crate::private_folder(&contexts)?;
         crate::private_folder(&folder.join("sources"))?;
         let cache = Cache::open(records.database(), images.snapshots().clone(), &folder)?;
-        Ok(Self { cache, hashes: HashCache::open(&folder), folder })
+        let built = Arc::default();
+        Ok(Self { cache, hashes: HashCache::open(&folder), folder, policy, built })
     }
 
     /// Everything that was learned is on the disk.
@@ -151,6 +158,7 @@ fn work(
     if let Err(error) = engine.builder.hashes.save() {
         tracing::debug!(%error, "hashes of context files are not kept");
     }
+    engine.builder.built.notify_one();
 }
 
 /// Tells of a build that worked, and settles what it made.
