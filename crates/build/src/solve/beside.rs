@@ -124,6 +124,7 @@ impl Job {
             .and_then(|dir| scanner.scan_tree(dir.as_fd(), "/", &self.cancel));
         match scanned {
             Ok(report) => report.findings,
+            Err(_) if self.cancel.is_cancelled() => Vec::new(),
             Err(error) => {
                 tracing::warn!(
                     error = yare_errdefs::chain(&error),
