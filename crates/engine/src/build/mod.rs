@@ -1,6 +1,7 @@
 //! Building images.
 
 mod classic;
+mod keys;
 mod prepare;
 mod web;
 mod worker;
@@ -8,6 +9,7 @@ mod worker;
 use crate::images::{Body, BodyReader, Output, blocking};
 use crate::{Engine, records};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
@@ -16,10 +18,14 @@ use yare_api::filters::Filters;
 use yare_api::progress::ErrorDetail;
 use yare_api::{BuildCache, BuildPruneResponse};
 use yare_build::cache::{Cache, PruneOptions};
+use yare_build::context::Contexts;
 use yare_build::files::HashCache;
+use yare_build::request::{ContextSource, Request};
 use yare_build::{Cancel, Failure, Progress, Tools};
 use yare_errdefs::{Classified, Error, Result};
 use yare_oci::Digest;
+
+pub use keys::Keys;
 
 /// What builds of one engine share.
 #[derive(Debug)]
@@ -118,8 +124,73 @@ fn work(
         return;
     }
     let told = Arc::clone(sink);
-    let progress = Progress::new(move |status| told.status(status));
-    let worker = worker::EngineWorker::new(engine, &request);
+    let job = Work {
+        request: &prepared.request,
+        contexts: &prepared.contexts,
+        keys: &request,
+        progress: &Progress::new(move |status| told.status(status)),
+        cancel,
+    };
+    match solve(engine, job) {
+        Ok((result, keys)) => {
+            sink.result(result);
+            settle(engine, keys);
+        }
+        Err(failure) => sink.failure(&failure),
+    }
+    save_hashes(engine);
+}
+
+/// A build over whichever wire it came.
+#[expect(missing_debug_implementations, reason = "what a client provides has nothing to print")]
+pub struct Job<'a> {
+    /// Its options. Contexts, secrets and agents in it do not count.
+    pub asked: &'a BuildRequest,
+    /// The Dockerfile.
+    pub dockerfile: Vec<u8>,
+    /// Where named contexts are; those that are folders are asked of `contexts`.
+    pub sources: BTreeMap<String, ContextSource>,
+    /// Provides folders, the main one included, when a step needs them.
+    pub contexts: &'a dyn Contexts,
+    /// Provides secrets and agents.
+    pub keys: &'a dyn Keys,
+    /// Where its news go.
+    pub progress: &'a Progress,
+    /// Ends it early.
+    pub cancel: &'a Cancel,
+}
+
+/// Builds an image and returns when it is in the store. Holds its thread: a build may take hours.
+///
+/// # Errors
+/// What is wrong with the request or the Dockerfile, or what failed.
+pub fn run(engine: &Arc<Engine>, job: Job<'_>) -> Result<BuildResult, Failure> {
+    let Job { asked, dockerfile, sources, contexts, keys, progress, cancel } = job;
+    let request = prepare::settle(asked, dockerfile, sources)?;
+    let (result, results) = solve(engine, Work { request: &request, contexts, keys, progress, cancel })?;
+    settle(engine, results);
+    save_hashes(engine);
+    Ok(result)
+}
+
+/// The folder for what builds keep beside the cache: a client's files, kept for its next build.
+pub fn kept_folder(engine: &Engine, name: &str) -> Result<PathBuf> {
+    let folder = engine.builder.folder.join(name);
+    crate::private_folder(&folder)?;
+    Ok(folder)
+}
+
+struct Work<'a> {
+    request: &'a Request,
+    contexts: &'a dyn Contexts,
+    keys: &'a dyn Keys,
+    progress: &'a Progress,
+    cancel: &'a Cancel,
+}
+
+/// Builds, and gives the account and the keys of the cached results that it used.
+fn solve(engine: &Arc<Engine>, work: Work<'_>) -> Result<(BuildResult, Vec<Digest>), Failure> {
+    let worker = worker::EngineWorker::new(engine, work.keys);
     let web = web::Web;
     let tools = Tools {
         cache: &engine.builder.cache,
@@ -128,30 +199,28 @@ fn work(
         worker: &worker,
         web: &web,
         sources: &engine.builder.folder.join("sources"),
-        contexts: &prepared.contexts,
-        progress: &progress,
-        cancel,
+        contexts: work.contexts,
+        progress: work.progress,
+        cancel: work.cancel,
     };
-    match yare_build::build(&prepared.request, &engine.images, tools) {
-        Ok(built) => {
-            for (name, _) in &built.replaced {
-                tracing::debug!(%name, "a name moved to the new image");
-            }
-            let id = built.image.id.to_string();
-            for name in &prepared.request.tags {
-                crate::images::publish(engine, "tag", &built.image.id, &name.familiar());
-            }
-            sink.result(BuildResult {
-                image_id: id,
-                digest: built.image.manifest.to_string(),
-                names: prepared.request.tags.iter().map(yare_oci::Reference::familiar).collect(),
-                steps: built.steps,
-                ..BuildResult::default()
-            });
-            settle(engine, built.keys);
-        }
-        Err(failure) => sink.failure(&failure),
+    let built = yare_build::build(work.request, &engine.images, tools)?;
+    for (name, _) in &built.replaced {
+        tracing::debug!(%name, "a name moved to the new image");
     }
+    for name in &work.request.tags {
+        crate::images::publish(engine, "tag", &built.image.id, &name.familiar());
+    }
+    let result = BuildResult {
+        image_id: built.image.id.to_string(),
+        digest: built.image.manifest.to_string(),
+        names: work.request.tags.iter().map(yare_oci::Reference::familiar).collect(),
+        steps: built.steps,
+        ..BuildResult::default()
+    };
+    Ok((result, built.keys))
+}
+
+fn save_hashes(engine: &Engine) {
     if let Err(error) = engine.builder.hashes.save() {
         tracing::debug!(%error, "hashes of context files are not kept");
     }
@@ -237,7 +306,7 @@ impl Sink {
 }
 
 /// What the build cache keeps, for `system df`.
-pub(crate) fn usage(engine: &Engine) -> Vec<BuildCache> {
+pub fn usage(engine: &Engine) -> Vec<BuildCache> {
     let time =
         |seconds: i64| jiff::Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default();
     let rows = engine.builder.cache.usage().into_iter();
@@ -286,8 +355,7 @@ pub async fn prune(engine: &Arc<Engine>, prune: Prune) -> Result<BuildPruneRespo
     let engine = Arc::clone(engine);
     blocking(move || {
         let pruned = engine.builder.cache.prune(&options);
-        let attributes =
-            std::collections::BTreeMap::from([("reclaimed".to_owned(), pruned.bytes.to_string())]);
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), pruned.bytes.to_string())]);
         engine.publish("builder", "prune", "", attributes);
         let ids: Vec<String> = pruned.keys.iter().map(|key| key.hex()[..25].to_owned()).collect();
         Ok(BuildPruneResponse {

@@ -1,9 +1,9 @@
 //! What the build engine asks of this one: base images, and processes. A step's process is a container
 //! without record, name or log: it lives as long as its build.
 
+use super::keys::Keys;
 use crate::container::{Record, StateRecord};
 use crate::{Engine, containers, wiring};
-use base64::Engine as _;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -13,7 +13,6 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use yare_api::build::BuildRequest;
 use yare_api::{ContainerConfig, ContainerCreateRequest, HostConfig};
 use yare_build::Cancel;
 use yare_build::worker::{Exit, Run, RunMount, Stream, Worker};
@@ -26,14 +25,12 @@ use yare_shim::{AttachSpec, Connection, Launch, LogDriver, LogSpec, Reply};
 /// The engine, as one build sees it.
 pub(super) struct EngineWorker<'a> {
     engine: &'a Arc<Engine>,
-    /// Values, base64 as they came.
-    secrets: &'a BTreeMap<String, String>,
-    agents: &'a BTreeMap<String, String>,
+    keys: &'a dyn Keys,
 }
 
 impl<'a> EngineWorker<'a> {
-    pub(super) fn new(engine: &'a Arc<Engine>, request: &'a BuildRequest) -> Self {
-        Self { engine, secrets: &request.secrets, agents: &request.ssh }
+    pub(super) fn new(engine: &'a Arc<Engine>, keys: &'a dyn Keys) -> Self {
+        Self { engine, keys }
     }
 }
 
@@ -68,16 +65,11 @@ impl Worker for EngineWorker<'_> {
     }
 
     fn secret(&self, id: &str) -> Result<Option<Vec<u8>>> {
-        let decode = |text: &String| {
-            base64::engine::general_purpose::STANDARD
-                .decode(text)
-                .map_err(|_| Error::invalid(format!("the value of secret {id} is no base64")))
-        };
-        self.secrets.get(id).map(decode).transpose()
+        self.keys.secret(id)
     }
 
     fn ssh(&self, id: &str) -> Result<Option<PathBuf>> {
-        Ok(self.agents.get(id).map(PathBuf::from))
+        self.keys.agent(id)
     }
 }
 
