@@ -48,15 +48,16 @@ const CRATES: &[Crate] = &[
             "snapshot", "specgen", "sys",
         ],
     ),
-    row(7, "server", &["api", "engine", "errdefs", "oci"]),
-    row(8, "main", &["cli", "engine", "errdefs", "image", "oci", "runtime", "server", "shim", "sys"]),
+    row(7, "buildkit", &["api", "build", "dockerfile", "engine", "errdefs", "layer", "oci", "sys"]),
+    row(8, "server", &["api", "buildkit", "engine", "errdefs", "oci"]),
+    row(9, "main", &["cli", "engine", "errdefs", "image", "oci", "runtime", "server", "shim", "sys"]),
     // Not part of the product.
     row(0, "testkit", &[]),
     row(0, "xtask", &[]),
 ];
 
 /// Crates whose manifest may name tokio.
-const ASYNC: &[&str] = &["cli", "client", "engine", "main", "server"];
+const ASYNC: &[&str] = &["buildkit", "cli", "client", "engine", "main", "server"];
 
 /// What `cargo metadata` says about the workspace.
 pub(crate) struct Graph {

@@ -46,6 +46,7 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
     );
     let layers = export::layer_vertices(&lowered.graph, &lowered.targets);
     let needed = lowered.graph.needed(lowered.targets.iter().map(|target| target.root));
+    tools.contexts.expect(&lowered.graph.context_paths(&needed));
     let solver = Solver::new(&lowered.graph, request, tools, &lease, (&layers, &beside));
     let outcomes = solver.solve(&needed).map_err(quoting)?;
     for name in &lowered.unused_args {
