@@ -142,7 +142,7 @@ impl Builds {
 
     /// Finds a build that is under way, waiting for it a little.
     pub(crate) async fn find(&self, id: &str) -> Result<Arc<Build>, Status> {
-        self.wait(|| self.active().get(id).cloned(), id).await
+        self.wait(|| self.active().get(id).cloned(), id, PATIENCE).await
     }
 
     /// Finds a build, also one that is over.
@@ -151,11 +151,16 @@ impl Builds {
             let active = self.active().get(id).cloned();
             active.or_else(|| self.over().iter().find(|build| build.request.r#ref == id).cloned())
         };
-        self.wait(known, id).await
+        self.wait(known, id, PATIENCE).await
     }
 
-    async fn wait(&self, known: impl Fn() -> Option<Arc<Build>>, id: &str) -> Result<Arc<Build>, Status> {
-        let waited = tokio::time::timeout(PATIENCE, async {
+    async fn wait(
+        &self,
+        known: impl Fn() -> Option<Arc<Build>>,
+        id: &str,
+        patience: Duration,
+    ) -> Result<Arc<Build>, Status> {
+        let waited = tokio::time::timeout(patience, async {
             loop {
                 let mut begun = std::pin::pin!(self.begun.notified());
                 begun.as_mut().enable();
@@ -255,8 +260,9 @@ mod tests {
         assert_eq!(builds.list()[0].0.request.r#ref, "20");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn nobody_waits_for_ever() {
-        assert_eq!(Builds::default().find("x").await.expect_err("not there").code, Code::NotFound);
+        let waited = Builds::default().wait(|| None, "x", Duration::ZERO).await;
+        assert_eq!(waited.expect_err("not there").code, Code::NotFound);
     }
 }

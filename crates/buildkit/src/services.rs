@@ -204,7 +204,7 @@ async fn pruned(kit: &Arc<Kit>, request: PruneRequest) -> Result<Vec<UsageRecord
     if request.keep_duration > 0 {
         filters.add("unused-for", &format!("{}s", request.keep_duration / 1_000_000_000));
     }
-    for filter in &request.filter {
+    for filter in request.filter.iter().filter(|filter| !filter.is_empty()) {
         let (name, value) = filter.split_once("==").ok_or_else(|| {
             Status::new(Code::InvalidArgument, format!("the filter {filter:?} is not understood"))
         })?;

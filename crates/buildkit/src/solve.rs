@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use yare_api::build::{SolveStatus, VertexWarning};
 use yare_build::{Failure, Progress};
 use yare_engine::build::{self, Job};
-use yare_errdefs::{Class, Classified, Error};
+use yare_errdefs::Error;
 use yare_oci::Digest;
 
 /// `Control/Solve`: waits for what the client's frontend returns, or runs the one that is named, then builds.
@@ -84,7 +84,8 @@ pub(crate) async fn load(
             (Some(_), _) | (None, "") => name,
             (None, path) => path,
         };
-        let definition = source.definition(&asked.context, dir, path)?;
+        let definition = source.definition(&asked.context, dir, path);
+        let definition = definition.map_err(|error| Status::of_build(&error))?;
         Ok(Arc::new(Loaded { asked, definition }))
     })
     .await
@@ -200,15 +201,7 @@ fn progress(build: &Arc<Build>, file: Option<SourceInfo>) -> Progress {
 
 /// A failure with its lines, which the client shows.
 fn failed(failure: &Failure, file: &SourceInfo) -> Status {
-    let mut text = yare_errdefs::chain(failure);
-    if let Some(hint) = failure.hint() {
-        text = format!("{text}\nhint: {hint}");
-    }
-    let code = match failure.class() {
-        Class::Internal => Code::Unknown,
-        class => crate::grpc::code(class),
-    };
-    let mut status = Status::new(code, text);
+    let mut status = Status::of_build(failure);
     if let Some((first, last)) = failure.lines {
         status.details.push(source_detail(file, first, last));
     }

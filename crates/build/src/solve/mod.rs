@@ -93,6 +93,8 @@ pub(crate) struct Solver<'a> {
     pub(super) layers: &'a HashSet<VertexId>,
     pub(super) beside: &'a Beside,
     progress: Mutex<Schedule>,
+    /// When vertices under way began.
+    begun: Mutex<BTreeMap<VertexId, String>>,
     changed: Condvar,
 }
 
@@ -117,7 +119,7 @@ impl<'a> Solver<'a> {
         (layers, beside): (&'a HashSet<VertexId>, &'a Beside),
     ) -> Self {
         let (progress, changed) = (Mutex::default(), Condvar::new());
-        Self { graph, request, tools, lease, layers, beside, progress, changed }
+        Self { graph, request, tools, lease, layers, beside, progress, begun: Mutex::default(), changed }
     }
 
     /// Does these vertices, which are all that their inputs need.
@@ -254,10 +256,12 @@ impl<'a> Solver<'a> {
             return;
         }
         let vertex = self.graph.vertex(id);
+        let time = now();
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(id, time.clone());
         self.tools.progress.vertex(VertexNews {
             digest: self.digest(id),
             name: vertex.name.clone(),
-            started: Some(now()),
+            started: Some(time),
             ..VertexNews::default()
         });
     }
@@ -266,12 +270,14 @@ impl<'a> Solver<'a> {
         if self.is_silent(id) {
             return;
         }
-        let time = Some(now());
+        let time = now();
+        // What the cache served began when it ended.
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         self.tools.progress.vertex(VertexNews {
             digest: self.digest(id),
             name: self.graph.vertex(id).name.clone(),
-            started: time.clone(),
-            completed: time,
+            started: Some(begun.unwrap_or_else(|| time.clone())),
+            completed: Some(time),
             cached: outcome.is_some_and(|outcome| outcome.cached),
             error: error.to_owned(),
             ..VertexNews::default()

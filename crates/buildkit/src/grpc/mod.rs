@@ -7,7 +7,7 @@ pub(crate) mod client;
 pub(crate) mod server;
 mod status;
 
-pub(crate) use status::{Code, Status, code};
+pub(crate) use status::{Code, Status};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::{RecvStream, SendStream};

@@ -143,7 +143,26 @@ impl Call {
 #[derive(Debug)]
 pub(crate) struct Reply(Outbound);
 
+#[cfg(test)]
+impl Call {
+    /// The answer of a peer in a test, which talks while it listens.
+    pub(crate) fn reply(&mut self) -> Result<Reply, Status> {
+        self.open().map(Reply)
+    }
+
+    /// What the caller sends next.
+    pub(crate) async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
+        self.inbound.message().await
+    }
+}
+
 impl Reply {
+    /// Ends it well.
+    #[cfg(test)]
+    pub(crate) fn finish(mut self) -> Result<(), Status> {
+        self.0.finish(&Status::success())
+    }
+
     /// Sends one, as fast as the client reads.
     pub(crate) async fn send(&mut self, message: &impl Message) -> Result<(), Status> {
         self.0.send(message).await

@@ -164,7 +164,7 @@ impl From<h2::Error> for Status {
 }
 
 /// A class of ours as a code.
-pub(crate) fn code(class: Class) -> Code {
+fn code(class: Class) -> Code {
     match class {
         Class::NotFound => Code::NotFound,
         Class::InvalidArgument => Code::InvalidArgument,
@@ -182,11 +182,31 @@ pub(crate) fn code(class: Class) -> Code {
 
 impl From<yare_errdefs::Error> for Status {
     fn from(error: yare_errdefs::Error) -> Self {
-        let mut text = yare_errdefs::chain(&error);
-        if let Some(hint) = error.hint() {
-            text = format!("{text}\nhint: {hint}");
-        }
-        Self::new(code(error.class()), text)
+        Self::new(code(error.class()), text(&error))
+    }
+}
+
+impl Status {
+    /// A build that failed. Clients print the name of a code before the text; what is wrong in a Dockerfile
+    /// or a step has none, as in the field.
+    pub(crate) fn of_build(error: &(impl Classified + 'static)) -> Self {
+        let code = match error.class() {
+            class @ (Class::Cancelled
+            | Class::Unimplemented
+            | Class::Unavailable
+            | Class::PermissionDenied) => code(class),
+            _ => Code::Unknown,
+        };
+        Self::new(code, text(error))
+    }
+}
+
+/// The whole text of an error, with what can be done about it.
+fn text(error: &(impl Classified + 'static)) -> String {
+    let text = yare_errdefs::chain(error);
+    match error.hint() {
+        Some(hint) => format!("{text}\nhint: {hint}"),
+        None => text,
     }
 }
 
