@@ -4,6 +4,7 @@ use crate::frontend::Place;
 use crate::grpc::client::Exchange;
 use crate::link::Link;
 use crate::proto::session::BytesMessage;
+use crate::session::Session;
 use crate::sync::{Folder, Folders, Limits, Wanted, receive};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue};
@@ -42,6 +43,8 @@ pub(crate) struct Definition {
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
     pub(crate) link: Link,
+    /// Sessions that have folders which the build's own has not, by the folder's name.
+    pub(crate) others: BTreeMap<String, Arc<Session>>,
     pub(crate) folders: Arc<Folders>,
     /// Where git repositories are kept.
     pub(crate) repositories: PathBuf,
@@ -49,6 +52,11 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// The session that has a folder.
+    fn session(&self, dir: &str) -> &Session {
+        self.others.get(dir).unwrap_or(&self.link.session)
+    }
+
     /// Fetches the Dockerfile of this name and its ignore file.
     pub(crate) fn definition(&self, context: &Place, dir: Option<&str>, name: &str) -> Result<Definition> {
         let main = self.main(context)?;
@@ -105,7 +113,7 @@ impl Source {
         let limits = Limits { entries: 10_000, names: 4 << 20, bytes: 64 << 20 };
         let mut transfer = Transfer::new(&self.progress, work, dir);
         let progress = &mut |bytes| transfer.at(bytes);
-        let received = receive(&self.link.session, &wanted, &mut tree, limits, progress);
+        let received = receive(self.session(dir), &wanted, &mut tree, limits, progress);
         let received = self.link.wait(received)?;
         transfer.done(received.bytes);
         Ok((tree.into_root(), folder))
@@ -259,7 +267,8 @@ impl<'a> ClientContexts<'a> {
         };
         let work = source.progress.work(&title);
         let fetch = |work: &Work| {
-            let shared = &source.link.session.offer.shared_key;
+            let session = source.session(dir);
+            let shared = &session.offer.shared_key;
             let key = if shared.is_empty() { String::new() } else { format!("{dir}\0{shared}") };
             let folder = source.folders.take(&key)?;
             let mut tree = folder.tree()?;
@@ -275,7 +284,7 @@ impl<'a> ClientContexts<'a> {
             let mut transfer =
                 Transfer::new(&source.progress, work, if name.is_empty() { "context" } else { name });
             let progress = &mut |bytes| transfer.at(bytes);
-            let received = receive(&source.link.session, &wanted, &mut tree, Limits::default(), progress);
+            let received = receive(session, &wanted, &mut tree, Limits::default(), progress);
             let received = source.link.wait(received)?;
             transfer.done(received.bytes);
             tracing::debug!(dir, entries = received.entries, files = received.files, "a context is here");

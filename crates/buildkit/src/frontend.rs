@@ -20,6 +20,8 @@ pub(crate) struct Asked {
     pub(crate) context: Place,
     /// What the client calls the folder with the Dockerfile, when it is not in the main context.
     pub(crate) dockerfile_dir: Option<String>,
+    /// Sessions that have folders which the build's own session has not, by the folder's name.
+    pub(crate) sessions: BTreeMap<String, String>,
     /// Something else than a build.
     pub(crate) call: Option<String>,
     /// Options that have no effect here, and why.
@@ -155,6 +157,9 @@ fn prefixed(asked: &mut Asked, name: &str, value: &str) -> Result<()> {
                 ))
                 .with_hint("build with --provenance=false --sbom=false"));
             }
+        }
+        Some(("local-sessionid", key)) => {
+            asked.sessions.insert(key.to_owned(), value.to_owned());
         }
         // What the client knows of its repository is for attestations.
         Some(("vcs", _)) => {}

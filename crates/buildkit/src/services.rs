@@ -11,11 +11,15 @@ use crate::proto::control::{
 use crate::proto::gateway::{Answer, Cap, PongResponse, Ref, ReturnRequest, SolveRequest, SolveResponse};
 use crate::proto::session::{HealthResponse, SERVING};
 use crate::proto::{Empty, Platform, Version, WorkerRecord};
+use crate::session::Offer;
 use crate::{news, solve};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use yare_api::filters::Filters;
 use yare_engine::build::{self, Prune};
+
+/// Bytes that wait between a session and the call that carries it.
+const TUNNEL: usize = 256 << 10;
 
 /// Answers one call.
 pub(crate) async fn answer(kit: Arc<Kit>, call: Call) {
@@ -45,6 +49,7 @@ async fn control(kit: &Arc<Kit>, call: Call, method: &str) -> Result<(), Status>
         }
         "Info" => call.unary(|_: Empty| async { Ok(InfoResponse { version: Some(version()) }) }).await,
         "Solve" => call.unary(|request| solve::solve(kit, request)).await,
+        "Session" => session(kit, call).await,
         "Status" => call.stream(|request, reply| status(kit, request, reply)).await,
         "DiskUsage" => call.unary(|_: Empty| async { Ok(DiskUsageResponse { record: usage(kit) }) }).await,
         "Prune" => call.stream(|request, reply| prune(kit, request, reply)).await,
@@ -60,6 +65,18 @@ async fn control(kit: &Arc<Kit>, call: Call, method: &str) -> Result<(), Status>
         "UpdateBuildHistory" => call.unary(|request| history::update(kit, request)).await,
         _ => call.unknown(),
     }
+}
+
+/// `Control/Session`: a session whose connection is a call.
+async fn session(kit: &Arc<Kit>, call: Call) -> Result<(), Status> {
+    let offer = Offer::of_headers(&call.metadata);
+    let (near, far) = tokio::io::duplex(TUNNEL);
+    let tunnel = call.open_tunnel()?;
+    let (served, carried) = tokio::join!(kit.sessions.serve(offer, near), tunnel.carry(far));
+    if let Err(status) = served.and(carried) {
+        tracing::debug!(message = status.message, "a session ended early");
+    }
+    Ok(())
 }
 
 async fn bridge(kit: &Arc<Kit>, call: Call, method: &str) -> Result<(), Status> {

@@ -4,7 +4,7 @@ use crate::Kit;
 use crate::builds::{Active, Build};
 use crate::calls::{Loaded, file_name};
 use crate::context::{ClientContexts, Source};
-use crate::frontend::{self, Options};
+use crate::frontend::{self, Asked, Options};
 use crate::grpc::{Code, Status};
 use crate::keys::ClientKeys;
 use crate::link::Link;
@@ -54,9 +54,9 @@ async fn build_active(kit: &Arc<Kit>, active: &mut Active<'_>) -> Result<SolveRe
     {
         return Err(Error::unimplemented("exporting a build cache is not built into this Yare yet").into());
     }
-    let link = link(kit, &build).await?;
+    let source = source(kit, &build, &loaded.asked, progress(&build, Some(file(&loaded)))).await?;
     let kit = Arc::clone(kit);
-    on_thread(move || run(&kit, &build, link, &loaded, &exporters)).await
+    on_thread(move || run(&kit, &build, &source, &loaded, &exporters)).await
 }
 
 /// Runs a frontend to where it knows what is to be built.
@@ -73,10 +73,8 @@ pub(crate) async fn load(
         return Err(Error::unimplemented(text).into());
     }
     let asked = frontend::parse(options, &build.request.entitlements)?;
-    let link = link(kit, build).await?;
-    let (kit, build) = (Arc::clone(kit), Arc::clone(build));
+    let source = source(kit, build, &asked, progress(build, None)).await?;
     on_thread(move || {
-        let source = source(&kit, link, progress(&build, None))?;
         let name = file_name(&asked.request.dockerfile);
         let dir = asked.dockerfile_dir.as_deref();
         // In a folder of the client's it is there by its own name; elsewhere, by its path.
@@ -91,14 +89,25 @@ pub(crate) async fn load(
     .await
 }
 
-async fn link(kit: &Kit, build: &Build) -> Result<Link, Status> {
+/// The way to the sessions that have the files.
+async fn source(kit: &Kit, build: &Build, asked: &Asked, progress: Progress) -> Result<Source, Status> {
     let session = kit.sessions.find(&build.request.session).await?;
-    Ok(Link { session, runtime: tokio::runtime::Handle::current(), stop: build.stop.clone() })
+    let mut others = BTreeMap::new();
+    for (dir, id) in &asked.sessions {
+        others.insert(dir.clone(), kit.sessions.find(id).await?);
+    }
+    let link = Link { session, runtime: tokio::runtime::Handle::current(), stop: build.stop.clone() };
+    let repositories = build::kept_folder(&kit.engine, "sources")?.join("git");
+    Ok(Source { link, others, folders: Arc::clone(&kit.folders), repositories, progress })
 }
 
-fn source(kit: &Kit, link: Link, progress: Progress) -> Result<Source, Status> {
-    let repositories = build::kept_folder(&kit.engine, "sources")?.join("git");
-    Ok(Source { link, folders: Arc::clone(&kit.folders), repositories, progress })
+/// The Dockerfile, as warnings and errors point into it.
+fn file(loaded: &Loaded) -> SourceInfo {
+    SourceInfo {
+        filename: file_name(&loaded.asked.request.dockerfile).to_owned(),
+        data: loaded.definition.dockerfile.clone(),
+        language: "Dockerfile".to_owned(),
+    }
 }
 
 /// A build may take hours: it holds no thread that others need.
@@ -131,7 +140,8 @@ fn exporters(request: &SolveRequest) -> Result<Vec<String>, Status> {
             .into());
         }
         let given = |name: &str| exporter.attributes.get(name).map(String::as_str).unwrap_or_default();
-        if given("push") == "true" {
+        // Clients of the image store push by themselves when the build is done, whatever they say here.
+        if exporter.kind != "moby" && given("push") == "true" {
             return Err(Error::unimplemented("pushing from a build is not built into this Yare yet").into());
         }
         names.extend(given("name").split(',').filter(|name| !name.is_empty()).map(str::to_owned));
@@ -143,37 +153,30 @@ fn exporters(request: &SolveRequest) -> Result<Vec<String>, Status> {
 fn run(
     kit: &Kit,
     build: &Arc<Build>,
-    link: Link,
+    source: &Source,
     loaded: &Loaded,
     names: &[String],
 ) -> Result<SolveResponse, Status> {
     let Loaded { asked, definition } = loaded;
-    let name = file_name(&asked.request.dockerfile);
-    let file = SourceInfo {
-        filename: name.to_owned(),
-        data: definition.dockerfile.clone(),
-        language: "Dockerfile".to_owned(),
-    };
-    let progress = progress(build, Some(file.clone()));
+    let progress = &source.progress;
     for note in &asked.notes {
         let short = base64::engine::general_purpose::STANDARD.encode(note);
         progress.warning(VertexWarning { level: 1, short, ..VertexWarning::default() });
     }
     let mut request = asked.request.clone();
     request.tags = names.to_vec();
-    let keys = ClientKeys::new(link.clone(), &kit.engine.config().exec_root);
-    let source = source(kit, link, progress.clone())?;
-    let contexts = ClientContexts::new(&source, definition, &asked.context);
+    let keys = ClientKeys::new(source.link.clone(), &kit.engine.config().exec_root);
+    let contexts = ClientContexts::new(source, definition, &asked.context);
     let job = Job {
         asked: &request,
         dockerfile: definition.dockerfile.clone(),
         sources: asked.sources.clone(),
         contexts: &contexts,
         keys: &keys,
-        progress: &progress,
+        progress,
         cancel: &build.stop.cancel,
     };
-    let result = build::run(&kit.engine, job).map_err(|failure| failed(&failure, &file))?;
+    let result = build::run(&kit.engine, job).map_err(|failure| failed(&failure, &file(loaded)))?;
     // As the image store of the field's engine has it: an image is known by its config.
     let id = result.image_id;
     let rows = [

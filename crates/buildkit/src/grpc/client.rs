@@ -8,6 +8,9 @@ use prost::Message;
 use std::future::Future;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// Messages of a peer that are dropped on the way to its outcome.
+const LEFTOVERS: usize = 1000;
+
 /// A connection to a peer that answers calls. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Client(SendRequest<Bytes>);
@@ -69,14 +72,34 @@ impl Client {
         question: &impl Message,
     ) -> Result<A, Status> {
         let mut exchange = self.call(path, HeaderMap::new()).await?;
-        exchange.outbound.send(question).await?;
-        exchange.outbound.close()?;
+        let sent = async {
+            exchange.outbound.send(question).await?;
+            exchange.outbound.close()
+        };
+        if let Err(status) = sent.await {
+            // A peer may refuse before it has read; what it says then is the answer.
+            tracing::debug!(path, message = status.message, "a peer did not wait for the question");
+        }
         let answer = exchange.message().await?;
         answer.ok_or_else(|| Status::new(Code::Internal, format!("{path} answered nothing")))
     }
 }
 
 impl Exchange {
+    /// Sends a message. When the peer takes none any more, the error is what it says of the reason.
+    pub(crate) async fn send<A: Message + Default>(&mut self, message: &impl Message) -> Result<(), Status> {
+        let Err(unsent) = self.outbound.send(message).await else { return Ok(()) };
+        // What is on its way still, up to the end of the call.
+        for _ in 0..LEFTOVERS {
+            match self.message::<A>().await {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(status) => return Err(status),
+            }
+        }
+        Err(unsent)
+    }
+
     /// The next message; `None` when the peer is done and all went well.
     pub(crate) async fn message<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
         if let Answer::Waiting(response) = &mut self.answer {

@@ -1,12 +1,13 @@
 //! Answering calls.
 
-use super::{Code, Inbound, Outbound, Status, WINDOW, WINDOW_OF_ALL};
-use bytes::Bytes;
+use super::{Code, Inbound, Outbound, PIECE, Status, WINDOW, WINDOW_OF_ALL};
+use crate::proto::session::BytesMessage;
+use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use prost::Message;
 use std::future::{Future, poll_fn};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 /// Calls that one client may have open.
@@ -120,6 +121,12 @@ impl Call {
         }
     }
 
+    /// Answers by carrying a connection of bytes.
+    pub(crate) fn open_tunnel(mut self) -> Result<Tunnel, Status> {
+        let outbound = self.open()?;
+        Ok(Tunnel { inbound: self.inbound, outbound })
+    }
+
     fn open(&mut self) -> Result<Outbound, Status> {
         Ok(Outbound(self.respond.send_response(head(), false).map_err(Status::from)?))
     }
@@ -136,6 +143,37 @@ impl Call {
         let status =
             Status::new(Code::Unimplemented, format!("{} is not built into this Yare yet", self.path));
         self.refuse(&status)
+    }
+}
+
+/// A call that carries a connection: each message is a piece of it.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    inbound: Inbound,
+    outbound: Outbound,
+}
+
+impl Tunnel {
+    /// Carries bytes both ways until both ends are done, or one is broken.
+    pub(crate) async fn carry(self, stream: impl AsyncRead + AsyncWrite) -> Result<(), Status> {
+        let Self { mut inbound, mut outbound } = self;
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let broken = |error: std::io::Error| Status::new(Code::Unavailable, error.to_string());
+        let up = async {
+            while let Some(message) = inbound.message::<BytesMessage>().await? {
+                writer.write_all(&message.data).await.map_err(broken)?;
+            }
+            writer.shutdown().await.map_err(broken)
+        };
+        let down = async {
+            let mut buffer = BytesMut::with_capacity(PIECE);
+            while reader.read_buf(&mut buffer).await.map_err(broken)? > 0 {
+                outbound.send(&BytesMessage { data: buffer.split().freeze() }).await?;
+                buffer.reserve(PIECE);
+            }
+            outbound.finish(&Status::success())
+        };
+        tokio::try_join!(up, down).map(|_| ())
     }
 }
 

@@ -147,7 +147,7 @@ impl Transfer<'_> {
 
     async fn send(&mut self, kind: i32, id: u32) -> Result<()> {
         let packet = Packet { kind, id, ..Packet::default() };
-        Ok(self.exchange.outbound.send(&packet).await?)
+        Ok(self.exchange.send::<Packet>(&packet).await?)
     }
 
     fn data(&mut self, number: u32, bytes: &[u8]) -> Result<()> {
