@@ -81,7 +81,8 @@ fn commit(
         let mut lease = images.lease();
         let config = export::assemble(target, outcomes, beside, images, &mut lease)?;
         tools.cancel.check()?;
-        let new = NewImage { config, references: request.tags.clone(), ..NewImage::default() };
+        let references = request.tags.clone();
+        let new = NewImage { config, references, built: true, ..NewImage::default() };
         images.commit_image(new)
     };
     let committed = commit();

@@ -1,9 +1,9 @@
-//! Secrets and SSH agents over a client's session.
+//! Secrets, SSH agents and credentials over a client's session.
 
 use crate::grpc::{Code, Status};
 use crate::link::Link;
 use crate::proto::Empty;
-use crate::proto::session::{BytesMessage, NamedRequest, SecretResponse};
+use crate::proto::session::{BytesMessage, CredentialsResponse, NamedRequest, SecretResponse};
 use crate::session::Session;
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue};
@@ -14,10 +14,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::AbortHandle;
+use yare_api::AuthConfig;
 use yare_engine::build::Keys;
 use yare_errdefs::{Error, Result};
 
 const GET_SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
+const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
 const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";
 const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
 /// Bytes of a secret, as in the field.
@@ -113,6 +115,40 @@ impl Keys for ClientKeys {
         let path = agent.path.clone();
         agents.insert(id.to_owned(), agent);
         Ok(Some(path))
+    }
+
+    fn credentials(&self, registry: &str) -> Result<AuthConfig> {
+        let host = if registry == "docker.io" { HUB } else { registry };
+        self.link.wait(self.ask_credentials(host))
+    }
+}
+
+/// Docker Hub's name in clients' files.
+const HUB: &str = "https://index.docker.io/v1/";
+
+impl ClientKeys {
+    /// What the client's file has for a registry.
+    async fn ask_credentials(&self, host: &str) -> std::result::Result<AuthConfig, Status> {
+        let question = NamedRequest { id: host.to_owned() };
+        let answer = match self.link.session.unary::<CredentialsResponse>(CREDENTIALS, &question).await {
+            Ok(answer) => answer,
+            Err(status) if matches!(status.code, Code::NotFound | Code::Unimplemented) => {
+                return Ok(AuthConfig::default());
+            }
+            Err(status) => return Err(status),
+        };
+        // Without a user name it is a token that was got by signing in.
+        let token = answer.username.is_empty();
+        let (password, identitytoken) =
+            if token { (String::new(), answer.secret) } else { (answer.secret, String::new()) };
+        let serveraddress = host.to_owned();
+        Ok(AuthConfig {
+            username: answer.username,
+            password,
+            identitytoken,
+            serveraddress,
+            ..AuthConfig::default()
+        })
     }
 }
 

@@ -173,6 +173,7 @@ fn run(
         sources: asked.sources.clone(),
         contexts: &contexts,
         keys: &keys,
+        runtime: &source.link.runtime,
         progress,
         cancel: &build.stop.cancel,
     };

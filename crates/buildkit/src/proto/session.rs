@@ -7,7 +7,7 @@ pub(crate) struct BytesMessage {
     pub(crate) data: bytes::Bytes,
 }
 
-/// `moby.buildkit.secrets.v1.GetSecretRequest` and `moby.sshforward.v1.CheckAgentRequest`.
+/// `GetSecretRequest`, `CheckAgentRequest` and `CredentialsRequest`, whose name is a host.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct NamedRequest {
     #[prost(string, tag = "1")]
@@ -18,6 +18,14 @@ pub(crate) struct NamedRequest {
 pub(crate) struct SecretResponse {
     #[prost(bytes = "vec", tag = "1")]
     pub(crate) data: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct CredentialsResponse {
+    #[prost(string, tag = "1")]
+    pub(crate) username: String,
+    #[prost(string, tag = "2")]
+    pub(crate) secret: String,
 }
 
 /// `grpc.health.v1.HealthCheckResponse`.

@@ -12,11 +12,12 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use yare_api::build::{BuildMessage, BuildRequest, BuildResult, SolveStatus};
 use yare_api::filters::Filters;
 use yare_api::progress::ErrorDetail;
-use yare_api::{BuildCache, BuildPruneResponse};
+use yare_api::{AuthConfig, BuildCache, BuildPruneResponse};
 use yare_build::cache::{Cache, PruneOptions};
 use yare_build::context::Contexts;
 use yare_build::files::HashCache;
@@ -26,6 +27,7 @@ use yare_errdefs::{Classified, Error, Result};
 use yare_oci::Digest;
 
 pub use keys::Keys;
+use keys::Sent;
 
 /// What builds of one engine share.
 #[derive(Debug)]
@@ -72,12 +74,25 @@ pub enum Form {
     Messages,
 }
 
+/// One request for a build.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// What is to be built.
+    pub request: BuildRequest,
+    /// Credentials by registry, as the client's file names them.
+    pub auths: BTreeMap<String, AuthConfig>,
+    /// In which form its news go.
+    pub form: Form,
+}
+
 /// Builds an image; `body` brings the context unless it is elsewhere. Returns when the request and the
 /// Dockerfile were understood; what happens then is in the stream. The build ends with its client.
 ///
 /// # Errors
 /// The request or the Dockerfile is wrong, or the context cannot be had.
-pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body: Body) -> Result<Output> {
+pub async fn build(engine: &Arc<Engine>, ask: Ask, body: Body) -> Result<Output> {
+    let Ask { request, auths, form } = ask;
+    let runtime = Handle::current();
     let (news, lines) = mpsc::channel::<std::io::Result<Bytes>>(256);
     let (ready, begun) = oneshot::channel();
     let cancel = Cancel::default();
@@ -98,7 +113,7 @@ pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body
         .spawn(move || {
             // Dropped at the end of the thread, whatever that is.
             let _done = done;
-            work(&engine, request, reader, &sink, &cancel, ready);
+            work(&engine, (&request, &auths), runtime, reader, &sink, &cancel, ready);
         })
         .map_err(|error| Error::unavailable("cannot start a thread for a build").caused_by(error))?;
     begun.await.unwrap_or_else(|_| Err(Error::internal("the build broke off")))?;
@@ -107,13 +122,14 @@ pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body
 
 fn work(
     engine: &Arc<Engine>,
-    request: BuildRequest,
+    (request, auths): (&BuildRequest, &BTreeMap<String, AuthConfig>),
+    runtime: Handle,
     mut reader: BodyReader,
     sink: &Arc<Sink>,
     cancel: &Cancel,
     ready: oneshot::Sender<Result<()>>,
 ) {
-    let prepared = match prepare::prepare(engine, &request, &mut reader, cancel) {
+    let prepared = match prepare::prepare(engine, request, &mut reader, cancel) {
         Ok(prepared) => prepared,
         Err(error) => {
             drop(ready.send(Err(error)));
@@ -127,7 +143,8 @@ fn work(
     let job = Work {
         request: &prepared.request,
         contexts: &prepared.contexts,
-        keys: &request,
+        keys: &Sent { request, auths },
+        runtime: &runtime,
         progress: &Progress::new(move |status| told.status(status)),
         cancel,
     };
@@ -154,6 +171,8 @@ pub struct Job<'a> {
     pub contexts: &'a dyn Contexts,
     /// Provides secrets and agents.
     pub keys: &'a dyn Keys,
+    /// Where what waits for the network runs.
+    pub runtime: &'a Handle,
     /// Where its news go.
     pub progress: &'a Progress,
     /// Ends it early.
@@ -165,9 +184,10 @@ pub struct Job<'a> {
 /// # Errors
 /// What is wrong with the request or the Dockerfile, or what failed.
 pub fn run(engine: &Arc<Engine>, job: Job<'_>) -> Result<BuildResult, Failure> {
-    let Job { asked, dockerfile, sources, contexts, keys, progress, cancel } = job;
+    let Job { asked, dockerfile, sources, contexts, keys, runtime, progress, cancel } = job;
     let request = prepare::settle(asked, dockerfile, sources)?;
-    let (result, results) = solve(engine, Work { request: &request, contexts, keys, progress, cancel })?;
+    let (result, results) =
+        solve(engine, Work { request: &request, contexts, keys, runtime, progress, cancel })?;
     settle(engine, results);
     save_hashes(engine);
     Ok(result)
@@ -184,14 +204,15 @@ struct Work<'a> {
     request: &'a Request,
     contexts: &'a dyn Contexts,
     keys: &'a dyn Keys,
+    runtime: &'a Handle,
     progress: &'a Progress,
     cancel: &'a Cancel,
 }
 
 /// Builds, and gives the account and the keys of the cached results that it used.
 fn solve(engine: &Arc<Engine>, work: Work<'_>) -> Result<(BuildResult, Vec<Digest>), Failure> {
-    let worker = worker::EngineWorker::new(engine, work.keys);
-    let web = web::Web;
+    let worker = worker::EngineWorker::new(engine, work.keys, (work.runtime.clone(), work.progress));
+    let web = web::Web { engine: Arc::clone(engine), runtime: work.runtime.clone() };
     let tools = Tools {
         cache: &engine.builder.cache,
         hashes: &engine.builder.hashes,

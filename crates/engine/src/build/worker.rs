@@ -3,7 +3,9 @@
 
 use super::keys::Keys;
 use crate::container::{Record, StateRecord};
+use crate::images::PullRequest;
 use crate::{Engine, containers, wiring};
+use futures_util::StreamExt;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -13,9 +15,12 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::runtime::Handle;
+use yare_api::build::VertexStatus;
+use yare_api::progress::JSONMessage;
 use yare_api::{ContainerConfig, ContainerCreateRequest, HostConfig};
-use yare_build::Cancel;
 use yare_build::worker::{Exit, Run, RunMount, Stream, Worker};
+use yare_build::{Cancel, Progress};
 use yare_errdefs::{Class, Classified, Error, Result};
 use yare_image::Image;
 use yare_oci::runtime::{Mount, Spec};
@@ -26,31 +31,66 @@ use yare_shim::{AttachSpec, Connection, Launch, LogDriver, LogSpec, Reply};
 pub(super) struct EngineWorker<'a> {
     engine: &'a Arc<Engine>,
     keys: &'a dyn Keys,
+    runtime: Handle,
+    progress: &'a Progress,
 }
 
 impl<'a> EngineWorker<'a> {
-    pub(super) fn new(engine: &'a Arc<Engine>, keys: &'a dyn Keys) -> Self {
-        Self { engine, keys }
+    pub(super) fn new(
+        engine: &'a Arc<Engine>,
+        keys: &'a dyn Keys,
+        (runtime, progress): (Handle, &'a Progress),
+    ) -> Self {
+        Self { engine, keys, runtime, progress }
+    }
+
+    /// Fetches a base image as `pull` does.
+    fn pull(&self, reference: &Reference, platform: Option<&Platform>) -> Result<()> {
+        let familiar = reference.familiar();
+        let work = self.progress.work(&format!("[internal] pull {familiar}"));
+        let request = PullRequest {
+            reference: reference.to_string(),
+            platform: platform.cloned(),
+            auth: self.keys.credentials(reference.domain())?,
+        };
+        let pulled = self.runtime.block_on(async {
+            let mut lines = crate::images::pull(self.engine, request).await?;
+            while let Some(line) = lines.next().await {
+                let message: JSONMessage = serde_json::from_slice(&line?).unwrap_or_default();
+                if let Some(detail) = message.error_detail {
+                    return Err(Error::unavailable(detail.message));
+                }
+                if let Some(detail) = message.progress_detail.filter(|detail| detail.total > 0) {
+                    self.progress.status(VertexStatus {
+                        id: format!("{} {}", message.id, message.status),
+                        vertex: work.digest().to_owned(),
+                        current: detail.current,
+                        total: detail.total,
+                        timestamp: yare_build::progress::now(),
+                        ..VertexStatus::default()
+                    });
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = &pulled {
+            work.failed(&yare_errdefs::chain(error));
+        }
+        pulled
     }
 }
 
 impl Worker for EngineWorker<'_> {
     fn image(&self, reference: &Reference, platform: Option<&Platform>, pull: bool) -> Result<Arc<Image>> {
         let name = reference.to_string();
-        if pull {
-            return Err(crate::images::pull(&name));
-        }
-        match self.engine.images.resolve(&name, platform) {
-            Err(error) if error.class() == Class::NotFound => {
-                let missing = crate::images::pull(&reference.familiar());
-                Err(Error::not_found(format!(
-                    "{}: not found: it is not in the image store, and {missing}",
-                    reference.familiar()
-                ))
-                .with_hint(missing.hint().unwrap_or_default()))
+        if !pull {
+            match self.engine.images.resolve(&name, platform) {
+                Err(error) if error.class() == Class::NotFound => {}
+                found => return found,
             }
-            found => found,
         }
+        self.pull(reference, platform)?;
+        self.engine.images.resolve(&name, platform)
     }
 
     fn run(&self, run: &Run, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cancel) -> Result<Exit> {

@@ -40,6 +40,7 @@ mod logs;
 mod network;
 mod policy;
 mod publish;
+mod registry;
 mod removal;
 mod security;
 mod soak;
@@ -75,6 +76,7 @@ fn main() {
         logs::CASES,
         network::CASES,
         publish::CASES,
+        registry::CASES,
         errors::CASES,
         system::CASES,
         api::CASES,
