@@ -16,6 +16,11 @@ pub trait Contexts: Send + Sync {
     /// The build has no such context, or its files cannot be had.
     fn open(&self, name: &str) -> Result<ContextTree>;
 
+    /// What is not seen of the main one. Asked for before anything is opened.
+    fn ignore(&self) -> Option<Arc<IgnoreFile>> {
+        self.open("").ok().and_then(|tree| tree.ignore)
+    }
+
     /// Tells before the first one is opened which paths and patterns of each the build takes files from, so
     /// that others need not be fetched. Without any, all of it.
     fn expect(&self, paths: &BTreeMap<String, Vec<String>>) {

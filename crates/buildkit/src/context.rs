@@ -324,6 +324,10 @@ impl Contexts for ClientContexts<'_> {
         Ok(tree)
     }
 
+    fn ignore(&self) -> Option<Arc<Ignore>> {
+        self.definition.ignore.clone()
+    }
+
     fn expect(&self, paths: &BTreeMap<String, Vec<String>>) {
         self.paths.lock().unwrap_or_else(PoisonError::into_inner).clone_from(paths);
     }

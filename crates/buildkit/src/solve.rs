@@ -174,6 +174,7 @@ fn run(
         contexts: &contexts,
         keys: &keys,
         runtime: &source.link.runtime,
+        send: &|_, _| Err(std::io::ErrorKind::Unsupported.into()),
         progress,
         cancel: &build.stop.cancel,
     };

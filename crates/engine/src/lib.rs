@@ -32,7 +32,7 @@ mod trash;
 pub mod volumes;
 mod wiring;
 
-pub use config::Config;
+pub use config::{BuildCacheRule, BuildCacheSettings, Config};
 pub use container::Attached;
 
 use clock::Clock;
@@ -134,7 +134,7 @@ impl Engine {
         private_folder(&config.exec_root.join("containers"))?;
         let records = Records::open(&config.data_root)?;
         let images = yare_image::Store::open(&config.data_root, records.database())?;
-        let builder = build::Builder::open(&config.data_root, &records, &images)?;
+        let builder = build::Builder::open(&config, &records, &images)?;
         let volumes = volumes::Volumes::load(records.all(Table::Volumes)?)?;
         let trash = Trash::open(&config.data_root)?;
         let run_trash = Trash::open(&config.exec_root)?;
@@ -169,6 +169,7 @@ impl Engine {
         restore::restore(&engine)?;
         networks::dropping(&engine).iter().for_each(|warning| tracing::warn!("{warning}"));
         keep_last_used(&engine);
+        build::collect::keep_small(&engine);
         Ok(engine)
     }
 

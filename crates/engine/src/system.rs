@@ -116,6 +116,7 @@ fn driver_status(engine: &Engine) -> Vec<[String; 2]> {
         pair("Using metacopy", "false"),
         pair("Native Overlay Diff", "true"),
         pair("userxattr", "false"),
+        pair("Build cache bound", &crate::build::collect::shown(engine)),
         pair("Layer store", "one folder per DiffID, shared by all images"),
         pair("Not part of Yare", "Swarm mode, Windows containers, Docker Desktop extensions"),
     ]

@@ -1,13 +1,15 @@
 //! Building images.
 
 mod classic;
+pub(crate) mod collect;
 mod keys;
 mod prepare;
 mod web;
 mod worker;
 
 use crate::images::{Body, BodyReader, Output, blocking};
-use crate::{Engine, records};
+use crate::{Config, Engine, records};
+use base64::Engine as _;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,7 +20,7 @@ use yare_api::build::{BuildMessage, BuildRequest, BuildResult, SolveStatus};
 use yare_api::filters::Filters;
 use yare_api::progress::ErrorDetail;
 use yare_api::{AuthConfig, BuildCache, BuildPruneResponse};
-use yare_build::cache::{Cache, PruneOptions};
+use yare_build::cache::{Cache, Policy, PruneOptions};
 use yare_build::context::Contexts;
 use yare_build::files::HashCache;
 use yare_build::request::{ContextSource, Request};
@@ -35,16 +37,21 @@ pub(crate) struct Builder {
     pub(crate) cache: Cache,
     hashes: HashCache,
     folder: PathBuf,
+    /// What goes by itself.
+    policy: Option<Policy>,
+    /// A build has ended.
+    built: Arc<tokio::sync::Notify>,
 }
 
 impl Builder {
     /// Opens the build cache and sweeps what unfinished builds left.
     pub(crate) fn open(
-        data_root: &std::path::Path,
+        config: &Config,
         records: &records::Records,
         images: &yare_image::Store,
     ) -> Result<Self> {
-        let folder = data_root.join("build");
+        let policy = collect::policy(config)?;
+        let folder = config.data_root.join("build");
         crate::private_folder(&folder)?;
         let contexts = folder.join("contexts");
         yare_sys::fs::remove_tree(&contexts).map_err(|error| {
@@ -53,7 +60,8 @@ impl Builder {
         crate::private_folder(&contexts)?;
         crate::private_folder(&folder.join("sources"))?;
         let cache = Cache::open(records.database(), images.snapshots().clone(), &folder)?;
-        Ok(Self { cache, hashes: HashCache::open(&folder), folder })
+        let built = Arc::default();
+        Ok(Self { cache, hashes: HashCache::open(&folder), folder, policy, built })
     }
 
     /// Everything that was learned is on the disk.
@@ -139,24 +147,29 @@ fn work(
     if ready.send(Ok(())).is_err() {
         return;
     }
-    let told = Arc::clone(sink);
+    let (told, bytes) = (Arc::clone(sink), Arc::clone(sink));
     let job = Work {
         request: &prepared.request,
         contexts: &prepared.contexts,
         keys: &Sent { request, auths },
         runtime: &runtime,
+        send: &move |place: usize, piece: &[u8]| bytes.data(place, piece),
+        call: &request.call,
         progress: &Progress::new(move |status| told.status(status)),
         cancel,
     };
     match solve(engine, job) {
         Ok((result, keys)) => {
             sink.result(result);
-            settle(engine, keys);
+            settle(engine, &keys);
         }
         Err(failure) => sink.failure(&failure),
     }
-    save_hashes(engine);
+    conclude(engine);
 }
+
+/// Takes a piece of an output that goes to the client.
+pub type Send = dyn Fn(usize, &[u8]) -> std::io::Result<()> + Sync;
 
 /// A build over whichever wire it came.
 #[expect(missing_debug_implementations, reason = "what a client provides has nothing to print")]
@@ -173,6 +186,8 @@ pub struct Job<'a> {
     pub keys: &'a dyn Keys,
     /// Where what waits for the network runs.
     pub runtime: &'a Handle,
+    /// Takes the bytes of outputs that go to the client, with the place among the outputs.
+    pub send: &'a Send,
     /// Where its news go.
     pub progress: &'a Progress,
     /// Ends it early.
@@ -184,12 +199,14 @@ pub struct Job<'a> {
 /// # Errors
 /// What is wrong with the request or the Dockerfile, or what failed.
 pub fn run(engine: &Arc<Engine>, job: Job<'_>) -> Result<BuildResult, Failure> {
-    let Job { asked, dockerfile, sources, contexts, keys, runtime, progress, cancel } = job;
+    let Job { asked, dockerfile, sources, contexts, keys, runtime, send, progress, cancel } = job;
     let request = prepare::settle(asked, dockerfile, sources)?;
-    let (result, results) =
-        solve(engine, Work { request: &request, contexts, keys, runtime, progress, cancel })?;
-    settle(engine, results);
-    save_hashes(engine);
+    let (result, results) = solve(
+        engine,
+        Work { request: &request, contexts, keys, runtime, send, call: &asked.call, progress, cancel },
+    )?;
+    settle(engine, &results);
+    conclude(engine);
     Ok(result)
 }
 
@@ -205,6 +222,8 @@ struct Work<'a> {
     contexts: &'a dyn Contexts,
     keys: &'a dyn Keys,
     runtime: &'a Handle,
+    send: &'a Send,
+    call: &'a str,
     progress: &'a Progress,
     cancel: &'a Cancel,
 }
@@ -221,35 +240,47 @@ fn solve(engine: &Arc<Engine>, work: Work<'_>) -> Result<(BuildResult, Vec<Diges
         web: &web,
         sources: &engine.builder.folder.join("sources"),
         contexts: work.contexts,
+        scratch: &engine.builder.folder.join("contexts"),
+        send: work.send,
         progress: work.progress,
         cancel: work.cancel,
     };
+    if !work.call.is_empty() {
+        let answer = Some(yare_build::call(work.request, work.call, tools)?);
+        return Ok((BuildResult { answer, ..BuildResult::default() }, Vec::new()));
+    }
     let built = yare_build::build(work.request, &engine.images, tools)?;
     for (name, _) in &built.replaced {
         tracing::debug!(%name, "a name moved to the new image");
     }
-    for name in &work.request.tags {
-        crate::images::publish(engine, "tag", &built.image.id, &name.familiar());
+    let mut names = Vec::new();
+    if let Some(image) = &built.image {
+        for name in &work.request.tags {
+            crate::images::publish(engine, "tag", &image.id, &name.familiar());
+            names.push(name.familiar());
+        }
     }
     let result = BuildResult {
-        image_id: built.image.id.to_string(),
-        digest: built.image.manifest.to_string(),
-        names: work.request.tags.iter().map(yare_oci::Reference::familiar).collect(),
+        image_id: built.id.map(|id| id.to_string()).unwrap_or_default(),
+        digest: built.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        names,
         steps: built.steps,
         ..BuildResult::default()
     };
     Ok((result, built.keys))
 }
 
-fn save_hashes(engine: &Engine) {
+/// What is kept of a build beside its result.
+fn conclude(engine: &Engine) {
     if let Err(error) = engine.builder.hashes.save() {
         tracing::debug!(%error, "hashes of context files are not kept");
     }
+    engine.builder.built.notify_one();
 }
 
 /// Makes cached results survive power loss, when the client has its answer.
-fn settle(engine: &Arc<Engine>, keys: Vec<Digest>) {
-    if let Err(error) = engine.builder.cache.settle(&keys) {
+fn settle(engine: &Arc<Engine>, keys: &[Digest]) {
+    if let Err(error) = engine.builder.cache.settle(keys) {
         tracing::warn!(error = yare_errdefs::chain(&error), "results of a build may not survive a power cut");
     }
 }
@@ -273,6 +304,16 @@ impl Sink {
         let mut line = crate::to_json(message);
         line.push(b'\n');
         self.line(line);
+    }
+
+    /// Bytes of an output, which only our own client can take.
+    fn data(&self, output: usize, bytes: &[u8]) -> std::io::Result<()> {
+        if self.form == Form::Classic {
+            return Err(std::io::Error::other("the classic endpoint brings no outputs: give dest="));
+        }
+        let data = base64::engine::general_purpose::STANDARD.encode(bytes);
+        self.message(&BuildMessage { data, output, ..BuildMessage::default() });
+        if self.cancel.is_cancelled() { Err(std::io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 
     fn status(&self, status: SolveStatus) {

@@ -46,6 +46,11 @@ use Support::{Always, NotBuilt, Used};
 /// All flags, by name.
 pub(super) const FLAGS: &[Flag] = &[
     value("bip", Used, "Address and prefix of the default bridge, such as 172.20.0.1/16"),
+    value(
+        "build-cache-max",
+        Used,
+        "Largest build cache, such as 50g (default a tenth of its filesystem, at most 20GB)",
+    ),
     short(
         'b',
         value("bridge", Used, "Name of the default bridge (default yare0); none for no bridge network"),
@@ -131,6 +136,9 @@ pub(super) const FLAGS: &[Flag] = &[
     value("metrics-addr", NotBuilt, "A listener of its own for /metrics, which every socket serves"),
 ];
 
+/// The setting that only the configuration file has: the member's JSON.
+pub(super) const BUILDER: &str = "builder";
+
 /// Settings by the names of flags; a list has several values.
 pub(super) type Settings = BTreeMap<&'static str, Vec<String>>;
 
@@ -196,6 +204,11 @@ pub(super) fn add_file(settings: &mut Settings, path: &str, text: &str) -> Resul
     let proxies = file.get("proxies").and_then(serde_json::Value::as_object);
     let members = file.iter().filter(|entry| !is_group(entry)).chain(proxies.into_iter().flatten());
     for (key, value) in members {
+        if key == BUILDER {
+            // An object with objects in it, which no flag has.
+            from_file.insert(BUILDER, vec![value.to_string()]);
+            continue;
+        }
         let Some(flag) = FLAGS.iter().find(|flag| flag.key == key) else {
             return Err(failed(format!(
                 "the following directives don't match any configuration option: {key}"

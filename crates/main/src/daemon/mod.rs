@@ -1,5 +1,6 @@
 //! `yare daemon`: from the command line to a serving engine.
 
+mod builder;
 mod flags;
 mod install;
 mod listen;
@@ -193,6 +194,7 @@ fn plan(settings: &Settings) -> Result<Plan> {
             defaults.max_concurrent_downloads,
         )?,
         max_concurrent_uploads: number(settings, "max-concurrent-uploads", defaults.max_concurrent_uploads)?,
+        build_cache: build_cache(settings)?,
         debug: is_on(settings, "debug"),
         hosts: hosts.clone(),
         exec_root: exec_root.clone(),
@@ -228,6 +230,25 @@ fn shm_size(settings: &Settings, default: i64) -> Result<i64> {
         Some(text) => bytes(text)
             .ok_or_else(|| Error::invalid(format!("invalid argument {text:?} for --default-shm-size"))),
     }
+}
+
+/// How much the build cache keeps; the flag is the bound, whatever the file says.
+fn build_cache(settings: &Settings) -> Result<yare_engine::BuildCacheSettings> {
+    let mut cache = match one(settings, flags::BUILDER) {
+        Some(text) => builder::settings(text).map_err(Error::invalid)?,
+        None => yare_engine::BuildCacheSettings::default(),
+    };
+    if let Some(text) = one(settings, "build-cache-max") {
+        let invalid = || Error::invalid(format!("invalid argument {text:?} for --build-cache-max"));
+        let most = builder::bytes(text).flatten().ok_or_else(invalid)?;
+        if !cache.rules.is_empty() {
+            return Err(Error::invalid(
+                "--build-cache-max and rules in builder.gc.policy exclude one another",
+            ));
+        }
+        cache.max_used = Some(most);
+    }
+    Ok(cache)
 }
 
 /// A number of bytes with an optional unit of Docker's: b, k, m, g.

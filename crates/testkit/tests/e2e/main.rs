@@ -27,6 +27,7 @@ mod runner;
 mod terminal;
 
 mod api;
+mod build_outputs;
 mod errors;
 mod exec;
 mod flags;
@@ -80,6 +81,7 @@ fn main() {
         errors::CASES,
         system::CASES,
         api::CASES,
+        build_outputs::CASES,
         soak::CASES,
     ];
     let ok = runner::run(&themes.concat());
