@@ -501,7 +501,6 @@ impl Lowering<'_> {
     }
 
     fn copy_title(&self, state: &State, step: &Step, words: &Words<'_>) -> String {
-        let _ = words;
         let json = step.text.contains('[') && words.paths.contents.is_empty();
         if json && let Some(start) = step.text.find('[') {
             let list: std::result::Result<Vec<String>, _> = serde_json::from_str(&step.text[start..]);
