@@ -39,8 +39,11 @@ pub(super) struct Folders {
 impl Contexts for Folders {
     fn open(&self, name: &str) -> Result<ContextTree> {
         self.trees.get(name).cloned().ok_or_else(|| {
-            let what = if name.is_empty() { "a build context" } else { name };
-            Error::invalid(format!("this build has no {what}")).with_hint("give a directory: yare build .")
+            let text = match name {
+                "" => "this build has no files: only a Dockerfile was sent".to_owned(),
+                name => format!("this build has no build context {name:?}"),
+            };
+            Error::invalid(text).with_hint("give a directory: yare build .")
         })
     }
 }
