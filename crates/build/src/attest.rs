@@ -6,6 +6,9 @@
 pub mod packages;
 pub mod provenance;
 pub mod sbom;
+mod witness;
+
+pub(crate) use witness::Wanted;
 
 use serde::Serialize;
 use serde_json::Value;

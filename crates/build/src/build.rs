@@ -1,24 +1,34 @@
 //! A build from beginning to end.
 
-use crate::export;
+use crate::attest::Wanted;
+use crate::cache::Lease;
+use crate::check;
+use crate::deliver::{self, Plan};
+use crate::export::{self, Product};
 use crate::failure::Failure;
-use crate::lower::{self, Lowered, Target};
-use crate::progress::now;
-use crate::request::Request;
+use crate::lower::{self, Lowered};
+use crate::output::Request as Output;
+use crate::progress::{Progress, now};
+use crate::request::{Request, SecretScan};
 use crate::solve::{Beside, Outcome, Solver, Tools};
-use crate::{Error, graph::VertexId};
-use std::collections::BTreeMap;
+use crate::transfer::{self, Export, Imports};
+use crate::{Error, graph::VertexId, verify};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use yare_api::build::{BuildStep, SourcePosition, SourceRange, Vertex, VertexWarning};
+use yare_api::build::{BuildStep, Vertex};
 use yare_dockerfile::Dockerfile;
 use yare_image::{Image, NewImage, Store};
-use yare_oci::Digest;
+use yare_oci::{Descriptor, Digest, MediaType};
 
 /// What came of a build.
 #[derive(Debug)]
 pub struct Built {
-    /// The image, in the store.
-    pub image: Arc<Image>,
+    /// The image, when it went into the store.
+    pub image: Option<Arc<Image>>,
+    /// Digest of the image's config, when there is one image.
+    pub id: Option<Digest>,
+    /// Digest of the manifest or index that was made.
+    pub digest: Option<Digest>,
     /// The account: a row a step in the order of the Dockerfile.
     pub steps: Vec<BuildStep>,
     /// Keys of the results it used, to be settled ([`crate::cache::Cache::settle`]).
@@ -27,61 +37,192 @@ pub struct Built {
     pub replaced: Vec<(yare_oci::Reference, yare_image::ImageId)>,
 }
 
-/// Builds an image into the store. ● The image's commit is the commit point: before it nothing is there but
-/// cached results.
+/// Builds, and makes of the result what the request asks for. ● The image's commit is the commit point, or
+/// the renames of files where no image is kept: before it nothing is there but cached results.
 ///
 /// # Errors
 /// What is wrong with the Dockerfile or what failed, with the place and the lines around it.
 pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Built, Failure> {
+    let plan = Plan::of(request)?;
+    let wanted = Wanted::of(request)?;
+    let exports = request.cache_to.iter().map(Export::of).collect::<crate::Result<Vec<_>>>()?;
+    let imports = Imports::open(&request.cache_from, images, &tools)?;
+    if wanted.any() && !plan.can_attest() {
+        return Err(Error::unimplemented("the image store and plain files cannot hold attestations")
+            .with_hint(
+                "write an archive: -o type=oci,dest=FILE, or leave out --sbom, --provenance and --attest",
+            )
+            .into());
+    }
     let dockerfile = parse(request)?;
     let quoting = |failure: Failure| failure.quoting(&request.dockerfile_name, &dockerfile.source);
-    warn(&dockerfile, request, &tools);
-    let lowered = lower::lower(&dockerfile, request, tools.worker).map_err(quoting)?;
-    let lease = tools.cache.lease();
-    let beside = Beside::new(
-        tools.snapshots.clone(),
-        tools.progress.clone(),
-        tools.cancel.clone(),
-        request.secret_scan,
-    );
-    let layers = export::layer_vertices(&lowered.graph, &lowered.targets);
-    let needed = lowered.graph.needed(lowered.targets.iter().map(|target| target.root));
-    let solver = Solver::new(&lowered.graph, request, tools, &lease, (&layers, &beside));
-    let outcomes = solver.solve(&needed).map_err(quoting)?;
+    let ignore = tools.contexts.open("").ok().and_then(|tree| tree.ignore);
+    let mut lowered = lower::lower(&dockerfile, request, tools.worker, ignore).map_err(quoting)?;
+    let found = std::mem::take(&mut lowered.warnings);
+    warn(&dockerfile, found, request, &tools).map_err(quoting)?;
     for name in &lowered.unused_args {
         tracing::debug!(name, "an argument that nothing declares");
     }
-    let [target] = lowered.targets.as_slice() else {
-        return Err(Error::unimplemented(
-            "an image for several platforms in the image store is not built into this Yare yet",
-        )
-        .with_hint("build one platform at a time")
-        .into());
-    };
-    let committed = commit(request, target, &outcomes, &beside, images, &tools)?;
+    let lease = tools.cache.lease();
+    let solved = solve(&lowered, request, (&plan, &lease, &imports), tools).map_err(quoting)?;
+    if exports.contains(&Export::Inline) {
+        note_cache(&mut lowered, &solved);
+    }
+    // Protects the layers until an image is on record, and lets them go when none shall be.
+    let mut layers = images.lease();
+    let mut products = solved.products(&plan, (&lowered, request), (images, &mut layers), &tools)?;
+    if request.verify {
+        verify(&lowered, request, &solved, tools)?;
+    }
+    wanted.attest(&mut products, (&lowered, &solved.needed), &solved.outcomes, (request, &tools))?;
+    let delivered = deliver::deliver(&plan, &products, images, &tools)?;
+    for export in exports.iter().filter(|export| **export != Export::Inline) {
+        let work = tools.progress.work("exporting cache to client directory");
+        let graph = (&lowered.graph, lowered.targets.as_slice(), solved.needed.as_slice());
+        if let Err(error) = export.write(graph, &solved.outcomes, &tools) {
+            work.failed(&yare_errdefs::chain(&error));
+            return Err(error.into());
+        }
+    }
+    let digest = delivered.digest;
+    tools.cancel.check()?;
+    delivered.place()?;
+    let committed = plan.store().map(|output| commit(output, &products, images, &tools)).transpose()?;
+    let image = committed.as_ref().map(|committed| Arc::clone(&committed.image));
     Ok(Built {
-        steps: account(&lowered, &needed, &outcomes),
+        id: match products.as_slice() {
+            [only] if plan.wants_layers() => Some(Digest::of(&only.image.config)),
+            _ => None,
+        },
+        digest: image.as_ref().map(|image| image.manifest).or(digest),
+        image,
+        steps: account(&lowered, &solved),
         keys: lease.keys(),
-        image: committed.image,
-        replaced: committed.replaced,
+        replaced: committed.map(|committed| committed.replaced).unwrap_or_default(),
     })
 }
 
-fn commit(
+/// A graph that is done.
+struct Solved {
+    needed: Vec<VertexId>,
+    outcomes: BTreeMap<VertexId, Outcome>,
+    beside: Beside,
+}
+
+fn solve(
+    lowered: &Lowered,
     request: &Request,
-    target: &Target,
-    outcomes: &BTreeMap<VertexId, Outcome>,
-    beside: &Beside,
+    (plan, lease, imports): (&Plan, &Lease, &Imports),
+    tools: Tools<'_>,
+) -> Result<Solved, Failure> {
+    let (progress, cancel) = (tools.progress.clone(), tools.cancel.clone());
+    let beside = Beside::new(tools.snapshots.clone(), progress, cancel, request.secret_scan);
+    // Files alone need no hashes; but who wants to be stopped by a secret wants it of them, too.
+    let hashed = plan.wants_layers() || request.secret_scan == SecretScan::Fail;
+    let layers =
+        if hashed { export::layer_vertices(&lowered.graph, &lowered.targets) } else { HashSet::new() };
+    let needed = lowered.graph.needed(lowered.targets.iter().map(|target| target.root));
+    let outcomes = Solver::new(&lowered.graph, request, tools, lease, (&layers, &beside))
+        .importing(imports)
+        .solve(&needed)?;
+    Ok(Solved { needed, outcomes, beside })
+}
+
+impl Solved {
+    /// What came out, with layers where some output is made of them.
+    fn products(
+        &self,
+        plan: &Plan,
+        (lowered, request): (&Lowered, &Request),
+        (images, lease): (&Store, &mut yare_image::Lease),
+        tools: &Tools<'_>,
+    ) -> Result<Vec<Product>, Failure> {
+        let mut products = Vec::new();
+        for target in &lowered.targets {
+            let mut product = Product::new(target, &self.outcomes)?;
+            self.beside.finish(&product.stack.drafts)?;
+            if plan.wants_layers() {
+                let squashed = if request.squash { product.squash(tools)? } else { None };
+                let made = product.assemble(target, &self.outcomes, &self.beside, images, lease);
+                // Nobody finds it under a key: what keeps it now is its layer.
+                let released = squashed.map(|draft| tools.snapshots.release_draft(&draft)).transpose();
+                made?;
+                released.map_err(|error| Error::wrap("cannot let go of a squashed layer", error))?;
+            }
+            products.push(product);
+        }
+        Ok(products)
+    }
+}
+
+/// Puts the keys of its layers into the config of each image. Those of layers that were made one are no use.
+fn note_cache(lowered: &mut Lowered, solved: &Solved) {
+    for target in &mut lowered.targets {
+        let Some(root) = solved.outcomes.get(&target.root) else { continue };
+        let layers = root.stack.layers.len() + root.stack.drafts.len();
+        target.cache = Some(transfer::inline(&lowered.graph, target, &solved.outcomes, layers));
+    }
+}
+
+/// Builds again without the cache and for itself alone, and compares.
+fn verify(lowered: &Lowered, request: &Request, first: &Solved, tools: Tools<'_>) -> Result<(), Failure> {
+    let work = tools.progress.work("building again to compare");
+    let lease = tools.cache.lease();
+    // Its steps have been told of once.
+    let silent = Progress::none();
+    let again = Tools { progress: &silent, ..tools };
+    let beside = Beside::new(tools.snapshots.clone(), silent.clone(), tools.cancel.clone(), SecretScan::Off);
+    let none = HashSet::new();
+    let word = format!("{:?} {}", std::thread::current().id(), now());
+    let solver = Solver::new(&lowered.graph, request, again, &lease, (&none, &beside)).apart(&word);
+    let compared = solver.solve(&first.needed).and_then(|second| {
+        let outcomes = (&first.outcomes, &second);
+        Ok(verify::compare(lowered, outcomes, tools.snapshots, tools.cancel)?)
+    });
+    tools.cache.forget(lease);
+    match compared {
+        Ok(None) => Ok(()),
+        Ok(Some(differences)) => {
+            work.failed("the second build came out differently");
+            let text = format!("the second build came out differently:\n{differences}");
+            Err(Error::precondition(text.trim_end())
+                .with_hint(
+                    "look for steps that download, or write the time, a random name or a log into a file",
+                )
+                .into())
+        }
+        Err(failure) => {
+            work.failed(&yare_errdefs::chain(&failure));
+            Err(failure)
+        }
+    }
+}
+
+/// Puts the only image into the store.
+fn commit(
+    output: &Output,
+    products: &[Product],
     images: &Store,
     tools: &Tools<'_>,
 ) -> Result<yare_image::Committed, Failure> {
     let work = tools.progress.work("exporting to image");
     let commit = || -> crate::Result<yare_image::Committed> {
-        let mut lease = images.lease();
-        let config = export::assemble(target, outcomes, beside, images, &mut lease)?;
+        let [product] = products else {
+            return Err(Error::internal("an image of several platforms is to go into the image store"));
+        };
+        let annotations = output.annotations.manifest(&product.image.platform);
+        let manifest = match annotations.is_empty() {
+            true => None,
+            false => Some(annotated(&product.image, annotations, images)?),
+        };
         tools.cancel.check()?;
-        let new = NewImage { config, references: request.tags.clone(), ..NewImage::default() };
-        images.commit_image(new)
+        images.commit_image(NewImage {
+            config: product.image.config.clone(),
+            manifest,
+            references: output.names.clone(),
+            built: true,
+            ..NewImage::default()
+        })
     };
     let committed = commit();
     if let Err(error) = &committed {
@@ -90,7 +231,22 @@ fn commit(
     committed.map_err(Failure::from)
 }
 
-fn parse(request: &Request) -> Result<Dockerfile, Failure> {
+/// A manifest over the layers as the store has them.
+fn annotated(
+    image: &crate::output::Image,
+    annotations: BTreeMap<String, String>,
+    images: &Store,
+) -> crate::Result<Vec<u8>> {
+    let layer = |layer: &yare_oci::DiffId| {
+        let info = images.snapshots().layer(layer);
+        let info = info.map_err(|error| Error::wrap("cannot describe a layer of the image", error))?;
+        Ok(Descriptor::new(MediaType::OCI_LAYER, layer.0, info.size))
+    };
+    let layers = image.layers.iter().map(layer).collect::<crate::Result<_>>()?;
+    Ok(crate::output::layout::manifest(&image.config, layers, annotations)?.bytes)
+}
+
+pub(crate) fn parse(request: &Request) -> Result<Dockerfile, Failure> {
     let dockerfile = yare_dockerfile::parse(&request.dockerfile).map_err(|error| {
         let lines = (error.line(), error.span().end_line);
         let source = String::from_utf8_lossy(&request.dockerfile).into_owned();
@@ -119,38 +275,28 @@ fn check_frontend(dockerfile: &Dockerfile) -> Result<(), Failure> {
         .into())
 }
 
-/// Tells that the Dockerfile is read, and what the lint rules have to say of it.
-fn warn(dockerfile: &Dockerfile, request: &Request, tools: &Tools<'_>) {
-    let definition = Digest::of("definition").to_string();
-    let loaded = Vertex {
-        digest: definition.clone(),
+/// Tells of the Dockerfile, and what the rules say of it.
+fn warn(
+    dockerfile: &Dockerfile,
+    found: Vec<yare_dockerfile::lint::Warning>,
+    request: &Request,
+    tools: &Tools<'_>,
+) -> Result<(), Failure> {
+    tools.progress.vertex(Vertex {
+        digest: Digest::of("definition").to_string(),
         name: format!("[internal] load build definition from {}", request.dockerfile_name),
         started: Some(now()),
         completed: Some(now()),
         ..Vertex::default()
-    };
-    tools.progress.vertex(loaded);
-    for warning in yare_dockerfile::lint::lint(dockerfile, &dockerfile.directives.check) {
-        let encode = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
-        let position = |line: u32| SourcePosition { line: i64::from(line), character: 0 };
-        tools.progress.warning(VertexWarning {
-            vertex: definition.clone(),
-            level: 1,
-            short: encode(&format!("{}: {}", warning.rule.name(), warning.message)),
-            detail: vec![encode(warning.rule.description())],
-            range: vec![SourceRange {
-                start: position(warning.span.line),
-                end: position(warning.span.end_line),
-            }],
-            ..VertexWarning::default()
-        });
-    }
+    });
+    let options = check::options(dockerfile, request)?;
+    check::tell(&check::all(dockerfile, &options, found), &options, tools.progress)
 }
 
 /// Where the time and the bytes went.
-fn account(lowered: &Lowered, needed: &[VertexId], outcomes: &BTreeMap<VertexId, Outcome>) -> Vec<BuildStep> {
+fn account(lowered: &Lowered, solved: &Solved) -> Vec<BuildStep> {
     let row = |id: &VertexId| {
-        let (vertex, outcome) = (lowered.graph.vertex(*id), outcomes.get(id)?);
+        let (vertex, outcome) = (lowered.graph.vertex(*id), solved.outcomes.get(id)?);
         (vertex.line > 0).then(|| BuildStep {
             name: vertex.name.clone(),
             cached: outcome.cached,
@@ -159,5 +305,5 @@ fn account(lowered: &Lowered, needed: &[VertexId], outcomes: &BTreeMap<VertexId,
             reason: outcome.reason.clone(),
         })
     };
-    needed.iter().filter_map(row).collect()
+    solved.needed.iter().filter_map(row).collect()
 }

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 use std::collections::BTreeMap;
-use yare_oci::{DiffId, Digest};
+use yare_oci::{DiffId, Digest, Platform};
 
 /// Names a vertex of one graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,7 +40,7 @@ pub enum Op {
     /// A directory that is made unless it is there.
     MakeDir(MakeDirOp),
     /// A process.
-    Run(RunOp),
+    Run(Box<RunOp>),
 }
 
 /// Something from outside.
@@ -133,6 +133,8 @@ pub struct RunOp {
     pub spec: RunDefinition,
     /// Proxies: known to the process, not part of the key.
     pub proxies: BTreeMap<String, String>,
+    /// What its programs are for; the base says so, too.
+    pub platform: Platform,
 }
 
 /// What decides the result of a process beside the file systems it sees.

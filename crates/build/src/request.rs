@@ -32,6 +32,10 @@ pub struct Request {
     pub tags: Vec<Reference>,
     /// What the processes of steps get.
     pub run: RunSettings,
+    /// Where results of other builds are, as attributes (`type`, `src`, `ref` …).
+    pub cache_from: Vec<BTreeMap<String, String>>,
+    /// Where results go.
+    pub cache_to: Vec<BTreeMap<String, String>>,
     /// What is made of the result.
     pub outputs: Vec<yare_api::build::BuildOutput>,
     /// Whether the build's layers become one.
@@ -40,6 +44,8 @@ pub struct Request {
     pub allow: BTreeSet<Entitlement>,
     /// What is done about secrets in files.
     pub secret_scan: SecretScan,
+    /// Whether to build twice and compare.
+    pub verify: bool,
     /// Whether to find out why steps ran.
     pub explain: bool,
     /// Attestations to make: `sbom` and `provenance` with their attributes.

@@ -40,8 +40,16 @@ pub struct Config {
     pub shm_size: i64,
     /// Seconds that running containers get when the engine is told to stop them.
     pub shutdown_timeout: u64,
+    /// How registries are reached.
+    pub registries: yare_distribution::Settings,
+    /// Layers that are fetched at the same time, by all pulls together.
+    pub max_concurrent_downloads: usize,
+    /// Layers that are sent at the same time, by all pushes together.
+    pub max_concurrent_uploads: usize,
     /// Whether debug logging is on; `info` says so.
     pub debug: bool,
+    /// How much the build cache keeps.
+    pub build_cache: BuildCacheSettings,
     /// Sockets it listens on, as text for `info` and start-up messages.
     pub hosts: Vec<String>,
 }
@@ -66,8 +74,48 @@ impl Default for Config {
             default_ulimits: BTreeMap::new(),
             shm_size: 64 << 20,
             shutdown_timeout: 15,
+            registries: yare_distribution::Settings::default(),
+            max_concurrent_downloads: 3,
+            max_concurrent_uploads: 5,
             debug: false,
+            build_cache: BuildCacheSettings::default(),
             hosts: Vec::new(),
         }
     }
+}
+
+/// How much the build cache keeps, in bytes; `None` is no word on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildCacheSettings {
+    /// Whether anything goes by itself.
+    pub is_on: bool,
+    /// So much always stays; said alone, it is the bound.
+    pub reserved: Option<u64>,
+    /// The bound; else a tenth of the data root's filesystem, at most 20 GB.
+    pub max_used: Option<u64>,
+    /// So much of the filesystem is to be free.
+    pub min_free: Option<u64>,
+    /// Rules in place of all this.
+    pub rules: Vec<BuildCacheRule>,
+}
+
+impl Default for BuildCacheSettings {
+    fn default() -> Self {
+        Self { is_on: true, reserved: None, max_used: None, min_free: None, rules: Vec::new() }
+    }
+}
+
+/// One rule for the build cache, as dockerd's `builder.gc.policy` has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BuildCacheRule {
+    /// Also what images share.
+    pub all: bool,
+    /// `unused-for=2200h`, `type=exec.cachemount` and the like.
+    pub filters: Vec<String>,
+    /// So much always stays.
+    pub reserved: Option<u64>,
+    /// The bound.
+    pub max_used: Option<u64>,
+    /// So much of the filesystem is to be free.
+    pub min_free: Option<u64>,
 }

@@ -32,7 +32,7 @@ mod trash;
 pub mod volumes;
 mod wiring;
 
-pub use config::Config;
+pub use config::{BuildCacheRule, BuildCacheSettings, Config};
 pub use container::Attached;
 
 use clock::Clock;
@@ -58,6 +58,7 @@ pub struct Engine {
     records: Records,
     images: yare_image::Store,
     builder: build::Builder,
+    transfers: images::Transfers,
     /// The default bridge; `None` when it is switched off or this kernel cannot hold it.
     bridge: Option<Networks>,
     /// Why there is no bridge.
@@ -133,7 +134,7 @@ impl Engine {
         private_folder(&config.exec_root.join("containers"))?;
         let records = Records::open(&config.data_root)?;
         let images = yare_image::Store::open(&config.data_root, records.database())?;
-        let builder = build::Builder::open(&config.data_root, &records, &images)?;
+        let builder = build::Builder::open(&config, &records, &images)?;
         let volumes = volumes::Volumes::load(records.all(Table::Volumes)?)?;
         let trash = Trash::open(&config.data_root)?;
         let run_trash = Trash::open(&config.exec_root)?;
@@ -144,6 +145,7 @@ impl Engine {
             facts: facts::gather(&config, &cgroups),
             engine_id: facts::engine_id(&config.data_root)?,
             clock: Clock::wall(),
+            transfers: images::Transfers::new(&config),
             started: jiff::Timestamp::now(),
             containers: registry::Registry::default(),
             execs: exec::Execs::default(),
@@ -165,7 +167,9 @@ impl Engine {
             _roots: roots,
         });
         restore::restore(&engine)?;
+        networks::dropping(&engine).iter().for_each(|warning| tracing::warn!("{warning}"));
         keep_last_used(&engine);
+        build::collect::keep_small(&engine);
         Ok(engine)
     }
 
@@ -351,7 +355,10 @@ impl Engine {
     /// Gives up its place in the bridge; `false` when it has none.
     fn detach_network(&self, container: &Container) -> bool {
         let (Some(bridge), Some(_)) = (&self.bridge, &container.record().endpoint) else { return false };
-        bridge.detach(&container.id);
+        match wiring::is_network_shared(self, &container.id) {
+            true => bridge.detach_shared(&container.id),
+            false => bridge.detach(&container.id),
+        }
         true
     }
 

@@ -26,9 +26,11 @@
 
 mod db;
 mod mounts;
+mod policy;
 mod prune;
 
 pub use mounts::{MountLease, NewMount};
+pub use policy::{Policy, Rule, Space};
 pub use prune::{PruneOptions, Pruned, Usage};
 
 use crate::{Cancel, Error, Result};

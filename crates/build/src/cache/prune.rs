@@ -60,7 +60,9 @@ impl PruneOptions {
 /// Decides what goes. Pure. What others stand on stays as long as they do; of the rest the one that was not
 /// used for the longest time goes first.
 pub(super) fn choose(rows: &[Usage], options: &PruneOptions, now: i64) -> Vec<Digest> {
-    let mut total: u64 = rows.iter().map(|row| row.size).sum();
+    // What images share takes no space of the cache's own; it counts where it may go.
+    let counts = |row: &&Usage| options.all || !row.shared;
+    let mut total: u64 = rows.iter().filter(counts).map(|row| row.size).sum();
     let mut order: Vec<&Usage> = rows.iter().filter(|row| options.wants(row, now)).collect();
     order.sort_by_key(|row| (row.step.last_used, std::cmp::Reverse(row.step.created), row.key));
     let mut children = std::collections::HashMap::<Digest, u32>::new();
@@ -134,6 +136,16 @@ impl Cache {
             }
         }
         pruned
+    }
+
+    /// Removes all that this lease protects and no other does: results that shall serve nobody.
+    pub fn forget(&self, lease: super::Lease) {
+        let keys = lease.keys();
+        drop(lease);
+        for key in keys {
+            let Some(step) = self.look(&key) else { continue };
+            self.remove(&Usage { key, size: step.size, in_use: false, shared: false, step });
+        }
     }
 
     /// Removes one row: from the records first, then from the disk. Not when a build has taken it meanwhile.

@@ -13,11 +13,14 @@ use crate::failure::Failure;
 use crate::graph::{Graph, VertexId};
 use crate::request::Request;
 use crate::worker::Worker;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use yare_dockerfile::{Dockerfile, args};
+use yare_dockerfile::ignore::Ignore;
+use yare_dockerfile::lint::Warning;
+use yare_dockerfile::{Dockerfile, Span, args};
 use yare_image::Image;
-use yare_oci::{ImageConfig, Platform};
+use yare_oci::{ImageConfig, Platform, Reference};
 
 /// What a Dockerfile means.
 #[derive(Debug, Default)]
@@ -28,6 +31,10 @@ pub(crate) struct Lowered {
     pub(crate) targets: Vec<Target>,
     /// Arguments that were given and that nothing declares.
     pub(crate) unused_args: Vec<String>,
+    /// What the rules say that need values.
+    pub(crate) warnings: Vec<Warning>,
+    /// The images that it stands on and takes files from, as they are named.
+    pub(crate) images: Vec<(Reference, Platform, Arc<Image>)>,
 }
 
 /// One image to be.
@@ -41,6 +48,8 @@ pub(crate) struct Target {
     pub(crate) history: Vec<HistoryStep>,
     /// Its time, seconds since 1970.
     pub(crate) epoch: i64,
+    /// The build cache that its config has in it, when that was asked for.
+    pub(crate) cache: Option<serde_json::Value>,
 }
 
 /// One line of the history to be.
@@ -60,6 +69,7 @@ pub(crate) fn lower(
     dockerfile: &Dockerfile,
     request: &Request,
     worker: &dyn Worker,
+    ignore: Option<Arc<Ignore>>,
 ) -> Result<Lowered, Failure> {
     let target = dockerfile
         .target(Some(&request.target))
@@ -77,6 +87,9 @@ pub(crate) fn lower(
         images: HashMap::new(),
         contexts: BTreeMap::new(),
         declared: std::collections::BTreeSet::new(),
+        ignore,
+        at: Cell::default(),
+        warnings: RefCell::default(),
     };
     let mut targets = Vec::new();
     for platform in platforms {
@@ -87,7 +100,12 @@ pub(crate) fn lower(
         lowering.declared.contains(name) || args::CONTROL.contains(&name.as_str()) || args::is_proxy(name)
     };
     let unused_args = request.build_args.keys().filter(|name| !known(name)).cloned().collect();
-    Ok(Lowered { graph: lowering.graph, targets, unused_args })
+    let parsed = |((name, platform), image): ((String, Platform), Arc<Image>)| {
+        Some((Reference::parse(&name).ok()?.or_latest(), platform, image))
+    };
+    let images = lowering.images.into_iter().filter_map(parsed).collect();
+    let warnings = lowering.warnings.into_inner();
+    Ok(Lowered { graph: lowering.graph, targets, unused_args, warnings, images })
 }
 
 /// A Dockerfile under way to a graph.
@@ -106,4 +124,15 @@ struct Lowering<'a> {
     contexts: BTreeMap<String, VertexId>,
     /// Arguments that some stage declares.
     declared: std::collections::BTreeSet<String>,
+    /// What of the main context is not seen.
+    ignore: Option<Arc<Ignore>>,
+    /// The instruction under way.
+    at: Cell<Span>,
+    warnings: RefCell<Vec<Warning>>,
+}
+
+impl Lowering<'_> {
+    fn warn(&self, found: impl IntoIterator<Item = Warning>) {
+        self.warnings.borrow_mut().extend(found);
+    }
 }

@@ -9,6 +9,7 @@ use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use yare_dockerfile::expand::{Expanded, expand};
+use yare_dockerfile::lint::evaluated;
 use yare_dockerfile::{Instruction, Span, Stage, Step};
 use yare_image::Image;
 use yare_oci::{ImageConfig, Platform, Reference};
@@ -59,7 +60,7 @@ impl State {
         self.config.architecture.clone_from(&self.platform.architecture);
         self.config.os.clone_from(&self.platform.os);
         self.config.variant.clone_from(&self.platform.variant);
-        Target { root: self.root, config: self.config, history: self.history, epoch: self.epoch }
+        Target { root: self.root, config: self.config, history: self.history, epoch: self.epoch, cache: None }
     }
 
     /// The value of a variable: what `ENV` says wins over arguments.
@@ -120,6 +121,7 @@ impl Lowering<'_> {
         };
         state.total += triggers.iter().chain(&stage.steps).filter(makes_vertex).count();
         for step in triggers.iter().chain(&stage.steps) {
+            self.at.set(step.span);
             self.step(stage, &mut state, step).map_err(|failure| failure.at(lines(step.span)))?;
         }
         Ok(state)
@@ -196,6 +198,7 @@ impl Lowering<'_> {
         let root = self.graph.add(Vertex { op, name: title, line, no_cache: false, epoch });
         let config = (*image.config).clone();
         let own = config.platform();
+        self.warn(evaluated::base_platform(stage.span, name, platform, &own));
         let mut state = State::new(root, config, own);
         (state.done, state.total, state.epoch) = (1, 1, epoch);
         if state.env.get("PATH").is_none() {

@@ -14,6 +14,7 @@ use yare_dockerfile::expand::{Expanded, expand, expand_content};
 use yare_dockerfile::instruction::{
     self as syntax, Add, Arg, Command, Copy, HealthCheck, Instruction, Network, Paths, Run, Script, Security,
 };
+use yare_dockerfile::lint::evaluated;
 use yare_dockerfile::text::{Mode, history, parse_ports, parse_signal};
 use yare_dockerfile::{Stage, Step};
 use yare_oci::Digest;
@@ -40,7 +41,15 @@ impl Lowering<'_> {
     }
 
     fn text(&self, state: &State, word: &str) -> Result<String> {
-        self.expand(state, word).map(|expanded| expanded.text)
+        let expanded = self.expand(state, word)?;
+        if !expanded.undefined.is_empty() {
+            let declared: Vec<&str> = state.args.iter().map(|(name, _)| name.as_str()).collect();
+            let known = state.known();
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let undefined = expanded.undefined.iter().map(String::as_str);
+            self.warn(evaluated::undefined_vars(self.at.get(), undefined, &declared, &known));
+        }
+        Ok(expanded.text)
     }
 
     /// Instructions that only change the config.
@@ -49,6 +58,8 @@ impl Lowering<'_> {
             Instruction::Env(syntax::Env(pairs)) => {
                 // All of it is expanded with what was defined before the line.
                 let pairs = self.pairs(state, pairs)?;
+                let secrets = pairs.iter();
+                self.warn(secrets.filter_map(|(key, _)| evaluated::secret_name(self.at.get(), "ENV", key)));
                 pairs.iter().for_each(|(key, value)| state.env.set(key, value));
                 history::pairs("ENV", &pairs)
             }
@@ -155,6 +166,7 @@ impl Lowering<'_> {
         for declaration in declarations {
             let name = &declaration.name;
             self.declared.insert(name.clone());
+            self.warn(evaluated::secret_name(self.at.get(), "ARG", name));
             let default = match &declaration.default {
                 Some(default) => Some(self.text(state, default)?),
                 None => globals.get(name).cloned().flatten(),
@@ -232,9 +244,9 @@ impl Lowering<'_> {
             argv: argv.clone(),
         };
         let proxies = scope::proxies(&self.request.build_args);
-        let op = RunOp { base: state.root, spec, proxies };
+        let op = RunOp { base: state.root, spec, proxies, platform: state.platform.clone() };
         let title = self.run_title(state, step, run);
-        let id = self.stack(stage, state, step, Op::Run(op), &title);
+        let id = self.stack(stage, state, step, Op::Run(Box::new(op)), &title);
         let args: Vec<_> = state.args.iter().filter(|(name, _)| !is_proxy(name)).cloned().collect();
         let seen = |(name, _): &(String, Option<String>)| Some((name.clone(), state.lookup(name)?));
         let args: Vec<_> = args.iter().filter_map(seen).collect();
@@ -446,6 +458,13 @@ impl Lowering<'_> {
         if spec.sources.is_empty() && contents.is_empty() {
             return Err(Error::invalid(format!("{} without a source", words.keyword)).into());
         }
+        if let (CopySource::Context(name), Some(ignore)) = (&source, &self.ignore)
+            && name.is_empty()
+        {
+            let hidden =
+                |source| evaluated::copy_ignored(self.at.get(), words.keyword == "ADD", source, ignore);
+            self.warn(spec.sources.iter().filter_map(|source| hidden(source)));
+        }
         let created_by = words.line(&spec);
         let title = self.copy_title(state, step, words);
         let mut inline = Vec::new();
@@ -574,6 +593,12 @@ impl Lowering<'_> {
 }
 
 impl State {
+    /// The names that have a value.
+    fn known(&self) -> Vec<String> {
+        let args = self.args.iter().filter(|(_, value)| value.is_some()).map(|(name, _)| name.clone());
+        self.env.names().map(str::to_owned).chain(args).collect()
+    }
+
     /// The value of an argument that no variable hides.
     fn args_only(&self, name: &str) -> Option<String> {
         let declared = self.args.iter().any(|(arg, _)| arg == name);

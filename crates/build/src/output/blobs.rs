@@ -75,8 +75,7 @@ impl<'a> Blobs<'a> {
         let path = self.folder.join(format!("{}.{kind}-{level_text}", layer.hex()));
         let temporary = path.with_extension("unfinished");
         let file = File::create(&temporary).map_err(|error| failed("create", &temporary, error))?;
-        let counted =
-            Counted { sink: BufWriter::with_capacity(256 << 10, file), hasher: Hasher::new(), size: 0 };
+        let counted = Counted::new(BufWriter::with_capacity(256 << 10, file));
         let cannot = |error| failed("write", &temporary, error);
         let mut packer = compress(counted, compression, level).map_err(cannot)?;
         let exported = self.store.export_layer(layer, &mut Watched { sink: &mut packer, cancel });
@@ -99,10 +98,16 @@ fn failed(operation: &str, path: &Path, error: io::Error) -> Error {
 }
 
 /// Hashes and counts what passes by.
-struct Counted<W> {
-    sink: W,
-    hasher: Hasher,
-    size: u64,
+pub(crate) struct Counted<W> {
+    pub(crate) sink: W,
+    pub(crate) hasher: Hasher,
+    pub(crate) size: u64,
+}
+
+impl<W> Counted<W> {
+    pub(crate) fn new(sink: W) -> Self {
+        Self { sink, hasher: Hasher::new(), size: 0 }
+    }
 }
 
 impl<W: Write> Write for Counted<W> {

@@ -125,6 +125,8 @@ pub struct Request {
     pub platform_split: Option<bool>,
     /// Push what is in the store then.
     pub push: bool,
+    /// The client makes a folder of the archive it gets.
+    pub is_folder: bool,
 }
 
 impl Request {
@@ -153,6 +155,7 @@ impl Request {
             mode: LocalMode::default(),
             platform_split: None,
             push: kind == Kind::Registry,
+            is_folder: false,
         };
         for (key, value) in attributes {
             request.attribute(key, value)?;
@@ -200,10 +203,8 @@ impl Request {
             "platform-split" => self.platform_split = Some(switch()?),
             "push" => self.push = switch()?,
             "tar" => {
-                if !switch()? {
-                    return Err(Error::unimplemented("an OCI layout as a folder is not written")
-                        .with_hint("write a tar and unpack it"));
-                }
+                // The client takes the tar of a layout apart; the engine writes none as a folder.
+                self.is_folder = !switch()?;
             }
             "oci-mediatypes" => {
                 if !switch()? {
@@ -238,8 +239,9 @@ impl Request {
         if let Some(level) = self.packing.level.filter(|level| *level > most) {
             return Err(Error::invalid(format!("compression level {level} is out of range: 0 to {most}")));
         }
-        if self.kind == Kind::Local && self.dest.is_none() {
-            return Err(Error::invalid("dest is required for local exporter"));
+        if self.is_folder && self.dest.is_some() {
+            return Err(Error::unimplemented("the engine does not write an OCI layout as a folder")
+                .with_hint("leave out dest: the client gets a tar and unpacks it"));
         }
         Ok(self)
     }

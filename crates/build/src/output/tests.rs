@@ -231,7 +231,7 @@ fn requests_are_read_strictly() {
     assert_eq!(request("registry", &[("name", "x")]).unwrap().names, [Reference::parse("x:latest").unwrap()]);
     for (kind, attributes, words) in [
         ("ocii", &[][..], "unknown output type"),
-        ("local", &[], "dest is required"),
+        ("oci", &[("tar", "false"), ("dest", "/x")], "as a folder"),
         ("oci", &[("compression", "lzma")], "uncompressed, gzip or zstd"),
         ("oci", &[("compression", "estargz")], "estargz"),
         ("oci", &[("compression", "gzip"), ("compression-level", "12")], "0 to 9"),

@@ -66,6 +66,17 @@ impl Beside {
     /// # Errors
     /// A secret was found and is not allowed, a draft cannot be read, or the disk refused.
     pub(crate) fn name(&self, drafts: &[DraftId]) -> Result<Vec<LayerInfo>> {
+        self.finish(drafts)?;
+        self.snapshots
+            .name_drafts(drafts)
+            .map_err(|error| Error::wrap("cannot make layers of the steps", error))
+    }
+
+    /// Waits for the jobs over these drafts.
+    ///
+    /// # Errors
+    /// A secret was found and is not allowed.
+    pub(crate) fn finish(&self, drafts: &[DraftId]) -> Result<()> {
         let mut findings = Vec::new();
         for draft in drafts {
             let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(draft);
@@ -75,9 +86,7 @@ impl Beside {
             return Err(Error::precondition(format!("the image would have secrets in it: {}", words(first)))
                 .with_hint("use RUN --mount=type=secret, or leave the file out with .dockerignore"));
         }
-        self.snapshots
-            .name_drafts(drafts)
-            .map_err(|error| Error::wrap("cannot make layers of the steps", error))
+        Ok(())
     }
 }
 
@@ -115,6 +124,7 @@ impl Job {
             .and_then(|dir| scanner.scan_tree(dir.as_fd(), "/", &self.cancel));
         match scanned {
             Ok(report) => report.findings,
+            Err(_) if self.cancel.is_cancelled() => Vec::new(),
             Err(error) => {
                 tracing::warn!(
                     error = yare_errdefs::chain(&error),

@@ -3,6 +3,7 @@
 
 mod beside;
 mod copy;
+mod emulation;
 mod explain;
 mod fetch;
 mod make_dir;
@@ -20,6 +21,7 @@ use crate::keys::{self, Parts};
 use crate::progress::{Progress, now};
 use crate::request::Request;
 use crate::source::http::Fetch;
+use crate::transfer::Imports;
 use crate::worker::Worker;
 use crate::{Cancel, Error, Result};
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -48,6 +50,10 @@ pub struct Tools<'a> {
     pub sources: &'a std::path::Path,
     /// Folders with files.
     pub contexts: &'a dyn Contexts,
+    /// For folders of one build; what a crash leaves there goes at the next start.
+    pub scratch: &'a std::path::Path,
+    /// Takes the bytes of an output without destination, with its place in the request.
+    pub send: &'a (dyn Fn(usize, &[u8]) -> std::io::Result<()> + Sync),
     /// Where news go.
     pub progress: &'a Progress,
     /// Ends it early.
@@ -93,6 +99,10 @@ pub(crate) struct Solver<'a> {
     /// Vertices whose drafts will be layers: they are hashed beside the next step.
     pub(super) layers: &'a HashSet<VertexId>,
     pub(super) beside: &'a Beside,
+    /// Goes into every key, so that nothing is shared with other builds.
+    apart: Option<Digest>,
+    /// Results of other builds.
+    imports: Option<&'a Imports>,
     progress: Mutex<Schedule>,
     changed: Condvar,
 }
@@ -120,7 +130,19 @@ impl<'a> Solver<'a> {
         (layers, beside): (&'a HashSet<VertexId>, &'a Beside),
     ) -> Self {
         let (progress, changed) = (Mutex::default(), Condvar::new());
-        Self { graph, request, tools, lease, layers, beside, progress, changed }
+        Self { graph, request, tools, lease, layers, beside, apart: None, imports: None, progress, changed }
+    }
+
+    /// Takes results from there that are not here.
+    pub(crate) fn importing(mut self, imports: &'a Imports) -> Self {
+        self.imports = Some(imports);
+        self
+    }
+
+    /// Solves it with results of its own: none of the cache counts, and no other build finds what it makes.
+    pub(crate) fn apart(mut self, word: &str) -> Self {
+        self.apart = Some(Digest::of(word));
+        self
     }
 
     /// Does these vertices, which are all that their inputs need.
@@ -312,14 +334,22 @@ impl<'a> Solver<'a> {
         make: impl FnOnce(&PendingDraft) -> Result<u64, Failure>,
     ) -> Result<Outcome, Failure> {
         let vertex = self.graph.vertex(id);
-        let key = parts.key();
+        let key = match &self.apart {
+            Some(word) => parts.clone().with("apart", word).key(),
+            None => parts.key(),
+        };
         let claimed: Claimed =
             match self.tools.cache.claim(key, vertex.no_cache, self.lease, self.tools.cancel)? {
                 Claim::Hit(step) => return Ok(self.hit(id, key, base, &step)),
                 Claim::Run(claimed) => claimed,
             };
+        if let Some(imports) = self.imports.filter(|_| !vertex.no_cache)
+            && let Some(step) = imports.fetch(&key, base, &self.tools)?
+        {
+            return Ok(self.hit(id, key, base, &claimed.finish(step)));
+        }
         self.begun(id);
-        let reason = self.explain(id, parts);
+        let reason = if self.apart.is_some() { String::new() } else { self.explain(id, parts) };
         let began = Instant::now();
         let pending = self
             .tools

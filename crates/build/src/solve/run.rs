@@ -1,5 +1,6 @@
 //! `RUN`: what a process sees, and what is kept of what it did.
 
+use super::emulation;
 use super::stubs::Stubs;
 use super::{Outcome, Solver};
 use crate::cache::{MountLease, NewMount};
@@ -36,6 +37,7 @@ impl Solver<'_> {
             }
         }
         self.cached(id, &parts, &base.stack, "regular", |pending| {
+            emulation::check(&op.platform)?;
             let stubs = Stubs::look(&self.view(&base.stack)?, op)?;
             let mounted = self.mount_all(op)?;
             let exit = self.process(id, op, pending, &mounted)?;

@@ -1,23 +1,27 @@
 //! Building images.
 
 mod classic;
+pub(crate) mod collect;
 mod prepare;
 mod running;
 mod web;
 mod worker;
 
 use crate::images::{Body, BodyReader, Output, blocking};
-use crate::{Engine, records};
+use crate::{Config, Engine, records};
+use base64::Engine as _;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use yare_api::build::{BuildMessage, BuildRequest, BuildResult, SolveStatus};
 use yare_api::filters::Filters;
 use yare_api::progress::ErrorDetail;
-use yare_api::{BuildCache, BuildPruneResponse};
-use yare_build::cache::{Cache, PruneOptions};
+use yare_api::{AuthConfig, BuildCache, BuildPruneResponse};
+use yare_build::cache::{Cache, Policy, PruneOptions};
 use yare_build::files::HashCache;
 use yare_build::{Cancel, Failure, Progress, Tools};
 use yare_errdefs::{Classified, Error, Result};
@@ -30,16 +34,21 @@ pub(crate) struct Builder {
     hashes: HashCache,
     folder: PathBuf,
     running: running::Running,
+    /// What goes by itself.
+    policy: Option<Policy>,
+    /// A build has ended.
+    built: Arc<tokio::sync::Notify>,
 }
 
 impl Builder {
     /// Opens the build cache and sweeps what unfinished builds left.
     pub(crate) fn open(
-        data_root: &std::path::Path,
+        config: &Config,
         records: &records::Records,
         images: &yare_image::Store,
     ) -> Result<Self> {
-        let folder = data_root.join("build");
+        let policy = collect::policy(config)?;
+        let folder = config.data_root.join("build");
         crate::private_folder(&folder)?;
         let contexts = folder.join("contexts");
         yare_sys::fs::remove_tree(&contexts).map_err(|error| {
@@ -48,8 +57,8 @@ impl Builder {
         crate::private_folder(&contexts)?;
         crate::private_folder(&folder.join("sources"))?;
         let cache = Cache::open(records.database(), images.snapshots().clone(), &folder)?;
-        let running = running::Running::default();
-        Ok(Self { cache, hashes: HashCache::open(&folder), folder, running })
+        let (running, built) = (running::Running::default(), Arc::default());
+        Ok(Self { cache, hashes: HashCache::open(&folder), folder, running, policy, built })
     }
 
     /// Ends the builds that run, and those that still come.
@@ -87,12 +96,25 @@ pub enum Form {
     Messages,
 }
 
+/// One request for a build.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// What is to be built.
+    pub request: BuildRequest,
+    /// Credentials by registry, as the client's file names them.
+    pub auths: BTreeMap<String, AuthConfig>,
+    /// In which form its news go.
+    pub form: Form,
+}
+
 /// Builds an image; `body` brings the context unless it is elsewhere. Returns when the request and the
 /// Dockerfile were understood; what happens then is in the stream. The build ends with its client.
 ///
 /// # Errors
 /// The request or the Dockerfile is wrong, or the context cannot be had.
-pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body: Body) -> Result<Output> {
+pub async fn build(engine: &Arc<Engine>, ask: Ask, body: Body) -> Result<Output> {
+    let Ask { request, auths, form } = ask;
+    let runtime = Handle::current();
     let (news, lines) = mpsc::channel::<std::io::Result<Bytes>>(256);
     let (ready, begun) = oneshot::channel();
     let cancel = Cancel::default();
@@ -118,7 +140,7 @@ pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body
             let _running = running;
             // Dropped at the end of the thread, whatever that is.
             let _done = done;
-            work(&engine, request, reader, &sink, &cancel, ready);
+            work(&engine, (&request, &auths), runtime, reader, &sink, &cancel, ready);
         })
         .map_err(|error| Error::unavailable("cannot start a thread for a build").caused_by(error))?;
     begun.await.unwrap_or_else(|_| Err(Error::internal("the build broke off")))?;
@@ -127,13 +149,14 @@ pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body
 
 fn work(
     engine: &Arc<Engine>,
-    request: BuildRequest,
+    (request, auths): (&BuildRequest, &BTreeMap<String, AuthConfig>),
+    runtime: Handle,
     mut reader: BodyReader,
     sink: &Arc<Sink>,
     cancel: &Cancel,
     ready: oneshot::Sender<Result<()>>,
 ) {
-    let prepared = match prepare::prepare(engine, &request, &mut reader, cancel) {
+    let prepared = match prepare::prepare(engine, request, &mut reader, cancel) {
         Ok(prepared) => prepared,
         Err(error) => {
             drop(ready.send(Err(error)));
@@ -143,10 +166,12 @@ fn work(
     if ready.send(Ok(())).is_err() {
         return;
     }
-    let told = Arc::clone(sink);
-    let progress = Progress::new(move |status| told.status(status));
-    let worker = worker::EngineWorker::new(engine, &request);
-    let web = web::Web;
+    let news = Arc::clone(sink);
+    let progress = Progress::new(move |status| news.status(status));
+    let bytes = Arc::clone(sink);
+    let send = move |place: usize, piece: &[u8]| bytes.data(place, piece);
+    let worker = worker::EngineWorker::new(engine, request, auths, (runtime.clone(), &progress));
+    let web = web::Web { engine: Arc::clone(engine), runtime };
     let tools = Tools {
         cache: &engine.builder.cache,
         hashes: &engine.builder.hashes,
@@ -155,37 +180,53 @@ fn work(
         web: &web,
         sources: &engine.builder.folder.join("sources"),
         contexts: &prepared.contexts,
+        scratch: &engine.builder.folder.join("contexts"),
+        send: &send,
         progress: &progress,
         cancel,
     };
-    match yare_build::build(&prepared.request, &engine.images, tools) {
-        Ok(built) => {
-            for (name, _) in &built.replaced {
-                tracing::debug!(%name, "a name moved to the new image");
-            }
-            let id = built.image.id.to_string();
-            for name in &prepared.request.tags {
-                crate::images::publish(engine, "tag", &built.image.id, &name.familiar());
-            }
-            sink.result(BuildResult {
-                image_id: id,
-                digest: built.image.manifest.to_string(),
-                names: prepared.request.tags.iter().map(yare_oci::Reference::familiar).collect(),
-                steps: built.steps,
-                ..BuildResult::default()
-            });
-            settle(engine, built.keys);
+    if !request.call.is_empty() {
+        match yare_build::call(&prepared.request, &request.call, tools) {
+            Ok(answer) => sink.result(BuildResult { answer: Some(answer), ..BuildResult::default() }),
+            Err(failure) => sink.failure(&failure),
         }
+        return;
+    }
+    match yare_build::build(&prepared.request, &engine.images, tools) {
+        Ok(built) => told(engine, built, &prepared.request.tags, sink),
         Err(failure) => sink.failure(&failure),
     }
     if let Err(error) = engine.builder.hashes.save() {
         tracing::debug!(%error, "hashes of context files are not kept");
     }
+    engine.builder.built.notify_one();
+}
+
+/// Tells of a build that worked, and settles what it made.
+fn told(engine: &Arc<Engine>, built: yare_build::Built, tags: &[yare_oci::Reference], sink: &Sink) {
+    for (name, _) in &built.replaced {
+        tracing::debug!(%name, "a name moved to the new image");
+    }
+    let mut names = Vec::new();
+    if let Some(image) = &built.image {
+        for name in tags {
+            crate::images::publish(engine, "tag", &image.id, &name.familiar());
+            names.push(name.familiar());
+        }
+    }
+    sink.result(BuildResult {
+        image_id: built.id.map(|id| id.to_string()).unwrap_or_default(),
+        digest: built.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        names,
+        steps: built.steps,
+        ..BuildResult::default()
+    });
+    settle(engine, &built.keys);
 }
 
 /// Makes cached results survive power loss, when the client has its answer.
-fn settle(engine: &Arc<Engine>, keys: Vec<Digest>) {
-    if let Err(error) = engine.builder.cache.settle(&keys) {
+fn settle(engine: &Arc<Engine>, keys: &[Digest]) {
+    if let Err(error) = engine.builder.cache.settle(keys) {
         tracing::warn!(error = yare_errdefs::chain(&error), "results of a build may not survive a power cut");
     }
 }
@@ -225,6 +266,16 @@ impl Sink {
         let mut line = crate::to_json(message);
         line.push(b'\n');
         self.line(line);
+    }
+
+    /// Bytes of an output, which only our own client can take.
+    fn data(&self, output: usize, bytes: &[u8]) -> std::io::Result<()> {
+        if self.form == Form::Classic {
+            return Err(std::io::Error::other("the classic endpoint brings no outputs: give dest="));
+        }
+        let data = base64::engine::general_purpose::STANDARD.encode(bytes);
+        self.message(&BuildMessage { data, output, ..BuildMessage::default() });
+        if self.cancel.is_cancelled() { Err(std::io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 
     fn status(&self, status: SolveStatus) {
@@ -340,8 +391,7 @@ pub async fn prune(engine: &Arc<Engine>, prune: Prune) -> Result<BuildPruneRespo
     let engine = Arc::clone(engine);
     blocking(move || {
         let pruned = engine.builder.cache.prune(&options);
-        let attributes =
-            std::collections::BTreeMap::from([("reclaimed".to_owned(), pruned.bytes.to_string())]);
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), pruned.bytes.to_string())]);
         engine.publish("builder", "prune", "", attributes);
         let ids: Vec<String> = pruned.keys.iter().map(|key| key.hex()[..25].to_owned()).collect();
         Ok(BuildPruneResponse {

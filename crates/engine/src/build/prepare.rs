@@ -80,7 +80,6 @@ pub(super) fn prepare(
     reader: &mut BodyReader,
     cancel: &Cancel,
 ) -> Result<Prepared> {
-    refuse_unbuilt(asked)?;
     let main = main_context(engine, asked, reader, cancel)?;
     let name = if asked.dockerfile.is_empty() { "Dockerfile" } else { &asked.dockerfile };
     let (dockerfile, ignore) = definition(asked, &main, name)?;
@@ -111,6 +110,8 @@ pub(super) fn prepare(
         annotations: asked.annotations.clone(),
         tags: tags(asked)?,
         run: settings(engine, asked)?,
+        cache_from: asked.cache_from.clone(),
+        cache_to: asked.cache_to.clone(),
         outputs: asked.outputs.clone(),
         squash: asked.squash,
         allow: entitlements(asked)?,
@@ -120,37 +121,11 @@ pub(super) fn prepare(
             "fail" => SecretScan::Fail,
             other => return Err(Error::invalid(format!("invalid secret scan {other:?}: off, warn or fail"))),
         },
+        verify: asked.verify,
         explain: asked.explain,
         attest: asked.attest.clone(),
     };
     Ok(Prepared { request, contexts: Folders { trees, _made: main.made } })
-}
-
-/// What a client may ask for and nothing here can do yet.
-fn refuse_unbuilt(asked: &BuildRequest) -> Result<()> {
-    let unbuilt = |what: &str| Error::unimplemented(format!("{what} is not built into this Yare yet"));
-    if asked.squash {
-        return Err(unbuilt("squashing the layers of a build (--squash)"));
-    }
-    if !asked.cache_from.is_empty() || !asked.cache_to.is_empty() {
-        return Err(unbuilt("importing and exporting the build cache (--cache-from, --cache-to)")
-            .with_hint("the local cache is kept and shared between builds without any option"));
-    }
-    if asked.verify {
-        return Err(unbuilt("building twice to compare (--verify)"));
-    }
-    if !asked.call.is_empty() {
-        return Err(unbuilt("calling the Dockerfile's frontend (--call, --check)"));
-    }
-    if let Some(output) = asked.outputs.iter().find(|output| output.kind != "image") {
-        return Err(unbuilt(&format!("the output type {:?}", output.kind))
-            .with_hint("build into the image store, then: yare save -o archive.tar NAME"));
-    }
-    if asked.attest.values().any(|attributes| attributes.get("disabled").is_none_or(|value| value != "true"))
-    {
-        return Err(unbuilt("attaching attestations (--sbom, --provenance, --attest)"));
-    }
-    Ok(())
 }
 
 fn identity(asked: &BuildRequest) -> String {

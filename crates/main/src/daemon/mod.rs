@@ -1,8 +1,10 @@
 //! `yare daemon`: from the command line to a serving engine.
 
+mod builder;
 mod flags;
 mod install;
 mod listen;
+mod registries;
 
 use flags::Settings;
 use std::net::Ipv4Addr;
@@ -79,7 +81,7 @@ fn run(args: &[String]) -> Result<()> {
 }
 
 /// An engine holds a few descriptors for each container; what the hard limit allows is asked for.
-fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -96,9 +98,9 @@ async fn serve(
 ) -> Result<()> {
     let grace = Duration::from_secs(plan.engine.shutdown_timeout.min(5));
     let engine = Engine::open(plan.engine, roots, launcher)?;
-    if let Err(error) = crate::hello::ensure(&engine).await {
+    if let Err(error) = crate::embedded::ensure(&engine).await {
         // On a full disk, say: what runs still has to be served.
-        tracing::warn!(error = yare_errdefs::chain(&error), "there is no image of the first run");
+        tracing::warn!(error = yare_errdefs::chain(&error), "the images of this binary are not there");
     }
     tracing::info!(hosts = plan.hosts.join(" "), "yare {} is ready", env!("CARGO_PKG_VERSION"));
     listen::notify_ready();
@@ -117,7 +119,7 @@ async fn serve(
 }
 
 /// Completes on SIGTERM or SIGINT.
-async fn shutdown_signal() {
+pub(crate) async fn shutdown_signal() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -190,6 +192,14 @@ fn plan(settings: &Settings) -> Result<Plan> {
         labels: many(settings, "label"),
         shm_size: shm_size(settings, defaults.shm_size)?,
         shutdown_timeout: number(settings, "shutdown-timeout", defaults.shutdown_timeout)?,
+        registries: registries::settings(settings)?,
+        max_concurrent_downloads: number(
+            settings,
+            "max-concurrent-downloads",
+            defaults.max_concurrent_downloads,
+        )?,
+        max_concurrent_uploads: number(settings, "max-concurrent-uploads", defaults.max_concurrent_uploads)?,
+        build_cache: build_cache(settings)?,
         debug: is_on(settings, "debug"),
         hosts: hosts.clone(),
         exec_root: exec_root.clone(),
@@ -227,6 +237,25 @@ fn shm_size(settings: &Settings, default: i64) -> Result<i64> {
     }
 }
 
+/// How much the build cache keeps; the flag is the bound, whatever the file says.
+fn build_cache(settings: &Settings) -> Result<yare_engine::BuildCacheSettings> {
+    let mut cache = match one(settings, flags::BUILDER) {
+        Some(text) => builder::settings(text).map_err(Error::invalid)?,
+        None => yare_engine::BuildCacheSettings::default(),
+    };
+    if let Some(text) = one(settings, "build-cache-max") {
+        let invalid = || Error::invalid(format!("invalid argument {text:?} for --build-cache-max"));
+        let most = builder::bytes(text).flatten().ok_or_else(invalid)?;
+        if !cache.rules.is_empty() {
+            return Err(Error::invalid(
+                "--build-cache-max and rules in builder.gc.policy exclude one another",
+            ));
+        }
+        cache.max_used = Some(most);
+    }
+    Ok(cache)
+}
+
 /// A number of bytes with an optional unit of Docker's: b, k, m, g.
 fn bytes(text: &str) -> Option<i64> {
     let (digits, unit) =
@@ -256,7 +285,7 @@ fn log_level(settings: &Settings) -> Result<tracing::Level> {
     level.parse().map_err(|_| Error::invalid(format!("invalid logging level: {level}")))
 }
 
-fn start_log(level: tracing::Level) {
+pub(crate) fn start_log(level: tracing::Level) {
     use std::io::IsTerminal;
     tracing_subscriber::fmt()
         .with_max_level(level)

@@ -33,6 +33,7 @@ mod build_ends;
 mod build_errors;
 mod build_language;
 mod build_options;
+mod build_outputs;
 mod build_run;
 mod build_table;
 mod build_vectors;
@@ -49,6 +50,7 @@ mod logs;
 mod network;
 mod policy;
 mod publish;
+mod registry;
 mod removal;
 mod security;
 mod soak;
@@ -84,6 +86,7 @@ fn main() {
         logs::CASES,
         network::CASES,
         publish::CASES,
+        registry::CASES,
         errors::CASES,
         system::CASES,
         api::CASES,
@@ -95,6 +98,7 @@ fn main() {
         build_errors::CASES,
         build_options::CASES,
         build_vectors::CASES,
+        build_outputs::CASES,
         soak::CASES,
     ];
     let ok = runner::run(&themes.concat());

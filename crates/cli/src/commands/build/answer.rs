@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::context::Context;
+use crate::failure::Failure;
 use crate::format::json::pretty;
 use crate::table::Outcome;
 
@@ -13,6 +14,12 @@ pub(super) fn print(cx: &Context, call: &str, answer: &Value, as_json: bool) -> 
         cx.line(pretty(answer, "  "))?;
     } else {
         cx.write(checked(warnings))?;
+    }
+    // The rest of the file was not looked at.
+    if let Some(message) = answer["buildError"]["message"].as_str() {
+        let line = answer["buildError"]["location"]["ranges"][0]["start"]["line"].as_u64();
+        let place = line.map_or_else(String::new, |line| format!(" (line {line})"));
+        return Err(Failure::new(format!("{message}{place}")));
     }
     Ok(i32::from(call == "check" && !warnings.is_empty()))
 }

@@ -76,10 +76,13 @@ pub(super) fn plan(cx: &Context, given: &Given) -> Result<Plan, String> {
     let display = display(cx, given)?;
     let path =
         |flag: &str| given.text_opt(flag).filter(|path| !path.is_empty()).map(|path| cx.absolute(path));
+    let outputs = outputs(cx, given)?;
+    // What else goes to standard output must not end in an id.
+    let is_taken = outputs.iter().any(|output| output.destination == Some(attributes::Destination::Stdout));
     Ok(Plan {
-        outputs: outputs(cx, given)?,
+        outputs,
         display,
-        print_id: display == Display::Quiet && request.call.is_empty(),
+        print_id: display == Display::Quiet && request.call.is_empty() && !is_taken,
         iidfile: path("iidfile"),
         metadata_file: path("metadata-file"),
         answer_as_json,

@@ -145,6 +145,10 @@ fn check_elsewhere(request: &BuildRequest) -> Result<(), Failure> {
 /// Leaves the writing to the engine, but for standard output.
 fn by_engine(cx: &Context, request: &mut BuildRequest, outputs: &[Output]) -> Vec<Option<Destination>> {
     let told = outputs.iter().map(|output| match &output.destination {
+        // A layout as a folder is a tar that we take apart.
+        Some(Destination::Directory(_)) if output.wanted.kind != "local" => {
+            (output.wanted.clone(), output.destination.clone())
+        }
         Some(Destination::File(path) | Destination::Directory(path)) => {
             let mut wanted = output.wanted.clone();
             wanted.attributes.insert("dest".to_owned(), cx.absolute(path));
