@@ -63,9 +63,10 @@ const CRATES: &[Crate] = &[
             "sys",
         ],
     ),
-    row(7, "server", &["api", "engine", "errdefs", "oci"]),
+    row(7, "buildkit", &["api", "build", "dockerfile", "engine", "errdefs", "layer", "oci", "sys"]),
+    row(8, "server", &["api", "buildkit", "engine", "errdefs", "oci"]),
     row(
-        8,
+        9,
         "main",
         &[
             "cli",
@@ -87,7 +88,7 @@ const CRATES: &[Crate] = &[
 ];
 
 /// Crates whose manifest may name tokio.
-const ASYNC: &[&str] = &["cli", "client", "distribution", "engine", "main", "registry", "server"];
+const ASYNC: &[&str] = &["buildkit", "cli", "client", "distribution", "engine", "main", "registry", "server"];
 
 /// What `cargo metadata` says about the workspace.
 pub(crate) struct Graph {

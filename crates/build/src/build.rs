@@ -56,7 +56,7 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
     }
     let dockerfile = parse(request)?;
     let quoting = |failure: Failure| failure.quoting(&request.dockerfile_name, &dockerfile.source);
-    let ignore = tools.contexts.open("").ok().and_then(|tree| tree.ignore);
+    let ignore = tools.contexts.ignore();
     let mut lowered = lower::lower(&dockerfile, request, tools.worker, ignore).map_err(quoting)?;
     let found = std::mem::take(&mut lowered.warnings);
     warn(&dockerfile, found, request, &tools).map_err(quoting)?;
@@ -122,6 +122,7 @@ fn solve(
     let layers =
         if hashed { export::layer_vertices(&lowered.graph, &lowered.targets) } else { HashSet::new() };
     let needed = lowered.graph.needed(lowered.targets.iter().map(|target| target.root));
+    tools.contexts.expect(&lowered.graph.context_paths(&needed));
     let outcomes = Solver::new(&lowered.graph, request, tools, lease, (&layers, &beside))
         .importing(imports)
         .solve(&needed)?;

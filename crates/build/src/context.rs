@@ -2,7 +2,7 @@
 
 use crate::files::{Ignore, Verdict};
 use crate::{Error, Result};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,17 @@ pub trait Contexts: Send + Sync {
     /// # Errors
     /// The build has no such context, or its files cannot be had.
     fn open(&self, name: &str) -> Result<ContextTree>;
+
+    /// What is not seen of the main one. Asked for before anything is opened.
+    fn ignore(&self) -> Option<Arc<IgnoreFile>> {
+        self.open("").ok().and_then(|tree| tree.ignore)
+    }
+
+    /// Tells before the first one is opened which paths and patterns of each the build takes files from, so
+    /// that others need not be fetched. Without any, all of it.
+    fn expect(&self, paths: &BTreeMap<String, Vec<String>>) {
+        let _ = paths;
+    }
 }
 
 /// A folder with files.

@@ -4,7 +4,7 @@
 //! topological, and there can be no cycle.
 
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use yare_oci::{DiffId, Digest, Platform};
 
 /// Names a vertex of one graph.
@@ -301,6 +301,24 @@ impl Graph {
             }
         }
         wanted.iter().enumerate().filter(|(_, wanted)| **wanted).map(|(index, _)| VertexId(index)).collect()
+    }
+
+    /// The paths and patterns of each context that these vertices take files from, relative to its root, each
+    /// once; none where one of them takes all.
+    pub fn context_paths(&self, vertices: &[VertexId]) -> BTreeMap<String, Vec<String>> {
+        let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for id in vertices {
+            if let Op::Copy(CopyOp { source: CopySource::Context(name), spec, .. }) = &self.vertex(*id).op {
+                let clean = |path: &String| yare_dockerfile::ignore::clean(path).trim_matches('/').to_owned();
+                found.entry(name.clone()).or_default().extend(spec.sources.iter().map(clean));
+            }
+        }
+        let all = |path: &String| matches!(path.as_str(), "" | "." | "*") || path.starts_with("..");
+        let paths = |paths: BTreeSet<String>| match paths.iter().any(all) {
+            true => Vec::new(),
+            false => paths.into_iter().collect(),
+        };
+        found.into_iter().map(|(name, found)| (name, paths(found))).collect()
     }
 }
 

@@ -1,18 +1,19 @@
-//! Taking a connection over: attach and exec.
+//! Taking a connection over: attach and exec, and HTTP/2 for builds.
 //!
 //! With `Upgrade` in the request the answer is `101 UPGRADED` and the socket becomes a pipe to the container,
 //! bytes in both directions and half-closes included. Without it the answer is `200 OK` and a body that
 //! lasts as long as the output; such a client has no way to send input, so input ends at once for it.
 
+use std::future::Future;
 use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::{HeaderMap, StatusCode};
 use hyper::ext::ReasonPhrase;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use yare_engine::system::full_text;
@@ -64,6 +65,31 @@ impl Takeover {
         switching(content_type(self.version, tty))
     }
 
+    /// Hands the connection over to what speaks HTTP/2 on it, with what the client said already.
+    pub(crate) fn switch<F>(
+        self,
+        headers: &HeaderMap,
+        serve: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static,
+    ) -> Result<Reply>
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let protocol = headers.get(UPGRADE).map(HeaderValue::as_bytes).unwrap_or_default();
+        let Some(upgrade) = self.upgrade.filter(|_| protocol.eq_ignore_ascii_case(b"h2c")) else {
+            return Err(Error::invalid("this endpoint speaks HTTP/2 alone: the request needs Upgrade: h2c"));
+        };
+        tokio::spawn(async move {
+            match upgrade.await {
+                Ok(stream) => serve(TokioIo::new(stream)).await,
+                Err(error) => tracing::debug!(%error, "the client left before the upgrade"),
+            }
+        });
+        let mut reply = reply::empty(StatusCode::SWITCHING_PROTOCOLS);
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        reply.headers_mut().insert(UPGRADE, HeaderValue::from_static("h2c"));
+        Ok(reply)
+    }
+
     /// Tells a failure through the stream, for clients that show nothing of a refused upgrade.
     pub(crate) fn connect_failed(self, tty: bool, error: &Error) -> Reply {
         let text = format!("{}\r\n", full_text(error));
@@ -94,7 +120,7 @@ fn switching(content_type: HeaderValue) -> Reply {
 }
 
 /// The socket behind an upgraded connection and what was already read from it.
-fn taken(upgraded: hyper::upgrade::Upgraded) -> Option<(Socket, Bytes)> {
+fn taken(upgraded: Upgraded) -> Option<(Socket, Bytes)> {
     let parts = upgraded.downcast::<TokioIo<Socket>>().ok()?;
     Some((parts.io.into_inner(), parts.read_buf))
 }

@@ -29,6 +29,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use yare_buildkit::BuildKit;
 use yare_engine::Engine;
 
 use crate::edge::Edge;
@@ -36,7 +37,8 @@ use crate::edge::Edge;
 /// Serves the API on all listeners until `shutdown` completes, then lets running requests finish for
 /// [`Options::grace`].
 ///
-/// Must be called inside a tokio runtime. Fails only when a listener cannot be used at all.
+/// Must be called inside a tokio runtime. Fails only when a listener, or the folder for
+/// files of builds, cannot be used at all.
 pub async fn serve(
     engine: Arc<Engine>,
     listeners: Vec<Listener>,
@@ -44,9 +46,10 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> std::io::Result<()> {
     let Options { allowed_hosts, grace } = options;
+    let buildkit = BuildKit::new(Arc::clone(&engine)).map_err(std::io::Error::other)?;
     let handler = Box::new(move |call| {
-        let engine = Arc::clone(&engine);
-        async move { handlers::answer(&engine, call).await }.boxed()
+        let (engine, buildkit) = (Arc::clone(&engine), buildkit.clone());
+        async move { handlers::answer(&engine, &buildkit, call).await }.boxed()
     });
     let edge = Arc::new(Edge::new(handler, allowed_hosts));
     listen::run(edge, listeners, grace, shutdown).await

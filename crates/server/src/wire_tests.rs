@@ -126,7 +126,7 @@ async fn ping_is_answered_byte_for_byte() {
     let headers = |length: &'static str| {
         [
             "Api-Version: 1.51",
-            "Builder-Version: 1",
+            "Builder-Version: 2",
             "Cache-Control: no-cache, no-store, must-revalidate",
             "Connection: close",
             length,

@@ -2,6 +2,7 @@
 
 mod classic;
 pub(crate) mod collect;
+mod keys;
 mod prepare;
 mod running;
 mod web;
@@ -22,10 +23,15 @@ use yare_api::filters::Filters;
 use yare_api::progress::ErrorDetail;
 use yare_api::{AuthConfig, BuildCache, BuildPruneResponse};
 use yare_build::cache::{Cache, Policy, PruneOptions};
+use yare_build::context::Contexts;
 use yare_build::files::HashCache;
+use yare_build::request::{ContextSource, Request};
 use yare_build::{Cancel, Failure, Progress, Tools};
 use yare_errdefs::{Classified, Error, Result};
 use yare_oci::Digest;
+
+pub use keys::Keys;
+use keys::Sent;
 
 /// What builds of one engine share.
 #[derive(Debug)]
@@ -166,12 +172,91 @@ fn work(
     if ready.send(Ok(())).is_err() {
         return;
     }
-    let news = Arc::clone(sink);
-    let progress = Progress::new(move |status| news.status(status));
-    let bytes = Arc::clone(sink);
-    let send = move |place: usize, piece: &[u8]| bytes.data(place, piece);
-    let worker = worker::EngineWorker::new(engine, request, auths, (runtime.clone(), &progress));
-    let web = web::Web { engine: Arc::clone(engine), runtime };
+    let (told, bytes) = (Arc::clone(sink), Arc::clone(sink));
+    let job = Work {
+        request: &prepared.request,
+        contexts: &prepared.contexts,
+        keys: &Sent { request, auths },
+        runtime: &runtime,
+        send: &move |place: usize, piece: &[u8]| bytes.data(place, piece),
+        call: &request.call,
+        progress: &Progress::new(move |status| told.status(status)),
+        cancel,
+    };
+    match solve(engine, job) {
+        Ok((result, keys)) => {
+            sink.result(result);
+            settle(engine, &keys);
+        }
+        Err(failure) => sink.failure(&failure),
+    }
+    conclude(engine);
+}
+
+/// Takes a piece of an output that goes to the client.
+pub type Send = dyn Fn(usize, &[u8]) -> std::io::Result<()> + Sync;
+
+/// A build over whichever wire it came.
+#[expect(missing_debug_implementations, reason = "what a client provides has nothing to print")]
+pub struct Job<'a> {
+    /// Its options. Contexts, secrets and agents in it do not count.
+    pub asked: &'a BuildRequest,
+    /// The Dockerfile.
+    pub dockerfile: Vec<u8>,
+    /// Where named contexts are; those that are folders are asked of `contexts`.
+    pub sources: BTreeMap<String, ContextSource>,
+    /// Provides folders, the main one included, when a step needs them.
+    pub contexts: &'a dyn Contexts,
+    /// Provides secrets and agents.
+    pub keys: &'a dyn Keys,
+    /// Where what waits for the network runs.
+    pub runtime: &'a Handle,
+    /// Takes the bytes of outputs that go to the client, with the place among the outputs.
+    pub send: &'a Send,
+    /// Where its news go.
+    pub progress: &'a Progress,
+    /// Ends it early.
+    pub cancel: &'a Cancel,
+}
+
+/// Builds an image and returns when it is in the store. Holds its thread: a build may take hours.
+///
+/// # Errors
+/// What is wrong with the request or the Dockerfile, or what failed.
+pub fn run(engine: &Arc<Engine>, job: Job<'_>) -> Result<BuildResult, Failure> {
+    let Job { asked, dockerfile, sources, contexts, keys, runtime, send, progress, cancel } = job;
+    let request = prepare::settle(asked, dockerfile, sources)?;
+    let (result, results) = solve(
+        engine,
+        Work { request: &request, contexts, keys, runtime, send, call: &asked.call, progress, cancel },
+    )?;
+    settle(engine, &results);
+    conclude(engine);
+    Ok(result)
+}
+
+/// The folder for what builds keep beside the cache: a client's files, kept for its next build.
+pub fn kept_folder(engine: &Engine, name: &str) -> Result<PathBuf> {
+    let folder = engine.builder.folder.join(name);
+    crate::private_folder(&folder)?;
+    Ok(folder)
+}
+
+struct Work<'a> {
+    request: &'a Request,
+    contexts: &'a dyn Contexts,
+    keys: &'a dyn Keys,
+    runtime: &'a Handle,
+    send: &'a Send,
+    call: &'a str,
+    progress: &'a Progress,
+    cancel: &'a Cancel,
+}
+
+/// Builds, and gives the account and the keys of the cached results that it used.
+fn solve(engine: &Arc<Engine>, work: Work<'_>) -> Result<(BuildResult, Vec<Digest>), Failure> {
+    let worker = worker::EngineWorker::new(engine, work.keys, (work.runtime.clone(), work.progress));
+    let web = web::Web { engine: Arc::clone(engine), runtime: work.runtime.clone() };
     let tools = Tools {
         cache: &engine.builder.cache,
         hashes: &engine.builder.hashes,
@@ -179,49 +264,43 @@ fn work(
         worker: &worker,
         web: &web,
         sources: &engine.builder.folder.join("sources"),
-        contexts: &prepared.contexts,
+        contexts: work.contexts,
         scratch: &engine.builder.folder.join("contexts"),
-        send: &send,
-        progress: &progress,
-        cancel,
+        send: work.send,
+        progress: work.progress,
+        cancel: work.cancel,
     };
-    if !request.call.is_empty() {
-        match yare_build::call(&prepared.request, &request.call, tools) {
-            Ok(answer) => sink.result(BuildResult { answer: Some(answer), ..BuildResult::default() }),
-            Err(failure) => sink.failure(&failure),
-        }
-        return;
+    if !work.call.is_empty() {
+        let answer = Some(yare_build::call(work.request, work.call, tools)?);
+        return Ok((BuildResult { answer, ..BuildResult::default() }, Vec::new()));
     }
-    match yare_build::build(&prepared.request, &engine.images, tools) {
-        Ok(built) => told(engine, built, &prepared.request.tags, sink),
-        Err(failure) => sink.failure(&failure),
-    }
-    if let Err(error) = engine.builder.hashes.save() {
-        tracing::debug!(%error, "hashes of context files are not kept");
-    }
-    engine.builder.built.notify_one();
-}
-
-/// Tells of a build that worked, and settles what it made.
-fn told(engine: &Arc<Engine>, built: yare_build::Built, tags: &[yare_oci::Reference], sink: &Sink) {
+    let built = yare_build::build(work.request, &engine.images, tools)?;
     for (name, _) in &built.replaced {
         tracing::debug!(%name, "a name moved to the new image");
     }
     let mut names = Vec::new();
     if let Some(image) = &built.image {
-        for name in tags {
+        for name in &work.request.tags {
             crate::images::publish(engine, "tag", &image.id, &name.familiar());
             names.push(name.familiar());
         }
     }
-    sink.result(BuildResult {
+    let result = BuildResult {
         image_id: built.id.map(|id| id.to_string()).unwrap_or_default(),
         digest: built.digest.map(|digest| digest.to_string()).unwrap_or_default(),
         names,
         steps: built.steps,
         ..BuildResult::default()
-    });
-    settle(engine, &built.keys);
+    };
+    Ok((result, built.keys))
+}
+
+/// What is kept of a build beside its result.
+fn conclude(engine: &Engine) {
+    if let Err(error) = engine.builder.hashes.save() {
+        tracing::debug!(%error, "hashes of context files are not kept");
+    }
+    engine.builder.built.notify_one();
 }
 
 /// Makes cached results survive power loss, when the client has its answer.
@@ -342,7 +421,7 @@ impl Sink {
 }
 
 /// What the build cache keeps, for `system df`.
-pub(crate) fn usage(engine: &Engine) -> Vec<BuildCache> {
+pub fn usage(engine: &Engine) -> Vec<BuildCache> {
     let time =
         |seconds: i64| jiff::Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default();
     let rows = engine.builder.cache.usage().into_iter();

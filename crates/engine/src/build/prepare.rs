@@ -92,11 +92,22 @@ pub(super) fn prepare(
     for (name, context) in &asked.contexts {
         sources.insert(name.clone(), named(name, context, &mut trees)?);
     }
-    let request = Request {
+    let request = settle(asked, dockerfile, sources)?;
+    Ok(Prepared { request, contexts: Folders { trees, _made: main.made } })
+}
+
+/// Takes the options of a request together with its Dockerfile and the places of its named contexts. Pure.
+pub(super) fn settle(
+    asked: &BuildRequest,
+    dockerfile: Vec<u8>,
+    contexts: BTreeMap<String, ContextSource>,
+) -> Result<Request> {
+    let name = if asked.dockerfile.is_empty() { "Dockerfile" } else { &asked.dockerfile };
+    Ok(Request {
         dockerfile,
         dockerfile_name: shown_name(name).to_owned(),
         identity: identity(asked),
-        contexts: sources,
+        contexts,
         build_args: asked.build_args.clone(),
         target: asked.target.clone(),
         platforms: platforms(asked)?,
@@ -109,7 +120,7 @@ pub(super) fn prepare(
         labels: asked.labels.clone(),
         annotations: asked.annotations.clone(),
         tags: tags(asked)?,
-        run: settings(engine, asked)?,
+        run: settings(asked)?,
         cache_from: asked.cache_from.clone(),
         cache_to: asked.cache_to.clone(),
         outputs: asked.outputs.clone(),
@@ -124,8 +135,7 @@ pub(super) fn prepare(
         verify: asked.verify,
         explain: asked.explain,
         attest: asked.attest.clone(),
-    };
-    Ok(Prepared { request, contexts: Folders { trees, _made: main.made } })
+    })
 }
 
 fn identity(asked: &BuildRequest) -> String {
@@ -333,8 +343,7 @@ fn entitlements(asked: &BuildRequest) -> Result<std::collections::BTreeSet<Entit
 }
 
 /// Limits as a container has them; checked as those are when the first step runs.
-fn settings(engine: &Engine, asked: &BuildRequest) -> Result<RunSettings> {
-    let _ = engine;
+fn settings(asked: &BuildRequest) -> Result<RunSettings> {
     let mut limits = yare_api::HostConfig {
         memory: asked.memory,
         memory_swap: asked.memory_swap,

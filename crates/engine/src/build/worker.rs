@@ -1,10 +1,10 @@
 //! What the build engine asks of this one: base images, and processes. A step's process is a container
 //! without record, name or log: it lives as long as its build.
 
+use super::keys::Keys;
 use crate::container::{Record, StateRecord};
 use crate::images::PullRequest;
 use crate::{Engine, containers, wiring};
-use base64::Engine as _;
 use futures_util::StreamExt;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
@@ -16,9 +16,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::runtime::Handle;
-use yare_api::build::{BuildRequest, VertexStatus};
+use yare_api::build::VertexStatus;
 use yare_api::progress::JSONMessage;
-use yare_api::{AuthConfig, ContainerConfig, ContainerCreateRequest, HostConfig};
+use yare_api::{ContainerConfig, ContainerCreateRequest, HostConfig};
 use yare_build::worker::{Exit, Run, RunMount, Stream, Worker};
 use yare_build::{Cancel, Progress};
 use yare_errdefs::{Class, Classified, Error, Result};
@@ -30,11 +30,7 @@ use yare_shim::{AttachSpec, Connection, Launch, LogDriver, LogSpec, Reply};
 /// The engine, as one build sees it.
 pub(super) struct EngineWorker<'a> {
     engine: &'a Arc<Engine>,
-    /// Values, base64 as they came.
-    secrets: &'a BTreeMap<String, String>,
-    agents: &'a BTreeMap<String, String>,
-    /// Credentials by registry.
-    auths: &'a BTreeMap<String, AuthConfig>,
+    keys: &'a dyn Keys,
     runtime: Handle,
     progress: &'a Progress,
 }
@@ -42,11 +38,10 @@ pub(super) struct EngineWorker<'a> {
 impl<'a> EngineWorker<'a> {
     pub(super) fn new(
         engine: &'a Arc<Engine>,
-        request: &'a BuildRequest,
-        auths: &'a BTreeMap<String, AuthConfig>,
+        keys: &'a dyn Keys,
         (runtime, progress): (Handle, &'a Progress),
     ) -> Self {
-        Self { engine, secrets: &request.secrets, agents: &request.ssh, auths, runtime, progress }
+        Self { engine, keys, runtime, progress }
     }
 
     /// Fetches a base image as `pull` does.
@@ -56,7 +51,7 @@ impl<'a> EngineWorker<'a> {
         let request = PullRequest {
             reference: reference.to_string(),
             platform: platform.cloned(),
-            auth: self.auth(reference.domain()),
+            auth: self.keys.credentials(reference.domain())?,
         };
         let pulled = self.runtime.block_on(async {
             let mut lines = crate::images::pull(self.engine, request).await?;
@@ -82,14 +77,6 @@ impl<'a> EngineWorker<'a> {
             work.failed(&yare_errdefs::chain(error));
         }
         pulled
-    }
-
-    /// What the client knows of a registry; Docker Hub has a name of its own in clients' files.
-    fn auth(&self, domain: &str) -> AuthConfig {
-        const HUB: &str = "https://index.docker.io/v1/";
-        let names = [domain.to_owned(), format!("https://{domain}")];
-        let hub = (domain == "docker.io").then(|| HUB.to_owned());
-        names.iter().chain(&hub).find_map(|name| self.auths.get(name)).cloned().unwrap_or_default()
     }
 }
 
@@ -127,16 +114,11 @@ impl Worker for EngineWorker<'_> {
     }
 
     fn secret(&self, id: &str) -> Result<Option<Vec<u8>>> {
-        let decode = |text: &String| {
-            base64::engine::general_purpose::STANDARD
-                .decode(text)
-                .map_err(|_| Error::invalid(format!("the value of secret {id} is no base64")))
-        };
-        self.secrets.get(id).map(decode).transpose()
+        self.keys.secret(id)
     }
 
     fn ssh(&self, id: &str) -> Result<Option<PathBuf>> {
-        Ok(self.agents.get(id).map(PathBuf::from))
+        self.keys.agent(id)
     }
 }
 

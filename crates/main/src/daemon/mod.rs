@@ -287,12 +287,17 @@ fn log_level(settings: &Settings) -> Result<tracing::Level> {
 
 pub(crate) fn start_log(level: tracing::Level) {
     use std::io::IsTerminal;
-    tracing_subscriber::fmt()
-        .with_max_level(level)
+    use tracing_subscriber::layer::{Layer, SubscriberExt};
+    use tracing_subscriber::util::SubscriberInitExt;
+    let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    // HTTP/2 would tell of every frame.
+    let targets = tracing_subscriber::filter::Targets::new()
+        .with_default(level)
+        .with_target("h2", level.min(tracing::Level::INFO));
+    tracing_subscriber::registry().with(lines.with_filter(targets)).init();
 }
 
 /// The file with the engine's process id; gone when this is dropped.

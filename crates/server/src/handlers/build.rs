@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use yare_api::AuthConfig;
 use yare_api::build::{self as api, BuildContext, BuildRequest, MAX_REQUEST};
+use yare_buildkit::{BuildKit, Offer};
 use yare_engine::Engine;
 use yare_engine::build::{self, Ask, Form, Prune};
 use yare_engine::images::Body;
@@ -71,6 +72,21 @@ pub(super) fn cancel(call: &Call) -> Result<Reply> {
     Ok(reply::empty(StatusCode::OK))
 }
 
+/// `POST /grpc`: BuildKit's services on the connection.
+pub(super) fn buildkit(buildkit: &BuildKit, call: Call) -> Result<Reply> {
+    let buildkit = buildkit.clone();
+    call.takeover.switch(&call.headers, move |stream| async move { buildkit.serve(stream).await })
+}
+
+/// `POST /session`: the connection of a client that answers calls.
+pub(super) fn session(buildkit: &BuildKit, call: Call) -> Result<Reply> {
+    let (buildkit, offer) = (buildkit.clone(), Offer::of_headers(&call.headers));
+    if offer.id.is_empty() {
+        return Err(Error::invalid("a session needs an id: X-Docker-Expose-Session-Uuid"));
+    }
+    call.takeover.switch(&call.headers, move |stream| async move { buildkit.session(offer, stream).await })
+}
+
 /// Takes the JSON document off the front of a body.
 async fn own_request(mut body: Body) -> Result<(BuildRequest, Body)> {
     let mut buffer = BytesMut::new();
@@ -105,8 +121,10 @@ async fn own_request(mut body: Body) -> Result<(BuildRequest, Body)> {
 /// The query that Docker's classic clients send.
 fn classic(query: &Query) -> Result<BuildRequest> {
     if query.text("version").is_some_and(|version| version == "2") {
-        return Err(Error::unimplemented("building with a BuildKit session is not built into this Yare yet")
-            .with_hint("set DOCKER_BUILDKIT=0, or use yare build"));
+        return Err(Error::unimplemented(
+            "building with BuildKit through this endpoint is not built into this Yare",
+        )
+        .with_hint("install docker buildx, which builds with Yare, or set DOCKER_BUILDKIT=0"));
     }
     let number = |key: &str| query.number::<i64>(key).map(Option::unwrap_or_default);
     let remote = query.text("remote");

@@ -10,6 +10,7 @@ mod volumes;
 
 use std::sync::Arc;
 
+use yare_buildkit::BuildKit;
 use yare_engine::Engine;
 use yare_errdefs::{Error, Result};
 
@@ -20,7 +21,7 @@ use crate::reply::Reply;
 use crate::route::Operation;
 
 /// Answers a call.
-pub(crate) async fn answer(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
+pub(crate) async fn answer(engine: &Arc<Engine>, buildkit: &BuildKit, call: Call) -> Result<Reply> {
     match call.operation {
         Operation::Ping => Ok(ping(&call)),
         Operation::Version => system::version(),
@@ -67,6 +68,8 @@ pub(crate) async fn answer(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
         Operation::Build => build::build(engine, call).await,
         Operation::BuildPrune => build::prune(engine, &call).await,
         Operation::BuildCancel => build::cancel(&call),
+        Operation::BuildKit => build::buildkit(buildkit, call),
+        Operation::BuildKitSession => build::session(buildkit, call),
         Operation::VolumeList => volumes::list(engine, &call),
         Operation::VolumeCreate => volumes::create(engine, call).await,
         Operation::VolumeInspect => volumes::inspect(engine, &call),

@@ -19,8 +19,8 @@ use crate::reply::{self, JSON, Reply};
 pub(crate) fn ping(call: &Call) -> Reply {
     let mut reply = reply::text(StatusCode::OK, if call.head_only { "" } else { "OK" });
     let fixed = [
-        // 1 is the classic builder; 2 would make clients open BuildKit sessions.
-        (HeaderName::from_static("builder-version"), "1"),
+        // 2: clients build with BuildKit's wire, when they have a plugin that speaks it.
+        (HeaderName::from_static("builder-version"), "2"),
         (CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
         (PRAGMA, "no-cache"),
         (HeaderName::from_static("swarm"), "inactive"),

@@ -1,0 +1,287 @@
+//! What a client asks of the Dockerfile frontend, as a [`BuildRequest`]. Pure.
+
+use std::collections::BTreeMap;
+use yare_api::build::BuildRequest;
+use yare_build::request::ContextSource;
+use yare_errdefs::{Error, Result};
+use yare_oci::Reference;
+
+/// Options of a frontend or a solve.
+pub(crate) type Options = BTreeMap<String, String>;
+
+/// A request as the wire has it.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// The options that the build engine knows.
+    pub(crate) request: BuildRequest,
+    /// Where named contexts are.
+    pub(crate) sources: BTreeMap<String, ContextSource>,
+    /// The main context.
+    pub(crate) context: Place,
+    /// What the client calls the folder with the Dockerfile, when it is not in the main context.
+    pub(crate) dockerfile_dir: Option<String>,
+    /// Sessions that have folders which the build's own session has not, by the folder's name.
+    pub(crate) sessions: BTreeMap<String, String>,
+    /// Something else than a build.
+    pub(crate) call: Option<String>,
+    /// Options that have no effect here, and why.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Where files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A folder that the client sends under this name.
+    Client(String),
+    /// A stream that the client uploads: a tar.
+    Upload(String),
+    /// A git repository.
+    Git(String),
+    /// A tar on the web.
+    Web(String),
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Client("context".to_owned())
+    }
+}
+
+/// Where clients put streams that they upload.
+const UPLOADS: &str = "http://buildkit-session/";
+
+/// Reads the options of `dockerfile.v0`.
+///
+/// # Errors
+/// An option is not understood or not built: it would change what comes out.
+pub(crate) fn parse(options: &Options, entitlements: &[String]) -> Result<Asked> {
+    let mut asked = Asked::default();
+    asked.request.allow = entitlements.iter().map(|text| entitlement(text)).collect();
+    // The main context's name may be given behind its place.
+    if let Some(key) = options.get("contextkey") {
+        asked.context = Place::Client(key.clone());
+    }
+    for (name, value) in options {
+        option(&mut asked, name, value)?;
+    }
+    let from_client = matches!(asked.context, Place::Client(_));
+    if from_client && asked.dockerfile_dir.is_none() {
+        asked.dockerfile_dir = Some("dockerfile".to_owned());
+    }
+    Ok(asked)
+}
+
+/// `device=…` may name one; here all or none are granted.
+fn entitlement(text: &str) -> String {
+    text.split('=').next().unwrap_or_default().to_owned()
+}
+
+fn option(asked: &mut Asked, name: &str, value: &str) -> Result<()> {
+    let request = &mut asked.request;
+    let list = || value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned);
+    match name {
+        "filename" => request.dockerfile = value.to_owned(),
+        "target" => request.target = value.to_owned(),
+        "platform" => request.platforms = list().collect(),
+        "no-cache" if value.is_empty() => request.no_cache = true,
+        "no-cache" => request.no_cache_filter = list().collect(),
+        "image-resolve-mode" => request.pull = value == "pull",
+        "add-hosts" => request.extra_hosts = list().map(|host| host.replacen('=', ":", 1)).collect(),
+        "force-network-mode" => {
+            request.network_mode = if value == "sandbox" { String::new() } else { value.to_owned() }
+        }
+        "shm-size" => {
+            request.shm_size =
+                value.parse().map_err(|_| Error::invalid(format!("invalid shm-size {value:?}: bytes")))?
+        }
+        "ulimit" => request.ulimits = list().collect(),
+        "cgroup-parent" => request.cgroup_parent = value.to_owned(),
+        "context" => asked.context = place(value),
+        "dockerfilekey" => asked.dockerfile_dir = Some(value.to_owned()),
+        "requestid" => asked.call = Some(value.to_owned()),
+        // Read elsewhere, about what clients keep for themselves, or true anyway.
+        "contextkey"
+        | "frontend.caps"
+        | "multi-platform"
+        | "source"
+        | "cmdline"
+        | "cache-imports"
+        | "cache-from"
+        | "build-arg:BUILDKIT_INLINE_CACHE"
+        | "build-arg:BUILDKIT_SYNTAX"
+        | "input-metadata"
+        | "hostname" => {
+            note(asked, name, value);
+        }
+        _ => return prefixed(asked, name, value),
+    }
+    Ok(())
+}
+
+fn note(asked: &mut Asked, name: &str, value: &str) {
+    match name {
+        "cache-imports" | "cache-from" if !matches!(value, "" | "null" | "[]") => asked.notes.push(
+            "importing a build cache is not built into this Yare yet: steps come from the local cache alone"
+                .to_owned(),
+        ),
+        "build-arg:BUILDKIT_INLINE_CACHE" => {
+            asked
+                .notes
+                .push("an inline cache is not built into this Yare yet: the image has none".to_owned());
+        }
+        "hostname" => asked.notes.push("the host name of steps cannot be set in this Yare yet".to_owned()),
+        _ => {}
+    }
+}
+
+fn prefixed(asked: &mut Asked, name: &str, value: &str) -> Result<()> {
+    let request = &mut asked.request;
+    match name.split_once(':') {
+        Some(("build-arg", key)) => {
+            request.build_args.insert(key.to_owned(), Some(value.to_owned()));
+        }
+        Some(("label", key)) => {
+            request.labels.insert(key.to_owned(), value.to_owned());
+        }
+        Some(("context", key)) => {
+            // A platform may follow; the same source serves all.
+            let key = key.split("::").next().unwrap_or(key);
+            let source = named(key, value)?;
+            asked.sources.insert(key.to_owned(), source);
+        }
+        Some(("attest", kind)) => {
+            let disabled = value.split(',').any(|part| part == "disabled=true");
+            if !disabled {
+                return Err(Error::unimplemented(format!(
+                    "the attestation {kind} is not built into this Yare yet"
+                ))
+                .with_hint("build with --provenance=false --sbom=false"));
+            }
+        }
+        Some(("local-sessionid", key)) => {
+            asked.sessions.insert(key.to_owned(), value.to_owned());
+        }
+        // What the client knows of its repository is for attestations.
+        Some(("vcs", _)) => {}
+        _ => {
+            return Err(Error::unimplemented(format!(
+                "the build option {name:?} is not built into this Yare yet"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn place(value: &str) -> Place {
+    if let Some(id) = value.strip_prefix(UPLOADS) {
+        return Place::Upload(id.to_owned());
+    }
+    let path = value.split(['#', '?']).next().unwrap_or_default();
+    let web = value.starts_with("http://") || value.starts_with("https://");
+    if web && !path.ends_with(".git") { Place::Web(value.to_owned()) } else { Place::Git(value.to_owned()) }
+}
+
+fn named(key: &str, value: &str) -> Result<ContextSource> {
+    if let Some(name) = value.strip_prefix("docker-image://") {
+        let reference = Reference::parse(name).map_err(|error| Error::invalid(error.to_string()))?;
+        return Ok(ContextSource::Image(reference.or_latest()));
+    }
+    if value.starts_with("local:") {
+        return Ok(ContextSource::Folder);
+    }
+    if value.starts_with("input:") || value.starts_with("oci-layout:") {
+        let kind = value.split(':').next().unwrap_or_default();
+        return Err(Error::unimplemented(format!(
+            "the build context {key} of kind {kind:?} is not built into this Yare yet"
+        ))
+        .with_hint("build it into an image first, and name that: docker-image://NAME"));
+    }
+    Ok(match place(value) {
+        Place::Web(url) => ContextSource::Http(url),
+        Place::Git(remote) => ContextSource::Git(remote),
+        _ => return Err(Error::invalid(format!("the build context {key} is at no known place: {value}"))),
+    })
+}
+
+/// Whether a frontend is the Dockerfile's, whose work is done here.
+///
+/// # Errors
+/// It is another one, a program that nothing here can run.
+pub(crate) fn check(frontend: &str, options: &Options) -> Result<()> {
+    let other = match frontend {
+        "dockerfile.v0" => return Ok(()),
+        "" => "a build graph without a frontend (raw LLB)".to_owned(),
+        "gateway.v0" => {
+            let source = options.get("source").map(String::as_str).unwrap_or_default();
+            let name = source.trim_start_matches("docker.io/").split(['@', ':']).next().unwrap_or_default();
+            if matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream") {
+                return Ok(());
+            }
+            format!("the frontend {source}")
+        }
+        other => format!("the frontend {other}"),
+    };
+    Err(Error::unimplemented(format!("{other} is not built into this Yare yet")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(rows: &[(&str, &str)]) -> Options {
+        rows.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn options_become_a_request() {
+        let asked = parse(
+            &options(&[
+                ("filename", "Dockerfile.x"),
+                ("build-arg:A", "b"),
+                ("label:x", "y"),
+                ("no-cache", "one,two"),
+                ("add-hosts", "a=1.2.3.4,b=::1"),
+                ("ulimit", "nofile=1:2"),
+                ("platform", "linux/amd64"),
+                ("image-resolve-mode", "pull"),
+                ("force-network-mode", "sandbox"),
+                ("context:base", "docker-image://busybox"),
+                ("context:files", "local:files"),
+                ("vcs:revision", "x"),
+            ]),
+            &["network.host".to_owned()],
+        )
+        .expect("understood");
+        let request = &asked.request;
+        assert_eq!(request.dockerfile, "Dockerfile.x");
+        assert_eq!(request.build_args["A"].as_deref(), Some("b"));
+        assert_eq!(request.no_cache_filter, ["one", "two"]);
+        assert!(!request.no_cache && request.pull && request.network_mode.is_empty());
+        assert_eq!(request.extra_hosts, ["a:1.2.3.4", "b:::1"]);
+        assert_eq!(request.allow, ["network.host"]);
+        assert_eq!(asked.sources["files"], ContextSource::Folder);
+        assert!(
+            matches!(&asked.sources["base"], ContextSource::Image(name) if name.familiar() == "busybox:latest")
+        );
+        assert_eq!((asked.context, asked.dockerfile_dir.as_deref()), (Place::default(), Some("dockerfile")));
+    }
+
+    #[test]
+    fn contexts_are_in_many_places() {
+        let context = |value: &str| parse(&options(&[("context", value)]), &[]).expect("understood").context;
+        assert_eq!(context("http://buildkit-session/abc"), Place::Upload("abc".to_owned()));
+        assert_eq!(context("https://x/y.tar.gz"), Place::Web("https://x/y.tar.gz".to_owned()));
+        assert_eq!(context("https://x/y.git#main"), Place::Git("https://x/y.git#main".to_owned()));
+    }
+
+    #[test]
+    fn what_would_change_the_result_is_refused() {
+        for row in [("attest:sbom", ""), ("context:a", "input:a"), ("new-option", "1")] {
+            assert!(parse(&options(&[row]), &[]).is_err(), "{row:?}");
+        }
+        assert!(check("dockerfile.v0", &Options::new()).is_ok());
+        assert!(check("gateway.v0", &options(&[("source", "docker/dockerfile:1.7")])).is_ok());
+        assert!(check("gateway.v0", &options(&[("source", "other/frontend")])).is_err());
+        assert!(check("", &Options::new()).is_err());
+    }
+}

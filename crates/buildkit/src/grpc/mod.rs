@@ -1,0 +1,143 @@
+//! gRPC over HTTP/2: messages with a length before them, and an outcome after them.
+//!
+//! Both sides are hostile. A message's length is checked before its bytes are taken, a peer that does not
+//! read stops whoever writes to it, and nothing is kept for a peer beyond one message and HTTP/2's window.
+
+pub(crate) mod client;
+pub(crate) mod server;
+mod status;
+
+pub(crate) use status::{Code, Status};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use h2::{RecvStream, SendStream};
+use http::HeaderMap;
+use prost::Message;
+use std::future::poll_fn;
+
+/// Most bytes of a message, as BuildKit's own limit.
+const LONGEST: usize = 16 << 20;
+/// Bytes that a peer may send unread: of one call, and of all.
+const WINDOW: u32 = 1 << 20;
+const WINDOW_OF_ALL: u32 = 4 << 20;
+/// Bytes before a message: whether it is compressed, and its length.
+const PREFIX: usize = 5;
+/// Bytes handed to HTTP/2 at once.
+const PIECE: usize = 64 << 10;
+
+/// The messages that a peer sends.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    stream: RecvStream,
+    buffer: BytesMut,
+}
+
+impl Inbound {
+    fn new(stream: RecvStream) -> Self {
+        Self { stream, buffer: BytesMut::new() }
+    }
+
+    /// The next message; `None` at the end.
+    pub(crate) async fn message<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
+        let Some(bytes) = self.bytes().await? else { return Ok(None) };
+        M::decode(bytes)
+            .map(Some)
+            .map_err(|error| Status::new(Code::InvalidArgument, format!("a message cannot be read: {error}")))
+    }
+
+    async fn bytes(&mut self) -> Result<Option<Bytes>, Status> {
+        loop {
+            if let Some(length) = announced(&self.buffer)?
+                && self.buffer.len() >= PREFIX + length
+            {
+                self.buffer.advance(PREFIX);
+                return Ok(Some(self.buffer.split_to(length).freeze()));
+            }
+            match self.stream.data().await {
+                Some(Ok(piece)) => {
+                    // The window opens as bytes are taken; what is taken is bounded by the longest message.
+                    self.stream.flow_control().release_capacity(piece.len()).map_err(Status::from)?;
+                    self.buffer.extend_from_slice(&piece);
+                }
+                Some(Err(error)) => return Err(error.into()),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err(Status::new(Code::Internal, "the peer broke off within a message")),
+            }
+        }
+    }
+
+    /// What the peer says when it is done.
+    async fn outcome(&mut self) -> Result<(), Status> {
+        match self.stream.trailers().await.map_err(Status::from)? {
+            Some(trailers) => Status::of_headers(&trailers).unwrap_or(Ok(())),
+            None => Err(Status::new(Code::Internal, "the peer ended a call without an outcome")),
+        }
+    }
+}
+
+/// The length of the message at the front, when that much is there.
+fn announced(buffer: &[u8]) -> Result<Option<usize>, Status> {
+    let Some(prefix) = buffer.first_chunk::<PREFIX>() else { return Ok(None) };
+    if prefix[0] != 0 {
+        return Err(Status::new(Code::Unimplemented, "compressed messages are not understood"));
+    }
+    let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+    if length > LONGEST {
+        let text = format!("a message of {length} bytes is too long: {LONGEST} is the most");
+        return Err(Status::new(Code::ResourceExhausted, text));
+    }
+    Ok(Some(length))
+}
+
+/// The messages that go to a peer.
+#[derive(Debug)]
+pub(crate) struct Outbound(SendStream<Bytes>);
+
+impl Outbound {
+    /// Sends a message, as fast as the peer reads.
+    pub(crate) async fn send(&mut self, message: &impl Message) -> Result<(), Status> {
+        let length = message.encoded_len();
+        let told = u32::try_from(length)
+            .map_err(|_| Status::new(Code::ResourceExhausted, "a message of more than 4 GB"))?;
+        let mut bytes = BytesMut::with_capacity(PREFIX + length);
+        bytes.put_u8(0);
+        bytes.put_u32(told);
+        message.encode(&mut bytes).map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+        self.write(bytes.freeze()).await
+    }
+
+    async fn write(&mut self, mut bytes: Bytes) -> Result<(), Status> {
+        while !bytes.is_empty() {
+            self.0.reserve_capacity(bytes.len().min(PIECE));
+            let granted = match poll_fn(|context| self.0.poll_capacity(context)).await {
+                Some(granted) => granted.map_err(Status::from)?,
+                None => return Err(Status::gone()),
+            };
+            let piece = bytes.split_to(granted.min(bytes.len()));
+            self.0.send_data(piece, false).map_err(Status::from)?;
+        }
+        Ok(())
+    }
+
+    /// A caller's last word.
+    pub(crate) fn close(&mut self) -> Result<(), Status> {
+        self.0.send_data(Bytes::new(), true).map_err(Status::from)
+    }
+
+    fn finish(&mut self, outcome: &HeaderMap) -> Result<(), Status> {
+        self.0.send_trailers(outcome.clone()).map_err(Status::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_checked_before_anything_is_kept() {
+        assert_eq!(announced(&[0, 0, 0]).expect("too short to say"), None);
+        assert_eq!(announced(&[0, 0, 0, 0, 7, 1]).expect("fits"), Some(7));
+        assert_eq!(announced(&[0, 6, 64, 0, 0]).expect_err("100 MB").code, Code::ResourceExhausted);
+        assert_eq!(announced(&[1, 0, 0, 0, 7]).expect_err("compressed").code, Code::Unimplemented);
+    }
+}

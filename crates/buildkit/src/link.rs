@@ -1,0 +1,48 @@
+//! Between a build, which runs on a thread, and its client, whose calls are asynchronous.
+
+use crate::session::Session;
+use std::future::Future;
+use std::sync::Arc;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use yare_build::Cancel;
+use yare_errdefs::{Error, Result};
+
+/// Ends a build, and what it waits for. Clones are the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop {
+    pub(crate) cancel: Cancel,
+    told: Arc<watch::Sender<bool>>,
+}
+
+impl Stop {
+    pub(crate) fn new() -> Self {
+        Self { cancel: Cancel::default(), told: Arc::new(watch::Sender::new(false)) }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.cancel.cancel();
+        self.told.send_replace(true);
+    }
+}
+
+/// A build's way to its client's session.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    pub(crate) session: Arc<Session>,
+    pub(crate) runtime: Handle,
+    pub(crate) stop: Stop,
+}
+
+impl Link {
+    /// Waits for the client on a thread of a build, until the build shall end.
+    pub(crate) fn wait<T, E: Into<Error>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T> {
+        let mut told = self.stop.told.subscribe();
+        self.runtime.block_on(async {
+            tokio::select! {
+                done = work => done.map_err(Into::into),
+                _ = told.wait_for(|told| *told) => Err(Error::cancelled("the build was cancelled")),
+            }
+        })
+    }
+}

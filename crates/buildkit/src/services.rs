@@ -1,0 +1,240 @@
+//! The services that clients call, by path.
+
+use crate::Kit;
+use crate::calls;
+use crate::grpc::server::{Call, Reply};
+use crate::grpc::{Code, Status};
+use crate::history;
+use crate::proto::control::{
+    DiskUsageResponse, InfoResponse, ListWorkersResponse, PruneRequest, StatusRequest, UsageRecord,
+};
+use crate::proto::gateway::{Answer, Cap, PongResponse, Ref, ReturnRequest, SolveRequest, SolveResponse};
+use crate::proto::session::{HealthResponse, SERVING};
+use crate::proto::{Empty, Platform, Version, WorkerRecord};
+use crate::session::Offer;
+use crate::{news, solve};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use yare_api::filters::Filters;
+use yare_engine::build::{self, Prune};
+
+/// Bytes that wait between a session and the call that carries it.
+const TUNNEL: usize = 256 << 10;
+
+/// Answers one call.
+pub(crate) async fn answer(kit: Arc<Kit>, call: Call) {
+    let path = call.path.clone();
+    let answered = match path.strip_prefix("/moby.buildkit.v1.") {
+        Some(method) if method.starts_with("Control/") => {
+            control(&kit, call, &method["Control/".len()..]).await
+        }
+        Some(method) => match method.strip_prefix("frontend.LLBBridge/") {
+            Some(method) => bridge(&kit, call, method).await,
+            None => call.unknown(),
+        },
+        None if path == "/grpc.health.v1.Health/Check" => {
+            call.unary(|_: Empty| async { Ok(HealthResponse { status: SERVING }) }).await
+        }
+        None => call.unknown(),
+    };
+    if let Err(status) = answered {
+        tracing::debug!(path, message = status.message, "an answer did not reach its client");
+    }
+}
+
+async fn control(kit: &Arc<Kit>, call: Call, method: &str) -> Result<(), Status> {
+    match method {
+        "ListWorkers" => {
+            call.unary(|_: Empty| async { Ok(ListWorkersResponse { record: vec![worker(kit)] }) }).await
+        }
+        "Info" => call.unary(|_: Empty| async { Ok(InfoResponse { version: Some(version()) }) }).await,
+        "Solve" => call.unary(|request| solve::solve(kit, request)).await,
+        "Session" => session(kit, call).await,
+        "Status" => call.stream(|request, reply| status(kit, request, reply)).await,
+        "DiskUsage" => call.unary(|_: Empty| async { Ok(DiskUsageResponse { record: usage(kit) }) }).await,
+        "Prune" => call.stream(|request, reply| prune(kit, request, reply)).await,
+        "ListenBuildHistory" => {
+            call.stream(|request, mut reply| async move {
+                match history::listen(kit, request, &mut reply).await {
+                    Ok(()) => Ok(reply),
+                    Err(status) => Err((reply, status)),
+                }
+            })
+            .await
+        }
+        "UpdateBuildHistory" => call.unary(|request| history::update(kit, request)).await,
+        _ => call.unknown(),
+    }
+}
+
+/// `Control/Session`: a session whose connection is a call.
+async fn session(kit: &Arc<Kit>, call: Call) -> Result<(), Status> {
+    let offer = Offer::of_headers(&call.metadata);
+    let (near, far) = tokio::io::duplex(TUNNEL);
+    let tunnel = call.open_tunnel()?;
+    let (served, carried) = tokio::join!(kit.sessions.serve(offer, near), tunnel.carry(far));
+    if let Err(status) = served.and(carried) {
+        tracing::debug!(message = status.message, "a session ended early");
+    }
+    Ok(())
+}
+
+async fn bridge(kit: &Arc<Kit>, call: Call, method: &str) -> Result<(), Status> {
+    let id = call.metadata("buildkit-controlapi-buildid");
+    match method {
+        "Ping" => {
+            call.unary(|_: Empty| async {
+                kit.builds.find(&id).await?;
+                Ok(pong(kit))
+            })
+            .await
+        }
+        "Solve" => call.unary(|request| load(kit, &id, request)).await,
+        "Return" => call.unary(|request| returned(kit, &id, request)).await,
+        // Nothing is evaluated before it is returned.
+        "Evaluate" => call.unary(|_: Empty| async { Ok(Empty {}) }).await,
+        _ => call.unknown(),
+    }
+}
+
+fn version() -> Version {
+    Version {
+        package: "yare".to_owned(),
+        version: format!("v{}", env!("CARGO_PKG_VERSION")),
+        revision: String::new(),
+    }
+}
+
+/// This engine as BuildKit's worker. It has no label of a snapshotter: that would promise exporters and cache
+/// exports which are not built.
+fn worker(kit: &Kit) -> WorkerRecord {
+    let host = yare_oci::Platform::host();
+    let platform = Platform { architecture: host.architecture, os: host.os, variant: host.variant };
+    let mut labels = BTreeMap::new();
+    let bridge = yare_engine::networks::inspect(&kit.engine, "bridge").ok();
+    let gateway = bridge.and_then(|bridge| Some(bridge.ipam.config?.first()?.gateway.clone()));
+    if let Some(gateway) = gateway.filter(|gateway| !gateway.is_empty()) {
+        labels.insert("org.mobyproject.buildkit.worker.moby.host-gateway-ip".to_owned(), gateway);
+    }
+    let id = yare_engine::system::info(&kit.engine).id;
+    WorkerRecord { id, labels, platforms: vec![platform], version: Some(version()) }
+}
+
+/// What a client may ask of the bridge. Of graphs nothing: they are not understood.
+fn pong(kit: &Kit) -> PongResponse {
+    let frontend =
+        ["frontend.caps", "gateway.solve.metadata", "proto.refarray", "return", "returnmap", "solve.base"];
+    let cap = |id: &str| Cap { id: id.to_owned(), enabled: true };
+    PongResponse { frontend_caps: frontend.map(cap).into(), llb_caps: Vec::new(), workers: vec![worker(kit)] }
+}
+
+/// `LLBBridge/Solve`: the Dockerfile is fetched; what it asks for is done when the client returns the result.
+async fn load(kit: &Arc<Kit>, id: &str, request: SolveRequest) -> Result<SolveResponse, Status> {
+    let build = kit.builds.find(id).await?;
+    let raw = request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty());
+    let frontend = if raw { "" } else { request.frontend.as_str() };
+    let loaded = solve::load(kit, &build, frontend, &request.options, &request.inputs).await?;
+    let metadata = match &loaded.asked.call {
+        Some(call) => calls::answer(call, &loaded)?,
+        None => BTreeMap::new(),
+    };
+    let result = yare_sys::fs::unique_name("");
+    build.keep(result.clone(), loaded)?;
+    let answer = Answer { r#ref: Some(Ref { id: result, def: None }), metadata, ..Answer::default() };
+    Ok(SolveResponse { result: Some(answer) })
+}
+
+/// `LLBBridge/Return`.
+async fn returned(kit: &Arc<Kit>, id: &str, request: ReturnRequest) -> Result<Empty, Status> {
+    let build = kit.builds.find(id).await?;
+    if let Some(error) = request.error {
+        build.returns(Err(Status::of_message(error)))?;
+        return Ok(Empty {});
+    }
+    let answer = request.result.unwrap_or_default();
+    let mut refs: Vec<&str> = answer.r#ref.iter().map(|one| one.id.as_str()).collect();
+    refs.extend(answer.refs.iter().flat_map(|refs| refs.refs.values()).map(|one| one.id.as_str()));
+    refs.retain(|one| !one.is_empty());
+    match refs.as_slice() {
+        [] => build.returns(Ok(None))?,
+        [one] => build.returns(Ok(Some(build.loaded(one)?)))?,
+        _ => {
+            let text = "a result of several builds is not built into this Yare yet";
+            build.returns(Err(Status::new(Code::Unimplemented, text)))?;
+        }
+    }
+    Ok(Empty {})
+}
+
+/// `Control/Status`.
+async fn status(kit: &Kit, request: StatusRequest, mut reply: Reply) -> Result<Reply, (Reply, Status)> {
+    let build = match kit.builds.recall(&request.r#ref).await {
+        Ok(build) => build,
+        Err(status) => return Err((reply, status)),
+    };
+    let news = Arc::clone(&build.news);
+    drop(build);
+    let mut place = 0;
+    while let Some((message, next)) = news.after(place).await {
+        if let Err(status) = reply.send(&message).await {
+            return Err((reply, status));
+        }
+        place = next;
+    }
+    Ok(reply)
+}
+
+fn usage(kit: &Kit) -> Vec<UsageRecord> {
+    let rows = build::usage(&kit.engine).into_iter();
+    rows.map(|row| UsageRecord {
+        id: row.id,
+        in_use: row.in_use,
+        size: row.size,
+        created: news::timestamp(&row.created_at),
+        last_used: row.last_used_at.as_deref().and_then(news::timestamp),
+        uses: row.usage_count,
+        description: row.description,
+        kind: row.r#type,
+        shared: row.shared,
+        parents: row.parents.unwrap_or_default(),
+    })
+    .collect()
+}
+
+/// `Control/Prune`: what went, a row each.
+async fn prune(kit: &Arc<Kit>, request: PruneRequest, mut reply: Reply) -> Result<Reply, (Reply, Status)> {
+    match pruned(kit, request).await {
+        Ok(records) => {
+            for record in &records {
+                if let Err(status) = reply.send(record).await {
+                    return Err((reply, status));
+                }
+            }
+            Ok(reply)
+        }
+        Err(status) => Err((reply, status)),
+    }
+}
+
+async fn pruned(kit: &Arc<Kit>, request: PruneRequest) -> Result<Vec<UsageRecord>, Status> {
+    let mut filters = Filters::default();
+    if request.keep_duration > 0 {
+        filters.add("unused-for", format!("{}s", request.keep_duration / 1_000_000_000));
+    }
+    for filter in request.filter.iter().filter(|filter| !filter.is_empty()) {
+        let (name, value) = filter.split_once("==").ok_or_else(|| {
+            Status::new(Code::InvalidArgument, format!("the filter {filter:?} is not understood"))
+        })?;
+        filters.add(name, value);
+    }
+    let before: BTreeMap<String, UsageRecord> =
+        usage(kit).into_iter().map(|record| (record.id.clone(), record)).collect();
+    let keep = request.reserved_space.max(request.max_used_space);
+    let gone = build::prune(&kit.engine, Prune { all: request.all, keep, filters }).await?;
+    let folders = Arc::clone(&kit.folders);
+    // Clients' files are sent again.
+    let removed = tokio::task::spawn_blocking(move || folders.shrink(0)).await;
+    tracing::debug!(folders = removed.unwrap_or_default(), "clients' files of former builds are removed");
+    let ids = gone.caches_deleted.unwrap_or_default();
+    Ok(ids.into_iter().filter_map(|id| before.get(&id).cloned()).collect())
+}

@@ -1,0 +1,227 @@
+//! A build from what a client sends to what it is told at the end.
+
+use crate::Kit;
+use crate::builds::{Active, Build};
+use crate::calls::{Loaded, file_name};
+use crate::context::{ClientContexts, Source};
+use crate::frontend::{self, Asked, Options};
+use crate::grpc::{Code, Status};
+use crate::keys::ClientKeys;
+use crate::link::Link;
+use crate::proto::control::{SolveRequest, SolveResponse};
+use crate::proto::{Any, Definition, SourceInfo, Typed};
+use base64::Engine as _;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use tokio::sync::oneshot;
+use yare_api::build::{SolveStatus, VertexWarning};
+use yare_build::{Failure, Progress};
+use yare_engine::build::{self, Job};
+use yare_errdefs::Error;
+use yare_oci::Digest;
+
+/// `Control/Solve`: waits for what the client's frontend returns, or runs the one that is named, then builds.
+pub(crate) async fn solve(kit: &Arc<Kit>, request: SolveRequest) -> Result<SolveResponse, Status> {
+    let mut active = kit.builds.begin(request)?;
+    let built = build_active(kit, &mut active).await;
+    let mut record = active.build.record.lock().unwrap_or_else(PoisonError::into_inner);
+    match &built {
+        Ok(response) => record.response.clone_from(&response.exporter_response),
+        Err(status) => record.error = Some(status.clone()),
+    }
+    drop(record);
+    built
+}
+
+async fn build_active(kit: &Arc<Kit>, active: &mut Active<'_>) -> Result<SolveResponse, Status> {
+    let build = Arc::clone(&active.build);
+    let request = &build.request;
+    let raw = request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty());
+    let loaded = if request.frontend.is_empty() && !raw {
+        let left = || Status::new(Code::Cancelled, "the client left its build");
+        (&mut active.returned).await.map_err(|_| left())??
+    } else {
+        let options = &request.frontend_attributes;
+        Some(load(kit, &build, &request.frontend, options, &request.inputs).await?)
+    };
+    let Some(loaded) = loaded else { return Ok(SolveResponse::default()) };
+    if loaded.asked.call.is_some() {
+        return Ok(SolveResponse::default());
+    }
+    let exporters = exporters(request)?;
+    if request.cache.as_ref().is_some_and(|cache| cache.exports.iter().any(|export| export.kind != "inline"))
+    {
+        return Err(Error::unimplemented("exporting a build cache is not built into this Yare yet").into());
+    }
+    let source = source(kit, &build, &loaded.asked, progress(&build, Some(file(&loaded)))).await?;
+    let kit = Arc::clone(kit);
+    on_thread(move || run(&kit, &build, &source, &loaded, &exporters)).await
+}
+
+/// Runs a frontend to where it knows what is to be built.
+pub(crate) async fn load(
+    kit: &Arc<Kit>,
+    build: &Arc<Build>,
+    frontend: &str,
+    options: &Options,
+    inputs: &BTreeMap<String, Definition>,
+) -> Result<Arc<Loaded>, Status> {
+    frontend::check(frontend, options)?;
+    if let Some(name) = inputs.keys().next() {
+        let text = format!("the input {name:?} that comes as a graph is not built into this Yare yet");
+        return Err(Error::unimplemented(text).into());
+    }
+    let asked = frontend::parse(options, &build.request.entitlements)?;
+    let source = source(kit, build, &asked, progress(build, None)).await?;
+    on_thread(move || {
+        let name = file_name(&asked.request.dockerfile);
+        let dir = asked.dockerfile_dir.as_deref();
+        // In a folder of the client's it is there by its own name; elsewhere, by its path.
+        let path = match (dir, asked.request.dockerfile.as_str()) {
+            (Some(_), _) | (None, "") => name,
+            (None, path) => path,
+        };
+        let definition = source.definition(&asked.context, dir, path);
+        let definition = definition.map_err(|error| Status::of_build(&error))?;
+        Ok(Arc::new(Loaded { asked, definition }))
+    })
+    .await
+}
+
+/// The way to the sessions that have the files.
+async fn source(kit: &Kit, build: &Build, asked: &Asked, progress: Progress) -> Result<Source, Status> {
+    let session = kit.sessions.find(&build.request.session).await?;
+    let mut others = BTreeMap::new();
+    for (dir, id) in &asked.sessions {
+        others.insert(dir.clone(), kit.sessions.find(id).await?);
+    }
+    let link = Link { session, runtime: tokio::runtime::Handle::current(), stop: build.stop.clone() };
+    let repositories = build::kept_folder(&kit.engine, "sources")?.join("git");
+    Ok(Source { link, others, folders: Arc::clone(&kit.folders), repositories, progress })
+}
+
+/// The Dockerfile, as warnings and errors point into it.
+fn file(loaded: &Loaded) -> SourceInfo {
+    SourceInfo {
+        filename: file_name(&loaded.asked.request.dockerfile).to_owned(),
+        data: loaded.definition.dockerfile.clone(),
+        language: "Dockerfile".to_owned(),
+    }
+}
+
+/// A build may take hours: it holds no thread that others need.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    let (done, over) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("build".into())
+        // Nobody may be waiting any more.
+        .spawn(move || drop(done.send(work())))
+        .map_err(|error| {
+            Status::new(Code::Unavailable, format!("cannot start a thread for a build: {error}"))
+        })?;
+    over.await.unwrap_or_else(|_| Err(Status::new(Code::Internal, "the build broke off")))
+}
+
+/// Names of the image that the exporters ask for.
+fn exporters(request: &SolveRequest) -> Result<Vec<String>, Status> {
+    let old = Typed { kind: request.exporter.clone(), attributes: request.exporter_attributes.clone() };
+    let all = if request.exporters.is_empty() { std::slice::from_ref(&old) } else { &request.exporters };
+    let mut names = Vec::new();
+    for exporter in all.iter().filter(|exporter| !exporter.kind.is_empty()) {
+        if !matches!(exporter.kind.as_str(), "moby" | "image") {
+            return Err(Error::unimplemented(format!(
+                "the exporter {} is not built into this Yare yet",
+                exporter.kind
+            ))
+            .with_hint("build into the image store, then: docker save -o archive.tar NAME")
+            .into());
+        }
+        let given = |name: &str| exporter.attributes.get(name).map(String::as_str).unwrap_or_default();
+        // Clients of the image store push by themselves when the build is done, whatever they say here.
+        if exporter.kind != "moby" && given("push") == "true" {
+            return Err(Error::unimplemented("pushing from a build is not built into this Yare yet").into());
+        }
+        names.extend(given("name").split(',').filter(|name| !name.is_empty()).map(str::to_owned));
+    }
+    Ok(names)
+}
+
+/// Builds on its own thread.
+fn run(
+    kit: &Kit,
+    build: &Arc<Build>,
+    source: &Source,
+    loaded: &Loaded,
+    names: &[String],
+) -> Result<SolveResponse, Status> {
+    let Loaded { asked, definition } = loaded;
+    let progress = &source.progress;
+    for note in &asked.notes {
+        let short = base64::engine::general_purpose::STANDARD.encode(note);
+        progress.warning(VertexWarning { level: 1, short, ..VertexWarning::default() });
+    }
+    let mut request = asked.request.clone();
+    request.tags = names.to_vec();
+    let keys = ClientKeys::new(source.link.clone(), &kit.engine.config().exec_root);
+    let contexts = ClientContexts::new(source, definition, &asked.context);
+    let job = Job {
+        asked: &request,
+        dockerfile: definition.dockerfile.clone(),
+        sources: asked.sources.clone(),
+        contexts: &contexts,
+        keys: &keys,
+        runtime: &source.link.runtime,
+        send: &|_, _| Err(std::io::ErrorKind::Unsupported.into()),
+        progress,
+        cancel: &build.stop.cancel,
+    };
+    let result = build::run(&kit.engine, job).map_err(|failure| failed(&failure, &file(loaded)))?;
+    // As the image store of the field's engine has it: an image is known by its config.
+    let id = result.image_id;
+    let rows = [
+        ("containerimage.config.digest", id.clone()),
+        ("containerimage.digest", id),
+        ("image.name", names.iter().map(|name| full_name(name)).collect::<Vec<_>>().join(",")),
+    ];
+    let rows = rows.into_iter().filter(|(_, value)| !value.is_empty());
+    Ok(SolveResponse { exporter_response: rows.map(|(name, value)| (name.to_owned(), value)).collect() })
+}
+
+fn full_name(name: &str) -> String {
+    yare_oci::Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.or_latest().to_string())
+}
+
+/// Takes the news of a build. What the engine says of the definition itself was told when it was fetched.
+fn progress(build: &Arc<Build>, file: Option<SourceInfo>) -> Progress {
+    let news = Arc::clone(&build.news);
+    let told = Digest::of("definition").to_string();
+    Progress::new(move |mut status: SolveStatus| {
+        status.vertexes.retain(|vertex| vertex.digest != told);
+        news.tell(status, file.as_ref());
+    })
+}
+
+/// A failure with its lines, which the client shows.
+fn failed(failure: &Failure, file: &SourceInfo) -> Status {
+    let mut status = Status::of_build(failure);
+    if let Some((first, last)) = failure.lines {
+        status.details.push(source_detail(file, first, last));
+    }
+    status
+}
+
+/// The details of BuildKit's errors are JSON in a value that is made for protobuf.
+fn source_detail(file: &SourceInfo, first: u32, last: u32) -> Any {
+    let data = base64::engine::general_purpose::STANDARD.encode(&file.data);
+    let value = json!({
+        "info": { "filename": file.filename, "data": data, "language": file.language },
+        "ranges": [{ "start": { "line": first }, "end": { "line": last } }],
+    });
+    Any {
+        type_url: "github.com/moby/buildkit/errdefs.Source+json".to_owned(),
+        value: value.to_string().into_bytes(),
+    }
+}

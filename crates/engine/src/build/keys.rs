@@ -1,0 +1,50 @@
+//! What only a build's client knows: secrets, where its SSH agents listen, credentials of registries.
+
+use base64::Engine as _;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use yare_api::AuthConfig;
+use yare_api::build::BuildRequest;
+use yare_errdefs::{Error, Result};
+
+/// Hands out what comes with a request, or over a client's session.
+pub trait Keys: Send + Sync {
+    /// The secret of this id; `None` when the client has none.
+    fn secret(&self, id: &str) -> Result<Option<Vec<u8>>>;
+
+    /// The socket of the SSH agent of this id; `None` when the client has none.
+    fn agent(&self, id: &str) -> Result<Option<PathBuf>>;
+
+    /// What the client knows of a registry, by its domain; nothing is an empty value.
+    fn credentials(&self, registry: &str) -> Result<AuthConfig>;
+}
+
+/// What came with a request.
+pub(super) struct Sent<'a> {
+    pub(super) request: &'a BuildRequest,
+    /// Credentials by registry, as the client's file names them.
+    pub(super) auths: &'a BTreeMap<String, AuthConfig>,
+}
+
+impl Keys for Sent<'_> {
+    fn secret(&self, id: &str) -> Result<Option<Vec<u8>>> {
+        let decode = |text: &String| {
+            base64::engine::general_purpose::STANDARD
+                .decode(text)
+                .map_err(|_| Error::invalid(format!("the value of secret {id} is no base64")))
+        };
+        self.request.secrets.get(id).map(decode).transpose()
+    }
+
+    fn agent(&self, id: &str) -> Result<Option<PathBuf>> {
+        Ok(self.request.ssh.get(id).map(PathBuf::from))
+    }
+
+    /// Docker Hub has a name of its own in clients' files.
+    fn credentials(&self, registry: &str) -> Result<AuthConfig> {
+        const HUB: &str = "https://index.docker.io/v1/";
+        let names = [registry.to_owned(), format!("https://{registry}")];
+        let hub = (registry == "docker.io").then(|| HUB.to_owned());
+        Ok(names.iter().chain(&hub).find_map(|name| self.auths.get(name)).cloned().unwrap_or_default())
+    }
+}
