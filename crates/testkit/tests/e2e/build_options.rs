@@ -103,7 +103,7 @@ fn a_request_that_is_none_is_refused(c: &Client) {
         ("buildargs=x", "error reading buildargs"),
         ("labels=%5B%5D", "error reading labels"),
         ("ulimits=x", "error reading ulimit settings"),
-        ("version=2", "BuildKit session"),
+        ("version=2", "building with BuildKit through this endpoint"),
         ("t=UPPER", "invalid tag"),
         ("shmsize=x", "invalid syntax"),
     ] {
