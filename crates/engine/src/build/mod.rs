@@ -162,7 +162,8 @@ fn work(
     cancel: &Cancel,
     ready: oneshot::Sender<Result<()>>,
 ) {
-    let prepared = match prepare::prepare(engine, request, &mut reader, cancel) {
+    let web = web::Web { engine: Arc::clone(engine), runtime: runtime.clone() };
+    let prepared = match prepare::prepare(engine, request, (&mut reader, &web), cancel) {
         Ok(prepared) => prepared,
         Err(error) => {
             drop(ready.send(Err(error)));

@@ -1,5 +1,8 @@
 //! `COPY` and `ADD` with their flags, and what ignore files hide.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
 use crate::build_table::{Row, build_all, ok};
 use crate::case::cases;
 use crate::client::{Client, Program};
@@ -8,6 +11,7 @@ cases![
     Both:
         copies_are_exact.differs("its classic builder does not know all flags"),
         archives_are_unpacked.differs("its classic builder does not know all flags"),
+        files_of_the_web_are_fetched.differs("its classic builder does not know all flags"),
         repositories_are_fetched.differs("its classic builder knows no git in ADD"),
         ignored_files_are_not_there.differs("its classic builder does not know all forms");
 ];
@@ -128,6 +132,66 @@ const ARCHIVES: &[Row] = &[
         "FROM busybox\nRUN mkdir -p /d/x && echo own > /d/x/own\nADD arch.tar /d\nRUN [ -f /d/x/own ] && [ -f /d/x/y.txt ]\n",
     ),
 ];
+
+/// Serves files by their paths until it is asked for `/end`.
+fn serve(files: Vec<(&'static str, Vec<u8>)>) -> (u16, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = [0; 4096];
+            let count = stream.read(&mut head).unwrap();
+            let head = String::from_utf8_lossy(&head[..count]).into_owned();
+            let path = head.split(' ').nth(1).unwrap_or_default();
+            if path == "/end" {
+                return;
+            }
+            let found = files.iter().find(|(name, _)| *name == path);
+            let (status, body) = found.map_or(("404 Not Found", &[][..]), |(_, body)| ("200 OK", body));
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {}\r\nLast-Modified: Sat, 03 Feb 2001 04:05:06 GMT\r\n\
+                 Connection: close\r\n\r\n",
+                body.len()
+            );
+            // A client that went away is its own business.
+            let _ = stream.write_all(answer.as_bytes()).and_then(|()| stream.write_all(body));
+        }
+    });
+    (port, thread)
+}
+
+fn files_of_the_web_are_fetched(c: &Client) {
+    c.ok("mkdir -p web ctx && printf 'FROM busybox\\nCOPY f /f\\nLABEL from=web\\n' > web/Dockerfile && echo x > web/f \
+         && tar -C web -czf web.tar.gz Dockerfile f");
+    let archive = std::fs::read(c.folder.join("web.tar.gz")).unwrap();
+    let (port, thread) = serve(vec![("/f", b"file\n".to_vec()), ("/web.tar.gz", archive)]);
+    let other = "0".repeat(64);
+    ok(
+        c,
+        &format!(
+            r#"set -e; i=$n/web; u=http://127.0.0.1:{port}
+sum=$(printf 'file\n' | sha256sum | cut -d' ' -f1)
+cat > ctx/Dockerfile <<EOF
+FROM busybox
+ADD $u/f /d/
+ADD --checksum=sha256:$sum --chmod=644 --chown=7 $u/f /g
+ADD --unpack=true $u/web.tar.gz /u/
+RUN [ "\$(cat /d/f /g)" = "\$(printf 'file\nfile')" ] && [ \$(stat -c %a.%u /d/f) = 600.0 ] && [ \$(stat -c %a.%u /g) = 644.7 ] && [ -f /u/f ]
+EOF
+build -t $i ctx > out 2>&1 || {{ cat out; exit 1; }}
+printf 'FROM busybox\nADD --checksum=sha256:{other} %s /x\n' $u/f > ctx/Dockerfile
+if build ctx > out 2>&1; then exit 1; fi; grep -q "$sum" out && grep -q '>>> ADD' out || {{ cat out; exit 1; }}
+printf 'FROM busybox\nADD %s /x\n' $u/none > ctx/Dockerfile
+if build ctx > out 2>&1; then exit 1; fi; grep -q '404' out && grep -q '>>> ADD' out || {{ cat out; exit 1; }}
+build -t $i $u/web.tar.gz > out 2>&1 || {{ cat out; exit 1; }}; is "$(config Labels)" '{{"from":"web"}}'"#
+        ),
+    );
+    // Wakes it up.
+    let ended = TcpStream::connect(("127.0.0.1", port));
+    ended.and_then(|mut stream| stream.write_all(b"GET /end HTTP/1.1\r\n\r\n")).unwrap();
+    thread.join().unwrap();
+}
 
 fn repositories_are_fetched(c: &Client) {
     ok(c, "set -e; mkdir -p repo/sub ctx; cd repo; git init -q -b main .; git config user.email x@y; git config user.name x

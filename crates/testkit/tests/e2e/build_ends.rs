@@ -82,7 +82,7 @@ fn a_client_that_leaves_takes_its_build_with_it(c: &Client) {
     // What was finished stays.
     write(&own, "FROM busybox\nRUN echo done > /done\nCOPY a.txt /a\nRUN true\n");
     ok(&own, "build -t x ctx > out 2>&1 || { cat out; exit 1; }; grep -q 'Using cache\\|CACHED' out");
-    own.says("docker images -a --format '{{.Repository}}' | sort", "busybox\nx\nyare/hello\n");
+    own.says("docker images -a --format '{{.Repository}}' | grep -v ^yare/ | sort", "busybox\nx\n");
     drop(own);
     engine.finish();
 }

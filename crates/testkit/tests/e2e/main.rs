@@ -32,6 +32,7 @@ mod build_copy;
 mod build_ends;
 mod build_errors;
 mod build_language;
+mod build_options;
 mod build_outputs;
 mod build_run;
 mod build_table;
@@ -95,6 +96,7 @@ fn main() {
         build_cache::CASES,
         build_ends::CASES,
         build_errors::CASES,
+        build_options::CASES,
         build_vectors::CASES,
         build_outputs::CASES,
         soak::CASES,
