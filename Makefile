@@ -32,6 +32,8 @@ soak: build
 bench: build
 	scripts/setup bench
 	bench/run $(RELEASE)
+	bench/build $(RELEASE)
+	bench/registry $(RELEASE)
 
 # The same under pure cgroup v2 and an older kernel, in a virtual machine without acceleration.
 vm-v2: build

@@ -28,15 +28,17 @@ const CRATES: &[Crate] = &[
     row(2, "api", &["errdefs", "oci"]),
     row(2, "cgroup", &["errdefs", "oci", "sys"]),
     row(2, "content", &["errdefs", "oci", "sys"]),
+    row(2, "distribution", &["errdefs", "oci"]),
     row(2, "dockerfile", &["errdefs", "oci"]),
     row(2, "layer", &["errdefs", "oci", "sys"]),
     row(2, "logs", &["errdefs"]),
     row(2, "net", &["errdefs", "sys"]),
     row(3, "client", &["api", "errdefs"]),
+    row(3, "registry", &["content", "errdefs", "oci", "sys"]),
     row(3, "runtime", &["cgroup", "errdefs", "oci", "sys"]),
     row(3, "snapshot", &["errdefs", "layer", "oci", "sys"]),
     row(3, "specgen", &["api", "errdefs", "oci"]),
-    row(4, "cli", &["api", "client", "dockerfile", "errdefs", "oci", "sys"]),
+    row(4, "cli", &["api", "client", "distribution", "dockerfile", "errdefs", "oci", "sys"]),
     row(4, "image", &["content", "errdefs", "layer", "oci", "snapshot"]),
     row(4, "shim", &["cgroup", "errdefs", "logs", "oci", "runtime", "sys"]),
     row(5, "build", &["api", "dockerfile", "errdefs", "image", "layer", "oci", "snapshot", "sys"]),
@@ -44,19 +46,48 @@ const CRATES: &[Crate] = &[
         6,
         "engine",
         &[
-            "api", "build", "cgroup", "content", "errdefs", "image", "layer", "logs", "net", "oci", "shim",
-            "snapshot", "specgen", "sys",
+            "api",
+            "build",
+            "cgroup",
+            "content",
+            "distribution",
+            "errdefs",
+            "image",
+            "layer",
+            "logs",
+            "net",
+            "oci",
+            "shim",
+            "snapshot",
+            "specgen",
+            "sys",
         ],
     ),
     row(7, "server", &["api", "engine", "errdefs", "oci"]),
-    row(8, "main", &["cli", "engine", "errdefs", "image", "oci", "runtime", "server", "shim", "sys"]),
+    row(
+        8,
+        "main",
+        &[
+            "cli",
+            "distribution",
+            "engine",
+            "errdefs",
+            "image",
+            "oci",
+            "registry",
+            "runtime",
+            "server",
+            "shim",
+            "sys",
+        ],
+    ),
     // Not part of the product.
     row(0, "testkit", &[]),
     row(0, "xtask", &[]),
 ];
 
 /// Crates whose manifest may name tokio.
-const ASYNC: &[&str] = &["cli", "client", "engine", "main", "server"];
+const ASYNC: &[&str] = &["cli", "client", "distribution", "engine", "main", "registry", "server"];
 
 /// What `cargo metadata` says about the workspace.
 pub(crate) struct Graph {

@@ -220,6 +220,7 @@ fn commit(
             config: product.image.config.clone(),
             manifest,
             references: output.names.clone(),
+            built: true,
             ..NewImage::default()
         })
     };

@@ -40,7 +40,7 @@ pub enum Op {
     /// A directory that is made unless it is there.
     MakeDir(MakeDirOp),
     /// A process.
-    Run(RunOp),
+    Run(Box<RunOp>),
 }
 
 /// Something from outside.
@@ -270,6 +270,15 @@ impl Graph {
     /// The vertex of this id.
     pub fn vertex(&self, id: VertexId) -> &Vertex {
         &self.vertices[id.0]
+    }
+
+    /// The line that asks for a vertex: its own, or that of the first step that needs it; 0 when none does.
+    pub fn line(&self, id: VertexId) -> u32 {
+        let needs = |vertex: &&Vertex| vertex.line > 0 && vertex.op.inputs().contains(&id);
+        match self.vertex(id).line {
+            0 => self.vertices.iter().find(needs).map_or(0, |vertex| vertex.line),
+            line => line,
+        }
     }
 
     /// Their number.

@@ -28,6 +28,10 @@ pub(crate) struct Config {
     pub proxies: BTreeMap<String, Proxy>,
     /// Credentials of registries, base64 of `user:password`.
     pub auths: BTreeMap<String, Auth>,
+    /// The helper that keeps credentials in place of this file.
+    pub creds_store: String,
+    /// Other helpers for single registries.
+    pub cred_helpers: BTreeMap<String, String>,
     #[serde(skip)]
     path: PathBuf,
 }
@@ -78,20 +82,9 @@ impl Config {
         Self { path, ..config.unwrap_or_default() }
     }
 
-    /// The user name and password for a registry.
-    pub(crate) fn credentials(&self, registry: &str) -> Option<yare_api::AuthConfig> {
-        use base64::Engine as _;
-        let auth = self.auths.get(registry)?;
-        let decoded = base64::engine::general_purpose::STANDARD.decode(&auth.auth).ok()?;
-        let text = String::from_utf8(decoded).ok()?;
-        let (username, password) = text.split_once(':')?;
-        Some(yare_api::AuthConfig {
-            username: username.to_owned(),
-            password: password.trim_end_matches('\0').to_owned(),
-            identitytoken: auth.identitytoken.clone(),
-            serveraddress: registry.to_owned(),
-            ..yare_api::AuthConfig::default()
-        })
+    /// Where the file is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The credentials of every registry, as the `X-Registry-Config` header takes them.
@@ -100,7 +93,8 @@ impl Config {
         let all: BTreeMap<&str, yare_api::AuthConfig> = self
             .auths
             .keys()
-            .filter_map(|registry| Some((registry.as_str(), self.credentials(registry)?)))
+            // A helper that fails must not end a build that may not need it.
+            .filter_map(|registry| Some((registry.as_str(), self.credentials(registry).ok()??)))
             .collect();
         let json = serde_json::to_vec(&all).unwrap_or_default();
         base64::engine::general_purpose::URL_SAFE.encode(json)

@@ -11,6 +11,7 @@ use crate::table::{self, Command, GROUPS};
 const OWN: &[(&str, &str)] = &[
     ("completion", "Print a completion script for bash, zsh or fish"),
     ("daemon", "Run the engine"),
+    ("registry", "Serve an OCI registry, collect and scrub it"),
     ("runtime", "Run containers from OCI bundles, as runc does"),
 ];
 

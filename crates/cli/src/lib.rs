@@ -9,6 +9,7 @@ mod commands;
 mod completion;
 mod config;
 mod context;
+mod credentials;
 mod failure;
 mod flags;
 mod format;

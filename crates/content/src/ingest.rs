@@ -19,7 +19,7 @@ pub struct Ingest {
 
 impl Ingest {
     pub(crate) fn create(path: PathBuf, blobs: PathBuf) -> Result<Self> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600))
             .map_err(|error| Error::io("create", &path, error))?;
         Ok(Self { file: file.into(), path, blobs, hasher: Hasher::new(), size: 0, committed: false })
@@ -28,6 +28,13 @@ impl Ingest {
     /// Bytes written so far.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Ends it without making a blob: the digest, the size and the file, which has no name any more.
+    pub fn take(mut self) -> Result<(Digest, u64, File)> {
+        let digest = std::mem::take(&mut self.hasher).finish();
+        let file = self.file.try_clone().map_err(|error| Error::io("keep", &self.path, error))?;
+        Ok((digest, self.size, file))
     }
 
     /// Verifies the announced digest and size, where given, and makes the blob visible. Returns what the

@@ -5,6 +5,7 @@
 //! ```text
 //! blobs/sha256/<64 hex>   a blob; its bytes hash to its name
 //! ingest/<unique>         a blob that is being written; swept when the store is opened
+//! partial/<64 hex>        a blob that is being fetched; swept when the store is opened a week later
 //! ```
 //!
 //! A blob becomes visible by one `rename` after its digest and size were verified. Nothing is synced a
@@ -12,10 +13,12 @@
 
 mod error;
 mod ingest;
+mod partial;
 mod store;
 
 pub use error::Error;
 pub use ingest::Ingest;
+pub use partial::Partial;
 pub use store::{DOCUMENT_LIMIT, Store};
 
 /// `Result` with this crate's [`Error`].

@@ -1,4 +1,4 @@
-use crate::{Error, Ingest, Result};
+use crate::{Error, Ingest, Partial, Result, partial};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -16,22 +16,50 @@ pub struct Store {
     root: PathBuf,
     blobs: PathBuf,
     ingests: PathBuf,
+    partials: PathBuf,
 }
 
 impl Store {
     /// Opens the store below `root`, making it when missing, and sweeps what an earlier process left
     /// unfinished.
     pub fn open(root: &Path) -> Result<Self> {
-        let store =
-            Self { root: root.to_owned(), blobs: root.join("blobs/sha256"), ingests: root.join("ingest") };
-        for dir in [root, &root.join("blobs"), &store.blobs, &store.ingests] {
+        let store = Self {
+            root: root.to_owned(),
+            blobs: root.join("blobs/sha256"),
+            ingests: root.join("ingest"),
+            partials: root.join("partial"),
+        };
+        for dir in [root, &root.join("blobs"), &store.blobs, &store.ingests, &store.partials] {
             make_private_dir(dir)?;
         }
         for name in names(&store.ingests)? {
             let path = store.ingests.join(&name);
             files::remove_tree(&path).map_err(|error| Error::io("sweep", &path, error))?;
         }
+        store.sweep_partials()?;
         Ok(store)
+    }
+
+    fn sweep_partials(&self) -> Result<()> {
+        let now = std::time::SystemTime::now();
+        for name in names(&self.partials)? {
+            let path = self.partials.join(&name);
+            let is_stale = path.symlink_metadata().is_ok_and(|metadata| partial::is_stale(&metadata, now));
+            if is_stale || Digest::from_hex(&name).is_err() {
+                files::remove_tree(&path).map_err(|error| Error::io("sweep", &path, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with fetching a blob, or begins to. See [`Partial`].
+    pub fn partial(&self, digest: &Digest) -> Result<Partial> {
+        Partial::open(self.partials.join(partial::name(digest)), self.path(digest))
+    }
+
+    /// Whether some of a blob was fetched.
+    pub fn has_partial(&self, digest: &Digest) -> bool {
+        rustix::fs::lstat(self.partials.join(partial::name(digest))).is_ok()
     }
 
     /// Starts a new blob.
@@ -44,6 +72,29 @@ impl Store {
         let mut ingest = self.ingest()?;
         ingest.write_all(bytes).map_err(|error| Error::io("write", &self.ingests, error))?;
         Ok(ingest.commit(None, None)?.0)
+    }
+
+    /// Takes over a finished file of the same file system, whose bytes the caller hashed to `digest`: one
+    /// `rename`. An equal blob that was there is replaced. The caller made the bytes durable if it must;
+    /// the name is so after [`Store::sync_names`].
+    pub fn place(&self, file: &Path, digest: &Digest) -> Result<()> {
+        let target = self.path(digest);
+        rustix::fs::rename(file, &target).map_err(|error| Error::io("place", &target, error))
+    }
+
+    /// Moves the blob's file to `target`, on the same file system; one that is not there is no error. The
+    /// counterpart of [`Store::place`], for whoever must not wait until a large file is unlinked.
+    pub fn take_out(&self, digest: &Digest, target: &Path) -> Result<()> {
+        let path = self.path(digest);
+        match rustix::fs::rename(&path, target) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(Error::io("take out", &path, error)),
+        }
+    }
+
+    /// Makes the names of all blobs that were placed, taken out or deleted so far durable: one `fsync`.
+    pub fn sync_names(&self) -> Result<()> {
+        files::sync_dir(&self.blobs).map_err(|error| Error::io("sync", &self.blobs, error))
     }
 
     /// The bytes of a document of at most [`DOCUMENT_LIMIT`], verified against the digest.

@@ -40,6 +40,12 @@ pub struct Config {
     pub shm_size: i64,
     /// Seconds that running containers get when the engine is told to stop them.
     pub shutdown_timeout: u64,
+    /// How registries are reached.
+    pub registries: yare_distribution::Settings,
+    /// Layers that are fetched at the same time, by all pulls together.
+    pub max_concurrent_downloads: usize,
+    /// Layers that are sent at the same time, by all pushes together.
+    pub max_concurrent_uploads: usize,
     /// Whether debug logging is on; `info` says so.
     pub debug: bool,
     /// How much the build cache keeps.
@@ -68,6 +74,9 @@ impl Default for Config {
             default_ulimits: BTreeMap::new(),
             shm_size: 64 << 20,
             shutdown_timeout: 15,
+            registries: yare_distribution::Settings::default(),
+            max_concurrent_downloads: 3,
+            max_concurrent_uploads: 5,
             debug: false,
             build_cache: BuildCacheSettings::default(),
             hosts: Vec::new(),

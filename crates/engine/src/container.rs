@@ -169,14 +169,49 @@ pub struct Container {
 pub struct Live {
     /// A handle on pid 1 while there is one.
     pub pidfd: Option<Arc<OwnedFd>>,
-    /// Attachments made before the start; the start hands them to the shim.
-    pub pending: Vec<(AttachSpec, OwnedFd)>,
+    /// Attachments made before the start; the start hands them to the shim. Each with the number of its
+    /// [`Place`].
+    pub pending: Vec<(u64, AttachSpec, OwnedFd)>,
+    /// The number of the last one.
+    pub places: u64,
     /// Whether this run has lost its shim.
     pub orphaned: bool,
     /// Whether it stays at its end although it removes itself: it is being restarted.
     pub stays: bool,
     /// Ends the pause before a restart.
     pub restart: Option<tokio::task::AbortHandle>,
+}
+
+/// A client's place among those who wait for a start. It is given up with the client.
+#[derive(Debug)]
+pub struct Place {
+    container: Arc<Container>,
+    number: u64,
+}
+
+impl Place {
+    /// Keeps a stream for the start that comes; gives it back when the container runs. Both are
+    /// decided under the lock under which a start takes the streams.
+    pub fn take(
+        container: &Arc<Container>,
+        spec: AttachSpec,
+        stream: OwnedFd,
+    ) -> std::result::Result<Self, OwnedFd> {
+        let mut live = container.live.lock();
+        if live.pidfd.is_some() {
+            return Err(stream);
+        }
+        live.places += 1;
+        let number = live.places;
+        live.pending.push((number, spec, stream));
+        Ok(Self { container: Arc::clone(container), number })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.container.live.lock().pending.retain(|(number, ..)| *number != self.number);
+    }
 }
 
 /// When a waiter is answered.

@@ -185,6 +185,7 @@ fn spec(container: &Container, exec: &Exec, options: &ExecStartConfig) -> ExecSp
         exec_id: exec.id.clone(),
         process,
         user,
+        groups: record.plan.groups.clone(),
         terminal: config.tty,
         open_stdin: config.attach_stdin && !options.detach,
         attach: (!options.detach).then_some(attach),

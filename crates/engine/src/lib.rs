@@ -58,6 +58,7 @@ pub struct Engine {
     records: Records,
     images: yare_image::Store,
     builder: build::Builder,
+    transfers: images::Transfers,
     /// The default bridge; `None` when it is switched off or this kernel cannot hold it.
     bridge: Option<Networks>,
     /// Why there is no bridge.
@@ -144,6 +145,7 @@ impl Engine {
             facts: facts::gather(&config, &cgroups),
             engine_id: facts::engine_id(&config.data_root)?,
             clock: Clock::wall(),
+            transfers: images::Transfers::new(&config),
             started: jiff::Timestamp::now(),
             containers: registry::Registry::default(),
             execs: exec::Execs::default(),
@@ -165,9 +167,15 @@ impl Engine {
             _roots: roots,
         });
         restore::restore(&engine)?;
+        networks::dropping(&engine).iter().for_each(|warning| tracing::warn!("{warning}"));
         keep_last_used(&engine);
         build::collect::keep_small(&engine);
         Ok(engine)
+    }
+
+    /// Ends what serves a client only, as builds do: the engine is about to close.
+    pub fn end(&self) {
+        self.builder.end();
     }
 
     /// Stops serving: what was promised is written. Containers run on.
@@ -347,7 +355,10 @@ impl Engine {
     /// Gives up its place in the bridge; `false` when it has none.
     fn detach_network(&self, container: &Container) -> bool {
         let (Some(bridge), Some(_)) = (&self.bridge, &container.record().endpoint) else { return false };
-        bridge.detach(&container.id);
+        match wiring::is_network_shared(self, &container.id) {
+            true => bridge.detach_shared(&container.id),
+            false => bridge.detach(&container.id),
+        }
         true
     }
 

@@ -51,6 +51,18 @@ pub(crate) fn open_bridge(config: &Config) -> Result<(Option<Networks>, Option<S
     }
 }
 
+/// Warnings about others' rules that drop what containers send and get.
+pub(crate) fn dropping(engine: &Engine) -> Vec<String> {
+    let Some(bridge) = &engine.bridge else { return Vec::new() };
+    match bridge.dropping() {
+        Ok(chains) => chains.iter().map(|chain| format!("WARNING: {chain}")).collect(),
+        Err(error) => {
+            tracing::warn!(error = yare_errdefs::chain(&error), "cannot see whether others drop packets");
+            Vec::new()
+        }
+    }
+}
+
 /// The packet filter table of a bridge: letters, digits and underscores.
 fn table(bridge: &str) -> String {
     let name: String =

@@ -155,6 +155,9 @@ async fn take_over(engine: &Engine, id: &str, plan: &Plan, prepared: &mut Prepar
                 }
             }
             let mut taken = mount.clone();
+            if let Some(options) = tmpfs_options(&other.plan, &mount.destination) {
+                taken.mode = options;
+            }
             if let Some(read_only) = from.read_only {
                 taken.rw = !read_only && taken.rw;
             }
@@ -162,6 +165,15 @@ async fn take_over(engine: &Engine, id: &str, plan: &Plan, prepared: &mut Prepar
         }
     }
     Ok(())
+}
+
+/// The options of a plan's memory mount.
+fn tmpfs_options(plan: &Plan, destination: &str) -> Option<String> {
+    let mount = plan.mounts.iter().find(|mount| mount.destination == destination)?;
+    match &mount.source {
+        MountSource::Tmpfs { options } => Some(options.clone()),
+        _ => None,
+    }
 }
 
 /// Sources of the mounts by destination, for rendering.

@@ -4,6 +4,7 @@
 //! the way: the detach keys in what the client types, and for an exec the promise that its exit code is
 //! known before the client sees the end of its output.
 
+use crate::container::Place;
 use crate::images::Output;
 use bytes::Bytes;
 use std::io;
@@ -111,6 +112,8 @@ pub struct Session {
     /// Who waits for output, to be told of a detach.
     reader: Option<Waker>,
     on_detach: Option<oneshot::Sender<()>>,
+    /// Its place among those who wait for a start.
+    _place: Option<Place>,
     /// The end of output is shown only after this is answered.
     gate: Option<oneshot::Receiver<()>>,
 }
@@ -126,8 +129,16 @@ impl Session {
             detached: false,
             reader: None,
             on_detach: None,
+            _place: None,
             gate: None,
         }
+    }
+
+    /// The shim that will serve it is yet to be started; until then it has this place.
+    #[must_use]
+    pub fn waiting_at(mut self, place: Place) -> Self {
+        self._place = Some(place);
+        self
     }
 
     /// Watches what is typed for these keys; `on_detach` is told when they come.

@@ -90,9 +90,16 @@ pub fn info(engine: &Engine) -> SystemInfo {
         init_commit: Commit { id: VERSION.to_owned() },
         security_options: vec!["name=seccomp,profile=builtin".to_owned()],
         firewall_backend: Some(FirewallInfo { driver: "nftables".to_owned(), info: None }),
-        warnings: (!engine.warnings.is_empty()).then(|| engine.warnings.clone()),
+        warnings: Some(warnings(engine)).filter(|warnings| !warnings.is_empty()),
         ..SystemInfo::default()
     }
+}
+
+/// What is wrong with this host: as found at the start, and what others do to the packet filter now.
+fn warnings(engine: &Engine) -> Vec<String> {
+    let mut warnings = engine.warnings.clone();
+    warnings.extend(crate::networks::dropping(engine));
+    warnings
 }
 
 impl State {
@@ -216,11 +223,6 @@ fn volume_usage(engine: &Engine) -> Result<Vec<yare_api::volume::Volume>> {
         });
     }
     Ok(volumes)
-}
-
-/// Checking credentials needs a registry client.
-pub fn auth(server: &str) -> Error {
-    Error::unimplemented(format!("logging in to the registry {server} is not built into this Yare yet"))
 }
 
 /// The engine's numbers in Prometheus' text format.

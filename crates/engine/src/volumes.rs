@@ -1,6 +1,6 @@
 //! Volumes of the local driver: folders with a name, kept until they are removed by name.
 //!
-//! `<data root>/volumes/<name>/_data` is the folder that containers see; beside it, what [`fill`] notes. A volume
+//! `<data root>/volumes/<name>/_data` is the folder that containers see; beside it, what `volumes::fill` notes. A volume
 //! is in use while any container, running or not, mounts it, or is being created to.
 
 pub(crate) mod fill;

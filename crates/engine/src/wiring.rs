@@ -143,6 +143,27 @@ pub(crate) fn namespace_path(engine: &Engine, mode: &str, kind: &str) -> Result<
     Ok(format!("/proc/{}/ns/{kind}", joined(engine, mode)?.state.pid))
 }
 
+/// Whether a container lets others into its IPC namespace.
+fn shares_ipc(donor: &Record) -> Result<()> {
+    match &donor.plan.ipc {
+        IpcMode::Shareable | IpcMode::Host | IpcMode::Container(_) => Ok(()),
+        IpcMode::Private | IpcMode::None => Err(Error::invalid(format!(
+            "container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+            donor.id
+        ))),
+    }
+}
+
+/// Whether a running container lives in the network namespace of container `id`.
+pub(crate) fn is_network_shared(engine: &Engine, id: &str) -> bool {
+    engine.containers.all().iter().any(|other| {
+        let record = other.record();
+        let donor = record.host_config.network_mode.strip_prefix("container:");
+        record.state.status.has_process()
+            && donor.is_some_and(|donor| engine.containers.find(donor).is_ok_and(|found| found.id == id))
+    })
+}
+
 fn namespace_of(engine: &Engine, mode: &str, kind: &str) -> Result<OwnedFd> {
     if !mode.starts_with("container:") {
         return Err(Error::not_found(format!("network {mode} not found"))
@@ -288,7 +309,10 @@ pub(crate) fn spec(engine: &Engine, record: &Record) -> Result<yare_oci::runtime
             _ => None,
         },
         ipc_namespace: match &plan.ipc {
-            IpcMode::Container(name) => Some(namespace_path(engine, name, "ipc")?),
+            IpcMode::Container(name) => {
+                shares_ipc(&*joined(engine, name)?)?;
+                Some(namespace_path(engine, name, "ipc")?)
+            }
             _ => None,
         },
         shm: match &plan.ipc {
@@ -319,6 +343,8 @@ fn taken_over(record: &Record) -> Vec<MountPlan> {
                     subpath: String::new(),
                     copy: false,
                 },
+                // It is not shared: memory of its own, with the options of the one it is taken from.
+                "tmpfs" => MountSource::Tmpfs { options: point.mode.clone() },
                 _ => MountSource::Bind { path: point.source.clone(), create: false },
             },
             destination: point.destination.clone(),

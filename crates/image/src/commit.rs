@@ -23,6 +23,10 @@ pub struct NewImage {
     pub digests: Vec<Reference>,
     /// The local image it was made from.
     pub parent: Option<ImageId>,
+    /// Whether it was built here, now.
+    pub built: bool,
+    /// Compressed layers in the content store that are kept for it; protected by a lease of the caller.
+    pub kept: Vec<Digest>,
 }
 
 impl NewImage {
@@ -109,7 +113,9 @@ impl Store {
         let digest = Digest::of(&manifest);
         lease.blob(digest);
         self.inner.content.put(&manifest).lift()?;
-        let image = new_image(id, config, digest, &layers, &sizes);
+        let mut image = new_image(id, config, digest, &layers, &sizes);
+        image.built = new.built.then(jiff::Timestamp::now);
+        image.kept = new.kept.as_slice().into();
         Ok(Prepared { new, image, layers: sizes })
     }
 }

@@ -29,9 +29,15 @@ pub(crate) struct ImageRecord {
     /// The local image it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parent: Option<ImageId>,
+    /// When it was built here, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) built: Option<String>,
     /// When it last got a name, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tagged: Option<String>,
+    /// Compressed layers that are kept as they came, because nothing else makes these bytes again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) kept: Vec<Digest>,
     /// Removed by force while containers used it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) detached: bool,

@@ -75,7 +75,7 @@ impl ListFilters {
     }
 
     fn fits_until(&self, image: &Image) -> bool {
-        self.until.is_none_or(|until| image.created.is_some_and(|created| created <= until))
+        self.until.is_none_or(|until| image.dated().is_some_and(|created| created <= until))
     }
 
     /// Whether `prune` may take this image, as far as `until` and labels say.
@@ -84,8 +84,8 @@ impl ListFilters {
     }
 
     fn fits_dates(&self, image: &Image) -> bool {
-        self.before.is_none_or(|before| image.created.is_some_and(|created| created < before))
-            && self.since.is_none_or(|since| image.created.is_some_and(|created| created > since))
+        self.before.is_none_or(|before| image.dated().is_some_and(|created| created < before))
+            && self.since.is_none_or(|since| image.dated().is_some_and(|created| created > since))
             && self.fits_until(image)
     }
 
@@ -136,7 +136,7 @@ fn bound(
 ) -> Result<Option<Timestamp>> {
     let mut found = None;
     for name in names {
-        if let Some(created) = index.resolve(name, None)?.created {
+        if let Some(created) = index.resolve(name, None)?.dated() {
             found = Some(found.map_or(created, |other| pick(other, created)));
         }
     }

@@ -13,6 +13,8 @@ pub struct Root<'a> {
     pub manifest: Digest,
     /// Its layers.
     pub layers: &'a [DiffId],
+    /// Compressed layers that are kept for it.
+    pub kept: &'a [Digest],
 }
 
 /// Everything that some record refers to.
@@ -30,6 +32,7 @@ pub fn mark<'a>(roots: impl IntoIterator<Item = Root<'a>>) -> Marked {
     for root in roots {
         marked.layers.extend(root.layers);
         marked.blobs.extend([root.id.0, root.manifest]);
+        marked.blobs.extend(root.kept);
     }
     marked
 }
@@ -54,10 +57,11 @@ mod tests {
     fn keeps_what_any_record_refers_to() {
         let [a, b, c] = ["a", "b", "c"].map(|text| DiffId(Digest::of(text)));
         let [one, two, lost] = ["1", "2", "x"].map(Digest::of);
-        let roots = [Root { id: ImageId(one), manifest: two, layers: &[a, b] }];
+        let kept = Digest::of("kept");
+        let roots = [Root { id: ImageId(one), manifest: two, layers: &[a, b], kept: &[kept] }];
         let marked = mark(roots);
         assert_eq!(marked.garbage_layers([a, b, c]), [c]);
-        assert_eq!(marked.garbage_blobs([one, two, lost]), [lost]);
+        assert_eq!(marked.garbage_blobs([one, two, kept, lost]), [lost]);
         assert_eq!(mark([]).garbage_blobs([one]), [one]);
     }
 }

@@ -62,12 +62,16 @@ pub struct Image {
     pub manifest: Digest,
     /// Its layers, bottom first.
     pub layers: Arc<[DiffId]>,
+    /// Compressed layers that are kept as they came.
+    pub kept: Arc<[Digest]>,
     /// The chain ids of these layers, bottom first.
     pub chain: Arc<[ChainId]>,
     /// Bytes of content of its distinct layers, as Docker counts sizes.
     pub size: u64,
     /// When it was made, where its config says so.
     pub created: Option<Timestamp>,
+    /// When it was built here: the config of a build says a time that any build of the same has.
+    pub built: Option<Timestamp>,
     /// When a name was last given to it here.
     pub tagged: Option<Timestamp>,
     /// Its names, sorted: `repository:tag`.
@@ -103,8 +107,14 @@ impl Image {
         self.references.is_empty() && self.digests.is_empty()
     }
 
-    /// Moment of its making in seconds since 1970, 0 where unknown.
+    /// Moment of its making in seconds since 1970, as its config says, 0 where unknown.
     pub fn created_unix(&self) -> i64 {
         self.created.map_or(0, Timestamp::as_second)
+    }
+
+    /// When it came to be, for people and for rules about age: of one that was built here, the moment of
+    /// that, for its config may say the age of its base.
+    pub fn dated(&self) -> Option<Timestamp> {
+        self.built.or(self.created)
     }
 }

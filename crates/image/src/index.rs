@@ -34,7 +34,7 @@ pub(crate) struct Freed {
     pub(crate) layers: Vec<(DiffId, u64)>,
     /// Chains that no image has any more, topmost first.
     pub(crate) chains: Vec<ChainId>,
-    /// Documents that this image had.
+    /// Documents and compressed layers that this image had.
     pub(crate) blobs: Vec<Digest>,
 }
 
@@ -76,7 +76,7 @@ impl Index {
         self.layers.get(layer).map_or(0, |layer| layer.images)
     }
 
-    /// Whether some image has this document as config or manifest.
+    /// Whether some image has this as config, manifest or compressed layer.
     pub(crate) fn has_blob(&self, blob: &Digest) -> bool {
         let id = ImageId(*blob);
         self.images.contains_key(&id) || self.detached.contains_key(&id) || self.manifests.contains_key(blob)
@@ -183,7 +183,9 @@ impl Index {
         for chain in image.chain.iter() {
             *self.chains.entry(*chain).or_default() += 1;
         }
-        *self.manifests.entry(image.manifest).or_default() += 1;
+        for blob in documents(image) {
+            *self.manifests.entry(blob).or_default() += 1;
+        }
     }
 
     /// Takes an image away; with `keep` it becomes detached and frees nothing.
@@ -220,11 +222,14 @@ impl Index {
     }
 
     fn uncount(&mut self, image: &Image) -> Freed {
-        let mut freed = Freed { blobs: vec![image.id.0, image.manifest], ..Freed::default() };
-        if let Some(count) = self.manifests.get_mut(&image.manifest) {
-            *count -= 1;
-            if *count == 0 {
-                self.manifests.remove(&image.manifest);
+        let mut freed = Freed { blobs: vec![image.id.0], ..Freed::default() };
+        for blob in documents(image) {
+            freed.blobs.push(blob);
+            if let Some(count) = self.manifests.get_mut(&blob) {
+                *count -= 1;
+                if *count == 0 {
+                    self.manifests.remove(&blob);
+                }
             }
         }
         for layer in distinct(&image.layers) {
@@ -294,6 +299,11 @@ impl Index {
         });
         true
     }
+}
+
+/// What an image has in the content store beside its config.
+fn documents(image: &Image) -> BTreeSet<Digest> {
+    image.kept.iter().copied().chain([image.manifest]).collect()
 }
 
 /// The layers of an image, each once.

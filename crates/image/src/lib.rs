@@ -7,7 +7,8 @@
 //! # What is on disk (format 1)
 //!
 //! ```text
-//! <root>/content/    manifests and configs, by digest (yare-content)
+//! <root>/content/    manifests and configs, and compressed layers that nothing else makes again, by digest;
+//!                    also what was fetched of layers whose pull broke off (yare-content)
 //! <root>/snapshots/  layers by DiffID, each with what rebuilds its tar (yare-snapshot)
 //! ```
 //!
@@ -16,7 +17,7 @@
 //! | table             | key                         | value                                               |
 //! |-------------------|-----------------------------|-----------------------------------------------------|
 //! | `image_meta`      | `"format"`                  | 1; a greater number is refused by [`Store::open`]   |
-//! | `images`          | image id                    | JSON: manifest, layers, parent, tagged, detached    |
+//! | `images`          | image id                    | JSON: manifest, layers, kept, parent, tagged, detached |
 //! | `image_tags`      | `domain/path:tag`           | image id                                            |
 //! | `image_digests`   | `domain/path@sha256:…`      | image id                                            |
 //! | `image_layers`    | DiffID                      | (bytes of content, bytes of the tar)                   |

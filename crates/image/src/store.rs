@@ -106,7 +106,7 @@ impl Store {
     /// All images, newest first.
     pub fn list(&self) -> Vec<Arc<Image>> {
         let mut images: Vec<_> = self.index().images().cloned().collect();
-        images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        images.sort_by(|a, b| b.dated().cmp(&a.dated()).then_with(|| a.id.cmp(&b.id)));
         images
     }
 
@@ -140,6 +140,35 @@ impl Store {
             }
             Ok(draft.tag(*id, &reference))
         })
+    }
+
+    /// Records that a registry knows an image by this `repository@digest`.
+    pub fn add_digest(&self, id: &ImageId, reference: &Reference) -> Result<()> {
+        self.inner.edit(|draft| {
+            if draft.index.image(id).is_none() {
+                return Err(crate::index::no_such_image(&id.to_string()));
+            }
+            if draft.index.named(reference) != Some(*id) {
+                draft.add_digest(*id, reference);
+            }
+            Ok(())
+        })
+    }
+
+    /// The image that has exactly this name.
+    pub fn named(&self, reference: &Reference) -> Option<Arc<Image>> {
+        let index = self.index();
+        index.named(reference).and_then(|id| index.image(&id).cloned())
+    }
+
+    /// All tags of a repository, with their images.
+    pub fn tags_of(&self, repository: &Reference) -> Vec<(Reference, ImageId)> {
+        self.index().tags_of(repository)
+    }
+
+    /// The exact bytes of an image's manifest.
+    pub fn manifest_bytes(&self, image: &Image) -> Result<Vec<u8>> {
+        self.inner.content.read(&image.manifest).lift()
     }
 
     /// Notes that a container of this image was started now. Reaches the disk with the next change, or by
@@ -359,7 +388,9 @@ impl Draft {
                 |(image, detached)| ImageRecord {
                     manifest: image.manifest,
                     layers: image.layers.to_vec(),
+                    kept: image.kept.to_vec(),
                     parent: image.parent,
+                    built: image.built.map(|moment| moment.to_string()),
                     tagged: image.tagged.map(|moment| moment.to_string()),
                     detached,
                 },
@@ -388,6 +419,7 @@ fn sweep(
         id: *id,
         manifest: record.manifest,
         layers: &record.layers,
+        kept: &record.kept,
     }));
     for layer in marked.garbage_layers(present.iter().copied()) {
         tracing::info!(%layer, "removing a layer that was never finished or is no longer used");
@@ -413,7 +445,12 @@ fn build_index(
             Ok((image, layers)) => index.insert(Arc::new(image), &layers),
             Err(error) => {
                 tracing::error!(image = %id, error = %chain(&error), "an image is damaged and not shown");
-                let root = gc::Root { id: *id, manifest: record.manifest, layers: &record.layers };
+                let root = gc::Root {
+                    id: *id,
+                    manifest: record.manifest,
+                    layers: &record.layers,
+                    kept: &record.kept,
+                };
                 let kept = gc::mark([root]);
                 spared.layers.extend(kept.layers);
                 spared.blobs.extend(kept.blobs);
@@ -453,8 +490,10 @@ fn read_image(
         .map(|layer| (layer, records.layers.get(&layer).copied().unwrap_or_default()))
         .collect();
     let mut image = new_image(id, config, record.manifest, &record.layers, &layers);
+    image.kept = record.kept.as_slice().into();
     image.parent =
         record.parent.filter(|parent| records.images.get(parent).is_some_and(|record| !record.detached));
+    image.built = record.built.as_deref().and_then(|text| text.parse().ok());
     image.tagged = record.tagged.as_deref().and_then(|text| text.parse().ok());
     image.last_used = Arc::new(AtomicI64::new(records.last_used.get(&id).copied().unwrap_or_default()));
     Ok((image, layers))
@@ -475,9 +514,11 @@ pub(crate) fn new_image(
         config: Arc::new(config),
         manifest,
         layers: layers.into(),
+        kept: Arc::default(),
         chain: chain.into(),
         size: sizes.iter().map(|(_, record)| record.content).sum(),
         created,
+        built: None,
         tagged: None,
         references: Vec::new(),
         digests: Vec::new(),

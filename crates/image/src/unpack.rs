@@ -6,8 +6,8 @@ use crate::store::Store;
 use std::error::Error as _;
 use std::io::{self, Read};
 use yare_errdefs::{Error, Result};
-use yare_layer::{Applied, ApplyError, ApplyOptions, Decompressor};
-use yare_oci::{Digest, Hasher};
+use yare_layer::{Applied, ApplyError, ApplyOptions, Decompressor, Limits, ReadAhead};
+use yare_oci::{DiffId, Digest, Hasher};
 use yare_snapshot::PendingLayer;
 
 /// A layer that is unpacked and not yet visible.
@@ -26,6 +26,48 @@ pub(crate) fn unpack(store: &Store, source: impl Read) -> Result<Unpacked> {
     io::Write::flush(&mut record)
         .map_err(|error| Error::from(error).with_hint("free some space where the data root is"))?;
     Ok(Unpacked { pending, applied })
+}
+
+/// A layer may become this large, and beyond it this many times its compressed size: further ones are made
+/// to fill a disk.
+const LARGEST: u64 = 16 << 30;
+const LARGEST_RATIO: u64 = 100;
+
+impl Store {
+    /// Unpacks a compressed layer from a stream, in one pass, and makes it visible. Decompression runs on a
+    /// thread of its own. Nothing is done when the layer is there; the caller holds a lease on it.
+    ///
+    /// # Errors
+    /// Class invalid argument when the stream is no layer, or its tar has another hash.
+    pub fn unpack_layer(
+        &self,
+        source: impl Read + Send + 'static,
+        compressed: u64,
+        wanted: DiffId,
+    ) -> Result<()> {
+        let pending = self.inner.snapshots.begin_layer().lift()?;
+        let mut record = io::BufWriter::with_capacity(64 << 10, pending.record().lift()?);
+        let reader = Decompressor::new(source).map_err(read_failed)?;
+        let reader = ReadAhead::spawn(reader)?;
+        let largest = LARGEST.max(compressed.saturating_mul(LARGEST_RATIO));
+        let options = ApplyOptions {
+            record: Some(&mut record),
+            limits: Limits { bytes: Some(largest), ..Limits::default() },
+            ..ApplyOptions::default()
+        };
+        let applied = yare_layer::apply(reader, pending.dir(), options).map_err(apply_failed)?;
+        io::Write::flush(&mut record)
+            .map_err(|error| Error::from(error).with_hint("free some space where the data root is"))?;
+        drop(record);
+        if applied.diff_id != wanted {
+            return Err(Error::invalid(format!(
+                "the layer unpacks to {}, and the image config names {wanted}",
+                applied.diff_id
+            )));
+        }
+        pending.commit(&applied).lift()?;
+        Ok(())
+    }
 }
 
 fn apply_failed(error: ApplyError) -> Error {

@@ -1,12 +1,13 @@
-//! Yare: one binary that is the command line, the engine, the shims' launcher, an OCI runtime and the
-//! program of its own first image.
+//! Yare: one binary that is the command line, the engine, the shims' launcher, an OCI runtime, a
+//! registry and the program of the images that it brings along.
 //!
 //! Which of them it is says the name it was called by, or else the first word. This crate is the only one
 //! that reads the environment and ends the process; everything else gets its facts as values.
 
 mod autostart;
 mod daemon;
-mod hello;
+mod embedded;
+mod registry;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -23,11 +24,15 @@ fn run(args: &[OsString]) -> i32 {
     let called = args.first().and_then(|name| Path::new(name).file_name()).and_then(|name| name.to_str());
     let first = args.get(1).and_then(|word| word.to_str());
     match (called.unwrap_or("yare"), first) {
-        ("hello", _) => hello::greet(),
         ("yare-runtime", _) => yare_runtime::cli::main(&args[1..]),
         ("docker", _) => command_line(args),
+        (_, Some("hello")) => embedded::greet(),
         (_, Some("daemon")) => match texts(&args[2..]) {
             Ok(args) => daemon::main(&args),
+            Err(code) => code,
+        },
+        (_, Some("registry")) => match texts(&args[2..]) {
+            Ok(args) => registry::main(&args),
             Err(code) => code,
         },
         (_, Some("launcher")) => launcher(args),

@@ -5,6 +5,7 @@ use std::io;
 
 use rustix::io::Errno;
 
+use crate::forward::{self, Dropping};
 use crate::netlink::{Attributes, Refused, Socket, Writer};
 use crate::nft;
 use crate::ports::HostPort;
@@ -126,6 +127,11 @@ impl Firewall {
         Ok(rules == wanted && kernel == ours.collect())
     }
 
+    /// Chains of others that drop what this bridge forwards.
+    pub(crate) fn dropping(&mut self, bridge: &str) -> Result<Vec<Dropping>, Refused> {
+        forward::dropping(&mut self.socket, &self.table.name, bridge)
+    }
+
     /// Deletes the table.
     pub(crate) fn delete(&mut self) -> Result<(), Refused> {
         let name = &self.table.name;
@@ -166,6 +172,6 @@ fn read_elements(payload: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         .collect()
 }
 
-fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(crate) fn attribute(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     Attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }

@@ -26,6 +26,7 @@ use crate::conntrack::{self, Flows};
 use crate::endpoint::{Attachment, EndpointRecord, EndpointRequest, MacAddr, Protocol};
 use crate::error::{AttachError, NetError};
 use crate::firewall::Firewall;
+use crate::forward::Dropping;
 use crate::ipam;
 use crate::link::{Cable, Kind, Route};
 use crate::netlink::Refused;
@@ -252,15 +253,35 @@ impl Networks {
     /// Withdraws the container's ports at once and gives its address back. The namespace and its cable go
     /// when the last process and descriptor do; nobody waits for that. Unknown containers are ignored.
     pub fn detach(&self, id: &str) {
+        self.take_off(id, false);
+    }
+
+    /// As [`Networks::detach`], for a container in whose namespace others live on: the cable is cut before its
+    /// address becomes another's.
+    pub fn detach_shared(&self, id: &str) {
+        self.take_off(id, true);
+    }
+
+    fn take_off(&self, id: &str, shared: bool) {
         let inner = &self.inner;
         let Some(live) = inner.state.lock().remove(id) else { return };
         let udp = live.held.iter().any(|held| held.published.protocol == Protocol::Udp);
         inner.unpublish(live.held);
-        if udp && self.started.load(Ordering::Acquire) {
+        if shared {
+            inner.pool.ask(Job::Unplug(live.record.veth, live.record.ip));
+        } else if udp && self.started.load(Ordering::Acquire) {
             inner.pool.ask(Job::Forget(live.record.ip));
         } else {
             inner.addresses.lock().release(live.record.ip);
         }
+    }
+
+    /// Chains of other tables of the packet filter that drop what is forwarded to and from the bridge. An accept
+    /// of ours cannot override them. Rules of the older iptables (not those of iptables-nft) are not seen.
+    pub fn dropping(&self) -> Result<Vec<Dropping>, NetError> {
+        let inner = &self.inner;
+        let found = inner.firewall.lock().dropping(&inner.config.bridge);
+        found.map_err(|refused| inner.firewall_error(refused))
     }
 
     /// A namespace with nothing but a loopback interface that is up, for `--network none`.

@@ -12,7 +12,9 @@ use crate::rules::{Chain, Element, Hook, Map, Rule, Statement, Table};
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-const FAMILY_IP: u8 = 2;
+/// Tables of IPv4, and of IPv4 and IPv6 together.
+pub(crate) const FAMILY_IP: u8 = 2;
+pub(crate) const FAMILY_INET: u8 = 1;
 
 /// Type of a message of the nftables subsystem.
 pub(crate) const fn kind(message: u16) -> u16 {
@@ -24,6 +26,7 @@ const GET_TABLE: u16 = kind(1);
 /// A table was deleted.
 pub(crate) const DEL_TABLE: u16 = kind(2);
 const NEW_CHAIN: u16 = kind(3);
+const GET_CHAIN: u16 = kind(4);
 const NEW_RULE: u16 = kind(6);
 const GET_RULE: u16 = kind(7);
 const NEW_SET: u16 = kind(9);
@@ -34,12 +37,12 @@ const DEL_ELEMENT: u16 = kind(14);
 pub(crate) const ELEMENTS: u16 = NEW_ELEMENT;
 
 // First attribute of every object of a table.
-const TABLE: u16 = 1;
-const CHAIN_NAME: u16 = 3;
-const CHAIN_HOOK: u16 = 4;
-const CHAIN_POLICY: u16 = 5;
+pub(crate) const TABLE: u16 = 1;
+pub(crate) const CHAIN_NAME: u16 = 3;
+pub(crate) const CHAIN_HOOK: u16 = 4;
+pub(crate) const CHAIN_POLICY: u16 = 5;
 const CHAIN_TYPE: u16 = 7;
-const HOOK_NUMBER: u16 = 1;
+pub(crate) const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
 const RULE_CHAIN: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
@@ -127,6 +130,16 @@ pub(crate) fn ask_table(batch: &mut Writer, table: &str) {
 /// A question for all rules of the table.
 pub(crate) fn ask_rules(batch: &mut Writer, table: &str) {
     batch.message(GET_RULE, REQUEST | DUMP, &header(), |w| w.text(TABLE, table));
+}
+
+/// A question for all chains of all families.
+pub(crate) fn ask_chains(batch: &mut Writer) {
+    batch.message(GET_CHAIN, REQUEST | DUMP, &general(0, 0), |_| {});
+}
+
+/// A question for all rules of somebody's table.
+pub(crate) fn ask_rules_of(batch: &mut Writer, family: u8, table: &str) {
+    batch.message(GET_RULE, REQUEST | DUMP, &general(family, 0), |w| w.text(TABLE, table));
 }
 
 /// A question for all elements of a map.

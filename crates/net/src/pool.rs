@@ -34,6 +34,8 @@ pub(crate) enum Job {
     Bare,
     /// Forget the UDP flows of a container that has gone, then give its address back.
     Forget(Ipv4Addr),
+    /// Cut a cable by its name, then do the same for the address at its end.
+    Unplug(String, Ipv4Addr),
     /// Delete cables that belong to nobody, by index.
     Cut(Vec<u32>),
     /// End.

@@ -281,7 +281,8 @@ fn is_label(label: &str) -> bool {
         && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-fn is_path(path: &str) -> bool {
+/// Whether this is a legal repository path without a domain: `library/debian`.
+pub fn is_path(path: &str) -> bool {
     path.split('/').all(is_component)
 }
 

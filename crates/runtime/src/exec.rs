@@ -28,8 +28,15 @@ struct Plan<'a> {
 
 /// Runs a further process in a container. It is a child of the caller.
 ///
-/// `user` is looked up in the container's root as in [`crate::Start::user`].
-pub fn exec(target: &ExecTarget<'_>, process: &Process, stdio: Stdio, user: Option<&str>) -> Result<Running> {
+/// `user` and `groups` are looked up in the container's root as in [`crate::Start::user`] and
+/// [`crate::Start::groups`].
+pub fn exec(
+    target: &ExecTarget<'_>,
+    process: &Process,
+    stdio: Stdio,
+    user: Option<&str>,
+    groups: &[String],
+) -> Result<Running> {
     let failed = |error| StartError::io(Step::Namespaces, "cannot fork", error);
     let (ours, theirs) =
         seqpacket_pair().map_err(|error| StartError::io(Step::Namespaces, "cannot make a channel", error))?;
@@ -37,7 +44,7 @@ pub fn exec(target: &ExecTarget<'_>, process: &Process, stdio: Stdio, user: Opti
         target,
         process,
         stdio: &stdio,
-        user: user.map(|user| Wanted { user, groups: &[] }),
+        user: user.map(|user| Wanted { user, groups }),
         channel: &theirs,
     };
     let forked = in_pid_namespace(target.pidfd, || sys::fork(0, target.group.v2_fd()).map_err(failed))?;

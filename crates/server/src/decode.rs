@@ -137,6 +137,8 @@ pub(crate) enum ImageCreate {
     Pull {
         /// Name, with a tag or digest when one was given.
         reference: String,
+        /// For which platform.
+        platform: Option<Platform>,
     },
     /// A tar in the request body.
     Import(images::ImportRequest),
@@ -150,7 +152,7 @@ pub(crate) fn image_create(query: &Query) -> Result<ImageCreate> {
             Some(digest) if digest.contains(':') => format!("{image}@{digest}"),
             Some(tag) => format!("{image}:{tag}"),
         };
-        return Ok(ImageCreate::Pull { reference });
+        return Ok(ImageCreate::Pull { reference, platform: platform(query)? });
     }
     match query.text("fromSrc").as_deref() {
         Some("-") => Ok(ImageCreate::Import(images::ImportRequest {
@@ -164,6 +166,37 @@ pub(crate) fn image_create(query: &Query) -> Result<ImageCreate> {
             .with_hint("Fetch the file and import it: curl URL | yare import - NAME")),
         None => Err(Error::invalid("one of fromImage and fromSrc must be given")),
     }
+}
+
+/// What to search for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ImageSearch {
+    pub(crate) term: String,
+    pub(crate) limit: usize,
+    pub(crate) filters: Filters,
+}
+
+/// `GET /images/search`.
+pub(crate) fn image_search(query: &Query) -> Result<ImageSearch> {
+    let limit = match query.text("limit") {
+        None => 25,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=100).contains(limit))
+            .ok_or_else(|| Error::invalid(format!("limit {text} is outside the range of [1, 100]")))?,
+    };
+    Ok(ImageSearch { term: query.or_empty("term"), limit, filters: filters(query)? })
+}
+
+/// The platform of a push: JSON, as clients of API 1.46 and later send it.
+pub(crate) fn push_platform(query: &Query) -> Result<Option<Platform>> {
+    let parse = |text: String| {
+        let platform: Platform = serde_json::from_str(&text)
+            .map_err(|_| Error::invalid(format!("{text:?} is an invalid platform: not JSON")))?;
+        Ok(Platform::new(&platform.os, &platform.architecture, &platform.variant))
+    };
+    query.text("platform").map(parse).transpose()
 }
 
 /// How to remove an image.
@@ -237,7 +270,7 @@ mod tests {
     #[test]
     fn creating_is_pulling_or_importing() {
         let pulled = |text: &str| match image_create(&query(text)).expect("decoded") {
-            ImageCreate::Pull { reference } => reference,
+            ImageCreate::Pull { reference, .. } => reference,
             ImageCreate::Import(_) => panic!("{text} is no import"),
         };
         assert_eq!(pulled("fromImage=docker.io%2Flibrary%2Fx&tag=1"), "docker.io/library/x:1");

@@ -146,6 +146,8 @@ pub(crate) async fn serve(socket: Socket, edge: Arc<Edge>, mut stopped: watch::R
     let done = tokio::select! {
         done = connection.as_mut() => done,
         () = told(&mut stopped) => {
+            // Events, followed logs and waits would go on for ever.
+            socket.let_go();
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -89,6 +89,9 @@ pub(crate) enum Operation {
     ImageSave,
     ImageLoad,
     Build,
+    ImagePush,
+    ImageSearch,
+    DistributionInspect,
     BuildPrune,
     BuildCancel,
     VolumeList,
@@ -163,7 +166,6 @@ const CHECKPOINTS: &str = "checkpoint and restore";
 const COPYING: &str = "copying files from and to containers";
 const NETWORKS: &str = "user-defined networks";
 const PLUGINS: &str = "managed plugins";
-const REGISTRIES: &str = "talking to registries";
 const DEBUGGING: &str = "the Go runtime's debug page";
 
 /// Every route that is known, in the order in which they are tried.
@@ -218,7 +220,7 @@ pub(crate) static TABLE: &[Route] = &[
     route(Get, "/exec/{id}/json", 0, Operation::ExecInspect),
     // Images.
     route(Get, "/images/json", 0, Operation::ImageList),
-    route(Get, "/images/search", 0, NotBuilt("searching registries")),
+    route(Get, "/images/search", 0, Operation::ImageSearch),
     route(Get, "/images/get", 0, Operation::ImageSave),
     route(Post, "/images/load", 0, Operation::ImageLoad),
     route(Post, "/images/create", 0, Operation::ImageCreate),
@@ -227,11 +229,11 @@ pub(crate) static TABLE: &[Route] = &[
     route(Get, "/images/{name}/history", 0, Operation::ImageHistory),
     route(Get, "/images/{name}/get", 0, Operation::ImageSaveOne),
     route(Get, "/images/{name}/attestations", 0, NotBuilt("attestations of images")),
-    route(Post, "/images/{name}/push", 0, NotBuilt("pushing images")),
+    route(Post, "/images/{name}/push", 0, Operation::ImagePush),
     route(Post, "/images/{name}/tag", 0, Operation::ImageTag),
     route(Delete, "/images/{name}", 0, Operation::ImageRemove),
     route(Post, "/commit", 0, NotBuilt("making an image from a container")),
-    route(Get, "/distribution/{name}/json", 30, NotBuilt(REGISTRIES)),
+    route(Get, "/distribution/{name}/json", 30, Operation::DistributionInspect),
     // Building.
     route(Post, "/build", 0, Operation::Build),
     route(Post, "/build/prune", 31, Operation::BuildPrune),

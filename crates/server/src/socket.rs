@@ -14,10 +14,11 @@ use std::task::{Context, Poll, ready};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
 
 /// A connected stream socket; clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Socket(Arc<Stream>);
+pub(crate) struct Socket(Arc<Stream>, Arc<watch::Sender<bool>>);
 
 #[derive(Debug)]
 enum Stream {
@@ -37,7 +38,7 @@ macro_rules! either {
 impl Socket {
     /// Takes a connection of a unix listener.
     pub(crate) fn unix(stream: UnixStream) -> Self {
-        Self(Arc::new(Stream::Unix(stream)))
+        Self(Arc::new(Stream::Unix(stream)), Arc::default())
     }
 
     /// Takes a connection of a TCP listener.
@@ -46,7 +47,7 @@ impl Socket {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot switch Nagle's algorithm off");
         }
-        Self(Arc::new(Stream::Tcp(stream)))
+        Self(Arc::new(Stream::Tcp(stream)), Arc::default())
     }
 
     /// Whether this is a TCP connection, which web pages can reach.
@@ -62,12 +63,24 @@ impl Socket {
         }
     }
 
-    /// Waits until the client sends no more: it closed the connection or its half of it.
+    /// Waits until the client sends no more: it closed the connection or its half of it, or the server ends
+    /// and has [let it go](Socket::let_go).
     pub(crate) async fn gone(&self) {
-        // Only the state "no more to read" is of interest, and it comes along with priority.
-        if either!(self, stream => stream.ready(Interest::PRIORITY).await).is_err() {
-            tracing::debug!("lost sight of a client");
+        let mut ending = self.1.subscribe();
+        tokio::select! {
+            // Only the state "no more to read" is of interest, and it comes along with priority.
+            ready = async { either!(self, stream => stream.ready(Interest::PRIORITY).await) } => {
+                if ready.is_err() {
+                    tracing::debug!("lost sight of a client");
+                }
+            }
+            _ = ending.wait_for(|ending| *ending) => {}
         }
+    }
+
+    /// Ends what is sent for as long as the client stays.
+    pub(crate) fn let_go(&self) {
+        self.1.send_replace(true);
     }
 
     /// Whether the client closed both directions.

@@ -219,6 +219,12 @@ impl Connection {
     }
 }
 
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
 /// Connects to the shim of a run directory. A shim answers within the time of a few system calls; one that is
 /// silent for `patience`, be it now or at a later [`Connection::recv`], is stopped or stuck.
 ///

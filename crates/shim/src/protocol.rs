@@ -124,6 +124,9 @@ pub struct ExecSpec {
     pub process: Process,
     /// As in [`Launch::user`].
     pub user: String,
+    /// As in [`Launch::groups`].
+    #[serde(default)]
+    pub groups: Vec<String>,
     /// Whether it gets a terminal.
     pub terminal: bool,
     /// Whether standard input comes from the attached stream; otherwise it is `/dev/null`.

@@ -189,11 +189,6 @@ impl Session {
         self.attaches.iter_mut().for_each(Attach::finish);
     }
 
-    /// Leaves clients behind that do not read.
-    pub(crate) fn abandon(&mut self) {
-        self.attaches.clear();
-    }
-
     /// Drops clients that are done. Indices of [`Part`] are different afterwards.
     pub(crate) fn sweep(&mut self) {
         self.attaches.retain(|attach| !attach.is_over());

@@ -173,8 +173,8 @@ pub(crate) fn exec(
         filter: container.filter.as_ref(),
     };
     let user = Some(spec.user.as_str()).filter(|user| !user.is_empty());
-    let mut running =
-        yare_runtime::exec(&target, &spec.process, stdio, user).map_err(|error| start_failed(&error))?;
+    let mut running = yare_runtime::exec(&target, &spec.process, stdio, user, &spec.groups)
+        .map_err(|error| start_failed(&error))?;
     if let Some(console) = running.console.take() {
         session.set_console(console).map_err(|error| failed("use the terminal", error))?;
     }

@@ -25,8 +25,11 @@ use yare_sys::process::{self, Fork};
 /// How long output is waited for after its process ended, when something else holds the pipe open.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// How long clients may take to read the rest after that.
-const DELIVER: Duration = Duration::from_secs(10);
+/// How long an engine may take to read the last replies.
+const FLUSH: Duration = Duration::from_secs(10);
+
+/// How long no connection is accepted after one could not be, for lack of descriptors.
+const DEAF: Duration = Duration::from_millis(200);
 
 /// How long nothing must have happened before the shim makes itself small: no short run shall wait for that.
 const SETTLED: Duration = Duration::from_millis(300);
@@ -47,7 +50,10 @@ pub(crate) fn run(control: UnixStream, surroundings: Surroundings) -> i32 {
     match start::start(launch.0, launch.1, &surroundings) {
         Ok(container) => {
             drop(surroundings);
-            Supervisor::new(container, control, decoder).run()
+            match container.pidfd.try_clone() {
+                Ok(pidfd) => Supervisor::new(container, pidfd, control, decoder).run(),
+                Err(error) => refuse(&control, give_up(&container, error)),
+            }
         }
         Err(failure) => refuse(&control, failure),
     }
@@ -65,6 +71,15 @@ fn read_launch(control: &UnixStream, decoder: &mut Decoder) -> io::Result<Option
     }
 }
 
+/// Ends a container that its engine would never hear of.
+fn give_up(container: &Container, error: io::Error) -> Failure {
+    let _ = container.group.kill();
+    let _ = process::pidfd_send_signal(&container.pidfd, SIGKILL);
+    let _ = process::wait(&container.pidfd, true);
+    let _ = container.group.remove();
+    internal("cannot pass the pidfd on", error)
+}
+
 fn refuse(control: &UnixStream, failure: Failure) -> i32 {
     let _ = wire::send_all(control.as_fd(), &encode(&Reply::Failed(failure)), &[]);
     1
@@ -78,6 +93,8 @@ struct Supervisor {
     next_control: u64,
     /// The child that compresses a rotated log file.
     compression: Option<OwnedFd>,
+    /// No connection is accepted until then.
+    deaf_until: Option<Instant>,
     phase: Phase,
     /// For reading; empty while nothing happens.
     buffer: Vec<u8>,
@@ -94,7 +111,8 @@ enum Phase {
         exit: Exit,
         until: Instant,
     },
-    /// Everybody has been told; clients still read.
+    /// Everybody has been told; clients still read, for as long as they stay connected: a pager may keep a
+    /// user busy for an hour. Engines that do not read their replies are waited for until then.
     Delivering {
         exit: Exit,
         until: Instant,
@@ -115,8 +133,12 @@ struct Exec {
 #[derive(Debug, Clone, Copy)]
 enum ExecPhase {
     Running,
-    Draining { code: i32, until: Instant },
-    Delivering { code: i32, until: Instant },
+    Draining {
+        code: i32,
+        until: Instant,
+    },
+    /// Its engine has been told; its client still reads.
+    Delivering,
 }
 
 /// Whose descriptor an event is about.
@@ -132,24 +154,22 @@ enum Token {
 }
 
 impl Supervisor {
-    fn new(container: Container, stream: UnixStream, decoder: Decoder) -> Self {
+    fn new(container: Container, pidfd: OwnedFd, stream: UnixStream, decoder: Decoder) -> Self {
         let mut supervisor = Self {
             container,
             execs: Vec::new(),
             controls: Vec::new(),
             next_control: 0,
             compression: None,
+            deaf_until: None,
             phase: Phase::Running,
             buffer: Vec::new(),
             small: false,
         };
         supervisor.add_control(stream, decoder, true);
         let started = Reply::Started { pid: supervisor.container.pid };
-        let pidfd = supervisor.container.pidfd.try_clone();
-        match (supervisor.controls.last_mut(), pidfd) {
-            (Some(control), Ok(pidfd)) => control.reply(&started, vec![pidfd]),
-            (_, Err(error)) => supervisor.note("cannot pass the pidfd on", error),
-            (None, _) => {}
+        if let Some(control) = supervisor.controls.last_mut() {
+            control.reply(&started, vec![pidfd]);
         }
         if let Err(error) = start::write_pids(&supervisor.container.lock, supervisor.container.pid) {
             supervisor.note("cannot write the pid file", error);
@@ -205,7 +225,7 @@ impl Supervisor {
         for (index, control) in self.controls.iter().enumerate() {
             add(Token::Control(index), control.poll());
         }
-        if !matches!(self.phase, Phase::Delivering { .. }) {
+        if !matches!(self.phase, Phase::Delivering { .. }) && self.deaf_until.is_none() {
             add(Token::Listener, PollFd::new(&self.container.listener, PollFlags::IN));
         }
         if matches!(self.phase, Phase::Running) {
@@ -229,14 +249,16 @@ impl Supervisor {
     fn timeout(&self) -> Option<Timespec> {
         let own = match &self.phase {
             Phase::Running => None,
-            Phase::Draining { until, .. } | Phase::Delivering { until, .. } => Some(*until),
+            Phase::Draining { until, .. } => Some(*until),
+            // Once it is past, only clients are waited for.
+            Phase::Delivering { until, .. } => Some(*until).filter(|until| *until > Instant::now()),
         };
         let execs = self.execs.iter().filter_map(|exec| match exec.phase {
-            ExecPhase::Running => None,
-            ExecPhase::Draining { until, .. } | ExecPhase::Delivering { until, .. } => Some(until),
+            ExecPhase::Draining { until, .. } => Some(until),
+            ExecPhase::Running | ExecPhase::Delivering => None,
         });
         let settled = (!self.small).then(|| deadline(SETTLED));
-        let left = own.into_iter().chain(execs).chain(settled).min()?;
+        let left = own.into_iter().chain(execs).chain(settled).chain(self.deaf_until).min()?;
         let left = left.saturating_duration_since(Instant::now());
         Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })
     }
@@ -261,7 +283,11 @@ impl Supervisor {
             Token::Listener => match self.container.listener.accept() {
                 Ok((stream, _)) => self.add_control(stream, Decoder::new(), false),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => self.note("cannot accept a connection", error),
+                Err(error) => {
+                    // It waits in the queue, and would wake this loop at once again.
+                    self.deaf_until = Some(deadline(DEAF));
+                    self.note("cannot accept a connection", error);
+                }
             },
             Token::ContainerProcess => self.reap_container(),
             Token::ExecProcess(index) => self.reap_exec(index),
@@ -404,6 +430,7 @@ impl Supervisor {
     fn end_round(&mut self) {
         self.flush_log();
         self.container.session.sweep();
+        self.deaf_until = self.deaf_until.filter(|until| *until > Instant::now());
         self.advance_execs();
         self.controls.retain(|control| !control.is_dead());
         if let Phase::Draining { exit, until } = &self.phase
@@ -433,19 +460,15 @@ impl Supervisor {
                 && (exec.session.is_drained() || now >= until)
             {
                 exec.session.close_outputs(&mut |_, _| {});
+                // Told first, so that who sees the end of the output can ask for the code.
+                if let Some(control) = controls.iter_mut().find(|control| control.id == exec.control) {
+                    control.reply(&Reply::ExecExited { exec_id: exec.id.clone(), code }, Vec::new());
+                }
                 exec.session.finish();
                 exec.session.sweep();
-                exec.phase = ExecPhase::Delivering { code, until: deadline(DELIVER) };
+                exec.phase = ExecPhase::Delivering;
             }
-            let ExecPhase::Delivering { code, until } = exec.phase else { return true };
-            if !exec.session.is_delivered() && now < until {
-                return true;
-            }
-            exec.session.abandon();
-            if let Some(control) = controls.iter_mut().find(|control| control.id == exec.control) {
-                control.reply(&Reply::ExecExited { exec_id: exec.id.clone(), code }, Vec::new());
-            }
-            false
+            !matches!(exec.phase, ExecPhase::Delivering) || !exec.session.is_delivered()
         });
     }
 
@@ -464,7 +487,7 @@ impl Supervisor {
         self.container.session.finish();
         self.container.session.sweep();
         self.clean_up();
-        self.phase = Phase::Delivering { exit, until: deadline(DELIVER) };
+        self.phase = Phase::Delivering { exit, until: deadline(FLUSH) };
     }
 
     /// From here on another shim may start the same container.
@@ -480,14 +503,11 @@ impl Supervisor {
         }
     }
 
-    /// Whether nothing is left to do. A connection that does not take its last reply is not waited for longer
-    /// than clients are.
+    /// Whether nothing is left to do.
     fn is_done(&self) -> bool {
         let Phase::Delivering { until, .. } = &self.phase else { return false };
-        let delivered = self.container.session.is_delivered()
-            && self.execs.is_empty()
-            && self.controls.iter().all(Control::is_flushed);
-        (delivered || Instant::now() >= *until) && self.compression.is_none()
+        let told = self.controls.iter().all(Control::is_flushed) || Instant::now() >= *until;
+        told && self.container.session.is_delivered() && self.execs.is_empty() && self.compression.is_none()
     }
 
     /// Compresses a rotated file in a child at the lowest priority: the container's output goes on meanwhile.

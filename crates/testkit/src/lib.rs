@@ -22,12 +22,14 @@ mod binary;
 mod cleanup;
 mod command;
 mod engine;
+mod registry;
 mod rootfs;
 mod slot;
 
 pub use binary::yare_binary;
 pub use command::{Invocation, Outcome};
 pub use engine::Engine;
+pub use registry::Registry;
 pub use rootfs::{busybox_rootfs_tar, debian_rootfs_tar};
 
 use std::time::{Duration, Instant};

@@ -29,7 +29,8 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use yare_api::build::Vertex as VertexNews;
+use yare_api::build::{CANCELLED, Vertex as VertexNews};
+use yare_errdefs::{Class, Classified};
 use yare_oci::Digest;
 use yare_snapshot::{PendingDraft, Snapshots, Stack};
 
@@ -117,6 +118,8 @@ struct Schedule {
     /// Who waits for a vertex.
     waiting: BTreeMap<VertexId, Vec<VertexId>>,
     outcomes: BTreeMap<VertexId, Outcome>,
+    /// When vertices began, for the news of their end.
+    begun: BTreeMap<VertexId, String>,
     open: usize,
     failure: Option<Failure>,
 }
@@ -210,7 +213,8 @@ impl<'a> Solver<'a> {
         let mut schedule = self.schedule();
         match outcome {
             Ok(outcome) => {
-                self.tell(id, Some(&outcome), "");
+                let begun = schedule.begun.remove(&id);
+                self.tell(id, begun, Some(&outcome), "");
                 schedule.outcomes.insert(id, outcome);
                 schedule.open -= 1;
                 for waiting in schedule.waiting.remove(&id).unwrap_or_default() {
@@ -225,10 +229,11 @@ impl<'a> Solver<'a> {
                 }
             }
             Err(failure) => {
-                self.tell(id, None, &yare_errdefs::chain(&failure.error));
+                let begun = schedule.begun.remove(&id);
+                self.tell(id, begun, None, &news_of(&failure.error));
                 // The others end because of this one: their ends are no news.
                 self.tools.cancel.cancel();
-                let line = self.graph.vertex(id).line;
+                let line = self.graph.line(id);
                 let failure = if line > 0 { failure.at((line, line)) } else { failure };
                 schedule.failure.get_or_insert(failure);
             }
@@ -279,24 +284,27 @@ impl<'a> Solver<'a> {
             return;
         }
         let vertex = self.graph.vertex(id);
+        // A download begins before it is known whether it is cached.
+        let started = self.schedule().begun.entry(id).or_insert_with(now).clone();
         self.tools.progress.vertex(VertexNews {
             digest: self.digest(id),
             name: vertex.name.clone(),
-            started: Some(now()),
+            started: Some(started),
             ..VertexNews::default()
         });
     }
 
-    fn tell(&self, id: VertexId, outcome: Option<&Outcome>, error: &str) {
+    /// Tells of a vertex's end. One that is cached, or that failed before it began, took no time.
+    fn tell(&self, id: VertexId, begun: Option<String>, outcome: Option<&Outcome>, error: &str) {
         if self.is_silent(id) {
             return;
         }
-        let time = Some(now());
+        let time = now();
         self.tools.progress.vertex(VertexNews {
             digest: self.digest(id),
             name: self.graph.vertex(id).name.clone(),
-            started: time.clone(),
-            completed: time,
+            started: Some(begun.unwrap_or_else(|| time.clone())),
+            completed: Some(time),
             cached: outcome.is_some_and(|outcome| outcome.cached),
             error: error.to_owned(),
             ..VertexNews::default()
@@ -403,6 +411,15 @@ impl<'a> Solver<'a> {
         keys.sort_unstable();
         keys.dedup();
         keys
+    }
+}
+
+/// Why a vertex failed, for its news. That it was ended because another failed is no fault of its own, which
+/// clients know by the last words.
+fn news_of(error: &Error) -> String {
+    match error.class() {
+        Class::Cancelled => CANCELLED.to_owned(),
+        _ => yare_errdefs::chain(error),
     }
 }
 

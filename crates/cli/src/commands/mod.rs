@@ -22,6 +22,7 @@ pub(crate) mod progress;
 pub(crate) mod prune;
 pub(crate) mod ps;
 pub(crate) mod registry;
+pub(crate) mod remote;
 pub(crate) mod run;
 pub(crate) mod start;
 pub(crate) mod stats;

@@ -1,6 +1,5 @@
 //! `login`, `logout`, `search`.
 
-use base64::Engine as _;
 use yare_api::{AuthConfig, ImageSearchResponseItem, SystemAuthResponse};
 use yare_client::Request;
 
@@ -75,14 +74,12 @@ pub(crate) async fn login(cx: &Context, given: &Given) -> Outcome {
         ..AuthConfig::default()
     };
     let reply: SystemAuthResponse = cx.client().json(Request::post("/auth").json(&auth)).await?;
-    let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
-    let entry = match reply.identity_token.is_empty() {
-        true => serde_json::json!({ "auth": encoded }),
-        false => serde_json::json!({ "auth": encoded, "identitytoken": reply.identity_token }),
-    };
-    cx.config()
-        .store(server, Some(entry))
-        .map_err(|error| Failure::new(format!("error saving credentials: {error}")))?;
+    let auth = AuthConfig { identitytoken: reply.identity_token, ..auth };
+    if let Some(file) = cx.config().remember(server, &auth)? {
+        cx.warn(format_args!(
+            "WARNING! Your credentials are stored unencrypted in '{file}'.\nConfigure a credential helper to remove this warning. See\nhttps://docs.docker.com/go/credential-store/\n"
+        ));
+    }
     if !reply.status.is_empty() {
         cx.line(reply.status)?;
     }
@@ -123,28 +120,30 @@ async fn ask(cx: &Context, username: &str, password: &str) -> Result<(String, St
 /// `logout`: nothing is asked of the engine.
 pub(crate) async fn logout(cx: &Context, given: &Given) -> Outcome {
     let server = server(given);
-    if server != HUB && !cx.config().auths.contains_key(server) {
+    if server != HUB && !cx.config().knows(server) {
         cx.line(format_args!("Not logged in to {server}"))?;
         return Ok(0);
     }
     cx.line(format_args!("Removing login credentials for {server}"))?;
-    if !cx.config().auths.contains_key(server) {
-        return Ok(0);
-    }
-    cx.config()
-        .store(server, None)
-        .map_err(|error| Failure::new(format!("could not erase credentials: {error}")))?;
+    cx.config().forget(server)?;
     Ok(0)
 }
 
 /// `search`.
 pub(crate) async fn search(cx: &Context, given: &Given) -> Outcome {
     let filters = opts::filters(&given.list("filter"), &[]);
+    let registry = match given.argument(0).split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
+        _ => HUB,
+    };
     let request = Request::get("/images/search")
         .query_opt("filters", (!filters.is_empty()).then_some(filters))
         .query_opt("limit", given.int("limit").filter(|limit| *limit > 0).map(|limit| limit.to_string()))
         .query("term", given.argument(0))
-        .header("x-registry-auth", yare_api::auth::encode(&cx.config().credentials(HUB).unwrap_or_default()));
+        .header(
+            "x-registry-auth",
+            yare_api::auth::encode(&cx.config().credentials(registry)?.unwrap_or_default()),
+        );
     let results: Vec<ImageSearchResponseItem> = cx.client().json(request).await?;
     let whole = given.bool("no-trunc");
     let rows = results.iter().map(|result| {

@@ -93,18 +93,23 @@ pub(crate) async fn load(cx: &Context, given: &Given) -> Outcome {
 }
 
 /// Credentials for the registry of an image, as the header takes them.
-fn registry_auth(cx: &Context, repository: &str) -> String {
+fn registry_auth(cx: &Context, repository: &str) -> Result<String, Failure> {
     let domain = repository.split('/').next().unwrap_or_default();
     let registry = if domain == "docker.io" { "https://index.docker.io/v1/" } else { domain };
-    yare_api::auth::encode(&cx.config().credentials(registry).unwrap_or_default())
+    Ok(yare_api::auth::encode(&cx.config().credentials(registry)?.unwrap_or_default()))
 }
 
-fn pull_request(cx: &Context, named: &opts::reference::Named, platform: Option<&str>, all: bool) -> Request {
-    Request::post("/images/create")
+fn pull_request(
+    cx: &Context,
+    named: &opts::reference::Named,
+    platform: Option<&str>,
+    all: bool,
+) -> Result<Request, Failure> {
+    Ok(Request::post("/images/create")
         .query("fromImage", named.repository.clone())
         .query_opt("platform", platform.filter(|platform| !platform.is_empty()))
         .query_opt("tag", (!all).then(|| named.tag.clone()))
-        .header("x-registry-auth", registry_auth(cx, &named.repository))
+        .header("x-registry-auth", registry_auth(cx, &named.repository)?))
 }
 
 /// `pull`.
@@ -118,7 +123,7 @@ pub(crate) async fn pull(cx: &Context, given: &Given) -> Outcome {
     if !all && bare.tag.is_empty() && !quiet {
         cx.line(format_args!("Using default tag: {}", named.tag))?;
     }
-    let request = pull_request(cx, &named, given.text_opt("platform"), all);
+    let request = pull_request(cx, &named, given.text_opt("platform"), all)?;
     let stream = cx.client().stream(request).await?;
     progress::show(cx, if quiet { Target::Quiet } else { Target::Output }, stream, |_| {}).await?;
     let separator = if named.is_digest { '@' } else { ':' };
@@ -137,7 +142,7 @@ pub(crate) async fn pull_for_run(
     quiet: bool,
 ) -> Result<(), Failure> {
     let named = opts::reference::named(image, true)?;
-    let request = pull_request(cx, &named, Some(platform), false);
+    let request = pull_request(cx, &named, Some(platform), false)?;
     let stream = cx.client().stream(request).await?;
     progress::show(cx, if quiet { Target::Quiet } else { Target::Errors }, stream, |_| {}).await
 }
@@ -157,7 +162,7 @@ pub(crate) async fn push(cx: &Context, given: &Given) -> Outcome {
     let request = Request::post(format!("/images/{}/push", Request::segment(&named.repository)))
         .query_opt("platform", platform)
         .query_opt("tag", (!all).then(|| named.tag.clone()))
-        .header("x-registry-auth", registry_auth(cx, &named.repository));
+        .header("x-registry-auth", registry_auth(cx, &named.repository)?);
     let stream = cx.client().stream(request).await?;
     progress::show(cx, if quiet { Target::Quiet } else { Target::Output }, stream, |_: Value| {}).await?;
     if quiet {

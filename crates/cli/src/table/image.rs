@@ -2,7 +2,7 @@
 //!
 //! Names, kinds, defaults and texts are those of docker CLI 28.2.
 
-use crate::commands::{archive, images, inspect, prune, transfer};
+use crate::commands::{archive, images, inspect, prune, remote, transfer};
 use crate::flags::Kind::{Bool, Filter, List, Strings, Text};
 use crate::flags::{Flag, flag};
 use crate::table::{Command, NONE, at_least, at_most, exactly};
@@ -90,6 +90,15 @@ const IMAGE_PULL: &[Flag] = &[
     flag("platform", None, Text, "", "Set platform if server is multi-platform capable"),
     flag("quiet", Some('q'), Bool, "", "Suppress verbose output"),
 ];
+
+const INSECURE: Flag = flag("insecure", None, Bool, "", "Allow communication with an insecure registry");
+
+const IMAGE_COPY: &[Flag] = &[INSECURE, flag("quiet", Some('q'), Bool, "", "Print the digest only")];
+
+const IMAGE_REFERRERS: &[Flag] = &[INSECURE, flag("type", None, Text, "", "Only artifacts of this type")];
+
+const MANIFEST_INSPECT: &[Flag] =
+    &[INSECURE, flag("verbose", Some('v'), Bool, "", "Output additional info including layers and platform")];
 
 const IMAGE_PUSH: &[Flag] = &[
     flag("all-tags", Some('a'), Bool, "", "Push all tags of an image to the repository"),
@@ -200,6 +209,42 @@ pub(super) const COMMANDS: &[Command] = &[
         stop_at_positional: false,
         hidden: false,
         run: |cx, given| Box::pin(prune::images(cx, given)),
+    },
+    Command {
+        path: "image copy",
+        aliases: &["image-copy"],
+        usage: "[OPTIONS] SOURCE[:TAG|@DIGEST] TARGET[:TAG]",
+        short: "Copy an image from registry to registry",
+        about: "Copy an image, or an index with all its images, from registry to registry.\nNo engine takes part, and digests stay.",
+        flags: &[IMAGE_COPY],
+        arguments: exactly(2),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(remote::copy(cx, given)),
+    },
+    Command {
+        path: "image referrers",
+        aliases: &[],
+        usage: "[OPTIONS] NAME[:TAG|@DIGEST]",
+        short: "List what refers to an image at its registry: signatures, SBOMs",
+        about: "List what refers to an image at its registry: signatures, SBOMs, provenance",
+        flags: &[IMAGE_REFERRERS],
+        arguments: exactly(1),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(remote::referrers(cx, given)),
+    },
+    Command {
+        path: "manifest inspect",
+        aliases: &[],
+        usage: "[OPTIONS] NAME[:TAG|@DIGEST]",
+        short: "Display an image manifest, or manifest list",
+        about: "Display an image manifest, or manifest list",
+        flags: &[MANIFEST_INSPECT],
+        arguments: exactly(1),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(remote::inspect(cx, given)),
     },
     Command {
         path: "image pull",

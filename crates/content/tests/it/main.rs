@@ -90,3 +90,20 @@ fn documents_are_limited_and_verified() {
     store.put(&[b'x'; 100]).unwrap();
     store.verify(&digest).unwrap();
 }
+
+#[test]
+fn a_file_is_taken_in_and_out() {
+    let (top, store) = store();
+    let (file, digest) = (top.path().join("finished"), Digest::of("taken"));
+    std::fs::write(&file, "taken").unwrap();
+    store.place(&file, &digest).unwrap();
+    store.sync_names().unwrap();
+    assert!(!file.exists());
+    assert_eq!(store.read(&digest).unwrap(), b"taken");
+    let away = top.path().join("away");
+    store.take_out(&digest, &away).unwrap();
+    store.take_out(&digest, &away).unwrap();
+    assert!(!store.contains(&digest));
+    assert_eq!(std::fs::read(&away).unwrap(), b"taken");
+    assert!(matches!(store.place(&file, &digest), Err(Error::Io { .. })), "it names the path");
+}

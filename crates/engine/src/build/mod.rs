@@ -3,6 +3,7 @@
 mod classic;
 pub(crate) mod collect;
 mod prepare;
+mod running;
 mod web;
 mod worker;
 
@@ -10,13 +11,16 @@ use crate::images::{Body, BodyReader, Output, blocking};
 use crate::{Config, Engine, records};
 use base64::Engine as _;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use yare_api::build::{BuildMessage, BuildRequest, BuildResult, SolveStatus};
 use yare_api::filters::Filters;
 use yare_api::progress::ErrorDetail;
-use yare_api::{BuildCache, BuildPruneResponse};
+use yare_api::{AuthConfig, BuildCache, BuildPruneResponse};
 use yare_build::cache::{Cache, Policy, PruneOptions};
 use yare_build::files::HashCache;
 use yare_build::{Cancel, Failure, Progress, Tools};
@@ -29,6 +33,7 @@ pub(crate) struct Builder {
     pub(crate) cache: Cache,
     hashes: HashCache,
     folder: PathBuf,
+    running: running::Running,
     /// What goes by itself.
     policy: Option<Policy>,
     /// A build has ended.
@@ -52,12 +57,21 @@ impl Builder {
         crate::private_folder(&contexts)?;
         crate::private_folder(&folder.join("sources"))?;
         let cache = Cache::open(records.database(), images.snapshots().clone(), &folder)?;
-        let built = Arc::default();
-        Ok(Self { cache, hashes: HashCache::open(&folder), folder, policy, built })
+        let (running, built) = (running::Running::default(), Arc::default());
+        Ok(Self { cache, hashes: HashCache::open(&folder), folder, running, policy, built })
     }
 
-    /// Everything that was learned is on the disk.
+    /// Ends the builds that run, and those that still come.
+    pub(crate) fn end(&self) {
+        self.running.end();
+    }
+
+    /// Builds have ended with all that was made for them, and everything that was learned is on the disk.
     pub(crate) fn close(&self) {
+        self.running.end();
+        if !self.running.wait(PATIENCE) {
+            tracing::warn!("a build did not end in time; the next start sweeps what it leaves");
+        }
         self.cache.flush();
         if let Err(error) = self.hashes.save() {
             tracing::warn!(%error, "hashes of context files are not kept");
@@ -65,13 +79,32 @@ impl Builder {
     }
 }
 
+/// How long builds may take to end when the engine does.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes of the stack of a build's thread. Stages that stand on one another are lowered one within the other.
+const STACK: usize = 32 << 20;
+
 /// In which form a build's news go to its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// The classic builder's text.
     Classic,
+    /// The image's id alone; the classic builder's text when the build fails.
+    Quiet,
     /// [`BuildMessage`]s.
     Messages,
+}
+
+/// One request for a build.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// What is to be built.
+    pub request: BuildRequest,
+    /// Credentials by registry, as the client's file names them.
+    pub auths: BTreeMap<String, AuthConfig>,
+    /// In which form its news go.
+    pub form: Form,
 }
 
 /// Builds an image; `body` brings the context unless it is elsewhere. Returns when the request and the
@@ -79,7 +112,9 @@ pub enum Form {
 ///
 /// # Errors
 /// The request or the Dockerfile is wrong, or the context cannot be had.
-pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body: Body) -> Result<Output> {
+pub async fn build(engine: &Arc<Engine>, ask: Ask, body: Body) -> Result<Output> {
+    let Ask { request, auths, form } = ask;
+    let runtime = Handle::current();
     let (news, lines) = mpsc::channel::<std::io::Result<Bytes>>(256);
     let (ready, begun) = oneshot::channel();
     let cancel = Cancel::default();
@@ -91,16 +126,21 @@ pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body
             _ = over => {}
         }
     });
+    let running = engine.builder.running.begin(cancel.clone());
     let engine = Arc::clone(engine);
     let reader = BodyReader::new(body);
-    let sink = Arc::new(Sink { form, lines: news, cancel: cancel.clone(), classic: Mutex::default() });
+    let (classic, held) = (Mutex::default(), Mutex::default());
+    let sink = Arc::new(Sink { form, lines: news, cancel: cancel.clone(), classic, held });
     // A build may take hours: it holds no thread that others need.
     std::thread::Builder::new()
         .name("build".into())
+        .stack_size(STACK)
         .spawn(move || {
+            // The engine waits for it when it ends: after the engine it may be gone.
+            let _running = running;
             // Dropped at the end of the thread, whatever that is.
             let _done = done;
-            work(&engine, request, reader, &sink, &cancel, ready);
+            work(&engine, (&request, &auths), runtime, reader, &sink, &cancel, ready);
         })
         .map_err(|error| Error::unavailable("cannot start a thread for a build").caused_by(error))?;
     begun.await.unwrap_or_else(|_| Err(Error::internal("the build broke off")))?;
@@ -109,13 +149,14 @@ pub async fn build(engine: &Arc<Engine>, request: BuildRequest, form: Form, body
 
 fn work(
     engine: &Arc<Engine>,
-    request: BuildRequest,
+    (request, auths): (&BuildRequest, &BTreeMap<String, AuthConfig>),
+    runtime: Handle,
     mut reader: BodyReader,
     sink: &Arc<Sink>,
     cancel: &Cancel,
     ready: oneshot::Sender<Result<()>>,
 ) {
-    let prepared = match prepare::prepare(engine, &request, &mut reader, cancel) {
+    let prepared = match prepare::prepare(engine, request, &mut reader, cancel) {
         Ok(prepared) => prepared,
         Err(error) => {
             drop(ready.send(Err(error)));
@@ -129,8 +170,8 @@ fn work(
     let progress = Progress::new(move |status| news.status(status));
     let bytes = Arc::clone(sink);
     let send = move |place: usize, piece: &[u8]| bytes.data(place, piece);
-    let worker = worker::EngineWorker::new(engine, &request);
-    let web = web::Web;
+    let worker = worker::EngineWorker::new(engine, request, auths, (runtime.clone(), &progress));
+    let web = web::Web { engine: Arc::clone(engine), runtime };
     let tools = Tools {
         cache: &engine.builder.cache,
         hashes: &engine.builder.hashes,
@@ -196,9 +237,25 @@ struct Sink {
     lines: mpsc::Sender<std::io::Result<Bytes>>,
     cancel: Cancel,
     classic: Mutex<classic::Printer>,
+    /// Lines of a quiet build, told if it fails.
+    held: Mutex<Vec<u8>>,
 }
 
+/// Bytes of a quiet build that are kept for the case that it fails.
+const MOST_HELD: usize = 4 << 20;
+
 impl Sink {
+    /// A line of the classic builder's text.
+    fn classic_line(&self, line: Vec<u8>) {
+        if self.form != Form::Quiet {
+            return self.line(line);
+        }
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.len() + line.len() <= MOST_HELD {
+            held.extend_from_slice(&line);
+        }
+    }
+
     fn line(&self, line: Vec<u8>) {
         if self.lines.blocking_send(Ok(line.into())).is_err() {
             self.cancel.cancel();
@@ -226,10 +283,10 @@ impl Sink {
             Form::Messages => {
                 self.message(&BuildMessage { status: Some(status), ..BuildMessage::default() });
             }
-            Form::Classic => {
+            Form::Classic | Form::Quiet => {
                 // Held while sending: lines of one step stay together.
                 let mut printer = self.classic.lock().unwrap_or_else(PoisonError::into_inner);
-                printer.take(status).into_iter().for_each(|message| self.line(message.to_line()));
+                printer.take(status).into_iter().for_each(|message| self.classic_line(message.to_line()));
             }
         }
     }
@@ -242,6 +299,10 @@ impl Sink {
                     self.line(message.to_line());
                 }
             }
+            Form::Quiet => {
+                let id = format!("{}\n", result.image_id);
+                self.line(yare_api::progress::JSONMessage::stream(id).to_line());
+            }
         }
     }
 
@@ -250,15 +311,23 @@ impl Sink {
         let code = i64::from(failure.code.unwrap_or_default());
         match self.form {
             Form::Messages => {
-                let message = format!("{}{text}", failure.excerpt);
                 self.message(&BuildMessage {
-                    error: message.clone(),
-                    error_detail: Some(ErrorDetail { code, message }),
+                    excerpt: failure.excerpt.to_string(),
+                    error: text.clone(),
+                    error_detail: Some(ErrorDetail { code, message: text }),
                     hint: failure.hint().unwrap_or_default(),
                     ..BuildMessage::default()
                 });
             }
-            Form::Classic => {
+            Form::Classic | Form::Quiet => {
+                let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+                if !held.is_empty() {
+                    self.line(held);
+                }
+                if !failure.excerpt.is_empty() {
+                    let excerpt = yare_api::progress::JSONMessage::stream(failure.excerpt.to_string());
+                    self.line(excerpt.to_line());
+                }
                 if let Some(hint) = failure.hint() {
                     text = format!("{text}\nhint: {hint}");
                 }
@@ -322,8 +391,7 @@ pub async fn prune(engine: &Arc<Engine>, prune: Prune) -> Result<BuildPruneRespo
     let engine = Arc::clone(engine);
     blocking(move || {
         let pruned = engine.builder.cache.prune(&options);
-        let attributes =
-            std::collections::BTreeMap::from([("reclaimed".to_owned(), pruned.bytes.to_string())]);
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), pruned.bytes.to_string())]);
         engine.publish("builder", "prune", "", attributes);
         let ids: Vec<String> = pruned.keys.iter().map(|key| key.hex()[..25].to_owned()).collect();
         Ok(BuildPruneResponse {

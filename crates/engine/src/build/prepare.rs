@@ -91,7 +91,7 @@ pub(super) fn prepare(
     }
     let request = Request {
         dockerfile,
-        dockerfile_name: name.rsplit('/').next().unwrap_or(name).to_owned(),
+        dockerfile_name: shown_name(name).to_owned(),
         identity: identity(asked),
         contexts: sources,
         build_args: asked.build_args.clone(),
@@ -128,7 +128,13 @@ pub(super) fn prepare(
 fn identity(asked: &BuildRequest) -> String {
     let context = asked.context.as_ref().map(|context| context.value.clone()).unwrap_or_default();
     let tag = asked.tags.first().cloned().unwrap_or_default();
-    format!("{context}\0{tag}\0{}\0{}", asked.dockerfile, asked.target)
+    format!("{context}\0{tag}\0{}\0{}", shown_name(&asked.dockerfile), asked.target)
+}
+
+/// What a Dockerfile is called. Docker's client gives one from outside the context a random name.
+fn shown_name(name: &str) -> &str {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    if name.starts_with(".dockerfile.") { "Dockerfile" } else { name }
 }
 
 fn main_context(
@@ -195,11 +201,12 @@ fn sent(engine: &Arc<Engine>, reader: &mut BodyReader, cancel: &Cancel) -> Resul
 }
 
 fn cloned(engine: &Arc<Engine>, remote: &str, cancel: &Cancel) -> Result<Main> {
-    let (made, dir) = folder(engine)?;
+    let (made, _) = folder(engine)?;
     let wanted =
         GitRef::parse(remote)?.ok_or_else(|| Error::invalid(format!("{remote} is no git repository")))?;
     let git = Git::new(engine.builder.folder.join("sources").join("git"));
-    git.checkout(&wanted, &made.path, (false, 0), cancel)?;
+    let checkout = git.checkout(&wanted, &made.path, (false, 0), cancel)?;
+    let dir = yare_sys::fs::open_dir(&checkout.dir).map_err(Error::from)?;
     Ok(Main { root: Some(dir), lasting: false, dockerfile: None, made: Some(made) })
 }
 

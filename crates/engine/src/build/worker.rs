@@ -2,8 +2,10 @@
 //! without record, name or log: it lives as long as its build.
 
 use crate::container::{Record, StateRecord};
+use crate::images::PullRequest;
 use crate::{Engine, containers, wiring};
 use base64::Engine as _;
+use futures_util::StreamExt;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -13,10 +15,12 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use yare_api::build::BuildRequest;
-use yare_api::{ContainerConfig, ContainerCreateRequest, HostConfig};
-use yare_build::Cancel;
+use tokio::runtime::Handle;
+use yare_api::build::{BuildRequest, VertexStatus};
+use yare_api::progress::JSONMessage;
+use yare_api::{AuthConfig, ContainerConfig, ContainerCreateRequest, HostConfig};
 use yare_build::worker::{Exit, Run, RunMount, Stream, Worker};
+use yare_build::{Cancel, Progress};
 use yare_errdefs::{Class, Classified, Error, Result};
 use yare_image::Image;
 use yare_oci::runtime::{Mount, Spec};
@@ -29,31 +33,86 @@ pub(super) struct EngineWorker<'a> {
     /// Values, base64 as they came.
     secrets: &'a BTreeMap<String, String>,
     agents: &'a BTreeMap<String, String>,
+    /// Credentials by registry.
+    auths: &'a BTreeMap<String, AuthConfig>,
+    runtime: Handle,
+    progress: &'a Progress,
 }
 
 impl<'a> EngineWorker<'a> {
-    pub(super) fn new(engine: &'a Arc<Engine>, request: &'a BuildRequest) -> Self {
-        Self { engine, secrets: &request.secrets, agents: &request.ssh }
+    pub(super) fn new(
+        engine: &'a Arc<Engine>,
+        request: &'a BuildRequest,
+        auths: &'a BTreeMap<String, AuthConfig>,
+        (runtime, progress): (Handle, &'a Progress),
+    ) -> Self {
+        Self { engine, secrets: &request.secrets, agents: &request.ssh, auths, runtime, progress }
+    }
+
+    /// Fetches a base image as `pull` does.
+    fn pull(&self, reference: &Reference, platform: Option<&Platform>) -> Result<()> {
+        let familiar = reference.familiar();
+        let work = self.progress.work(&format!("[internal] pull {familiar}"));
+        let request = PullRequest {
+            reference: reference.to_string(),
+            platform: platform.cloned(),
+            auth: self.auth(reference.domain()),
+        };
+        let pulled = self.runtime.block_on(async {
+            let mut lines = crate::images::pull(self.engine, request).await?;
+            while let Some(line) = lines.next().await {
+                let message: JSONMessage = serde_json::from_slice(&line?).unwrap_or_default();
+                if let Some(detail) = message.error_detail {
+                    return Err(Error::unavailable(detail.message));
+                }
+                if let Some(detail) = message.progress_detail.filter(|detail| detail.total > 0) {
+                    self.progress.status(VertexStatus {
+                        id: format!("{} {}", message.id, message.status),
+                        vertex: work.digest().to_owned(),
+                        current: detail.current,
+                        total: detail.total,
+                        timestamp: yare_build::progress::now(),
+                        ..VertexStatus::default()
+                    });
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = &pulled {
+            work.failed(&yare_errdefs::chain(error));
+        }
+        pulled
+    }
+
+    /// What the client knows of a registry; Docker Hub has a name of its own in clients' files.
+    fn auth(&self, domain: &str) -> AuthConfig {
+        const HUB: &str = "https://index.docker.io/v1/";
+        let names = [domain.to_owned(), format!("https://{domain}")];
+        let hub = (domain == "docker.io").then(|| HUB.to_owned());
+        names.iter().chain(&hub).find_map(|name| self.auths.get(name)).cloned().unwrap_or_default()
     }
 }
 
 impl Worker for EngineWorker<'_> {
     fn image(&self, reference: &Reference, platform: Option<&Platform>, pull: bool) -> Result<Arc<Image>> {
         let name = reference.to_string();
-        if pull {
-            return Err(crate::images::pull(&name));
-        }
-        match self.engine.images.resolve(&name, platform) {
-            Err(error) if error.class() == Class::NotFound => {
-                let missing = crate::images::pull(&reference.familiar());
-                Err(Error::not_found(format!(
-                    "{}: not found: it is not in the image store, and {missing}",
-                    reference.familiar()
-                ))
-                .with_hint(missing.hint().unwrap_or_default()))
+        if !pull {
+            match self.engine.images.resolve(&name, platform) {
+                Err(error) if error.class() == Class::NotFound => {}
+                found => return found,
             }
-            found => found,
         }
+        self.pull(reference, platform).map_err(|error| {
+            let (Some(wanted), Ok(other)) = (platform, self.engine.images.resolve(&name, None)) else {
+                return error;
+            };
+            let (name, has) = (reference.familiar(), other.config.platform());
+            let text = format!("{name}: not found for {wanted}: the image store has it for {has}");
+            Error::not_found(text)
+                .caused_by(error)
+                .with_hint(format!("build for {has}, or load the image for {wanted} and tag it {name}"))
+        })?;
+        self.engine.images.resolve(&name, platform)
     }
 
     fn run(&self, run: &Run, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cancel) -> Result<Exit> {

@@ -1,7 +1,7 @@
 //! Attaching clients to a container's streams, before it starts or while it runs.
 
 use crate::Engine;
-use crate::container::{Attached, Container};
+use crate::container::{Attached, Container, Place};
 use crate::images::blocking;
 use crate::lifecycle::State;
 use crate::session::{DetachKeys, Session, pair};
@@ -60,12 +60,15 @@ pub async fn attach(engine: &Arc<Engine>, id: &str, options: &AttachOptions) -> 
         stdout: options.stdout,
         stderr: options.stderr && !record.config.tty,
     };
+    let mut session = Session::new(ours);
     if options.stream && (spec.stdin || spec.stdout || spec.stderr) {
-        connect(engine, &container, spec, theirs).await?;
+        match Place::take(&container, spec, theirs) {
+            Ok(place) => session = session.waiting_at(place),
+            Err(theirs) => connect(engine, &container, spec, theirs).await?,
+        }
     } else {
         drop(theirs);
     }
-    let mut session = Session::new(ours);
     if let Some(replay) = replay {
         session = session.replaying(replay);
     }
@@ -78,21 +81,13 @@ pub async fn attach(engine: &Arc<Engine>, id: &str, options: &AttachOptions) -> 
     Ok(Attached { tty: record.config.tty, session })
 }
 
-/// Hands the stream to the living shim, or keeps it for the shim of the start that comes.
+/// Hands the stream to the living shim.
 async fn connect(
     engine: &Arc<Engine>,
     container: &Arc<Container>,
     spec: AttachSpec,
     stream: OwnedFd,
 ) -> Result<()> {
-    {
-        // The state is read under the same lock under which a start takes the waiting streams.
-        let mut live = container.live.lock();
-        if live.pidfd.is_none() {
-            live.pending.push((spec, stream));
-            return Ok(());
-        }
-    }
     let (run_dir, id) = (run_dir(engine, &container.id), container.id.clone());
     let asked = blocking(move || match converse(&run_dir, &Request::Attach(spec), &[stream.as_fd()]) {
         Ok((Reply::Failed(failure), _)) => Err(failure.into_error()),

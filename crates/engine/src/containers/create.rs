@@ -39,7 +39,8 @@ async fn create_now(
     if request.config.image.is_empty() {
         return Err(Error::invalid("no image specified"));
     }
-    let image = engine.images.resolve(&request.config.image, platform)?;
+    let image = engine.images.resolve(&request.config.image, platform);
+    let image = image.map_err(|missing| wrong_anyway(engine, &request).unwrap_or(missing))?;
     let lease = engine.images.hold(&image.id, &id)?;
     let mut plan = yare_specgen::settle(&request, &image.config, &engine.facts).map_err(together)?;
     plan.identify(&id);
@@ -68,6 +69,15 @@ async fn create_now(
     drop((lease, holds));
     engine.publish_container(&container, "create", BTreeMap::new());
     Ok(ContainerCreateResponse { id, warnings })
+}
+
+/// What is wrong with a request whatever its image is. Docker looks at that first: a client that is told of a
+/// missing image pulls it.
+fn wrong_anyway(engine: &Engine, request: &ContainerCreateRequest) -> Option<Error> {
+    let mut request = request.clone();
+    // The image may have one.
+    request.config.cmd.get_or_insert_with(|| vec!["-".to_owned()]);
+    yare_specgen::settle(&request, &Default::default(), &engine.facts).err().map(together)
 }
 
 /// Puts the container on record, together with the volumes that were made for it.

@@ -3,14 +3,22 @@
 use crate::Engine;
 use crate::clock::rfc3339;
 use crate::container::{Condition, Container, Record};
+use crate::images::blocking;
 use crate::lifecycle::State;
 use crate::networks;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use yare_api::{
     ContainerInspectResponse, ContainerState, ContainerTopResponse, ContainerWaitResponse, GraphDriver,
     NetworkSettings, PortBinding, PortMap,
 };
 use yare_errdefs::{Error, Result};
+
+/// [`inspect`] with sizes, which takes a walk over the writable layer.
+pub async fn inspect_with_size(engine: &Arc<Engine>, id: &str) -> Result<ContainerInspectResponse> {
+    let (engine, id) = (Arc::clone(engine), id.to_owned());
+    blocking(move || inspect(&engine, &id, true)).await
+}
 
 /// What `inspect` shows.
 pub fn inspect(engine: &Engine, id: &str, size: bool) -> Result<ContainerInspectResponse> {
@@ -146,12 +154,17 @@ pub fn wait(
 
 /// The processes of a container, from `/proc`. `ps_args` picks the columns: the default ones (`-ef`), or
 /// `-o` and a list of names.
-pub fn top(engine: &Engine, id: &str, ps_args: &str) -> Result<ContainerTopResponse> {
+pub async fn top(engine: &Arc<Engine>, id: &str, ps_args: &str) -> Result<ContainerTopResponse> {
     let container = engine.containers.find(id)?;
+    let (engine, ps_args) = (Arc::clone(engine), ps_args.to_owned());
+    blocking(move || top_now(&engine, &container, &ps_args)).await
+}
+
+fn top_now(engine: &Engine, container: &Container, ps_args: &str) -> Result<ContainerTopResponse> {
     if !container.state().has_process() {
         return Err(Error::conflict(format!("container {} is not running", container.id)));
     }
-    let pids = pids(engine, &container)?;
+    let pids = pids(engine, container)?;
     let output = std::process::Command::new("ps")
         .args(if ps_args.is_empty() { vec!["-ef"] } else { ps_args.split_whitespace().collect() })
         .output()

@@ -44,6 +44,12 @@ const FILTERS: &[&str] = &[
     "volume",
 ];
 
+/// [`list`] with sizes, which takes a walk over each writable layer.
+pub async fn list_with_sizes(engine: &Arc<Engine>, options: ListOptions) -> Result<Vec<ContainerSummary>> {
+    let engine = Arc::clone(engine);
+    crate::images::blocking(move || list(&engine, &options)).await
+}
+
 /// The containers that pass, newest first.
 pub fn list(engine: &Engine, options: &ListOptions) -> Result<Vec<ContainerSummary>> {
     let wanted = Wanted::parse(engine, options)?;

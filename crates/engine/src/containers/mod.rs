@@ -14,8 +14,8 @@ pub mod update;
 
 pub use attach::{AttachOptions, attach, resize};
 pub use create::create;
-pub use inspect::{inspect, top, wait};
-pub use list::{ListOptions, list};
+pub use inspect::{inspect, inspect_with_size, top, wait};
+pub use list::{ListOptions, list, list_with_sizes};
 pub use logs::{LogsOptions, logs};
 pub use remove::{RemoveOptions, prune, remove};
 pub use rename::rename;

@@ -7,8 +7,8 @@ use crate::records::{Edit, Table};
 use crate::volumes::holds::Leaving;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use yare_api::ContainerPruneResponse;
 use yare_api::filters::Filters;
+use yare_api::{ContainerPruneResponse, ContainerWaitResponse};
 use yare_errdefs::{Error, Result};
 
 /// How to remove a container.
@@ -44,6 +44,10 @@ async fn remove_found(
         let state = container.state();
         match state {
             State::Removing | State::Dead if container.progress.borrow().removed => return Ok(()),
+            // Its own end removes it (--rm).
+            State::Removing if options.force && container.record().auto_remove() => {
+                return removed(container, gone).await;
+            }
             State::Removing => {
                 return Err(Error::conflict(format!(
                     "removal of container {} is already in progress",
@@ -59,13 +63,17 @@ async fn remove_found(
             end_now(engine, container).await?;
         }
         if !claim(container) {
-            // Its own end removes it (--rm).
-            drop(gone.await);
-            let stuck = container.progress.borrow().stuck.clone();
-            return stuck.map_or(Ok(()), |why| Err(Error::internal(why)));
+            return removed(container, gone).await;
         }
     }
     finish(engine, container, options.volumes).await
+}
+
+/// Waits for a removal that is under way.
+async fn removed(container: &Container, gone: impl Future<Output = ContainerWaitResponse>) -> Result<()> {
+    drop(gone.await);
+    let stuck = container.progress.borrow().stuck.clone();
+    stuck.map_or(Ok(()), |why| Err(Error::internal(why)))
 }
 
 fn name(container: &Container) -> String {
@@ -182,7 +190,11 @@ pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<ContainerP
         if !wanted {
             continue;
         }
-        let size = engine.images.snapshots().usage(&container.id).unwrap_or(0);
+        let size = crate::images::blocking({
+            let (engine, id) = (Arc::clone(engine), container.id.clone());
+            move || Ok(engine.images.snapshots().usage(&id).unwrap_or(0))
+        });
+        let size = size.await?;
         let _operation = container.operation.lock().await;
         if !claim(&container) {
             continue;

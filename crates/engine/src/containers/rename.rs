@@ -21,7 +21,10 @@ pub async fn rename(engine: &Arc<Engine>, id: &str, new_name: &str) -> Result<()
     }
     let claim = engine.containers.claim(new_name, &container.id).map_err(refused)?;
     container.update(|record| record.name = new_name.to_owned());
-    engine.save(&container).await?;
+    if let Err(error) = engine.save(&container).await {
+        container.update(|record| record.name = old_name);
+        return Err(error);
+    }
     claim.keep();
     engine.containers.release_name(&old_name);
     if let Some(bridge) = &engine.bridge {

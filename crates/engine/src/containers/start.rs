@@ -92,7 +92,10 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
     let spec = wiring::spec(engine, &record)?;
     let run_dir = make_run_dir(engine, &record, network.endpoint.clone())?;
     let (attaches, streams): (Vec<AttachSpec>, Vec<OwnedFd>) =
-        std::mem::take(&mut container.live.lock().pending).into_iter().unzip();
+        std::mem::take(&mut container.live.lock().pending)
+            .into_iter()
+            .map(|(_, spec, stream)| (spec, stream))
+            .unzip();
     let launch = Launch {
         id: record.id.clone(),
         spec,
@@ -205,14 +208,14 @@ fn started(engine: &Arc<Engine>, container: &Arc<Container>, run: Run, cause: Ca
 }
 
 /// Attachments that came while the shim was being started.
-fn attach_late(engine: &Engine, container: &Container, late: Vec<(AttachSpec, OwnedFd)>) {
+fn attach_late(engine: &Engine, container: &Container, late: Vec<(u64, AttachSpec, OwnedFd)>) {
     if late.is_empty() {
         return;
     }
     let run_dir = run_dir(engine, &container.id);
     let id = container.id.clone();
     tokio::task::spawn_blocking(move || {
-        for (spec, stream) in late {
+        for (_, spec, stream) in late {
             if let Err(error) = task::converse(&run_dir, &Request::Attach(spec), &[stream.as_fd()]) {
                 tracing::debug!(container = id, %error, "it ended before a late attachment");
             }

@@ -28,6 +28,8 @@ impl Wanted {
             references: self.references,
             digests: Vec::new(),
             parent: self.parent,
+            built: false,
+            kept: Vec::new(),
         }
     }
 }

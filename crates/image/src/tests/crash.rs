@@ -109,7 +109,12 @@ fn killed_at_any_moment_the_store_opens_whole() {
         let images = store.list();
         let roots: Vec<_> = images
             .iter()
-            .map(|image| crate::gc::Root { id: image.id, manifest: image.manifest, layers: &image.layers })
+            .map(|image| crate::gc::Root {
+                id: image.id,
+                manifest: image.manifest,
+                layers: &image.layers,
+                kept: &image.kept,
+            })
             .collect();
         let marked = crate::gc::mark(roots);
         let layers: std::collections::HashSet<_> = store.snapshots().layers().unwrap().into_iter().collect();

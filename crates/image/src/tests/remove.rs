@@ -258,6 +258,24 @@ fn the_last_tag_of_a_repository_takes_its_digests_along() {
 }
 
 #[test]
+fn an_image_that_was_built_just_now_is_young_whatever_its_config_says() {
+    let fixture = Fixture::new();
+    let old = fixture.image("old", &["repo:1"]);
+    let mut config: yare_oci::ImageConfig =
+        serde_json::from_slice(&fixture.store.config_bytes(&old.id).unwrap()).unwrap();
+    (config.created, config.author) = (Some("2001-01-01T00:00:00Z".to_owned()), "me".to_owned());
+    let config = serde_json::to_vec(&config).unwrap();
+    let new = NewImage { config, built: true, ..NewImage::default() };
+    let built = fixture.store.commit_image(new).unwrap().image;
+    let fixture = fixture.reopen();
+    let built = fixture.store.image(&built.id).unwrap();
+    assert!(built.created.unwrap().as_second() < 1_000_000_000 && built.dated() > built.created);
+    let pruned = fixture.store.prune(&filters(&[("until", "1h")]), Timestamp::now(), &nobody).unwrap();
+    assert!(pruned.removed.is_empty());
+    assert_eq!(fixture.store.list()[0].id, built.id);
+}
+
+#[test]
 fn unknown_names_and_bad_ones() {
     let fixture = Fixture::new();
     fixture.image("a", &["busybox"]);

@@ -60,6 +60,12 @@ pub(super) const FLAGS: &[Flag] = &[
     value("data-root", Used, "Folder of images, containers and volumes (default /var/lib/yare)"),
     short('D', boolean("debug", Used, "Log what happens in detail")),
     value("default-shm-size", Used, "Size of /dev/shm (default 64m)"),
+    list(
+        "certs-dir",
+        "certs-dirs",
+        Used,
+        "Folders with a folder per registry (default /etc/yare/certs.d, /etc/docker/certs.d)",
+    ),
     list("default-ulimit", "default-ulimits", NotBuilt, "Default resource limits of containers"),
     list("dns", "dns", Used, "Resolvers given to containers"),
     list("dns-opt", "dns-opts", Used, "Resolver options given to containers"),
@@ -76,7 +82,15 @@ pub(super) const FLAGS: &[Flag] = &[
             "Where to listen: unix://PATH, tcp://ADDRESS:PORT, fd:// (default unix:///run/yare/yare.sock)",
         ),
     ),
+    value("http-proxy", Used, "Proxy for registries without TLS (default $HTTP_PROXY)"),
+    value("https-proxy", Used, "Proxy for registries with TLS (default $HTTPS_PROXY)"),
     boolean("init", Used, "Built-in init in containers that do not say otherwise (default true)"),
+    list(
+        "insecure-registry",
+        "insecure-registries",
+        Used,
+        "Registries, or networks of them, that may be without TLS",
+    ),
     boolean("install", Used, "Write systemd units for this binary and end"),
     value("ip", Used, "Host address of published ports that name none (default 0.0.0.0)"),
     boolean("ip-forward", Always, "Accepted; forwarding is switched on where the bridge needs it"),
@@ -88,12 +102,17 @@ pub(super) const FLAGS: &[Flag] = &[
     value("log-format", NotBuilt, "Format of the engine's own log"),
     short('l', value("log-level", Used, "trace, debug, info, warn or error (default info)")),
     list("log-opt", "log-opts", Used, "Options of the log driver, key=value"),
+    value("max-concurrent-downloads", Used, "Layers that are fetched at the same time (default 3)"),
+    value("max-concurrent-uploads", Used, "Layers that are sent at the same time (default 5)"),
+    value("max-download-attempts", Used, "Tries of a request to a registry (default 5)"),
     value("mtu", Used, "Largest packet on the default bridge (default 1500)"),
+    value("no-proxy", Used, "Hosts, domains and networks that are reached without proxy (default $NO_PROXY)"),
     short(
         'p',
         value("pidfile", Used, "File that holds the engine's process id (default EXEC-ROOT/yare.pid)"),
     ),
     boolean("raw-logs", Always, "Accepted; logs have no colours unless they go to a terminal"),
+    list("registry-mirror", "registry-mirrors", Used, "Mirrors of Docker Hub, asked before it"),
     value("shutdown-timeout", Used, "Seconds that requests may go on after SIGTERM (default 15)"),
     short('s', value("storage-driver", Used, "overlay2 is the only one")),
     boolean("tcp-without-tls", Used, "Allow -H tcp:// although anybody who reaches it owns this host"),
@@ -105,8 +124,6 @@ pub(super) const FLAGS: &[Flag] = &[
     boolean("userland-proxy", Always, "Accepted; there is no proxy, the kernel forwards"),
     value("userns-remap", NotBuilt, "User namespaces"),
     boolean("validate", Used, "Check the configuration and end"),
-    value("registry-mirror", NotBuilt, "Registry mirrors"),
-    value("insecure-registry", NotBuilt, "Registries without TLS"),
     value("seccomp-profile", NotBuilt, "Default system call filter"),
     boolean("selinux-enabled", NotBuilt, "SELinux labels"),
     boolean("rootless", NotBuilt, "Running without root"),
@@ -182,7 +199,11 @@ pub(super) fn add_file(settings: &mut Settings, path: &str, text: &str) -> Resul
         serde_json::from_str(text).map_err(|error| failed(error.to_string()))?;
     let mut from_file = Settings::new();
     let mut both = Vec::new();
-    for (key, value) in &file {
+    // dockerd's file has the proxies in an object of their own.
+    let is_group = |(key, value): &(&String, &serde_json::Value)| *key == "proxies" && value.is_object();
+    let proxies = file.get("proxies").and_then(serde_json::Value::as_object);
+    let members = file.iter().filter(|entry| !is_group(entry)).chain(proxies.into_iter().flatten());
+    for (key, value) in members {
         if key == BUILDER {
             // An object with objects in it, which no flag has.
             from_file.insert(BUILDER, vec![value.to_string()]);
@@ -265,10 +286,12 @@ mod tests {
     #[test]
     fn a_file_has_dockerds_keys_and_may_not_contradict_a_flag() {
         let mut settings = parsed(&["--data-root", "/x"]).unwrap();
-        add_file(&mut settings, "f", r#"{"debug":true,"hosts":["unix:///a"],"log-opts":{"max-size":"1m"}}"#)
+        add_file(&mut settings, "f", r#"{"debug":true,"hosts":["unix:///a"],"log-opts":{"max-size":"1m"},"registry-mirrors":["https://m"],"proxies":{"http-proxy":"http://p"}}"#)
             .unwrap();
         assert_eq!(settings["host"], ["unix:///a"]);
         assert_eq!(settings["log-opt"], ["max-size=1m"]);
+        assert_eq!(settings["registry-mirror"], ["https://m"]);
+        assert_eq!(settings["http-proxy"], ["http://p"]);
         let error = add_file(&mut settings, "f", r#"{"data-root":"/y"}"#).unwrap_err();
         assert!(error.contains("both as a flag and in the configuration file"), "{error}");
         assert!(add_file(&mut settings, "f", r#"{"nope":1}"#).unwrap_err().contains("don't match any"));

@@ -4,6 +4,7 @@ mod builder;
 mod flags;
 mod install;
 mod listen;
+mod registries;
 
 use flags::Settings;
 use std::net::Ipv4Addr;
@@ -80,7 +81,7 @@ fn run(args: &[String]) -> Result<()> {
 }
 
 /// An engine holds a few descriptors for each container; what the hard limit allows is asked for.
-fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -97,14 +98,19 @@ async fn serve(
 ) -> Result<()> {
     let grace = Duration::from_secs(plan.engine.shutdown_timeout.min(5));
     let engine = Engine::open(plan.engine, roots, launcher)?;
-    if let Err(error) = crate::hello::ensure(&engine).await {
+    if let Err(error) = crate::embedded::ensure(&engine).await {
         // On a full disk, say: what runs still has to be served.
-        tracing::warn!(error = yare_errdefs::chain(&error), "there is no image of the first run");
+        tracing::warn!(error = yare_errdefs::chain(&error), "the images of this binary are not there");
     }
     tracing::info!(hosts = plan.hosts.join(" "), "yare {} is ready", env!("CARGO_PKG_VERSION"));
     listen::notify_ready();
     let options = yare_server::Options { grace, ..yare_server::Options::default() };
-    let served = yare_server::serve(Arc::clone(&engine), listeners, options, shutdown_signal()).await;
+    let ending = Arc::clone(&engine);
+    let shutdown = async move {
+        shutdown_signal().await;
+        ending.end();
+    };
+    let served = yare_server::serve(Arc::clone(&engine), listeners, options, shutdown).await;
     tracing::info!("ending; containers run on");
     tokio::task::spawn_blocking(move || engine.close())
         .await
@@ -113,7 +119,7 @@ async fn serve(
 }
 
 /// Completes on SIGTERM or SIGINT.
-async fn shutdown_signal() {
+pub(crate) async fn shutdown_signal() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -186,6 +192,13 @@ fn plan(settings: &Settings) -> Result<Plan> {
         labels: many(settings, "label"),
         shm_size: shm_size(settings, defaults.shm_size)?,
         shutdown_timeout: number(settings, "shutdown-timeout", defaults.shutdown_timeout)?,
+        registries: registries::settings(settings)?,
+        max_concurrent_downloads: number(
+            settings,
+            "max-concurrent-downloads",
+            defaults.max_concurrent_downloads,
+        )?,
+        max_concurrent_uploads: number(settings, "max-concurrent-uploads", defaults.max_concurrent_uploads)?,
         build_cache: build_cache(settings)?,
         debug: is_on(settings, "debug"),
         hosts: hosts.clone(),
@@ -272,7 +285,7 @@ fn log_level(settings: &Settings) -> Result<tracing::Level> {
     level.parse().map_err(|_| Error::invalid(format!("invalid logging level: {level}")))
 }
 
-fn start_log(level: tracing::Level) {
+pub(crate) fn start_log(level: tracing::Level) {
     use std::io::IsTerminal;
     tracing_subscriber::fmt()
         .with_max_level(level)

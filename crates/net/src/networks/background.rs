@@ -29,6 +29,10 @@ impl Inner {
                     Err(error) => self.give_up(&error),
                 },
                 Job::Forget(ip) => self.retire(ip),
+                Job::Unplug(cable, ip) => {
+                    self.unplug(&cable);
+                    self.retire(ip);
+                }
                 Job::Cut(indices) => self.cut(&indices),
             }
         }
@@ -55,6 +59,14 @@ impl Inner {
     fn retire(&self, ip: Ipv4Addr) {
         forget(Flows::AnsweredBy(ip));
         self.addresses.lock().release(ip);
+    }
+
+    fn unplug(&self, cable: &str) {
+        let found = self.route.lock().link(cable);
+        match found {
+            Ok(link) => self.cut(link.map(|link| link.index).as_slice()),
+            Err(error) => tracing::warn!(%error, cable, "cannot find a cable to cut"),
+        }
     }
 
     fn cut(&self, indices: &[u32]) {

@@ -267,7 +267,7 @@ pub(super) fn exec(root: &Path, args: &[String]) -> Result<i32> {
     let filter = Filter::compile(seccomp).map_err(wrap)?;
     let target = ExecTarget { pidfd: pidfd.as_fd(), group: &group, filter: filter.as_ref() };
     let user = arguments.value("user");
-    let running = crate::exec(&target, &process, stdio_of(&process)?, user).map_err(wrap)?;
+    let running = crate::exec(&target, &process, stdio_of(&process)?, user, &[]).map_err(wrap)?;
     if let Some(path) = arguments.value("pid-file") {
         write_whole(Path::new(path), running.pid.to_string().as_bytes())?;
     }

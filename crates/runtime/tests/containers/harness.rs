@@ -282,7 +282,7 @@ impl Container {
             filter: filter.as_ref(),
         };
         let stdio = if process.terminal { Stdio::Terminal { size: Some((10, 20)) } } else { stdio };
-        let mut running = yare_runtime::exec(&target, process, stdio, user)?;
+        let mut running = yare_runtime::exec(&target, process, stdio, user, &[])?;
         let output = running.console.take().unwrap_or(output);
         let text = read_all(&output);
         Ok((wait(&running.pidfd, true).unwrap().unwrap().code(), text))

@@ -1,14 +1,16 @@
 //! Building images.
 
+use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use yare_api::AuthConfig;
 use yare_api::build::{self as api, BuildContext, BuildRequest, MAX_REQUEST};
 use yare_engine::Engine;
-use yare_engine::build::{self, Form, Prune};
+use yare_engine::build::{self, Ask, Form, Prune};
 use yare_engine::images::Body;
 use yare_errdefs::{Error, Result};
 
@@ -19,16 +21,34 @@ use crate::reply::{self, JSON, Reply};
 
 /// `POST /build`: the classic query, or a request of our own client in the body.
 pub(super) async fn build(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
+    let auths = registry_config(&call.headers);
     let own =
         call.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == api::CONTENT_TYPE.as_bytes());
+    let socket = call.socket();
     let (request, form, body) = if own {
         let (request, body) = own_request(call.body.into_parts().boxed()).await?;
         (request, Form::Messages, body)
     } else {
-        (classic(&call.query)?, Form::Classic, call.body.into_parts().boxed())
+        let form = if call.query.flag("q") { Form::Quiet } else { Form::Classic };
+        (classic(&call.query)?, form, call.body.into_parts().boxed())
     };
-    let output = build::build(engine, request, form, body).await?;
-    Ok(reply::stream(JSON, reply::parts(output)))
+    // A step may be silent for hours: the build ends when its client leaves, not when that is noticed.
+    let output = tokio::select! {
+        output = build::build(engine, Ask { request, auths, form }, body) => output?,
+        () = socket.gone() => return Err(Error::cancelled("the client left before the build began")),
+    };
+    Ok(reply::follow(JSON, socket, reply::parts(output)))
+}
+
+/// Credentials for every registry, in base64: what Docker's clients send with a build. A header that cannot
+/// be read counts as none, as in Docker.
+fn registry_config(headers: &HeaderMap) -> BTreeMap<String, AuthConfig> {
+    let Some(text) = headers.get("x-registry-config") else { return BTreeMap::new() };
+    let padded = base64::engine::general_purpose::URL_SAFE;
+    let json = padded.decode(text.as_bytes()).ok();
+    let auths =
+        json.and_then(|json| serde_json::from_slice::<Option<BTreeMap<String, AuthConfig>>>(&json).ok());
+    auths.flatten().unwrap_or_default()
 }
 
 /// `POST /build/prune`.

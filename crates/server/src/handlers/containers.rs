@@ -16,9 +16,12 @@ use crate::hijack;
 use crate::reply::{self, JSON, Reply};
 
 /// `GET /containers/json`.
-pub(super) fn list(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
+pub(super) async fn list(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
     let options = decode::container_list(&call.query)?;
-    let found = containers::list(engine, &options)?;
+    let found = match options.size {
+        true => containers::list_with_sizes(engine, options).await?,
+        false => containers::list(engine, &options)?,
+    };
     reply::versioned(compat::Reply::ContainerList, call.version, &found)
 }
 
@@ -34,14 +37,17 @@ pub(super) async fn create(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
 }
 
 /// `GET /containers/{id}/json`.
-pub(super) fn inspect(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
-    let found = containers::inspect(engine, call.name(), call.query.flag("size"))?;
+pub(super) async fn inspect(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
+    let found = match call.query.flag("size") {
+        true => containers::inspect_with_size(engine, call.name()).await?,
+        false => containers::inspect(engine, call.name(), false)?,
+    };
     reply::versioned(compat::Reply::ContainerInspect, call.version, &found)
 }
 
 /// `GET /containers/{id}/top`.
-pub(super) fn top(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
-    let processes = containers::top(engine, call.name(), &call.query.or_empty("ps_args"))?;
+pub(super) async fn top(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
+    let processes = containers::top(engine, call.name(), &call.query.or_empty("ps_args")).await?;
     reply::json(StatusCode::OK, &processes)
 }
 

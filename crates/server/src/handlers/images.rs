@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use http::StatusCode;
 use http::header::HeaderValue;
-use yare_api::compat;
+use yare_api::{AuthConfig, DistributionInspect, ImageSearchResponseItem, compat};
 use yare_engine::{Engine, images};
 use yare_errdefs::Result;
 
@@ -22,14 +22,64 @@ pub(super) fn list(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
 }
 
 /// `POST /images/create`: pull or import.
-pub(super) fn create(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
+pub(super) async fn create(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
     match decode::image_create(&call.query)? {
-        ImageCreate::Pull { reference } => Err(images::pull(&reference)),
+        ImageCreate::Pull { reference, platform } => {
+            let auth = credentials(&call)?;
+            let output = images::pull(engine, images::PullRequest { reference, platform, auth }).await?;
+            Ok(streamed(JSON, output))
+        }
         ImageCreate::Import(request) => {
             let output = images::import(engine, request, call.body.into_parts().boxed())?;
             Ok(streamed(JSON, output))
         }
     }
+}
+
+/// `X-Registry-Auth`: what the client has to show to the registry of this call.
+fn credentials(call: &Call) -> Result<AuthConfig> {
+    let header = call.headers.get("x-registry-auth").and_then(|value| value.to_str().ok());
+    yare_api::auth::decode(header.unwrap_or_default())
+}
+
+/// `POST /images/{name}/push`.
+pub(super) async fn push(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
+    let request = images::PushRequest {
+        name: call.name().to_owned(),
+        tag: call.query.text("tag"),
+        platform: decode::push_platform(&call.query)?,
+        auth: credentials(call)?,
+    };
+    images::push(engine, request).await.map(|output| streamed(JSON, output))
+}
+
+/// `GET /images/search`.
+pub(super) async fn search(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
+    let wanted = decode::image_search(&call.query)?;
+    let stars: i64 =
+        wanted.filters.values("stars").first().and_then(|text| text.parse().ok()).unwrap_or_default();
+    let official = wanted.filters.values("is-official").first().map(|text| text == "true" || text == "1");
+    let hits = images::registries::search(engine, &wanted.term, wanted.limit, &credentials(call)?).await?;
+    let hits = hits
+        .into_iter()
+        .filter(|hit| hit.star_count >= stars && official.is_none_or(|official| hit.is_official == official));
+    let items: Vec<ImageSearchResponseItem> = hits
+        .map(|hit| ImageSearchResponseItem {
+            star_count: hit.star_count,
+            is_official: hit.is_official,
+            name: hit.name,
+            is_automated: hit.is_automated,
+            description: hit.description,
+        })
+        .collect();
+    reply::json(StatusCode::OK, &items)
+}
+
+/// `GET /distribution/{name}/json`.
+pub(super) async fn distribution(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
+    let found = images::registries::inspect(engine, call.name(), &credentials(call)?).await?;
+    let found = DistributionInspect { descriptor: Some(found.descriptor), platforms: Some(found.platforms) };
+    reply::json(StatusCode::OK, &found)
 }
 
 /// `GET /images/{name}/json`.

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue, PRAGMA};
-use yare_api::{AuthConfig, compat};
-use yare_engine::{Engine, events, system};
+use yare_api::{AuthConfig, SystemAuthResponse, compat};
+use yare_engine::{Engine, events, images, system};
 use yare_errdefs::Result;
 
 use crate::body;
@@ -66,9 +66,11 @@ pub(super) fn metrics(engine: &Arc<Engine>, call: &Call) -> Reply {
 }
 
 /// `POST /auth`.
-pub(super) async fn auth(call: Call) -> Result<Reply> {
+pub(super) async fn auth(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
     let auth: AuthConfig = body::json(&call.headers, call.body).await?.unwrap_or_default();
-    Err(system::auth(&auth.serveraddress))
+    let login = images::registries::login(engine, &auth).await?;
+    let status = "Login Succeeded".to_owned();
+    reply::json(StatusCode::OK, &SystemAuthResponse { status, identity_token: login.identity })
 }
 
 /// `GET /plugins`: there are none.

@@ -26,6 +26,31 @@ fn pid_of(api: &Api, name: &str) -> i64 {
 }
 
 #[test]
+fn clients_that_wait_for_ever_do_not_hold_up_the_end() {
+    if !require_root("clients_that_wait_for_ever_do_not_hold_up_the_end") {
+        return;
+    }
+    let mut engine = Engine::start();
+    engine.load_busybox();
+    let id = engine.docker(&["run", "-d", "busybox", "sleep", "1000"]).ok().trim().to_owned();
+    let api = Api::new(engine.socket());
+    let waiting = [
+        ("GET", "/events".to_owned()),
+        ("GET", format!("/containers/{id}/logs?stdout=1&follow=1")),
+        ("POST", format!("/containers/{id}/wait")),
+    ];
+    let clients: Vec<_> =
+        waiting.iter().map(|(method, path)| api.begin(method, path, "", 0).unwrap()).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    let begun = std::time::Instant::now();
+    engine.stop();
+    assert!(begun.elapsed() < Duration::from_secs(3), "it took {:?} to end", begun.elapsed());
+    drop(clients);
+    engine.restart();
+    leaks::assert_clean(engine);
+}
+
+#[test]
 fn restart_policies_hold_across_a_crash_of_the_engine() {
     if !require_root("restart_policies_hold_across_a_crash_of_the_engine") {
         return;

@@ -7,6 +7,7 @@ cases![
     Both:
         unknown_images_are_named,
         bad_references_are_refused,
+        a_bad_request_is_refused_before_its_image_is_looked_for,
         bad_flags_and_commands_are_refused,
         a_missing_program_is_named.differs_from_old("texts were others"),
         a_missing_loader_is_named.differs("the reason of a failed start is named"),
@@ -25,6 +26,11 @@ fn failed_start(c: &Client, make: &str, program: &str, code: i32) -> String {
         "rm -rf r; mkdir r; tar -xf $busybox -C r; (cd r && {make}); tar -C r -c . | docker import - $n/a"
     ));
     c.fails(code, &format!("docker run --rm --name $n $n/a {program}"))
+}
+
+fn a_bad_request_is_refused_before_its_image_is_looked_for(c: &Client) {
+    let text = c.fails(125, "docker run --rm --memory 1k $n-none true");
+    assert!(text.contains("Minimum memory limit allowed is 6MB"), "{text}");
 }
 
 fn unknown_images_are_named(c: &Client) {

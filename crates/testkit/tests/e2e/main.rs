@@ -27,7 +27,15 @@ mod runner;
 mod terminal;
 
 mod api;
+mod build_cache;
+mod build_copy;
+mod build_ends;
+mod build_errors;
+mod build_language;
 mod build_outputs;
+mod build_run;
+mod build_table;
+mod build_vectors;
 mod errors;
 mod exec;
 mod flags;
@@ -41,6 +49,7 @@ mod logs;
 mod network;
 mod policy;
 mod publish;
+mod registry;
 mod removal;
 mod security;
 mod soak;
@@ -76,9 +85,17 @@ fn main() {
         logs::CASES,
         network::CASES,
         publish::CASES,
+        registry::CASES,
         errors::CASES,
         system::CASES,
         api::CASES,
+        build_language::CASES,
+        build_copy::CASES,
+        build_run::CASES,
+        build_cache::CASES,
+        build_ends::CASES,
+        build_errors::CASES,
+        build_vectors::CASES,
         build_outputs::CASES,
         soak::CASES,
     ];

@@ -10,6 +10,7 @@ cases![
         host_is_the_hosts,
         none_has_the_loopback_alone,
         container_shares_the_network,
+        a_shared_network_ends_with_its_container,
         hosts_file_has_its_lines.differs_from_old("it writes fe00::0"),
         resolv_conf_follows_flags.differs_from_old("the order was another"),
         network_ls_and_inspect,
@@ -17,6 +18,13 @@ cases![
         addresses_come_back,
         the_gateway_is_the_host;
 ];
+
+/// Its address is free for others then: it must not go on answering to it.
+fn a_shared_network_ends_with_its_container(c: &Client) {
+    c.ok("docker run -d --name $n busybox sleep 1000; docker run -d --name $n-b --network container:$n busybox sleep 1000");
+    c.ok("docker exec $n-b ip addr show eth0; docker kill $n");
+    c.comes_to("docker exec $n-b ip addr show eth0 >/dev/null 2>&1 || echo gone", "gone");
+}
 
 fn bridge_gives_an_address(c: &Client) {
     c.ok("docker run -d --name $n busybox sleep 1000");

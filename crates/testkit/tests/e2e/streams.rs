@@ -26,6 +26,7 @@ cases![
         two_attachments_see_the_same,
         attached_input_may_come_later,
         a_slow_reader_slows_the_program,
+        a_reader_that_pauses_gets_the_rest,
         output_without_a_newline_arrives_at_once,
         signals_go_to_the_program,
         output_held_by_a_child_ends_the_run;
@@ -180,6 +181,13 @@ fn attached_input_may_come_later(c: &Client) {
     input.write_all(b"y\n").unwrap();
     expect("second y\n");
     assert_eq!(child.end().status.code(), Some(0));
+}
+
+/// As a pager does, longer than anybody would wait for it.
+fn a_reader_that_pauses_gets_the_rest(c: &Client) {
+    c.says("docker run --rm busybox seq 1 150000 | (sleep 13; tail -n 1)", "150000\n");
+    c.ok("docker run -d --name $n busybox sleep 1000");
+    c.says("docker exec $n seq 1 150000 | (sleep 13; tail -n 1)", "150000\n");
 }
 
 fn a_slow_reader_slows_the_program(c: &Client) {

@@ -17,6 +17,7 @@ cases![
         named_volumes_are_filled_once,
         volumes_are_not_filled_on_request,
         volumes_from_shares_all,
+        volumes_from_gives_memory_of_its_own.differs("it was not compared"),
         volume_commands_work,
         volume_rm_in_use_is_refused,
         volume_prune_takes_anonymous_ones.differs_from_old("it prunes named volumes too").alone(),
@@ -122,6 +123,14 @@ fn volumes_from_shares_all(c: &Client) {
     c.says("ls d", "x\n");
     let text = c.fails(125, "docker run --rm --volumes-from $n-none busybox true");
     assert!(text.contains(&format!("No such container: {}-none", c.n)), "{text}");
+}
+
+fn volumes_from_gives_memory_of_its_own(c: &Client) {
+    c.ok("docker create --name $n --mount type=tmpfs,dst=/t,tmpfs-size=1m busybox true");
+    c.says(
+        "docker run --rm --volumes-from $n busybox sh -c 'touch /t/x; df -k /t | tail -n 1 | tr -s \" \" | cut -d \" \" -f 1,2'",
+        "tmpfs 1024\n",
+    );
 }
 
 fn volume_commands_work(c: &Client) {

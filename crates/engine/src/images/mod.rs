@@ -1,5 +1,15 @@
 //! Images, as the API sees them. The work is the image store's; here it gets its threads and its events.
 
+mod lines;
+mod pull;
+mod push;
+pub mod registries;
+mod transfers;
+
+pub use pull::{PullRequest, pull};
+pub use push::{PushRequest, push};
+pub(crate) use transfers::Transfers;
+
 use crate::Engine;
 use crate::clock::rfc3339;
 use crate::holders;
@@ -76,7 +86,7 @@ pub(crate) fn summary(image: &Image, containers: i64) -> ImageSummary {
     let labels = &image.config.config.labels;
     ImageSummary {
         containers,
-        created: image.created_unix(),
+        created: image.dated().map_or(0, jiff::Timestamp::as_second),
         id: image.id.to_string(),
         labels: (!labels.is_empty()).then(|| labels.clone()),
         parent_id: image.parent.map(|parent| parent.to_string()).unwrap_or_default(),
@@ -311,12 +321,6 @@ pub fn save(engine: &Arc<Engine>, names: Vec<String>) -> Result<Output> {
     }
     let engine = Arc::clone(engine);
     written(move |writer| engine.images.save(&names, writer))
-}
-
-/// Fetching from a registry comes with its own issue.
-pub fn pull(reference: &str) -> Error {
-    Error::unimplemented(format!("pulling {reference} from a registry is not built into this Yare yet"))
-        .with_hint("bring images in with: yare load < archive.tar, or yare import rootfs.tar name:tag")
 }
 
 /// Makes the image that the first run needs without any network: one layer with the given program.

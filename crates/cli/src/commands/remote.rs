@@ -1,0 +1,132 @@
+//! `manifest inspect`, `image copy`, `image referrers`: what is asked of registries without an engine.
+
+use serde_json::Value;
+use yare_distribution::{Client, Credentials, Insecure, Intent, Name, Proxies, Repository, Secret, Settings};
+use yare_oci::Reference;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::flags::Given;
+use crate::table::Outcome;
+
+/// The folders of registries, as the engine looks for them.
+const CERTS_D: &[&str] = &["/etc/yare/certs.d", "/etc/docker/certs.d"];
+
+fn failed(error: &yare_distribution::Error) -> Failure {
+    use yare_errdefs::Classified as _;
+    let failure = Failure::new(yare_errdefs::chain(error));
+    match error.hint() {
+        Some(hint) => Failure { hint: Some(hint), ..failure },
+        None => failure,
+    }
+}
+
+fn reference(text: &str) -> Result<Reference, Failure> {
+    let reference = Reference::parse(text).map_err(|error| Failure::new(error.to_string()))?;
+    Ok(reference.or_latest())
+}
+
+fn name(reference: &Reference) -> Name {
+    match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => Name::Digest(digest),
+        (None, tag) => Name::Tag(tag.unwrap_or("latest").to_owned()),
+    }
+}
+
+/// A client with what this user's environment and configuration say.
+fn client(cx: &Context, given: &Given, registries: &[&Reference]) -> Result<Client, Failure> {
+    let variable = |name: &str| {
+        let lower = || cx.environment.nonempty(&name.to_lowercase());
+        cx.environment.nonempty(name).or_else(lower).unwrap_or_default()
+    };
+    let proxies = Proxies::new(&variable("HTTP_PROXY"), &variable("HTTPS_PROXY"), &variable("NO_PROXY"));
+    let mut settings = Settings {
+        certs_d: CERTS_D.iter().map(Into::into).collect(),
+        proxies: proxies.map_err(|error| failed(&error))?,
+        ..Settings::default()
+    };
+    if let Some(bundle) = cx.environment.nonempty("SSL_CERT_FILE") {
+        settings.roots.insert(0, bundle.into());
+    }
+    if given.bool("insecure") {
+        let listed = registries.iter().map(|reference| Insecure::Host(reference.domain().to_owned()));
+        settings.insecure.extend(listed);
+    }
+    Ok(Client::new(settings))
+}
+
+async fn open(
+    cx: &Context,
+    client: &Client,
+    reference: &Reference,
+    intent: Intent,
+) -> Result<Repository, Failure> {
+    let registry = match reference.domain() {
+        "docker.io" => "https://index.docker.io/v1/",
+        domain => domain,
+    };
+    let credentials = match cx.config().credentials(registry)? {
+        Some(auth) if !auth.identitytoken.is_empty() => {
+            Credentials::Identity(Secret::new(auth.identitytoken))
+        }
+        Some(auth) if !auth.username.is_empty() => Credentials::basic(auth.username, auth.password),
+        _ => Credentials::Anonymous,
+    };
+    client.repository(reference, &credentials, intent).await.map_err(|error| failed(&error))
+}
+
+/// `manifest inspect`: the manifest as the registry has it.
+pub(crate) async fn inspect(cx: &Context, given: &Given) -> Outcome {
+    let wanted = reference(given.argument(0))?;
+    let client = client(cx, given, &[&wanted])?;
+    let repository = open(cx, &client, &wanted, Intent::Pull).await?;
+    let document = repository.manifest(&name(&wanted)).await.map_err(|error| failed(&error))?;
+    let manifest: Value =
+        serde_json::from_slice(&document.bytes).map_err(|error| Failure::new(error.to_string()))?;
+    let shown = match given.bool("verbose") {
+        false => manifest,
+        true => serde_json::json!({
+            "Ref": wanted.to_string(),
+            "Descriptor": document.descriptor,
+            "Raw": String::from_utf8_lossy(&document.bytes),
+            "Manifest": manifest,
+        }),
+    };
+    cx.line(crate::format::json::pretty(&shown, "   "))?;
+    Ok(0)
+}
+
+/// `image copy`: an image, or an index with all its images, from registry to registry.
+pub(crate) async fn copy(cx: &Context, given: &Given) -> Outcome {
+    let (source, target) = (reference(given.argument(0))?, given.arguments.get(1).map_or("", String::as_str));
+    let target = reference(target)?;
+    let client = client(cx, given, &[&source, &target])?;
+    let from = open(cx, &client, &source, Intent::Pull).await?;
+    let to = open(cx, &client, &target, Intent::Push).await?;
+    let copied = from.copy_to(&name(&source), &to, &name(&target)).await.map_err(|error| failed(&error))?;
+    if !given.bool("quiet") {
+        cx.line(format_args!(
+            "{}: {} blobs sent, {} were there",
+            target.familiar(),
+            copied.sent,
+            copied.spared
+        ))?;
+    }
+    cx.line(format_args!("Digest: {}", copied.digest))?;
+    Ok(0)
+}
+
+/// `image referrers`: signatures, SBOMs and other artifacts that speak about an image.
+pub(crate) async fn referrers(cx: &Context, given: &Given) -> Outcome {
+    let wanted = reference(given.argument(0))?;
+    let client = client(cx, given, &[&wanted])?;
+    let repository = open(cx, &client, &wanted, Intent::Pull).await?;
+    let subject = repository.resolve(&name(&wanted)).await.map_err(|error| failed(&error))?;
+    let kind = given.text_opt("type").filter(|kind| !kind.is_empty());
+    let found = repository.referrers(&subject.digest, kind).await.map_err(|error| failed(&error))?;
+    for entry in found {
+        let kind = entry.artifact_type.as_deref().unwrap_or(&entry.media_type);
+        cx.line(format_args!("{}  {}  {}", entry.digest, entry.size, kind))?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,242 @@
+//! Connections: names, addresses, proxies, TLS.
+
+use crate::proxy::{Proxies, Proxy};
+use crate::reach::Reach;
+use crate::settings::host_of;
+use bytes::Bytes;
+use http::Uri;
+use http::header::{HOST, HeaderValue, PROXY_AUTHORIZATION};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    #[error("the address has no host")]
+    NoHost,
+    #[error("{host} is at {address}, which is further inside the network than the registry that leads there")]
+    TooFarInside { host: String, address: IpAddr },
+    #[error("no connection within {} s", .0.as_secs())]
+    Slow(Duration),
+    #[error("the name {0} has no address")]
+    NoAddress(String),
+    #[error("cannot look up {host}")]
+    Lookup { host: String, source: io::Error },
+    #[error("cannot connect to {address}")]
+    Connect { address: String, source: io::Error },
+    #[error("TLS with {host} failed")]
+    Tls { host: String, source: io::Error },
+    #[error("the proxy {proxy} does not connect: {why}")]
+    Proxy { proxy: String, why: String },
+}
+
+/// Where a connection really ended; nowhere known when a proxy made it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) Option<IpAddr>);
+
+/// Makes connections with one set of rules.
+#[derive(Clone)]
+pub(crate) struct Dialer(Arc<Rules>);
+
+pub(crate) struct Rules {
+    pub(crate) tls: TlsConnector,
+    pub(crate) proxies: Proxies,
+    /// How far inside the target may be.
+    pub(crate) reach: Reach,
+    pub(crate) patience: Duration,
+}
+
+impl Dialer {
+    pub(crate) fn new(rules: Rules) -> Self {
+        Self(Arc::new(rules))
+    }
+}
+
+impl tower_service::Service<Uri> for Dialer {
+    type Response = Line;
+    type Error = DialError;
+    type Future = Pin<Box<dyn Future<Output = Result<Line, DialError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DialError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let rules = Arc::clone(&self.0);
+        Box::pin(async move {
+            let patience = rules.patience;
+            tokio::time::timeout(patience, rules.connect(&uri))
+                .await
+                .unwrap_or(Err(DialError::Slow(patience)))
+        })
+    }
+}
+
+impl Rules {
+    async fn connect(&self, uri: &Uri) -> Result<Line, DialError> {
+        let authority = uri.authority().ok_or(DialError::NoHost)?;
+        let host = host_of(authority.as_str()).to_owned();
+        let is_tls = uri.scheme_str() == Some("https");
+        let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        let Some(proxy) = self.proxies.pick(uri) else {
+            let (stream, address) = self.direct(&host, port).await?;
+            let peer = Peer(Some(address));
+            return Ok(if is_tls {
+                self.secure(stream, &host, peer).await?
+            } else {
+                Line::new(stream, peer)
+            });
+        };
+        // What a name means is the proxy's business; an address is refused here.
+        if let Ok(address) = host.parse::<IpAddr>() {
+            self.check(&host, address)?;
+        }
+        if is_tls {
+            let tunnel = tunnel(proxy, &format!("{}:{port}", authority.host())).await?;
+            return self.secure(tunnel, &host, Peer(None)).await;
+        }
+        let line = Line::new(to_proxy(proxy).await?, Peer(None));
+        Ok(Line { is_proxied: true, ..line })
+    }
+
+    /// Tries the addresses of a name, one after the other.
+    async fn direct(&self, host: &str, port: u16) -> Result<(TcpStream, IpAddr), DialError> {
+        let found = tokio::net::lookup_host((host, port)).await;
+        let found = found.map_err(|source| DialError::Lookup { host: host.to_owned(), source })?;
+        let mut error = DialError::NoAddress(host.to_owned());
+        for address in found.take(8) {
+            error = match self.check(host, address.ip()) {
+                Err(refused) => refused,
+                Ok(()) => match open(address).await {
+                    Ok(stream) => return Ok((stream, address.ip())),
+                    Err(source) => DialError::Connect { address: address.to_string(), source },
+                },
+            };
+        }
+        Err(error)
+    }
+
+    fn check(&self, host: &str, address: IpAddr) -> Result<(), DialError> {
+        if Reach::of(address) > self.reach {
+            return Err(DialError::TooFarInside { host: host.to_owned(), address });
+        }
+        Ok(())
+    }
+
+    async fn secure<S>(&self, stream: S, host: &str, peer: Peer) -> Result<Line, DialError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let failed = |source| DialError::Tls { host: host.to_owned(), source };
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
+        let stream = self.tls.connect(name, stream).await.map_err(failed)?;
+        Ok(Line::new(stream, peer))
+    }
+}
+
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn to_proxy(proxy: &Proxy) -> Result<TcpStream, DialError> {
+    let connected = TcpStream::connect(proxy.authority.as_str()).await;
+    connected
+        .map_err(|source| DialError::Connect { address: format!("the proxy {}", proxy.authority), source })
+}
+
+/// A way through the proxy to `target` (RFC 9110, 9.3.6).
+async fn tunnel(proxy: &Proxy, target: &str) -> Result<TokioIo<hyper::upgrade::Upgraded>, DialError> {
+    let failed = |why: String| DialError::Proxy { proxy: proxy.authority.clone(), why };
+    let stream = TokioIo::new(to_proxy(proxy).await?);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
+        .await
+        .map_err(|error| failed(yare_errdefs::chain(&error)))?;
+    tokio::spawn(connection.with_upgrades());
+    let request = http::Request::connect(target).header(HOST, target);
+    let mut request =
+        request.body(http_body_util::Empty::<Bytes>::new()).map_err(|error| failed(error.to_string()))?;
+    if let Some(authorization) = &proxy.authorization {
+        let mut value =
+            HeaderValue::from_str(authorization.expose()).map_err(|error| failed(error.to_string()))?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(PROXY_AUTHORIZATION, value);
+    }
+    let response = sender.send_request(request).await.map_err(|error| failed(yare_errdefs::chain(&error)))?;
+    if !response.status().is_success() {
+        return Err(failed(format!("it answered {}", response.status())));
+    }
+    let upgraded = hyper::upgrade::on(response).await;
+    upgraded.map(TokioIo::new).map_err(|error| failed(yare_errdefs::chain(&error)))
+}
+
+trait Bytestream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Bytestream for S {}
+
+/// An open connection.
+pub(crate) struct Line {
+    stream: TokioIo<Box<dyn Bytestream>>,
+    peer: Peer,
+    is_proxied: bool,
+}
+
+impl Line {
+    fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, peer: Peer) -> Self {
+        Self { stream: TokioIo::new(Box::new(stream)), peer, is_proxied: false }
+    }
+}
+
+impl Connection for Line {
+    fn connected(&self) -> Connected {
+        Connected::new().proxy(self.is_proxied).extra(self.peer)
+    }
+}
+
+impl Read for Line {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl Write for Line {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+    }
+}

@@ -1,0 +1,145 @@
+//! Lists: tags, repositories, referrers, search.
+
+use crate::address::{encode, join, next_link, same_origin};
+use crate::error::Asked;
+use crate::manifest::Name;
+use crate::repository::{Access, Repository, Tries};
+use crate::session::{Call, Session};
+use crate::{Error, Result};
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use yare_oci::{Descriptor, Digest, Index};
+
+/// The largest page, in bytes, and the most pages and entries of a list.
+const LARGEST: usize = 8 << 20;
+const PAGES: usize = 10_000;
+const ENTRIES: usize = 1_000_000;
+const PAGE: usize = 1000;
+
+#[derive(Deserialize)]
+struct Tags {
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct Repositories {
+    #[serde(default)]
+    repositories: Option<Vec<String>>,
+}
+
+impl Repository {
+    /// All tags, in the registry's order, each once.
+    ///
+    /// # Errors
+    /// Of the registry, when it does not tell or there is no such repository.
+    pub async fn tags(&self) -> Result<Vec<String>> {
+        let asked = self.asked("list the tags");
+        let mut tries = Tries::new(&asked);
+        for session in self.sessions(Access::Resolve(&Name::Tag(String::new()))) {
+            let path = format!("{}/tags/list?n={PAGE}", self.path());
+            match pages(&session, &asked, path, |page: Tags| page.tags.unwrap_or_default()).await {
+                Ok(tags) => return Ok(tags),
+                Err(error) => tries.failed(error),
+            }
+        }
+        Err(tries.error())
+    }
+
+    /// The manifests that speak about this one (signatures, SBOMs, provenance), of one kind or of all. Asks
+    /// the referrers API, and where there is none the tag that stands in for it.
+    ///
+    /// # Errors
+    /// Of the registry, when it cannot be reached or forbids the question.
+    pub async fn referrers(&self, subject: &Digest, kind: Option<&str>) -> Result<Vec<Descriptor>> {
+        let asked = self.asked(format!("list the referrers of {subject}"));
+        let mut tries = Tries::new(&asked);
+        for session in self.sessions(Access::Pull) {
+            match self.referrers_at(&session, &asked, subject, kind).await {
+                Ok(found) => {
+                    let is_wanted = |entry: &Descriptor| {
+                        kind.is_none_or(|kind| entry.artifact_type.as_deref() == Some(kind))
+                    };
+                    return Ok(found.into_iter().filter(is_wanted).collect());
+                }
+                Err(error) => tries.failed(error),
+            }
+        }
+        Err(tries.error())
+    }
+
+    async fn referrers_at(
+        &self,
+        session: &Session,
+        asked: &Asked,
+        subject: &Digest,
+        kind: Option<&str>,
+    ) -> Result<Vec<Descriptor>> {
+        let filter = kind.map(|kind| format!("?artifactType={}", encode(kind))).unwrap_or_default();
+        let path = format!("{}/referrers/{subject}{filter}", self.path());
+        match page::<Index>(session, asked, &path).await {
+            Ok((index, _)) => return Ok(index.manifests),
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {}
+            Err(error) => return Err(error),
+        }
+        let tag = format!("{}/manifests/sha256-{}", self.path(), subject.hex());
+        match page::<Index>(session, asked, &tag).await {
+            Ok((index, _)) => Ok(index.manifests),
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// All repositories of a registry that the caller may see.
+pub(crate) async fn catalog(session: &Session, asked: &Asked) -> Result<Vec<String>> {
+    session.want("registry:catalog:*".to_owned()).await;
+    let path = format!("_catalog?n={PAGE}");
+    pages(session, asked, path, |page: Repositories| page.repositories.unwrap_or_default()).await
+}
+
+async fn page<T: DeserializeOwned>(
+    session: &Session,
+    asked: &Asked,
+    path: &str,
+) -> Result<(T, Option<String>)> {
+    read(session, asked, Call::new(asked, Method::GET, path, &[200])).await
+}
+
+async fn read<T: DeserializeOwned>(
+    session: &Session,
+    asked: &Asked,
+    call: Call<'_>,
+) -> Result<(T, Option<String>)> {
+    let response = session.send(&call).await?;
+    let next = response.header("link").and_then(next_link).and_then(|next| join(&response.url, next));
+    let next = next.filter(|next| same_origin(next, &response.url)).map(|next| next.to_string());
+    let body = response.document(asked, LARGEST).await?;
+    let page = serde_json::from_slice(&body)
+        .map_err(|error| Error::content(asked, format!("the answer is no such list: {error}")))?;
+    Ok((page, next))
+}
+
+/// Follows a list to its end. A registry that leads in circles, or without end, is stopped.
+async fn pages<T: DeserializeOwned>(
+    session: &Session,
+    asked: &Asked,
+    first: String,
+    entries: impl Fn(T) -> Vec<String>,
+) -> Result<Vec<String>> {
+    let (mut found, mut known) = (Vec::new(), BTreeSet::new());
+    let mut asked_before = BTreeSet::new();
+    let (mut list, mut next) = page(session, asked, &first).await?;
+    for _ in 0..PAGES {
+        found.extend(entries(list).into_iter().filter(|entry| known.insert(entry.clone())));
+        let Some(address) = next else { return Ok(found) };
+        if found.len() > ENTRIES || !asked_before.insert(address.clone()) {
+            return Err(Error::content(asked, "the list leads in circles, or has no end"));
+        }
+        let address = address.parse().map_err(|_| Error::content(asked, "the list goes on at no address"))?;
+        (list, next) = read(session, asked, Call::at(asked, Method::GET, address, &[200])).await?;
+    }
+    Err(Error::content(asked, format!("the list has more than {PAGES} pages")))
+}

@@ -1,0 +1,266 @@
+//! Manifests and indexes: asked for, checked, put.
+
+use crate::error::Asked;
+use crate::repository::{Access, Repository, Tries};
+use crate::session::{Call, Session};
+use crate::wire::Response;
+use crate::{Error, Result};
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderName, Method};
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+use std::fmt;
+use yare_oci::{Descriptor, Digest, MediaType};
+
+/// The largest manifest that is taken, in bytes (8 MiB, as the content store's documents).
+pub const LARGEST_MANIFEST: usize = 8 << 20;
+
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+const KINDS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+                     application/vnd.docker.distribution.manifest.list.v2+json, \
+                     application/vnd.docker.distribution.manifest.v2+json";
+
+/// What names a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Name {
+    /// A tag.
+    Tag(String),
+    /// A digest.
+    Digest(Digest),
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => f.write_str(tag),
+            Self::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+/// A manifest or index: its raw, verified bytes and what they are.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// Kind, digest and size.
+    pub descriptor: Descriptor,
+    /// The bytes, as the registry has them.
+    pub bytes: Bytes,
+}
+
+impl Repository {
+    /// What a name stands for, without fetching it where the registry can say so.
+    ///
+    /// # Errors
+    /// Of the registry, when it does not have it or cannot be reached.
+    pub async fn resolve(&self, name: &Name) -> Result<Descriptor> {
+        let asked = self.asked(format!("resolve {name}"));
+        let mut tries = Tries::new(&asked);
+        for session in self.sessions(Access::Resolve(name)) {
+            match head(&session, &asked, self.path(), name).await {
+                Ok(Some(descriptor)) => return Ok(descriptor),
+                Ok(None) => match get(&session, &asked, self.path(), name).await {
+                    Ok(document) => return Ok(document.descriptor),
+                    Err(error) => tries.failed(error),
+                },
+                Err(error) => tries.failed(error),
+            }
+        }
+        Err(tries.error())
+    }
+
+    /// Fetches a manifest or index. By digest its bytes hash to it; by tag they hash to what the registry
+    /// says, where it says so.
+    ///
+    /// # Errors
+    /// Of the registry, when it does not have it or cannot be reached; class failed precondition when what
+    /// came is larger than [`LARGEST_MANIFEST`], has another digest, or is of another kind than it claims.
+    pub async fn manifest(&self, name: &Name) -> Result<Document> {
+        let asked = self.asked(format!("fetch manifest {name}"));
+        let mut tries = Tries::new(&asked);
+        for session in self.sessions(Access::Resolve(name)) {
+            match get(&session, &asked, self.path(), name).await {
+                Ok(document) => return Ok(document),
+                Err(error) => tries.failed(error),
+            }
+        }
+        Err(tries.error())
+    }
+
+    /// Stores a manifest under a name.
+    ///
+    /// # Errors
+    /// Of the registry, when it does not take it.
+    pub async fn put_manifest(&self, name: &Name, media_type: &str, bytes: &[u8]) -> Result<Digest> {
+        let asked = self.asked(format!("put manifest {name}"));
+        let digest = Digest::of(bytes);
+        let bytes = Bytes::copy_from_slice(bytes);
+        let session = self.push_session(&asked)?;
+        let body = || Full::new(bytes.clone()).map_err(|never| match never {}).boxed_unsync();
+        let path = format!("{}/manifests/{name}", self.path());
+        let call = Call::new(&asked, Method::PUT, path, &[200, 201, 202])
+            .header(CONTENT_TYPE, media_type)
+            .body(&body);
+        let response = session.send(&call).await?;
+        let said = claimed(&response);
+        response.drain(&asked).await;
+        match said.filter(|said| *said != digest) {
+            None => Ok(digest),
+            Some(other) => Err(Error::content(&asked, format!("it was stored as {other}, and is {digest}"))),
+        }
+    }
+}
+
+/// Asks for the head only. `None` when the answer does not say enough, or says no without a reason.
+async fn head(session: &Session, asked: &Asked, path: &str, name: &Name) -> Result<Option<Descriptor>> {
+    let call =
+        Call::new(asked, Method::HEAD, format!("{path}/manifests/{name}"), &[200]).header(ACCEPT, KINDS);
+    let response = match session.send(&call).await {
+        Ok(response) => response,
+        // A reply to HEAD has no body; the GET that follows brings the registry's reason.
+        Err(Error::Status { status, .. }) if !matches!(status.as_u16(), 429 | 500..=599) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let (Some(digest), Some(size)) = (claimed(&response), response.length()) else { return Ok(None) };
+    if size > LARGEST_MANIFEST as u64 {
+        return Err(too_large(asked, size));
+    }
+    let kind = media_type(&response);
+    match name {
+        Name::Digest(wanted) if *wanted != digest => Err(mismatch(asked, *wanted, digest)),
+        _ if is_known(&kind) => Ok(Some(Descriptor::new(&kind, digest, size))),
+        _ => Ok(None),
+    }
+}
+
+async fn get(session: &Session, asked: &Asked, path: &str, name: &Name) -> Result<Document> {
+    let call =
+        Call::new(asked, Method::GET, format!("{path}/manifests/{name}"), &[200]).header(ACCEPT, KINDS);
+    let mut failures = 0;
+    loop {
+        let response = session.send(&call).await?;
+        if let Some(size) = response.length().filter(|size| *size > LARGEST_MANIFEST as u64) {
+            return Err(too_large(asked, size));
+        }
+        let (claimed, kind) = (claimed(&response), media_type(&response));
+        match response.document(asked, LARGEST_MANIFEST).await {
+            Ok(bytes) => return check(asked, name, claimed, &kind, bytes),
+            Err(error) => {
+                failures += 1;
+                match session.pause(&error, failures) {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(error),
+                }
+            }
+        }
+    }
+}
+
+fn check(asked: &Asked, name: &Name, claimed: Option<Digest>, kind: &str, bytes: Bytes) -> Result<Document> {
+    let actual = Digest::of(&bytes);
+    let wanted = match name {
+        Name::Digest(wanted) => Some(*wanted),
+        Name::Tag(_) => claimed,
+    };
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != actual) {
+        return Err(mismatch(asked, wanted, actual));
+    }
+    let kind = kind_of(&bytes, kind).map_err(|why| Error::content(asked, why))?;
+    Ok(Document { descriptor: Descriptor::new(&kind, actual, bytes.len() as u64), bytes })
+}
+
+/// The kind of a document: what it says itself and what the registry says of it must agree, and it must not
+/// be readable as two kinds at once.
+fn kind_of(bytes: &[u8], announced: &str) -> Result<String, String> {
+    let document: Value =
+        serde_json::from_slice(bytes).map_err(|error| format!("the manifest is no JSON: {error}"))?;
+    let has = |member: &str| document.get(member).is_some_and(|value| !value.is_null());
+    if has("manifests") && (has("layers") || has("config")) {
+        return Err("the manifest is an index and an image at once".to_owned());
+    }
+    if document.get("schemaVersion").and_then(Value::as_u64) == Some(1) || has("fsLayers") {
+        return Err(
+            "the manifest has the format schema 1, which is no longer supported; push the image again \
+                    with a newer client"
+                .to_owned(),
+        );
+    }
+    let own = document.get("mediaType").and_then(Value::as_str).unwrap_or_default();
+    let kind = match (own, announced) {
+        ("", announced) if is_known(announced) => announced,
+        ("", _) if has("manifests") => MediaType::OCI_INDEX,
+        ("", _) => MediaType::OCI_MANIFEST,
+        (own, announced) if own == announced || !is_known(announced) => own,
+        (own, announced) => {
+            return Err(format!("the manifest is a {own}, and was announced as a {announced}"));
+        }
+    };
+    if !is_known(kind) {
+        return Err(format!("the manifest is of the unknown kind {kind:?}"));
+    }
+    if MediaType::is_index(kind) != has("manifests") {
+        return Err(format!("the manifest says it is a {kind}, and is not built like one"));
+    }
+    Ok(kind.to_owned())
+}
+
+fn is_known(kind: &str) -> bool {
+    MediaType::is_index(kind) || MediaType::is_manifest(kind)
+}
+
+fn claimed(response: &Response) -> Option<Digest> {
+    response.header(CONTENT_DIGEST.as_str())?.parse().ok()
+}
+
+fn media_type(response: &Response) -> String {
+    let header = response.header(CONTENT_TYPE.as_str()).unwrap_or_default();
+    header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn mismatch(asked: &Asked, wanted: Digest, actual: Digest) -> Error {
+    Error::content(asked, format!("the manifest has digest {actual}, expected {wanted}"))
+}
+
+fn too_large(asked: &Asked, size: u64) -> Error {
+    Error::content(
+        asked,
+        format!("the manifest has {size} bytes, more than the {LARGEST_MANIFEST} of a document"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_must_agree() {
+        let manifest = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
+        let index = br#"{"schemaVersion":2,"manifests":[]}"#;
+        assert_eq!(kind_of(manifest, MediaType::DOCKER_MANIFEST).unwrap(), MediaType::DOCKER_MANIFEST);
+        assert_eq!(kind_of(manifest, "application/json").unwrap(), MediaType::OCI_MANIFEST);
+        assert_eq!(kind_of(index, "").unwrap(), MediaType::OCI_INDEX);
+        let said = |kind: &str| format!(r#"{{"schemaVersion":2,"mediaType":"{kind}","layers":[]}}"#);
+        assert_eq!(
+            kind_of(said(MediaType::OCI_MANIFEST).as_bytes(), "text/plain").unwrap(),
+            MediaType::OCI_MANIFEST
+        );
+        let wrong: [(&[u8], &str, &str); 7] = [
+            (br#"{"manifests":[],"layers":[]}"#, MediaType::OCI_INDEX, "at once"),
+            (br#"{"schemaVersion":1,"fsLayers":[]}"#, "", "schema 1"),
+            (index, MediaType::OCI_MANIFEST, "not built"),
+            (manifest, MediaType::OCI_INDEX, "not built"),
+            (b"{", "", "no JSON"),
+            (br#"{"mediaType":"text/x"}"#, "", "unknown kind"),
+            (
+                br#"{"mediaType":"application/vnd.oci.image.manifest.v1+json"}"#,
+                MediaType::DOCKER_MANIFEST,
+                "announced",
+            ),
+        ];
+        for (bytes, announced, why) in wrong {
+            let error = kind_of(bytes, announced).unwrap_err();
+            assert!(error.contains(why), "{}: {error}", String::from_utf8_lossy(bytes));
+        }
+    }
+}

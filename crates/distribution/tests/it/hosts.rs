@@ -1,0 +1,226 @@
+use crate::fake::{Fake, Fault, settings};
+use crate::open;
+use http::Method;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use std::path::Path;
+use std::sync::Arc;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use yare_distribution::{Client, Credentials, Intent, Name, Proxies, Resume, Settings};
+use yare_errdefs::{Class, Classified, chain};
+use yare_oci::{MediaType, Reference};
+
+const IMAGE: &str = r#"{"schemaVersion":2,"config":{},"layers":[]}"#;
+
+fn latest() -> Name {
+    Name::Tag("latest".to_owned())
+}
+
+/// Settings with one folder of `certs.d`.
+fn with_hosts(registry: &str, hosts: &str) -> (TempDir, Settings) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join(registry)).unwrap();
+    std::fs::write(dir.path().join(registry).join("hosts.toml"), hosts).unwrap();
+    let settings = Settings { certs_d: vec![dir.path().to_owned()], ..settings() };
+    (dir, settings)
+}
+
+#[tokio::test]
+async fn mirrors_are_asked_first_and_the_registry_when_they_fail() {
+    let (mirror, registry) = (Fake::start().await, Fake::start().await);
+    registry.manifest("latest", MediaType::OCI_MANIFEST, IMAGE);
+    let blob = mirror.blob(vec![7; 50_000]);
+    registry.blob(vec![7; 50_000]);
+    let hosts = format!(
+        "server = \"http://{}\"\n[host.\"http://{}/prefix/v2\"]\noverride_path = true\ncapabilities = [\"pull\", \"resolve\"]\n[host.\"http://{}/prefix/v2\".header]\nx-key = \"1\"",
+        registry.authority(),
+        mirror.authority(),
+        mirror.authority(),
+    );
+    let (_dir, settings) = with_hosts("reg.example", &hosts);
+    mirror.guard("Basic dTpw", "Basic realm=x");
+    let repository = open(settings, "reg.example/a/b", &Credentials::basic("u", "p")).await;
+    repository.manifest(&latest()).await.unwrap();
+    let asked = mirror.seen();
+    assert_eq!(asked[0].line(), "GET /prefix/v2/a/b/manifests/latest?ns=reg.example");
+    assert_eq!(asked[0].header("x-key"), Some("1"));
+    assert!(
+        asked.iter().all(|seen| seen.header("authorization").is_none()),
+        "credentials are for the registry only"
+    );
+    assert_eq!(registry.lines(), ["GET /v2/a/b/manifests/latest"]);
+    // A mirror that breaks in the middle: the rest comes from the registry.
+    let (mirror, registry) = (Fake::start().await, Fake::start().await);
+    let hosts =
+        format!("server = \"http://{}\"\n[host.\"http://{}\"]", registry.authority(), mirror.authority());
+    let (_dir, settings) = with_hosts("reg.example", &hosts);
+    mirror.blob(vec![7; 50_000]);
+    registry.blob(vec![7; 50_000]);
+    mirror.fault(Method::GET, "blobs", 1, Fault::Cut(20_000));
+    mirror.answer(Method::GET, "blobs", 9, 404, "");
+    let repository = open(settings, "reg.example/a", &Credentials::Anonymous).await;
+    let mut stream = repository.blob(&blob, Resume::default()).unwrap();
+    while stream.chunk().await.unwrap().is_some() {}
+    assert_eq!((stream.offset(), stream.received()), (50_000, 50_000));
+    // Everything failed: both are accounted for.
+    let error = repository.manifest(&latest()).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(&registry.authority()) && text.contains(&mirror.authority()), "{text}");
+    assert_eq!(error.class(), Class::NotFound);
+}
+
+#[tokio::test]
+async fn hub_mirrors_of_the_daemon_serve_hub_only() {
+    let mirror = Fake::start().await;
+    mirror.manifest("latest", MediaType::OCI_MANIFEST, IMAGE);
+    let settings = Settings { hub_mirrors: vec![format!("http://{}", mirror.authority())], ..settings() };
+    open(settings, "busybox", &Credentials::basic("u", "p")).await.manifest(&latest()).await.unwrap();
+    assert_eq!(mirror.lines(), ["GET /v2/library/busybox/manifests/latest?ns=docker.io"]);
+    assert_eq!(mirror.seen()[0].header("authorization"), None);
+}
+
+/// An authority, and a server certificate of it.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    fn certificate(&self, name: &str, expired: bool) -> (rcgen::Certificate, KeyPair) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        if expired {
+            params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2002, 1, 1);
+        }
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+
+    fn server(&self, name: &str, expired: bool, clients: bool) -> rustls::ServerConfig {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = if clients {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(self.issuer.der().clone()).unwrap();
+            let verifier =
+                rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                    .build()
+                    .unwrap();
+            builder.with_client_cert_verifier(verifier)
+        } else {
+            builder.with_no_client_auth()
+        };
+        let (certificate, key) = self.certificate(name, expired);
+        let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        builder.with_single_cert(vec![certificate.der().clone()], key).unwrap()
+    }
+
+    fn write(&self, folder: &Path) {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(folder.join("ca.crt"), self.issuer.pem()).unwrap();
+    }
+}
+
+/// Settings in which the fake is spoken with as if it were no loopback address.
+fn strict(fake: &Fake, dir: &Path) -> Settings {
+    let hosts = format!("server = \"https://{}\"\nca = \"ca.crt\"", fake.authority());
+    let folder = dir.join("reg.example");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("hosts.toml"), hosts).unwrap();
+    Settings { certs_d: vec![dir.to_owned()], ..settings() }
+}
+
+async fn fetch(settings: Settings) -> Result<(), yare_distribution::Error> {
+    let reference = Reference::parse("reg.example/a").unwrap();
+    let client = Client::new(settings);
+    let repository = client.repository(&reference, &Credentials::Anonymous, Intent::Pull).await?;
+    repository.manifest(&latest()).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn certificates_are_checked() {
+    let authority = Authority::new();
+    let dir = tempfile::tempdir().unwrap();
+    let cases = [("127.0.0.1", false, true), ("127.0.0.1", true, false), ("other.example", false, false)];
+    for (name, expired, good) in cases {
+        let fake = Fake::start_tls(authority.server(name, expired, false)).await;
+        fake.manifest("latest", MediaType::OCI_MANIFEST, IMAGE);
+        let settings = strict(&fake, dir.path());
+        authority.write(&dir.path().join("reg.example"));
+        match fetch(settings).await {
+            Ok(()) => assert!(good, "{name} {expired}"),
+            Err(error) => {
+                assert!(!good, "{name} {expired}: {}", chain(&error));
+                assert!(chain(&error).contains("certificate"), "{}", chain(&error));
+                assert!(error.hint().unwrap().contains("certs.d"));
+                assert!(fake.seen().is_empty());
+            }
+        }
+    }
+    // Another authority.
+    let fake = Fake::start_tls(Authority::new().server("127.0.0.1", false, false)).await;
+    assert!(fetch(strict(&fake, dir.path())).await.is_err());
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown() {
+    let authority = Authority::new();
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start_tls(authority.server("127.0.0.1", false, true)).await;
+    fake.manifest("latest", MediaType::OCI_MANIFEST, IMAGE);
+    let settings = strict(&fake, dir.path());
+    let folder = dir.path().join("reg.example");
+    authority.write(&folder);
+    let error = fetch(settings.clone()).await.unwrap_err();
+    assert_eq!(error.class(), Class::Unavailable, "{}", chain(&error));
+    let (certificate, key) = authority.certificate("client", false);
+    std::fs::write(folder.join("client.cert"), certificate.pem()).unwrap();
+    std::fs::write(folder.join("client.key"), key.serialize_pem()).unwrap();
+    fetch(settings).await.unwrap();
+}
+
+#[tokio::test]
+async fn loopback_may_have_any_certificate_and_none() {
+    let fake = Fake::start_tls(Authority::new().server("whatever", true, false)).await;
+    fake.manifest("latest", MediaType::OCI_MANIFEST, IMAGE);
+    open(settings(), &fake.name("a"), &Credentials::Anonymous).await.manifest(&latest()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_proxy_is_used_and_shown_its_own_credentials_only() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = format!("http://u:p@{}", listener.local_addr().unwrap());
+    let answering = tokio::spawn(async move {
+        let mut requests = Vec::new();
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            requests.push(String::from_utf8(head).unwrap());
+        }
+        requests
+    });
+    let mut settings = Settings { proxies: Proxies::new(&proxy, &proxy, "").unwrap(), ..settings() };
+    settings.insecure = vec![yare_distribution::Insecure::parse("reg.example:5000").unwrap()];
+    settings.patience.attempts = 1;
+    let error = open(settings, "reg.example:5000/a", &Credentials::basic("user", "pass"))
+        .await
+        .manifest(&latest())
+        .await
+        .unwrap_err();
+    assert!(chain(&error).contains("403"), "{}", chain(&error));
+    let requests = answering.await.unwrap();
+    assert!(requests[0].starts_with("CONNECT reg.example:5000 HTTP/1.1"), "{}", requests[0]);
+    assert!(requests[0].to_lowercase().contains("proxy-authorization: basic dtpw"), "{}", requests[0]);
+    assert!(requests[1].starts_with("GET http://reg.example:5000/v2/a/manifests/latest"), "{}", requests[1]);
+}

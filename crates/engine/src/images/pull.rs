@@ -1,0 +1,588 @@
+//! `pull`: from a reference to an image.
+//!
+//! Each layer is one pass over a stream: what comes in is hashed, kept on the disk, decompressed, hashed
+//! again and unpacked. Three threads share that work, and bounded channels between them let a slow disk slow
+//! the socket. The compressed bytes are written to a *partial* as they come, which outlives a broken line, a
+//! client that left and a killed engine: the next pull reads it again and fetches the rest.
+
+use super::lines::{Bar, Lines};
+use super::registries::{self, failed};
+use super::{Output, blocking, parse, publish};
+use crate::Engine;
+use bytes::{Buf, Bytes};
+use futures_util::stream::{FuturesUnordered, TryStreamExt};
+use parking_lot::Mutex;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use yare_api::AuthConfig;
+use yare_content::Partial;
+use yare_distribution::{Document, Intent, Name, Repository, Resume};
+use yare_errdefs::{Classified, Error, Result};
+use yare_image::{Image, Lease, NewImage};
+use yare_oci::{Descriptor, DiffId, Digest, ImageConfig, Index, Manifest, MediaType, Platform, Reference};
+
+/// Pieces of a layer that wait between the network and the disk.
+const PIECES: usize = 16;
+/// The largest image config, in bytes.
+const LARGEST_CONFIG: u64 = 8 << 20;
+/// The most layers of an image: far beyond what overlayfs can stack.
+const LAYERS: usize = 500;
+/// Indexes within indexes.
+const DEPTH: usize = 4;
+
+/// What to pull.
+#[derive(Debug, Clone)]
+pub struct PullRequest {
+    /// The image as the client names it; without tag and digest, all tags.
+    pub reference: String,
+    /// For which platform; the host's when absent.
+    pub platform: Option<Platform>,
+    /// Credentials for its registry.
+    pub auth: AuthConfig,
+}
+
+/// Pulls an image, or all tags of a repository. What can be said before anything is fetched is an error of
+/// the call; from then on there are progress lines, and an error is the last of them.
+pub async fn pull(engine: &Arc<Engine>, request: PullRequest) -> Result<Output> {
+    let reference = parse(&request.reference)?;
+    let credentials = registries::credentials(&request.auth);
+    let client = &engine.transfers.client;
+    let repository = client.repository(&reference, &credentials, Intent::Pull).await;
+    let repository = repository.map_err(|error| failed(&reference, error))?;
+    let wanted = request.platform.clone();
+    let pull = |reference: Reference, found: Descriptor| Pull {
+        engine: Arc::clone(engine),
+        repository: repository.clone(),
+        reference,
+        found,
+        wanted: wanted.clone(),
+        lease: Arc::new(Mutex::new(engine.images.lease())),
+    };
+    let names = match (reference.tag(), reference.digest()) {
+        (None, None) => {
+            let tags = repository.tags().await.map_err(|error| failed(&reference, error))?;
+            tags.iter().filter_map(|tag| reference.with_tag(tag).ok()).collect()
+        }
+        _ => vec![reference.clone()],
+    };
+    let mut pulls = Vec::new();
+    for name in names {
+        let found = repository.resolve(&name_of(&name)).await.map_err(|error| failed(&name, error))?;
+        pulls.push(pull(name, found));
+    }
+    let (lines, output) = Lines::new();
+    tokio::spawn(async move {
+        let work = async {
+            for pull in &pulls {
+                pull.run(&lines).await?;
+            }
+            Ok(())
+        };
+        // Nobody waits any more: what is on the disk stays for the next try.
+        let outcome = tokio::select! {
+            outcome = work => outcome,
+            () = lines.closed() => return,
+        };
+        if let Err(error) = outcome {
+            lines.send(yare_api::progress::JSONMessage::error(crate::system::full_text(&error))).await;
+        }
+    });
+    Ok(output)
+}
+
+fn name_of(reference: &Reference) -> Name {
+    match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => Name::Digest(digest),
+        (None, tag) => Name::Tag(tag.unwrap_or("latest").to_owned()),
+    }
+}
+
+/// One image that is being pulled.
+struct Pull {
+    engine: Arc<Engine>,
+    repository: Repository,
+    reference: Reference,
+    /// What the reference stands for at the registry.
+    found: Descriptor,
+    wanted: Option<Platform>,
+    lease: Arc<Mutex<Lease>>,
+}
+
+/// A layer by both of its names.
+#[derive(Clone)]
+struct Layer {
+    blob: Descriptor,
+    diff_id: DiffId,
+    /// Whether the image has it more than once, and this is not the first.
+    again: bool,
+}
+
+impl Pull {
+    async fn run(&self, lines: &Lines) -> Result<()> {
+        let name = name_of(&self.reference);
+        lines.status(&name.to_string(), format!("Pulling from {}", short_path(&self.reference))).await;
+        let known = self.known();
+        let is_new = known.is_none();
+        let image = match known {
+            Some(image) => image,
+            None => self.fetch(lines).await?,
+        };
+        let is_new = self.name(&image, is_new).await?;
+        lines.status("", format!("Digest: {}", self.found.digest)).await;
+        let state = if is_new { "Downloaded newer image for" } else { "Image is up to date for" };
+        lines.status("", format!("Status: {state} {}", self.reference.familiar())).await;
+        publish(&self.engine, "pull", &image.id, &self.reference.familiar());
+        Ok(())
+    }
+
+    /// The image, when it came from this digest of this repository before.
+    fn known(&self) -> Option<Arc<Image>> {
+        let image = self.engine.images.named(&self.reference.with_digest(self.found.digest))?;
+        let has = image.config.platform();
+        self.wanted.as_ref().is_none_or(|wanted| has.satisfies(wanted)).then_some(image)
+    }
+
+    /// Gives the image its names; whether anything is new here.
+    async fn name(&self, image: &Arc<Image>, is_new: bool) -> Result<bool> {
+        let (engine, id, reference) = (Arc::clone(&self.engine), image.id, self.reference.clone());
+        if reference.digest().is_some() {
+            return Ok(is_new);
+        }
+        let had = self.engine.images.named(&reference).is_some_and(|image| image.id == id);
+        if !had {
+            blocking(move || engine.images.tag(&id, &reference)).await?;
+        }
+        Ok(is_new || !had)
+    }
+
+    /// From the descriptor down: manifest, config, layers; ● the image's record is the commit point.
+    async fn fetch(&self, lines: &Lines) -> Result<Arc<Image>> {
+        let document = self.manifest().await?;
+        let manifest: Manifest = read_document(&document.bytes, "the manifest")?;
+        let config_bytes = self.config(&manifest).await?;
+        let config: ImageConfig = read_document(&config_bytes, "the image config")?;
+        self.check_platform(&config)?;
+        let layers = layers(&manifest, &config)?;
+        self.protect(&layers);
+        for layer in layers.iter().filter(|layer| !layer.again) {
+            let state = match self.engine.images.snapshots().has_layer(&layer.diff_id) {
+                true => "Already exists",
+                false => "Pulling fs layer",
+            };
+            lines.state(&layer.blob.digest.short(), state).await;
+        }
+        let each: FuturesUnordered<_> = layers
+            .iter()
+            .filter(|layer| !layer.again)
+            .map(|layer| self.layer(layer.clone(), lines))
+            .collect();
+        each.try_collect::<Vec<()>>().await?;
+        self.commit(document, config_bytes, layers).await
+    }
+
+    /// The manifest of the wanted platform.
+    async fn manifest(&self) -> Result<Document> {
+        let failed = |error| failed(&self.reference, error);
+        let mut document =
+            self.repository.manifest(&Name::Digest(self.found.digest)).await.map_err(failed)?;
+        for _ in 0..DEPTH {
+            if !MediaType::is_index(&document.descriptor.media_type) {
+                return Ok(document);
+            }
+            let index: Index = read_document(&document.bytes, "the index")?;
+            let entry = choose(&index, self.wanted.as_ref(), &self.reference)?;
+            document = self.repository.manifest(&Name::Digest(entry)).await.map_err(failed)?;
+        }
+        Err(Error::precondition(format!(
+            "{} is an index of indexes, more than {DEPTH} deep",
+            self.reference.familiar()
+        )))
+    }
+
+    async fn config(&self, manifest: &Manifest) -> Result<Vec<u8>> {
+        let config = &manifest.config;
+        let kind = config.media_type.as_str();
+        if !matches!(kind, MediaType::OCI_CONFIG | MediaType::DOCKER_CONFIG | "application/octet-stream" | "")
+            || manifest.artifact_type.is_some()
+        {
+            let kind = manifest.artifact_type.as_deref().unwrap_or(kind);
+            return Err(Error::precondition(format!(
+                "{} is no image but an artifact of kind {kind}",
+                self.reference.familiar()
+            )));
+        }
+        if config.size > LARGEST_CONFIG {
+            return Err(Error::precondition(format!(
+                "the config of {} has {} bytes, more than {LARGEST_CONFIG}",
+                self.reference.familiar(),
+                config.size
+            )));
+        }
+        let failed = |error| failed(&self.reference, error);
+        let mut stream = self.repository.blob(config, Resume::default()).map_err(failed)?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.chunk().await.map_err(failed)? {
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
+    /// An image that is for one platform only may be for another than the wanted one.
+    fn check_platform(&self, config: &ImageConfig) -> Result<()> {
+        let has = config.platform();
+        match &self.wanted {
+            Some(wanted) if !has.satisfies(wanted) => Err(Error::not_found(format!(
+                "image with reference {} was found but its platform ({has}) does not match the specified \
+                 platform ({wanted})",
+                self.reference.familiar()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// From here until the image is on record, nothing of it is collected.
+    fn protect(&self, layers: &[Layer]) {
+        let mut lease = self.lease.lock();
+        for layer in layers {
+            lease.layer(layer.diff_id);
+            lease.blob(layer.blob.digest);
+        }
+    }
+
+    /// Makes one layer be there.
+    async fn layer(&self, layer: Layer, lines: &Lines) -> Result<()> {
+        let id = layer.blob.digest.short();
+        let has = || self.engine.images.snapshots().has_layer(&layer.diff_id);
+        if has() {
+            return Ok(());
+        }
+        let mine = Arc::new(self.engine.transfers.claim(layer.blob.digest).await);
+        if has() {
+            lines.state(&id, "Pull complete").await;
+            return Ok(());
+        }
+        let permit = match self.engine.transfers.downloads.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => {
+                lines.state(&id, "Waiting").await;
+                let permit = self.engine.transfers.downloads.acquire().await;
+                permit.map_err(|error| Error::internal("the engine is ending").caused_by(error))?
+            }
+        };
+        let goes_on = self.engine.images.content().has_partial(&layer.blob.digest);
+        let mut done = self.transfer(&layer, lines, &id, &mine).await;
+        if goes_on && done.as_ref().is_err_and(is_wrong) {
+            // What was on the disk was wrong, and is gone: once more from the beginning.
+            done = self.transfer(&layer, lines, &id, &mine).await;
+        }
+        drop(permit);
+        done?;
+        lines.state(&id, "Pull complete").await;
+        Ok(())
+    }
+
+    /// The one pass: the network on this task, decompression and unpacking on threads of their own.
+    async fn transfer(&self, layer: &Layer, lines: &Lines, id: &str, mine: &Claim) -> Result<()> {
+        let (engine, digest, diff_id) = (Arc::clone(&self.engine), layer.blob.digest, layer.diff_id);
+        let size = layer.blob.size;
+        let (partial, hasher) = blocking(move || {
+            let content = engine.images.content();
+            let mut partial = content.partial(&digest).map_err(lifted)?;
+            if partial.size() > size {
+                // Longer than the whole: not from this blob.
+                partial.discard().map_err(lifted)?;
+                partial = content.partial(&digest).map_err(lifted)?;
+            }
+            let hasher = partial.hasher().map_err(lifted)?;
+            Ok((partial, hasher))
+        })
+        .await?;
+        let resume = Resume { offset: partial.size(), hasher };
+        let (pieces, received) = mpsc::channel(PIECES);
+        let source = Incoming::new(partial, received)?;
+        let (engine, held) = (Arc::clone(&self.engine), Arc::clone(mine));
+        let unpacking = blocking(move || {
+            // When the client leaves, this thread ends a little later than the pull: nobody else may begin
+            // with the same file before.
+            let _held = held;
+            engine.images.unpack_layer(source, size, diff_id)
+        });
+        let fetching = self.feed(&layer.blob, resume, pieces, lines, id);
+        let (fetched, unpacked) = tokio::join!(fetching, unpacking);
+        if fetched.as_ref().is_err_and(is_wrong) {
+            // The bytes on the disk are not those of the digest; they would fail again.
+            let (engine, blob) = (Arc::clone(&self.engine), digest);
+            blocking(move || {
+                engine.images.content().partial(&blob).and_then(Partial::discard).map_err(lifted)
+            })
+            .await?;
+        }
+        // When the disk fails first, the network side only sees that nobody takes its pieces.
+        match (fetched, unpacked) {
+            (Ok(Fed::Whole), unpacked) => unpacked,
+            (Ok(Fed::Unwanted), Err(error)) => Err(error),
+            (Ok(Fed::Unwanted), Ok(())) => {
+                Err(Error::internal(format!("layer {id} ended before its content")))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Sends what comes from the registry to the thread that unpacks it. Its end is sent when all of it is
+    /// verified.
+    async fn feed(
+        &self,
+        blob: &Descriptor,
+        resume: Resume,
+        pieces: mpsc::Sender<Piece>,
+        lines: &Lines,
+        id: &str,
+    ) -> Result<Fed> {
+        let failed = |error| failed(&self.reference, error);
+        let bar: Bar = lines.bar(id, "Downloading", blob.size);
+        let mut stream = self.repository.blob(blob, resume).map_err(failed)?;
+        while let Some(chunk) = stream.chunk().await.map_err(failed)? {
+            bar.at(stream.offset());
+            if pieces.send(Piece::Bytes(chunk)).await.is_err() {
+                return Ok(Fed::Unwanted);
+            }
+        }
+        lines.state(id, "Download complete").await;
+        lines.state(id, "Extracting").await;
+        Ok(if pieces.send(Piece::End).await.is_ok() { Fed::Whole } else { Fed::Unwanted })
+    }
+
+    /// Puts the image on record.
+    async fn commit(&self, document: Document, config: Vec<u8>, layers: Vec<Layer>) -> Result<Arc<Image>> {
+        let (engine, lease) = (Arc::clone(&self.engine), Arc::clone(&self.lease));
+        let references = match self.reference.digest() {
+            Some(_) => Vec::new(),
+            None => vec![self.reference.clone().or_latest()],
+        };
+        let digests = vec![self.reference.with_digest(self.found.digest)];
+        blocking(move || {
+            let content = engine.images.content();
+            let mut kept = Vec::new();
+            for layer in &layers {
+                let blob = layer.blob.digest;
+                if content.has_partial(&blob) && !content.contains(&blob) {
+                    let partial = content.partial(&blob).map_err(lifted)?;
+                    match partial.size() == layer.blob.size {
+                        true => partial.commit().map_err(lifted)?,
+                        // Somebody else's, not ours: the layer came by another way.
+                        false => continue,
+                    }
+                }
+                if content.contains(&blob) {
+                    kept.push(blob);
+                }
+            }
+            let manifest = Some(document.bytes.to_vec());
+            let new = NewImage { config, manifest, references, digests, kept, parent: None, built: false };
+            let committed = engine.images.commit_image(new)?;
+            drop(lease);
+            Ok(committed.image)
+        })
+        .await
+    }
+}
+
+/// The right to fetch a layer.
+type Claim = Arc<tokio::sync::OwnedMutexGuard<()>>;
+
+/// Whether the content was not what it should be.
+fn is_wrong(error: &Error) -> bool {
+    error.class() == yare_errdefs::Class::FailedPrecondition
+}
+
+/// How the network's side of a layer ended.
+enum Fed {
+    /// Everything was sent and is right.
+    Whole,
+    /// Nobody took it any more.
+    Unwanted,
+}
+
+/// What goes from the network to the thread that unpacks.
+enum Piece {
+    Bytes(Bytes),
+    /// Everything came and its digest is right.
+    End,
+}
+
+/// A layer as a plain stream: first what is on the disk of it, then what comes in, which goes to the disk.
+/// It ends only when the network's side says that all is there and right.
+struct Incoming {
+    there: io::Take<std::fs::File>,
+    partial: Partial,
+    received: mpsc::Receiver<Piece>,
+    current: Bytes,
+    ended: bool,
+}
+
+impl Incoming {
+    fn new(partial: Partial, received: mpsc::Receiver<Piece>) -> Result<Self> {
+        let there = partial.reader().map_err(lifted)?;
+        Ok(Self { there, partial, received, current: Bytes::new(), ended: false })
+    }
+}
+
+impl Read for Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.there.read(buffer)?;
+        if count > 0 || buffer.is_empty() {
+            return Ok(count);
+        }
+        while self.current.is_empty() {
+            match (self.ended, self.received.blocking_recv()) {
+                (true, _) => return Ok(0),
+                (false, Some(Piece::End)) => self.ended = true,
+                (false, Some(Piece::Bytes(bytes))) => {
+                    self.partial.write_all(&bytes)?;
+                    self.current = bytes;
+                }
+                (false, None) => {
+                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the download broke off"));
+                }
+            }
+        }
+        let count = self.current.len().min(buffer.len());
+        self.current.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}
+
+fn lifted(error: yare_content::Error) -> Error {
+    Error::wrap(error.to_string(), error)
+}
+
+fn read_document<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        Error::precondition(format!("the registry's answer for {what} cannot be read")).caused_by(error)
+    })
+}
+
+/// The layers of a manifest with the names that the config has for them.
+fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<Layer>> {
+    let diff_ids = &config.rootfs.diff_ids;
+    if manifest.layers.len() != diff_ids.len() {
+        return Err(Error::precondition(format!(
+            "the manifest has {} layers, and its image config {}",
+            manifest.layers.len(),
+            diff_ids.len()
+        )));
+    }
+    if diff_ids.len() > LAYERS {
+        return Err(Error::precondition(format!(
+            "the image has {} layers, more than {LAYERS}",
+            diff_ids.len()
+        )));
+    }
+    if !config.os.is_empty() && config.os != "linux" {
+        return Err(Error::precondition(format!(
+            "image operating system {:?} cannot be used on this platform",
+            config.os
+        )));
+    }
+    let mut layers: Vec<Layer> = Vec::with_capacity(diff_ids.len());
+    for (blob, diff_id) in manifest.layers.iter().zip(diff_ids) {
+        let kind = blob.media_type.as_str();
+        if kind.contains("foreign") || kind.contains("nondistributable") {
+            return Err(Error::precondition(format!(
+                "layer {} may not be distributed by registries",
+                blob.digest
+            )));
+        }
+        let again = layers.iter().any(|known| known.blob.digest == blob.digest);
+        layers.push(Layer { blob: blob.clone(), diff_id: *diff_id, again });
+    }
+    Ok(layers)
+}
+
+/// The entry of an index for a platform: the wanted one, or the host's; of several that fit the most exact.
+fn choose(index: &Index, wanted: Option<&Platform>, reference: &Reference) -> Result<Digest> {
+    let host = Platform::host();
+    let wanted = wanted.unwrap_or(&host);
+    let entries = index.manifests.iter().filter(|entry| {
+        entry.artifact_type.is_none() && !entry.annotations.contains_key("vnd.docker.reference.type")
+    });
+    let fitting = entries.clone().filter(|entry| match &entry.platform {
+        Some(platform) => platform.satisfies(wanted),
+        None => index.manifests.len() == 1,
+    });
+    let exactness = |entry: &&Descriptor| {
+        let variant = entry.platform.as_ref().map(|platform| platform.variant.as_str()).unwrap_or_default();
+        u8::from(variant == wanted.variant)
+    };
+    // `max_by_key` takes the last of equals; Docker takes the first.
+    let best = fitting.rev().max_by_key(exactness);
+    best.map(|entry| entry.digest).ok_or_else(|| {
+        let has: Vec<String> =
+            entries.filter_map(|entry| entry.platform.as_ref()).map(Platform::to_string).take(20).collect();
+        Error::not_found(format!("no matching manifest for {wanted} in the manifest list entries")).with_hint(
+            format!("{} is there for {}; choose with --platform", reference.familiar(), has.join(", ")),
+        )
+    })
+}
+
+/// The repository as Docker prints it here: with `library/`, without the registry.
+fn short_path(reference: &Reference) -> &str {
+    reference.path()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn entry(platform: &str, annotation: bool) -> Descriptor {
+        let mut entry = Descriptor::new(MediaType::OCI_MANIFEST, Digest::of(platform), 1);
+        entry.platform = Platform::parse(platform).ok();
+        if annotation {
+            entry.annotations = BTreeMap::from([("vnd.docker.reference.type".to_owned(), "x".to_owned())]);
+        }
+        entry
+    }
+
+    #[test]
+    fn the_platform_that_fits_best_is_chosen() {
+        let manifests = vec![
+            entry("linux/amd64", true),
+            entry("linux/arm/v6", false),
+            entry("linux/arm/v7", false),
+            entry("linux/amd64", false),
+        ];
+        let index =
+            Index { schema_version: 2, media_type: String::new(), manifests, annotations: BTreeMap::new() };
+        let reference = Reference::parse("a/b:1").unwrap();
+        let pick = |platform: &str| choose(&index, Platform::parse(platform).ok().as_ref(), &reference);
+        assert_eq!(pick("linux/arm/v7").unwrap(), Digest::of("linux/arm/v7"));
+        assert_eq!(pick("linux/arm/v6").unwrap(), Digest::of("linux/arm/v6"));
+        assert_eq!(pick("linux/amd64").unwrap(), Digest::of("linux/amd64"));
+        let error = pick("linux/s390x").unwrap_err();
+        assert_eq!(error.to_string(), "no matching manifest for linux/s390x in the manifest list entries");
+        assert!(error.hint().unwrap().contains("linux/arm/v6"));
+    }
+
+    #[test]
+    fn manifest_and_config_must_fit() {
+        let manifest = |layers: Vec<Descriptor>| Manifest {
+            schema_version: 2,
+            media_type: String::new(),
+            artifact_type: None,
+            config: Descriptor::of(MediaType::OCI_CONFIG, b"{}"),
+            layers,
+            subject: None,
+            annotations: BTreeMap::new(),
+        };
+        let one = Descriptor::new(MediaType::OCI_LAYER_GZIP, Digest::of("1"), 1);
+        let mut config = ImageConfig::default();
+        config.rootfs.diff_ids = vec![DiffId(Digest::of("a")), DiffId(Digest::of("a"))];
+        let found = layers(&manifest(vec![one.clone(), one.clone()]), &config).unwrap();
+        assert_eq!(found.iter().map(|layer| layer.again).collect::<Vec<_>>(), [false, true]);
+        assert!(layers(&manifest(vec![one]), &config).is_err());
+        config.os = "windows".to_owned();
+        assert!(layers(&manifest(Vec::new()), &config).is_err());
+    }
+}

@@ -1,0 +1,299 @@
+//! `push`: an image to a registry.
+//!
+//! What came from a registry goes to the next with the same digest: its manifest as it is, its layers from
+//! the compressed bytes that were kept. A layer that was made here, or of which only the unpacked form is
+//! here, is compressed on the way; the manifest then names what it became.
+
+use super::lines::{Bar, Lines};
+use super::registries::{self, failed};
+use super::{Output, blocking, parse, publish};
+use crate::Engine;
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::sync::Arc;
+use yare_api::AuthConfig;
+use yare_api::progress::JSONMessage;
+use yare_distribution::{Content, Intent, Name, Repository};
+use yare_errdefs::{Error, Result};
+use yare_image::Image;
+use yare_layer::Compression;
+use yare_oci::{Descriptor, DiffId, Digest, Manifest, MediaType, Platform, Reference};
+
+/// Bytes that are read of a layer at once.
+const PIECE: usize = 256 * 1024;
+
+/// What to push.
+#[derive(Debug, Clone)]
+pub struct PushRequest {
+    /// The repository, with or without a tag in it.
+    pub name: String,
+    /// The tag; without any, all tags of the repository.
+    pub tag: Option<String>,
+    /// Only an image of this platform.
+    pub platform: Option<Platform>,
+    /// Credentials for the registry.
+    pub auth: AuthConfig,
+}
+
+/// Pushes an image, or all tags of a repository. An image that is not here is an error of the call; all
+/// that follows is told in progress lines, an error as the last of them.
+pub async fn push(engine: &Arc<Engine>, request: PushRequest) -> Result<Output> {
+    let mut reference = parse(&request.name)?;
+    if reference.digest().is_some() {
+        return Err(Error::invalid("cannot push a digest reference"));
+    }
+    if let Some(tag) = request.tag.as_deref().filter(|tag| !tag.is_empty()) {
+        reference = reference.with_tag(tag).map_err(|error| Error::invalid(error.to_string()))?;
+    }
+    let chosen = choose(engine, &reference, request.platform.as_ref())?;
+    let credentials = registries::credentials(&request.auth);
+    let client = &engine.transfers.client;
+    let repository = client.repository(&reference, &credentials, Intent::Push).await;
+    let repository = repository.map_err(|error| failed(&reference, error))?;
+    let engine = Arc::clone(engine);
+    let (lines, output) = Lines::new();
+    tokio::spawn(async move {
+        let work = async {
+            let to = format!("The push refers to repository [{}]", reference.repository());
+            lines.status("", to).await;
+            for (name, image) in chosen {
+                Push { engine: &engine, repository: &repository, name, image }.run(&lines).await?;
+            }
+            Ok(())
+        };
+        let outcome = tokio::select! {
+            outcome = work => outcome,
+            () = lines.closed() => return,
+        };
+        if let Err(error) = outcome {
+            lines.send(JSONMessage::error(crate::system::full_text(&error))).await;
+        }
+    });
+    Ok(output)
+}
+
+/// The images that a reference means, with their names.
+fn choose(
+    engine: &Engine,
+    reference: &Reference,
+    platform: Option<&Platform>,
+) -> Result<Vec<(Reference, Arc<Image>)>> {
+    let missing = || {
+        let name = reference.repository();
+        Error::not_found(format!("An image does not exist locally with the tag: {name}"))
+    };
+    let named = |name: &Reference| engine.images.named(name).map(|image| (name.clone(), image));
+    let chosen: Vec<_> = match reference.tag() {
+        Some(_) => named(reference).into_iter().collect(),
+        None => engine.images.tags_of(reference).iter().filter_map(|(name, _)| named(name)).collect(),
+    };
+    if chosen.is_empty() {
+        return Err(missing());
+    }
+    if let Some(wanted) = platform {
+        let unfit = chosen.iter().find(|(_, image)| !image.config.platform().satisfies(wanted));
+        if let Some((name, image)) = unfit {
+            let has = image.config.platform();
+            let name = name.familiar();
+            return Err(Error::not_found(format!("image {name} is for {has}, not for {wanted}")));
+        }
+    }
+    Ok(chosen)
+}
+
+struct Push<'a> {
+    engine: &'a Arc<Engine>,
+    repository: &'a Repository,
+    name: Reference,
+    image: Arc<Image>,
+}
+
+impl Push<'_> {
+    /// Layers, config, then ● the manifest under the tag.
+    async fn run(&self, lines: &Lines) -> Result<()> {
+        let (engine, image) = (Arc::clone(self.engine), Arc::clone(&self.image));
+        // Held over the push: a layer that is being sent is not collected.
+        let mut lease = engine.images.lease();
+        image.layers.iter().for_each(|layer| lease.layer(*layer));
+        image.kept.iter().chain([&image.manifest, &image.id.0]).for_each(|blob| lease.blob(*blob));
+        let (config, bytes) = blocking(move || {
+            let config = engine.images.config_bytes(&image.id)?;
+            Ok((config, engine.images.manifest_bytes(&image)?))
+        })
+        .await?;
+        let manifest: Manifest = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::internal("a stored manifest cannot be read").caused_by(error))?;
+        for diff_id in self.image.layers.iter().rev() {
+            lines.state(&diff_id.0.short(), "Preparing").await;
+        }
+        let pairs: Vec<(Descriptor, DiffId)> =
+            manifest.layers.iter().cloned().zip(self.image.layers.iter().copied()).collect();
+        let sent: Vec<Descriptor> = stream::iter(pairs)
+            .map(|(blob, diff_id)| self.layer(blob, diff_id, lines))
+            .buffered(16)
+            .try_collect()
+            .await?;
+        self.put(&manifest.config, Bytes::from(config)).await?;
+        let bytes = if sent == manifest.layers { bytes } else { renamed(manifest, sent)? };
+        let digest = self.tag(&bytes, lines).await?;
+        drop(lease);
+        let (engine, id, known) = (Arc::clone(self.engine), self.image.id, self.name.with_digest(digest));
+        blocking(move || engine.images.add_digest(&id, &known)).await?;
+        publish(self.engine, "push", &self.image.id, &self.name.familiar());
+        Ok(())
+    }
+
+    async fn put(&self, descriptor: &Descriptor, bytes: Bytes) -> Result<()> {
+        let open = |offset: u64| -> Content {
+            let rest = bytes.slice(usize::try_from(offset).unwrap_or(bytes.len()).min(bytes.len())..);
+            Box::pin(stream::iter([Ok(rest)]))
+        };
+        let pushed = self.repository.push_blob(descriptor, &[], &open).await;
+        pushed.map(drop).map_err(|error| failed(&self.name, error))
+    }
+
+    async fn tag(&self, bytes: &[u8], lines: &Lines) -> Result<Digest> {
+        let said: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+        let kind =
+            said.get("mediaType").and_then(serde_json::Value::as_str).unwrap_or(MediaType::OCI_MANIFEST);
+        let tag = self.name.tag().unwrap_or("latest").to_owned();
+        let put = self.repository.put_manifest(&Name::Tag(tag.clone()), kind, bytes).await;
+        let digest = put.map_err(|error| failed(&self.name, error))?;
+        let size = bytes.len();
+        lines.status("", format!("{tag}: digest: {digest} size: {size}")).await;
+        let result = serde_json::json!({ "Tag": tag, "Digest": digest, "Size": size });
+        lines
+            .send(JSONMessage { progress_detail: Some(Default::default()), ..JSONMessage::aux(result) })
+            .await;
+        Ok(digest)
+    }
+
+    /// Makes a layer be at the registry; what it is there.
+    async fn layer(&self, blob: Descriptor, diff_id: DiffId, lines: &Lines) -> Result<Descriptor> {
+        let id = diff_id.0.short();
+        let failed = |error| failed(&self.name, error);
+        let made_here = blob.digest == diff_id.0;
+        let known = self.engine.transfers.compressed(&diff_id);
+        // A layer that a registry had is asked for by that name, one of ours by what it became last time.
+        let named = if made_here { known.as_ref() } else { Some(&blob) };
+        if let Some(named) = named
+            && self.is_there(named, &id, lines).await?
+        {
+            return Ok(named.clone());
+        }
+        let permit = self.engine.transfers.uploads.acquire().await;
+        let _permit = permit.map_err(|error| Error::internal("the engine is ending").caused_by(error))?;
+        let engine = Arc::clone(self.engine);
+        let digest = blob.digest;
+        let (descriptor, file) = match self.engine.images.content().contains(&digest) {
+            true => {
+                let open = move || {
+                    engine.images.content().open_blob(&digest).map_err(|e| Error::wrap(e.to_string(), e))
+                };
+                (blob.clone(), blocking(open).await?)
+            }
+            false => {
+                lines.state(&id, "Compressing").await;
+                blocking(move || compress(&engine, diff_id)).await?
+            }
+        };
+        if named != Some(&descriptor) && self.is_there(&descriptor, &id, lines).await? {
+            return Ok(descriptor);
+        }
+        let bar = lines.bar(&id, "Pushing", descriptor.size);
+        let file = Arc::new(file);
+        let open = |offset: u64| read_from(&file, offset, bar.clone());
+        self.repository.upload(&descriptor, &open).await.map_err(failed)?;
+        lines.state(&id, "Pushed").await;
+        Ok(descriptor)
+    }
+
+    /// Whether the registry has a blob, in this repository or in one that it may be borrowed from.
+    async fn is_there(&self, blob: &Descriptor, id: &str, lines: &Lines) -> Result<bool> {
+        let failed = |error| failed(&self.name, error);
+        if self.repository.blob_size(&blob.digest).await.map_err(failed)?.is_some() {
+            lines.state(id, "Layer already exists").await;
+            return Ok(true);
+        }
+        for neighbour in self.neighbours() {
+            if self.repository.mount(&blob.digest, &neighbour).await.map_err(failed)? {
+                lines.state(id, &format!("Mounted from {neighbour}")).await;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Repositories of the same registry that know this image, or images with the same layers.
+    fn neighbours(&self) -> Vec<String> {
+        let (domain, path) = (self.name.domain(), self.name.path());
+        let shares = |image: &Image| image.layers.first() == self.image.layers.first();
+        let images = self.engine.images.list();
+        let digests = images.iter().filter(|image| shares(image)).flat_map(|image| image.digests.iter());
+        let mut paths: Vec<String> = digests
+            .filter(|known| known.domain() == domain && known.path() != path)
+            .map(|known| known.path().to_owned())
+            .collect();
+        paths.sort();
+        paths.dedup();
+        paths.truncate(3);
+        paths
+    }
+}
+
+/// The manifest with what its layers became.
+fn renamed(mut manifest: Manifest, layers: Vec<Descriptor>) -> Result<Vec<u8>> {
+    manifest.layers = layers;
+    serde_json::to_vec(&manifest)
+        .map_err(|error| Error::internal("cannot write a manifest as JSON").caused_by(error))
+}
+
+/// Compresses a layer into a file without a name. The same layer gives the same bytes.
+fn compress(engine: &Engine, diff_id: DiffId) -> Result<(Descriptor, File)> {
+    let failed = |error: io::Error| {
+        Error::new(yare_errdefs::class_of_io(&error), format!("cannot compress layer {diff_id}"))
+            .caused_by(error)
+    };
+    let content = engine.images.content();
+    let ingest = content.ingest().map_err(|error| Error::wrap(error.to_string(), error))?;
+    let mut writer = yare_layer::compress(ingest, Compression::Gzip, None).map_err(failed)?;
+    engine
+        .images
+        .snapshots()
+        .export_layer(&diff_id, &mut writer)
+        .map_err(|error| Error::wrap(error.to_string(), error))?;
+    let mut ingest = writer.finish().map_err(failed)?;
+    ingest.flush().map_err(failed)?;
+    let (digest, size, mut file) = ingest.take().map_err(|error| Error::wrap(error.to_string(), error))?;
+    file.rewind().map_err(failed)?;
+    let descriptor = Descriptor::new(MediaType::OCI_LAYER_GZIP, digest, size);
+    engine.transfers.remember(diff_id, descriptor.clone());
+    Ok((descriptor, file))
+}
+
+/// The content of a file from an offset on; the bar shows what was taken.
+fn read_from(file: &Arc<File>, offset: u64, bar: Bar) -> Content {
+    use std::os::unix::fs::FileExt;
+    let file = Arc::clone(file);
+    let read = move |at: u64| {
+        let file = Arc::clone(&file);
+        tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; PIECE];
+            let count = file.read_at(&mut piece, at)?;
+            piece.truncate(count);
+            Ok::<_, io::Error>(Bytes::from(piece))
+        })
+    };
+    Box::pin(stream::try_unfold(offset, move |at| {
+        let reading = read(at);
+        let bar = bar.clone();
+        async move {
+            let piece = reading.await.map_err(io::Error::other)??;
+            let next = at + piece.len() as u64;
+            bar.at(next);
+            Ok((!piece.is_empty()).then_some((piece, next)))
+        }
+    }))
+}

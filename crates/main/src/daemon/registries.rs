@@ -1,0 +1,52 @@
+//! How the engine reaches registries: flags, the configuration file, and the environment's proxies.
+
+use super::flags::Settings;
+use super::{many, number, one};
+use yare_distribution as distribution;
+use yare_distribution::{Insecure, Proxies};
+use yare_errdefs::{Error, Result};
+
+/// Where folders per registry are looked for: ours, and Docker's, so that nobody has to move them.
+const CERTS_D: &[&str] = &["/etc/yare/certs.d", "/etc/docker/certs.d"];
+
+/// What the settings say of registries.
+pub(super) fn settings(settings: &Settings) -> Result<distribution::Settings> {
+    let mut registries = distribution::Settings::default();
+    let insecure = many(settings, "insecure-registry");
+    let insecure: Result<Vec<Insecure>> =
+        insecure.iter().map(|line| Insecure::parse(line).map_err(lifted)).collect();
+    registries.insecure = insecure?;
+    registries.hub_mirrors = many(settings, "registry-mirror");
+    registries.certs_d = match many(settings, "certs-dir") {
+        none if none.is_empty() => CERTS_D.iter().map(Into::into).collect(),
+        dirs => dirs.iter().map(Into::into).collect(),
+    };
+    registries.patience.attempts =
+        number(settings, "max-download-attempts", registries.patience.attempts)?.max(1);
+    registries.proxies = Proxies::new(
+        &proxy(settings, "http-proxy"),
+        &proxy(settings, "https-proxy"),
+        &proxy(settings, "no-proxy"),
+    )
+    .map_err(lifted)?;
+    if let Some(bundle) = std::env::var_os("SSL_CERT_FILE") {
+        registries.roots.insert(0, bundle.into());
+    }
+    // A mirror with a mistake in it is told now and not at the first pull.
+    registries.endpoints(yare_oci::reference::DEFAULT_DOMAIN).map_err(lifted)?;
+    Ok(registries)
+}
+
+/// The flag, or the variable of this name in either case: `http-proxy`, `HTTP_PROXY`, `http_proxy`.
+fn proxy(settings: &Settings, name: &str) -> String {
+    let variable = name.replace('-', "_");
+    let from_environment = || {
+        let upper = std::env::var(variable.to_uppercase()).ok();
+        upper.or_else(|| std::env::var(&variable).ok()).unwrap_or_default()
+    };
+    one(settings, name).map_or_else(from_environment, str::to_owned)
+}
+
+fn lifted(error: distribution::Error) -> Error {
+    Error::invalid(error.to_string())
+}

@@ -1,0 +1,286 @@
+//! `yare registry serve|gc|scrub|user`: from the command line to a serving, collected or scrubbed registry.
+
+use crate::daemon::{raise_open_files, shutdown_signal, start_log};
+use std::fmt::Write as _;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::Duration;
+use yare_errdefs::{Error, Result};
+use yare_registry::{Collected, Config, Registry, Scrubbed};
+
+const HELP: &str = "Usage:  yare registry COMMAND [OPTIONS]
+
+An OCI registry over local files
+
+Commands:
+  serve    Serve a registry
+  gc       Remove what nobody needs, also while the registry is served
+  user     Read a password from standard input and print a line for the htpasswd file: user NAME
+  scrub    Read everything and find what is damaged, also while the registry is served
+
+Options:
+  --root DIR           The folder with everything
+  --config FILE        A configuration (TOML); see docs/registry.md
+  --listen ADDRESS     serve: an address such as 127.0.0.1:5000 or :5000 (default 127.0.0.1:5000)
+  --dry-run            gc, scrub: only say what would be done
+  --json               gc, scrub: print JSON
+  --log-level LEVEL    trace, debug, info, warn or error (default info)
+";
+
+/// The command line, taken apart.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Arguments {
+    root: Option<PathBuf>,
+    config: Option<PathBuf>,
+    listen: Vec<String>,
+    dry_run: bool,
+    json: bool,
+    log_level: Option<String>,
+}
+
+/// Runs `yare registry ARGS` and gives the exit code.
+pub(crate) fn main(args: &[String]) -> i32 {
+    let Some((command, rest)) = args.split_first() else { return crate::say(HELP) };
+    if args.iter().any(|arg| matches!(arg.as_str(), "--help" | "-h" | "help")) {
+        return crate::say(HELP);
+    }
+    let outcome = if command == "user" { user(rest) } else { run(command, rest) };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            crate::complain(&format!("yare registry {command}"), &error);
+            1
+        }
+    }
+}
+
+fn run(command: &str, rest: &[String]) -> Result<i32> {
+    let arguments = parse(rest)?;
+    let level = arguments.log_level.as_deref().unwrap_or("info");
+    let level = level.parse().map_err(|_| Error::invalid(format!("invalid log level: {level}")))?;
+    let config = config(&arguments)?;
+    start_log(level);
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("registry")
+        .build()
+        .map_err(|error| Error::internal("cannot start threads").caused_by(error))?;
+    let outcome = runtime.block_on(async {
+        match command {
+            "serve" => serve(config).await,
+            "gc" => gc(config, &arguments).await,
+            "scrub" => scrub(config, &arguments).await,
+            other => Err(Error::invalid(format!("no such command: {other}"))
+                .with_hint("want serve, gc, scrub or user; see yare registry --help")),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+/// Prints a line for the file of users.
+fn user(rest: &[String]) -> Result<i32> {
+    let [name] = rest else {
+        return Err(Error::invalid("want one name").with_hint("yare registry user NAME < password-file"));
+    };
+    let mut password = String::new();
+    std::io::stdin()
+        .lock()
+        .take(1024)
+        .read_to_string(&mut password)
+        .map_err(|error| Error::invalid("cannot read the password").caused_by(error))?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    Ok(crate::say(&yare_registry::htpasswd_line(name, password)?))
+}
+
+fn parse(args: &[String]) -> Result<Arguments> {
+    let mut arguments = Arguments::default();
+    let mut rest = args.iter();
+    while let Some(argument) = rest.next() {
+        let (name, attached) = argument
+            .split_once('=')
+            .map_or((argument.as_str(), None), |(name, value)| (name, Some(value.to_owned())));
+        let mut value = || {
+            attached
+                .clone()
+                .or_else(|| rest.next().cloned())
+                .ok_or_else(|| Error::invalid(format!("flag needs an argument: {name}")))
+        };
+        match name {
+            "--root" => arguments.root = Some(value()?.into()),
+            "--config" => arguments.config = Some(value()?.into()),
+            "--listen" => arguments.listen.push(value()?),
+            "--log-level" => arguments.log_level = Some(value()?),
+            "--dry-run" => arguments.dry_run = true,
+            "--json" => arguments.json = true,
+            _ => {
+                return Err(
+                    Error::invalid(format!("unknown flag: {argument}")).with_hint("see yare registry --help")
+                );
+            }
+        }
+    }
+    Ok(arguments)
+}
+
+/// The configuration of the file and of the flags, which may not contradict each other.
+fn config(arguments: &Arguments) -> Result<Config> {
+    let mut config = match &arguments.config {
+        Some(path) => Config::read(path)?,
+        None => Config::default(),
+    };
+    let both = |what: &str| {
+        Error::invalid(format!(
+            "{what} is given both as a flag and in the configuration; take one of them out"
+        ))
+    };
+    if let Some(root) = &arguments.root {
+        if !config.root.as_os_str().is_empty() {
+            return Err(both("the root"));
+        }
+        config.root.clone_from(root);
+    }
+    if !arguments.listen.is_empty() {
+        if !config.listen.is_empty() {
+            return Err(both("the address to listen on"));
+        }
+        config.listen.clone_from(&arguments.listen);
+    }
+    if config.listen.is_empty() {
+        config.listen.push("127.0.0.1:5000".to_owned());
+    }
+    Ok(config)
+}
+
+async fn serve(config: Config) -> Result<i32> {
+    let listeners =
+        config.listen.iter().map(|address| yare_registry::bind(address)).collect::<Result<Vec<_>>>()?;
+    let addresses: Vec<String> = listeners
+        .iter()
+        .filter_map(|listener| listener.local_addr().ok().map(|address| address.to_string()))
+        .collect();
+    if config.auth.is_none() && listeners.iter().any(|listener| !is_loopback(listener)) {
+        tracing::warn!("everybody who reaches this registry may push and delete: there is no `auth` section");
+    }
+    let registry = Registry::open(config)?;
+    tracing::info!(root = %registry.root().display(), "the registry is ready on {}", addresses.join(" "));
+    yare_registry::serve(registry, listeners, shutdown_signal()).await?;
+    tracing::info!("ended");
+    Ok(0)
+}
+
+fn is_loopback(listener: &std::net::TcpListener) -> bool {
+    listener.local_addr().is_ok_and(|address| address.ip().is_loopback())
+}
+
+/// Asks the process that serves the root, or opens the root when there is none.
+async fn gc(config: Config, arguments: &Arguments) -> Result<i32> {
+    let what = if arguments.dry_run { "/gc?dry-run" } else { "/gc" };
+    let collected = match yare_registry::ask(&config.root, what).await? {
+        Some(answer) => read(&answer)?,
+        None => {
+            let registry = Registry::open(config)?;
+            let collected = yare_registry::collect(&registry, arguments.dry_run).await?;
+            registry.close().await;
+            collected
+        }
+    };
+    Ok(print(arguments, &collected, collected_text))
+}
+
+async fn scrub(config: Config, arguments: &Arguments) -> Result<i32> {
+    let what = if arguments.dry_run { "/scrub?dry-run" } else { "/scrub" };
+    let scrubbed = match yare_registry::ask(&config.root, what).await? {
+        Some(answer) => read(&answer)?,
+        None => {
+            let registry = Registry::open(config)?;
+            let scrubbed = yare_registry::scrub(&registry, arguments.dry_run).await?;
+            registry.close().await;
+            scrubbed
+        }
+    };
+    print(arguments, &scrubbed, scrubbed_text);
+    Ok(i32::from(!scrubbed.damaged.is_empty()))
+}
+
+fn read<T: serde::de::DeserializeOwned>(answer: &[u8]) -> Result<T> {
+    serde_json::from_slice(answer)
+        .map_err(|error| Error::internal("the registry's answer is not understood").caused_by(error))
+}
+
+fn print<T: serde::Serialize>(arguments: &Arguments, value: &T, text: impl Fn(&T) -> String) -> i32 {
+    if arguments.json {
+        return crate::say(&format!("{}\n", serde_json::to_string_pretty(value).unwrap_or_default()));
+    }
+    crate::say(&text(value))
+}
+
+fn collected_text(collected: &Collected) -> String {
+    let verb = if collected.dry_run { "would remove" } else { "removed" };
+    let mut text = String::new();
+    for tag in &collected.tags {
+        let _ = writeln!(text, "{verb} tag {tag}");
+    }
+    for manifest in &collected.manifests {
+        let _ = writeln!(text, "{verb} manifest {manifest}");
+    }
+    let _ = writeln!(
+        text,
+        "{verb} {} blobs of {} bytes ({} links of repositories), {} uploads of {} bytes, {} stray files",
+        collected.blobs,
+        collected.bytes,
+        collected.links,
+        collected.uploads,
+        collected.upload_bytes,
+        collected.strays
+    );
+    text
+}
+
+fn scrubbed_text(scrubbed: &Scrubbed) -> String {
+    let mut text = String::new();
+    for damage in &scrubbed.damaged {
+        let _ = writeln!(text, "{}: {} (in {})", damage.digest, damage.what, damage.repositories.join(", "));
+    }
+    let _ = writeln!(
+        text,
+        "read {} blobs of {} bytes and {} manifests: {} damaged",
+        scrubbed.blobs,
+        scrubbed.bytes,
+        scrubbed.manifests,
+        scrubbed.damaged.len()
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(args: &[&str]) -> Result<Arguments> {
+        parse(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn flags_are_taken_apart() {
+        let arguments = parsed(&["--root", "/x", "--listen=:1", "--listen", ":2", "--dry-run"]).unwrap();
+        assert_eq!(arguments.root, Some("/x".into()));
+        assert_eq!(arguments.listen, [":1", ":2"]);
+        assert!(arguments.dry_run);
+        assert!(parsed(&["--root"]).is_err());
+        assert!(parsed(&["--nope"]).is_err());
+    }
+
+    #[test]
+    fn flags_and_the_file_may_not_contradict() {
+        let folder = std::env::temp_dir().join(format!("yare-registry-{}", std::process::id()));
+        std::fs::write(&folder, "root = '/y'\n").unwrap();
+        let file = folder.to_str().unwrap();
+        let both = config(&parsed(&["--root", "/x", "--config", file]).unwrap());
+        assert!(both.unwrap_err().to_string().contains("both as a flag"));
+        let one = config(&parsed(&["--config", file]).unwrap()).unwrap();
+        assert_eq!((one.root, one.listen), ("/y".into(), vec!["127.0.0.1:5000".to_owned()]));
+        std::fs::remove_file(folder).unwrap();
+    }
+}

@@ -1,0 +1,405 @@
+//! The configuration: a TOML file, or its defaults.
+//!
+//! Every key that is not known is an error, so that a misspelt limit does not silently mean none.
+
+use crate::access::Rule;
+use crate::manifests::Immutable;
+use crate::quota::Quota;
+use crate::retention::Retention;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use yare_errdefs::{Error, Result};
+
+/// How a registry is run.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Addresses to listen on: `127.0.0.1:5000`, `[::]:5000`, `:5000`.
+    pub listen: Vec<String>,
+    /// The folder with everything.
+    pub root: PathBuf,
+    /// TLS; without it plain HTTP is spoken.
+    pub tls: Option<Tls>,
+    /// What clients may use up.
+    pub limits: Limits,
+    /// What is stored, and what may be deleted.
+    pub storage: Storage,
+    /// Collection of what nobody needs.
+    pub collect: Collect,
+    /// Tags that do not move.
+    pub immutable: Vec<Immutable>,
+    /// How much repositories may hold.
+    pub quota: Vec<Quota>,
+    /// What is kept of what was pushed.
+    pub retention: Vec<Retention>,
+    /// Who clients are. Without it everybody may do everything.
+    pub auth: Option<Auth>,
+    /// Who may do what. Without a rule, everybody who is known may do everything.
+    pub access: Vec<Rule>,
+    /// Who is told of pushes, pulls and deletes.
+    pub webhook: Vec<Webhook>,
+    /// The file that has a line for each request.
+    pub audit: Option<PathBuf>,
+    /// Whether `/metrics` is open to everybody; without `auth` it always is.
+    pub public_metrics: bool,
+    /// Upstreams to cache; not built.
+    pub proxy: Option<toml::Value>,
+}
+
+/// A certificate and what clients must show. The files are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// Authorities of client certificates, PEM; clients without one of theirs are not served.
+    #[serde(default)]
+    pub client_authorities: Option<PathBuf>,
+}
+
+/// What clients may use up.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The most bytes of a blob.
+    #[serde(deserialize_with = "bytes")]
+    pub blob: u64,
+    /// Bytes of the file system that uploads leave free.
+    #[serde(deserialize_with = "bytes")]
+    pub reserve: u64,
+    /// The most uploads at a time.
+    pub uploads: usize,
+    /// The most connections at a time; more of them wait.
+    pub connections: usize,
+    /// How long a connection may be silent, in the middle of something or between requests.
+    #[serde(deserialize_with = "duration")]
+    pub silence: Duration,
+    /// How long requests may go on after the end was asked for.
+    #[serde(deserialize_with = "duration")]
+    pub grace: Duration,
+    /// Requests a second of one user, or one address where users are not known; 0 for no limit. Ten
+    /// seconds' worth may come at once.
+    pub requests_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            blob: 64 << 30,
+            reserve: 256 << 20,
+            uploads: 1000,
+            connections: 4096,
+            silence: Duration::from_secs(60),
+            grace: Duration::from_secs(10),
+            requests_per_second: 0,
+        }
+    }
+}
+
+/// What is stored, and what may be deleted.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// Whether clients may delete.
+    pub delete: bool,
+    /// Whether an index may list manifests that were not pushed.
+    pub sparse_indexes: bool,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { delete: true, sparse_indexes: false }
+    }
+}
+
+/// Collection of what nobody needs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Collect {
+    /// How often it runs by itself; 0 for never.
+    #[serde(deserialize_with = "duration")]
+    pub every: Duration,
+    /// How long a blob that no manifest needs is kept for the push that it may be part of.
+    #[serde(deserialize_with = "duration")]
+    pub grace: Duration,
+    /// How long an upload may lie still.
+    #[serde(deserialize_with = "duration")]
+    pub uploads: Duration,
+}
+
+impl Default for Collect {
+    fn default() -> Self {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        Self { every: hours(24), grace: hours(2), uploads: hours(24) }
+    }
+}
+
+/// Who clients are.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// What the log-in prompt says.
+    pub realm: Option<String>,
+    /// Users and bcrypt hashes, as `htpasswd -B` writes them; read again when it changes.
+    pub htpasswd: Option<PathBuf>,
+    /// Groups and who is in them.
+    pub groups: BTreeMap<String, Vec<String>>,
+    /// Tokens instead of a password with each request.
+    pub token: Option<Token>,
+}
+
+/// Tokens by the Docker token specification.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// What this registry is called: the audience of its tokens.
+    #[serde(default = "service")]
+    pub service: String,
+    /// Where tokens are had: the URL of another server, or that of this registry's `/token` when clients
+    /// reach it by another name or scheme than they use for the registry.
+    #[serde(default)]
+    pub realm: Option<String>,
+    /// Whose tokens are taken, when it is not this registry: the `iss` of theirs.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    /// The keys of that issuer, a JSON Web Key Set; read again when it changes.
+    #[serde(default)]
+    pub keys: Option<PathBuf>,
+    /// How long the tokens of this registry are good.
+    #[serde(default = "lifetime", deserialize_with = "duration")]
+    pub lifetime: Duration,
+}
+
+fn service() -> String {
+    "yare-registry".to_owned()
+}
+
+fn lifetime() -> Duration {
+    Duration::from_secs(300)
+}
+
+/// Somebody who is told of what happens.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// Where to; `http` or `https`.
+    pub url: String,
+    /// About which repositories.
+    #[serde(default = "everything")]
+    pub repositories: crate::name::Pattern,
+    /// About what: `push`, `pull`, `delete`.
+    #[serde(default = "changes")]
+    pub events: Vec<String>,
+    /// Headers to send along, such as `Authorization`.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Authorities of its certificate, PEM, instead of the system's.
+    #[serde(default)]
+    pub authorities: Option<PathBuf>,
+}
+
+fn everything() -> crate::name::Pattern {
+    crate::name::Pattern::new("**")
+}
+
+fn changes() -> Vec<String> {
+    vec!["push".to_owned(), "delete".to_owned()]
+}
+
+impl Config {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Error::invalid(format!("cannot read the configuration {}", path.display())).caused_by(error)
+        })?;
+        Self::parse(&text).map_err(|error| {
+            Error::invalid(format!("the configuration {} is not right", path.display())).caused_by(error)
+        })
+    }
+
+    /// Reads TOML.
+    pub fn parse(text: &str) -> Result<Self> {
+        let config: Self =
+            toml::from_str(text).map_err(|error| Error::invalid(error.to_string().trim_end().to_owned()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses what is not built and what contradicts itself.
+    fn check(&self) -> Result<()> {
+        if self.proxy.is_some() {
+            return Err(Error::unimplemented(
+                "`proxy` (a pull-through cache) is not built into this yare yet",
+            )
+            .with_hint("remove the section; clients can be given several registries as mirrors"));
+        }
+        for webhook in &self.webhook {
+            let is_known = |event: &String| matches!(event.as_str(), "push" | "pull" | "delete");
+            if let Some(event) = webhook.events.iter().find(|event| !is_known(event)) {
+                return Err(Error::invalid(format!("webhook event {event:?}: want push, pull or delete")));
+            }
+        }
+        let token = self.auth.as_ref().and_then(|auth| auth.token.as_ref());
+        if let Some(token) = token {
+            let foreign = [token.issuer.is_some(), token.keys.is_some()];
+            if foreign.contains(&true) && (foreign.contains(&false) || token.realm.is_none()) {
+                let message = "auth.token: `realm`, `issuer` and `keys` of another token server go together";
+                return Err(Error::invalid(message));
+            }
+        }
+        if self.auth.is_none() && !self.access.is_empty() {
+            return Err(Error::invalid("`access` rules need an `auth` section that says who clients are"));
+        }
+        if self.auth.as_ref().is_some_and(|auth| auth.htpasswd.is_none())
+            && token.is_none_or(|token| token.keys.is_none())
+        {
+            return Err(Error::invalid("`auth` needs `htpasswd`, or a `token` section with `keys`"));
+        }
+        Ok(())
+    }
+}
+
+/// A number of bytes, or text such as `10GB` (powers of 1000) or `10GiB` (of 1024).
+pub(crate) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Bytes {
+        Number(u64),
+        Text(String),
+    }
+    match Bytes::deserialize(deserializer)? {
+        Bytes::Number(number) => Ok(number),
+        Bytes::Text(text) => {
+            parse_bytes(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is no size such as 10GB")))
+        }
+    }
+}
+
+fn parse_bytes(text: &str) -> Option<u64> {
+    let (number, unit) = split(text)?;
+    let unit = unit.to_ascii_lowercase();
+    let power = match unit.chars().next() {
+        None | Some('b') => 0,
+        Some('k') => 1,
+        Some('m') => 2,
+        Some('g') => 3,
+        Some('t') => 4,
+        Some(_) => return None,
+    };
+    let base: u64 = match unit.get(1..).unwrap_or_default() {
+        "" | "b" => 1000,
+        "i" | "ib" => 1024,
+        _ => return None,
+    };
+    number.checked_mul(base.checked_pow(power)?)
+}
+
+/// Text such as `90s`, `15m`, `2h`, `30d`; `0` for none.
+pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is no duration such as 15m")))
+}
+
+/// As [`duration`], for a key that may be left out.
+pub(crate) fn some_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let (number, unit) = split(text)?;
+    let seconds = match unit {
+        "" if number == 0 => 0,
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    number.checked_mul(seconds).map(Duration::from_secs)
+}
+
+fn split(text: &str) -> Option<(u64, &str)> {
+    let text = text.trim();
+    let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    Some((number.parse().ok()?, unit.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations() {
+        assert_eq!(parse_bytes("10GB"), Some(10_000_000_000));
+        assert_eq!(parse_bytes("1 GiB"), Some(1 << 30));
+        assert_eq!(parse_bytes("5k"), Some(5000));
+        assert_eq!(parse_bytes("7"), Some(7));
+        for bad in ["", "x", "1X", "1GX", "-1", "99999999999999999999", "99999999999T"] {
+            assert_eq!(parse_bytes(bad), None, "{bad}");
+        }
+        assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7200)));
+        assert_eq!(parse_duration("0"), Some(Duration::ZERO));
+        assert_eq!(parse_duration("5"), None);
+    }
+
+    #[test]
+    fn a_whole_file_is_read() {
+        let config = Config::parse(
+            r#"
+            listen = ["127.0.0.1:5000"]
+            root = "/var/lib/registry"
+            [limits]
+            blob = "10GiB"
+            silence = "30s"
+            [auth]
+            htpasswd = "/etc/htpasswd"
+            groups = { dev = ["alice"] }
+            [auth.token]
+            service = "registry.example.com"
+            [[access]]
+            repositories = "team/**"
+            groups = ["dev"]
+            actions = ["pull", "push"]
+            [[retention]]
+            repositories = "**"
+            keep_newest = 10
+            pushed_within = "30d"
+            [[quota]]
+            repositories = "team/**"
+            bytes = "100GB"
+            [[immutable]]
+            repositories = "**"
+            tags = ["v*"]
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.limits.blob, 10 << 30);
+        assert_eq!(config.quota[0].bytes, 100_000_000_000);
+        assert!(config.storage.delete);
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        let cases = [
+            ("listne = []", "unknown field"),
+            ("[proxy]\nremote = 'x'", "not built"),
+            ("[limits]\nblob = 'much'", "no size"),
+            ("[[access]]\nrepositories = '**'\nactions = ['pull']", "auth"),
+            ("[auth]", "htpasswd"),
+            ("[auth]\nhtpasswd = 'x'\n[auth.token]\nissuer = 'x'", "go together"),
+            ("[[webhook]]\nurl = 'http://x'\nevents = ['explode']", "explode"),
+        ];
+        for (text, why) in cases {
+            let error = yare_errdefs::chain(&Config::parse(text).unwrap_err());
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

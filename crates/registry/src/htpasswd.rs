@@ -1,0 +1,179 @@
+//! Users and their passwords: files as `htpasswd -B` writes them.
+//!
+//! A bcrypt hash takes a tenth of a second to check, and clients send their password with each request. So
+//! a password that was right is remembered for a while, as a hash with a salt of this process; checks run on
+//! other threads, a few at a time; and an address that guesses is made to wait.
+
+use crate::limit::Limiter;
+use crate::problem::{Code, Refusal, Result};
+use crate::registry::fault;
+use crate::watched::{Watched, read};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use yare_errdefs::Error;
+use yare_oci::Digest;
+
+/// How long a right password is remembered.
+const REMEMBERED: Duration = Duration::from_secs(300);
+/// Passwords that are remembered at most.
+const MOST: usize = 10_000;
+/// Checks that run at the same time.
+const CHECKS: usize = 2;
+/// Wrong passwords a second of one address; ten times as many may come at once.
+const GUESSES: f64 = 0.5;
+/// What the password of an unknown user is compared with, so that both take the same time.
+const NOBODY: &str = "$2b$10$0000000000000000000000000000000000000000000000000000u";
+
+/// The users of a file.
+pub(crate) struct Htpasswd {
+    users: Watched<HashMap<String, String>>,
+    right: Mutex<HashMap<Digest, Instant>>,
+    salt: String,
+    checks: tokio::sync::Semaphore,
+    guesses: Limiter,
+}
+
+impl std::fmt::Debug for Htpasswd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Htpasswd").field("users", &self.users).finish_non_exhaustive()
+    }
+}
+
+impl Htpasswd {
+    /// Reads the file.
+    pub(crate) fn open(path: &Path) -> yare_errdefs::Result<Self> {
+        let file = path.to_owned();
+        let users = Watched::new(vec![file.clone()], move || {
+            let text = String::from_utf8_lossy(&read(&file)?).into_owned();
+            parse(&text).map_err(|why| Error::invalid(format!("{}: {why}", file.display())))
+        })?;
+        let salt = crate::uploads::random_id()
+            .map_err(|error| Error::internal("cannot make a salt").caused_by(error))?;
+        Ok(Self {
+            users,
+            right: Mutex::default(),
+            salt,
+            checks: tokio::sync::Semaphore::new(CHECKS),
+            guesses: Limiter::new(GUESSES),
+        })
+    }
+
+    /// Whether this is the user's password. An address that was wrong too often is refused for a while.
+    pub(crate) async fn check(&self, user: &str, password: &str, address: &str) -> Result<bool> {
+        let hash = self.users.get().get(user).cloned();
+        // With the hash in it, a changed password makes what was remembered useless.
+        let known = hash.as_deref().unwrap_or_default();
+        let key = Digest::of(format!("{}\0{user}\0{known}\0{password}", self.salt));
+        let now = Instant::now();
+        if hash.is_some()
+            && self.right.lock().get(&key).is_some_and(|at| now.duration_since(*at) < REMEMBERED)
+        {
+            return Ok(true);
+        }
+        if !self.guesses.has(address, now) {
+            return Err(Refusal::new(Code::TooManyRequests, "too many wrong passwords from this address")
+                .with_header(http::header::RETRY_AFTER, "10")
+                .into());
+        }
+        let Ok(_permit) = self.checks.acquire().await else { return Ok(false) };
+        let (password, is_known) = (password.to_owned(), hash.is_some());
+        let hash = hash.unwrap_or_else(|| NOBODY.to_owned());
+        let verified = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash).unwrap_or(false));
+        let is_right = verified.await.map_err(fault)? && is_known;
+        if is_right {
+            let mut right = self.right.lock();
+            if right.len() >= MOST {
+                right.retain(|_, at| now.duration_since(*at) < REMEMBERED);
+            }
+            if right.len() < MOST {
+                right.insert(key, now);
+            }
+        } else {
+            // The token that this costs is what `has` looks at.
+            let _ = self.guesses.take(address, now);
+        }
+        Ok(is_right)
+    }
+}
+
+/// A line of the file: the user, and a hash of the password that takes about a tenth of a second to check.
+pub fn line(user: &str, password: &str) -> yare_errdefs::Result<String> {
+    /// Twelve is what OWASP asks for at least today; each more doubles the time.
+    const COST: u32 = 12;
+    if user.is_empty() || user.contains(|character: char| character == ':' || character.is_control()) {
+        return Err(Error::invalid("a user's name is not empty and has no colon in it"));
+    }
+    if password.is_empty() || password.len() > 72 {
+        return Err(Error::invalid("a password has 1 to 72 bytes: bcrypt reads no more"));
+    }
+    let hash = bcrypt::hash(password, COST)
+        .map_err(|error| Error::internal("cannot hash the password").caused_by(error))?;
+    Ok(format!("{user}:{hash}\n"))
+}
+
+/// `user:hash` lines; what is no bcrypt hash is refused rather than passed over.
+fn parse(text: &str) -> std::result::Result<HashMap<String, String>, String> {
+    let mut users = HashMap::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let number = index + 1;
+        let (user, hash) = line.split_once(':').ok_or(format!("line {number} is not user:hash"))?;
+        let is_bcrypt = ["$2y$", "$2b$", "$2a$"].iter().any(|prefix| hash.starts_with(prefix));
+        if user.is_empty() || !is_bcrypt || hash.len() != 60 {
+            return Err(format!("line {number} has no bcrypt hash; make it with htpasswd -B"));
+        }
+        users.insert(user.to_owned(), hash.to_owned());
+    }
+    Ok(users)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_bcrypt_is_taken() {
+        let hash = bcrypt::hash("secret", 4).unwrap();
+        let users = parse(&format!("# users\n\nalice:{hash}\n")).unwrap();
+        assert!(users.contains_key("alice"));
+        for bad in ["alice", "alice:{SHA}x", "alice:$apr1$x", ":x", "alice:$2y$short"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_made_is_taken() {
+        let text = line("alice", "secret").unwrap();
+        let users = parse(&text).unwrap();
+        assert!(bcrypt::verify("secret", &users["alice"]).unwrap());
+        for (user, password) in [("", "x"), ("a:b", "x"), ("a\nb", "x"), ("a", ""), ("a", &"x".repeat(73))] {
+            assert!(line(user, password).is_err(), "{user} {password}");
+        }
+    }
+
+    #[tokio::test]
+    async fn passwords_are_checked_and_guessing_is_slowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("htpasswd");
+        std::fs::write(&path, format!("alice:{}\n", bcrypt::hash("secret", 4).unwrap())).unwrap();
+        let users = Htpasswd::open(&path).unwrap();
+        assert!(users.check("alice", "secret", "a").await.unwrap());
+        assert!(!users.check("alice", "wrong", "a").await.unwrap());
+        assert!(!users.check("bob", "secret", "a").await.unwrap());
+        let mut refused = false;
+        for _ in 0..10 {
+            refused |= users.check("alice", "wrong", "b").await.is_err();
+        }
+        assert!(refused);
+        assert!(users.check("alice", "secret", "b").await.unwrap(), "a right password was remembered");
+        std::fs::write(&path, format!("alice:{}\n", bcrypt::hash("other", 4).unwrap())).unwrap();
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        assert!(!users.check("alice", "secret", "c").await.unwrap(), "a changed password counts at once");
+        assert!(users.check("alice", "other", "c").await.unwrap());
+    }
+}

@@ -1,0 +1,125 @@
+//! Sending to a webhook: one request over a connection of its own.
+
+use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use http::{Request, Uri};
+use http_body_util::Full;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use yare_errdefs::{Error, Result};
+
+/// The media type of Docker's notifications.
+const EVENTS: &str = "application/vnd.docker.distribution.events.v1+json";
+/// How long all of it may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where events go.
+pub(crate) struct Target {
+    uri: Uri,
+    host: String,
+    port: u16,
+    tls: Option<Arc<ClientConfig>>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Target {
+    /// Checks a URL and the headers to send along.
+    pub(crate) fn new(
+        url: &str,
+        authorities: Option<&Path>,
+        headers: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let wrong = |why: &str| Error::invalid(format!("webhook {url}: {why}"));
+        let uri: Uri = url.parse().map_err(|_| wrong("not a URL"))?;
+        let host = uri.host().ok_or_else(|| wrong("no host"))?.trim_matches(['[', ']']).to_owned();
+        let (tls, port) = match uri.scheme_str() {
+            Some("http") => (None, 80),
+            Some("https") => (Some(Arc::new(client_settings(authorities)?)), 443),
+            _ => return Err(wrong("want http or https")),
+        };
+        let port = uri.port_u16().unwrap_or(port);
+        let headers = headers.iter().map(|(name, value)| {
+            let name =
+                HeaderName::try_from(name.as_str()).map_err(|_| wrong("a header name is not right"))?;
+            let value =
+                HeaderValue::try_from(value.as_str()).map_err(|_| wrong("a header value is not right"))?;
+            Ok((name, value))
+        });
+        let headers = headers.collect::<Result<_>>()?;
+        Ok(Self { uri, host, port, tls, headers })
+    }
+
+    /// Posts an envelope of events; any answer but a success is an error.
+    pub(crate) async fn post(&self, envelope: &[u8]) -> Result<()> {
+        let sent = tokio::time::timeout(PATIENCE, self.try_post(envelope)).await;
+        sent.unwrap_or_else(|_| Err(Error::unavailable("no answer in time")))
+    }
+
+    async fn try_post(&self, envelope: &[u8]) -> Result<()> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port))
+            .await
+            .map_err(|error| Error::unavailable("cannot connect").caused_by(error))?;
+        let Some(tls) = &self.tls else { return self.speak(stream, envelope).await };
+        let name = ServerName::try_from(self.host.clone())
+            .map_err(|error| Error::invalid("the host is no name for TLS").caused_by(error))?;
+        let stream = tokio_rustls::TlsConnector::from(Arc::clone(tls))
+            .connect(name, stream)
+            .await
+            .map_err(|error| Error::unavailable("TLS failed").caused_by(error))?;
+        self.speak(stream, envelope).await
+    }
+
+    async fn speak(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        envelope: &[u8],
+    ) -> Result<()> {
+        let failed = |error: hyper::Error| Error::unavailable("the connection failed").caused_by(error);
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        let driving = tokio::spawn(connection);
+        let path = self.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let authority = self.uri.authority().map_or("", http::uri::Authority::as_str);
+        // Credentials in a URL are not part of the host.
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let mut request = Request::post(path).header(HOST, host).header(CONTENT_TYPE, EVENTS);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let request = request
+            .body(Full::new(bytes::Bytes::copy_from_slice(envelope)))
+            .map_err(|error| Error::internal("cannot make a request").caused_by(error))?;
+        let answer = sender.send_request(request).await.map_err(failed);
+        driving.abort();
+        match answer?.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(Error::unavailable(format!("answered {status}"))),
+        }
+    }
+}
+
+fn client_settings(authorities: Option<&Path>) -> Result<ClientConfig> {
+    let roots = match authorities {
+        Some(path) => crate::serve::roots(path)?,
+        None => {
+            let mut roots = RootCertStore::empty();
+            let found = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(found.certs);
+            if roots.is_empty() {
+                return Err(Error::precondition("this machine has no certificates of authorities")
+                    .with_hint("install ca-certificates, or name a file with `authorities`"));
+            }
+            roots
+        }
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::internal("cannot set TLS up").caused_by(error))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}

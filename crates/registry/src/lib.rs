@@ -1,0 +1,63 @@
+//! An OCI registry: distribution spec 1.1 over local files.
+//!
+//! Pull, push, discovery, management and referrers; Docker's schema 2 and manifest lists beside OCI's
+//! documents; uploads in one request, in pieces, gone on with after a lost connection or a killed process;
+//! collection, retention and scrubbing while clients are served; users, tokens, rules, quotas.
+//!
+//! # On disk, format 1
+//!
+//! ```text
+//! <root>/                        mode 0700
+//!   lock                         held by the process that has the root open
+//!   control.sock                 how `yare registry gc` and `scrub` reach that process
+//!   registry.redb                what is where: see the head of `records`
+//!   blobs/sha256/<64 hex>        blobs, shared by all repositories: see `yare_content`
+//!   uploads/                     blobs on their way in: see the head of `uploads`
+//!   trash/                       files that are about to be unlinked
+//!   damaged/<64 hex>             blobs that scrubbing found rotten
+//!   token-key                    the key that signs tokens, when this registry issues them
+//! ```
+//!
+//! Names of repositories and tags are keys of the database and never parts of paths. A blob's bytes are
+//! synced before its name, its name before the record, and a client is told after the record: a crash at
+//! any point leaves at most a file that no record speaks of, which the next collection takes. Nothing is
+//! walked at the start.
+//!
+//! Other stores of bytes (S3) would take the place of `yare_content::Store` and of the files of `uploads`;
+//! nothing else knows of files.
+
+mod access;
+mod audit;
+mod clock;
+mod collect;
+pub mod config;
+mod events;
+mod htpasswd;
+mod http_client;
+mod limit;
+mod links;
+mod listing;
+pub mod manifest;
+mod manifests;
+mod metrics;
+pub mod name;
+pub mod problem;
+mod quota;
+pub mod range;
+mod records;
+mod registry;
+mod retention;
+pub mod route;
+mod scrub;
+mod serve;
+mod token;
+mod uploads;
+mod usage;
+mod watched;
+
+pub use collect::{Collected, collect};
+pub use config::Config;
+pub use htpasswd::line as htpasswd_line;
+pub use registry::Registry;
+pub use scrub::{Damage, Scrubbed, scrub};
+pub use serve::{ask, bind, serve};

@@ -1,0 +1,172 @@
+//! Blobs and who may have them: placing, linking, mounting, unlinking.
+//!
+//! A blob is one file, shared by all repositories; a link lets one repository serve it. Everything here
+//! happens on the writer's thread, so that a blob that is placed and one that is collected cannot meet.
+
+use crate::problem::{Code, Refusal, Result};
+use crate::quota::Quota;
+use crate::records::{
+    BLOBS, GREATEST, LEAST, LINKED, LINKS, MANIFESTS, REPOSITORIES, Repository, USES, Writing, find, written,
+};
+use redb::{ReadTransaction, ReadableTable};
+use serde_json::json;
+use std::path::Path;
+use yare_content::Store;
+use yare_oci::Digest;
+
+/// The bytes of a blob that the repository may serve; `None` when it may not, or there is none.
+pub(crate) fn size(view: &ReadTransaction, repository: &str, digest: &Digest) -> Result<Option<u64>> {
+    if view.open_table(LINKS)?.get((repository, digest.as_bytes()))?.is_none() {
+        return Ok(None);
+    }
+    Ok(view.open_table(BLOBS)?.get(digest.as_bytes())?.map(|size| size.value()))
+}
+
+/// Repositories that may serve the blob, up to `limit`.
+pub(crate) fn holders(view: &ReadTransaction, digest: &Digest, limit: usize) -> Result<Vec<String>> {
+    let table = view.open_table(LINKED)?;
+    let from = (digest.as_bytes(), "");
+    let mut found = Vec::new();
+    for row in table.range(from..)? {
+        let (key, _) = row?;
+        let (blob, repository) = key.value();
+        if blob != digest.as_bytes() || found.len() == limit {
+            break;
+        }
+        found.push(repository.to_owned());
+    }
+    Ok(found)
+}
+
+/// A file that becomes a blob.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Finished<'a> {
+    /// Where it lies, its bytes durable.
+    pub(crate) file: &'a Path,
+    /// What its bytes hash to.
+    pub(crate) digest: &'a Digest,
+    /// How many they are.
+    pub(crate) size: u64,
+}
+
+/// Takes a finished file into the store, unless the store has those bytes, and links it.
+pub(crate) fn place(
+    writing: &Writing,
+    store: &Store,
+    repository: &str,
+    finished: Finished<'_>,
+    (now, quotas): (u64, &[Quota]),
+) -> Result<()> {
+    let (hash, size) = (finished.digest.as_bytes(), finished.size);
+    let known = writing.tables.open_table(BLOBS)?.get(hash)?.is_some();
+    let linked = writing.tables.open_table(LINKS)?.get((repository, hash))?.is_some();
+    if !linked {
+        check_quota(writing, repository, size, quotas)?;
+    }
+    // A blob whose file went missing is mended by the next push of it. The file comes before the records:
+    // one that cannot be placed has changed nothing.
+    if !known || !store.contains(finished.digest) {
+        store.place(finished.file, finished.digest)?;
+        writing.renamed.set(true);
+        writing.tables.open_table(BLOBS)?.insert(hash, size)?;
+    }
+    if !linked {
+        grow(writing, repository, size, now)?;
+    }
+    link(writing, repository, finished.digest, now)
+}
+
+/// Lets `repository` serve a blob that is there for another one. Whether it was still there.
+pub(crate) fn mount(
+    writing: &Writing,
+    repository: &str,
+    digest: &Digest,
+    (now, quotas): (u64, &[Quota]),
+) -> Result<bool> {
+    let hash = digest.as_bytes();
+    let Some(size) = writing.tables.open_table(BLOBS)?.get(hash)?.map(|size| size.value()) else {
+        return Ok(false);
+    };
+    let linked = writing.tables.open_table(LINKS)?.get((repository, hash))?.is_some();
+    if !linked {
+        check_quota(writing, repository, size, quotas)?;
+        grow(writing, repository, size, now)?;
+    }
+    link(writing, repository, digest, now)?;
+    Ok(true)
+}
+
+fn link(writing: &Writing, repository: &str, digest: &Digest, now: u64) -> Result<()> {
+    writing.tables.open_table(LINKS)?.insert((repository, digest.as_bytes()), now)?;
+    writing.tables.open_table(LINKED)?.insert((digest.as_bytes(), repository), ())?;
+    Ok(())
+}
+
+/// Which manifest of the repository needs `digest`, if any does.
+pub(crate) fn user(writing: &Writing, repository: &str, digest: &Digest) -> Result<Option<Digest>> {
+    let table = writing.tables.open_table(USES)?;
+    let (from, to) = ((repository, digest.as_bytes(), &LEAST), (repository, digest.as_bytes(), &GREATEST));
+    let first = table.range(from..=to)?.next().transpose()?;
+    Ok(first.map(|(key, _)| Digest::from_bytes(*key.value().2)))
+}
+
+/// Takes the blob from the repository. A blob that a manifest needs stays.
+pub(crate) fn unlink(writing: &Writing, repository: &str, digest: &Digest) -> Result<()> {
+    let hash = digest.as_bytes();
+    if writing.tables.open_table(LINKS)?.get((repository, hash))?.is_none() {
+        return Err(unknown(digest).into());
+    }
+    if let Some(manifest) = user(writing, repository, digest)? {
+        let message = format!("blob {digest} is needed by manifest {manifest}; delete that first");
+        return Err(Refusal::new(Code::Unsupported, message)
+            .with_detail(json!({ "manifest": manifest.to_string() }))
+            .into());
+    }
+    remove_link(writing, repository, digest)
+}
+
+/// Removes a link that is there.
+pub(crate) fn remove_link(writing: &Writing, repository: &str, digest: &Digest) -> Result<()> {
+    let hash = digest.as_bytes();
+    let size = writing.tables.open_table(BLOBS)?.get(hash)?.map_or(0, |size| size.value());
+    writing.tables.open_table(LINKS)?.remove((repository, hash))?;
+    writing.tables.open_table(LINKED)?.remove((hash, repository))?;
+    shrink(writing, repository, size)
+}
+
+/// Refuses when a quota forbids `bytes` more in a repository.
+pub(crate) fn check_quota(writing: &Writing, repository: &str, bytes: u64, quotas: &[Quota]) -> Result<()> {
+    crate::quota::check(&writing.tables.open_table(REPOSITORIES)?, repository, bytes, quotas)
+}
+
+/// Adds to the size of a repository, which is made by it.
+pub(crate) fn grow(writing: &Writing, repository: &str, bytes: u64, now: u64) -> Result<()> {
+    let mut table = writing.tables.open_table(REPOSITORIES)?;
+    let mut record: Repository =
+        find(&table, repository)?.unwrap_or(Repository { created: now, ..Repository::default() });
+    record.bytes = record.bytes.saturating_add(bytes);
+    table.insert(repository, written(&record)?.as_slice())?;
+    Ok(())
+}
+
+/// Takes from the size of a repository; one that holds nothing any more is gone.
+pub(crate) fn shrink(writing: &Writing, repository: &str, bytes: u64) -> Result<()> {
+    let ends = ((repository, &LEAST), (repository, &GREATEST));
+    let is_empty = writing.tables.open_table(LINKS)?.range(ends.0..=ends.1)?.next().is_none()
+        && writing.tables.open_table(MANIFESTS)?.range(ends.0..=ends.1)?.next().is_none();
+    let mut table = writing.tables.open_table(REPOSITORIES)?;
+    if is_empty {
+        table.remove(repository)?;
+        return Ok(());
+    }
+    let Some(mut record) = find::<_, Repository>(&table, repository)? else { return Ok(()) };
+    record.bytes = record.bytes.saturating_sub(bytes);
+    table.insert(repository, written(&record)?.as_slice())?;
+    Ok(())
+}
+
+/// The refusal of a blob that the repository does not have.
+pub(crate) fn unknown(digest: &Digest) -> Refusal {
+    Refusal::new(Code::BlobUnknown, "blob unknown to registry")
+        .with_detail(json!({ "digest": digest.to_string() }))
+}

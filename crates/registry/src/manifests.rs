@@ -1,0 +1,338 @@
+//! Manifests and tags: reading, pushing, deleting.
+
+use crate::links::{check_quota, grow, shrink, user};
+use crate::manifest::Manifest;
+use crate::name::{Pattern, Reference, Tag};
+use crate::problem::{Code, Refusal, Result};
+use crate::quota::Quota;
+use crate::records::{
+    DOCUMENTS, HOLDERS, LINKS, MANIFESTS, ManifestRecord, REFERRERS, REPOSITORIES, TAGGED, TAGS, TagRecord,
+    USES, Writing, find, written,
+};
+use bytes::Bytes;
+use redb::{ReadTransaction, ReadableTable};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use yare_oci::Digest;
+
+/// Tags that do not move once pushed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Immutable {
+    /// In which repositories.
+    pub repositories: Pattern,
+    /// Which tags; all when there is none.
+    #[serde(default = "every")]
+    pub tags: Vec<Pattern>,
+}
+
+fn every() -> Vec<Pattern> {
+    vec![Pattern::new("*")]
+}
+
+/// A manifest that was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    /// Its digest.
+    pub(crate) digest: Digest,
+    /// What is known of it.
+    pub(crate) record: ManifestRecord,
+}
+
+/// Finds a manifest by tag or digest.
+pub(crate) fn resolve(view: &ReadTransaction, repository: &str, reference: &Reference) -> Result<Found> {
+    let digest = match reference {
+        Reference::Digest(digest) => *digest,
+        Reference::Tag(tag) => match tag_record(&view.open_table(TAGS)?, repository, tag)? {
+            Some(record) => record.digest,
+            None => return Err(missing(view, repository, reference)?.into()),
+        },
+    };
+    match find(&view.open_table(MANIFESTS)?, (repository, digest.as_bytes()))? {
+        Some(record) => Ok(Found { digest, record }),
+        None => Err(missing(view, repository, reference)?.into()),
+    }
+}
+
+/// The raw bytes of a manifest.
+pub(crate) fn document(view: &ReadTransaction, digest: &Digest) -> Result<Bytes> {
+    let table = view.open_table(DOCUMENTS)?;
+    let bytes = table.get(digest.as_bytes())?.map(|bytes| Bytes::copy_from_slice(bytes.value()));
+    Ok(bytes.ok_or_else(|| {
+        yare_errdefs::Error::internal(format!("the bytes of manifest {digest} are not in the records"))
+    })?)
+}
+
+fn missing(view: &ReadTransaction, repository: &str, reference: &Reference) -> Result<Refusal> {
+    let known = view.open_table(REPOSITORIES)?.get(repository)?.is_some();
+    Ok(if known { unknown(reference) } else { no_repository(repository) })
+}
+
+fn unknown(reference: &Reference) -> Refusal {
+    let detail = match reference {
+        Reference::Tag(tag) => json!({ "tag": tag.as_str() }),
+        Reference::Digest(digest) => json!({ "digest": digest.to_string() }),
+    };
+    Refusal::new(Code::ManifestUnknown, "manifest unknown").with_detail(detail)
+}
+
+/// The refusal of a repository that is not there.
+pub(crate) fn no_repository(name: &str) -> Refusal {
+    Refusal::new(Code::NameUnknown, "repository name not known to registry")
+        .with_detail(json!({ "name": name }))
+}
+
+fn tag_record(
+    table: &impl ReadableTable<(&'static str, &'static str, &'static str), &'static [u8]>,
+    repository: &str,
+    tag: &Tag,
+) -> Result<Option<TagRecord>> {
+    find(table, (repository, tag.as_str().to_lowercase().as_str(), tag.as_str()))
+}
+
+/// A manifest that is to be stored.
+#[derive(Debug, Clone)]
+pub(crate) struct Push {
+    /// The repository.
+    pub(crate) repository: String,
+    /// The tags that are to name it.
+    pub(crate) tags: Vec<Tag>,
+    /// Its digest.
+    pub(crate) digest: Digest,
+    /// Its bytes.
+    pub(crate) bytes: Bytes,
+    /// What they say.
+    pub(crate) manifest: Manifest,
+    /// The time.
+    pub(crate) now: u64,
+}
+
+/// The rules for pushes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PushRules {
+    /// Limits of size.
+    pub(crate) quotas: Vec<Quota>,
+    /// Tags that stay where they are.
+    pub(crate) immutable: Vec<Immutable>,
+    /// Whether an index may list manifests that are not there.
+    pub(crate) sparse: bool,
+}
+
+/// Stores a manifest, names it, and notes what it needs. Everything is checked before anything changes.
+pub(crate) fn put(writing: &Writing, push: &Push, rules: &PushRules) -> Result<()> {
+    let (repository, hash) = (push.repository.as_str(), push.digest.as_bytes());
+    check_content(writing, push, rules)?;
+    check_tags(writing, push, rules)?;
+    let before: Option<ManifestRecord> = find(&writing.tables.open_table(MANIFESTS)?, (repository, hash))?;
+    if before.is_none() {
+        let size = push.bytes.len() as u64;
+        check_quota(writing, repository, size, &rules.quotas)?;
+        grow(writing, repository, size, push.now)?;
+    }
+    let manifest = &push.manifest;
+    let uses: Vec<Digest> = manifest.blobs.iter().chain(&manifest.members).copied().collect();
+    {
+        let mut table = writing.tables.open_table(USES)?;
+        for used in &uses {
+            table.insert((repository, used.as_bytes(), hash), ())?;
+        }
+    }
+    let record = ManifestRecord {
+        media_type: manifest.media_type.clone(),
+        size: push.bytes.len() as u64,
+        pushed: push.now,
+        pulled: before.map_or(0, |before| before.pulled),
+        uses,
+        subject: manifest.subject,
+    };
+    writing.tables.open_table(MANIFESTS)?.insert((repository, hash), written(&record)?.as_slice())?;
+    writing.tables.open_table(DOCUMENTS)?.insert(hash, &*push.bytes)?;
+    writing.tables.open_table(HOLDERS)?.insert((hash, repository), ())?;
+    if let Some(subject) = &manifest.subject {
+        let descriptor = serde_json::to_vec(&descriptor(push))?;
+        let key = (repository, subject.as_bytes(), hash);
+        writing.tables.open_table(REFERRERS)?.insert(key, descriptor.as_slice())?;
+    }
+    push.tags.iter().try_for_each(|tag| set_tag(writing, push, tag))
+}
+
+/// What the list of referrers says about the manifest.
+fn descriptor(push: &Push) -> Value {
+    let mut descriptor = json!({
+        "mediaType": push.manifest.media_type,
+        "digest": push.digest.to_string(),
+        "size": push.bytes.len(),
+    });
+    if let Some(kind) = &push.manifest.artifact_type {
+        descriptor["artifactType"] = json!(kind);
+    }
+    if !push.manifest.annotations.is_empty() {
+        descriptor["annotations"] = json!(push.manifest.annotations);
+    }
+    descriptor
+}
+
+fn check_content(writing: &Writing, push: &Push, rules: &PushRules) -> Result<()> {
+    let repository = push.repository.as_str();
+    let refused = |digest: &Digest, what: &str| {
+        Refusal::new(Code::ManifestBlobUnknown, format!("{what} unknown to registry"))
+            .with_status(http::StatusCode::NOT_FOUND)
+            .with_detail(json!({ "digest": digest.to_string() }))
+    };
+    let links = writing.tables.open_table(LINKS)?;
+    for blob in &push.manifest.blobs {
+        if links.get((repository, blob.as_bytes()))?.is_none() {
+            return Err(refused(blob, "blob").into());
+        }
+    }
+    if rules.sparse {
+        return Ok(());
+    }
+    let manifests = writing.tables.open_table(MANIFESTS)?;
+    for member in &push.manifest.members {
+        if manifests.get((repository, member.as_bytes()))?.is_none() {
+            return Err(refused(member, "manifest").into());
+        }
+    }
+    Ok(())
+}
+
+fn is_immutable(rules: &[Immutable], repository: &str, tag: &str) -> bool {
+    let covers = |rule: &&Immutable| rule.tags.iter().any(|pattern| pattern.matches(tag));
+    rules.iter().filter(|rule| rule.repositories.matches(repository)).any(|rule| covers(&rule))
+}
+
+fn check_tags(writing: &Writing, push: &Push, rules: &PushRules) -> Result<()> {
+    let table = writing.tables.open_table(TAGS)?;
+    for tag in push.tags.iter().filter(|tag| is_immutable(&rules.immutable, &push.repository, tag.as_str())) {
+        let named = tag_record(&table, &push.repository, tag)?;
+        if let Some(named) = named.filter(|named| named.digest != push.digest) {
+            return Err(immutable(tag, &named.digest).into());
+        }
+    }
+    Ok(())
+}
+
+fn immutable(tag: &Tag, digest: &Digest) -> Refusal {
+    let message = format!("tag {tag} is immutable here and names {digest}; push under another tag");
+    Refusal::new(Code::Denied, message)
+        .with_status(http::StatusCode::CONFLICT)
+        .with_detail(json!({ "tag": tag.as_str(), "digest": digest.to_string() }))
+}
+
+fn set_tag(writing: &Writing, push: &Push, tag: &Tag) -> Result<()> {
+    let repository = push.repository.as_str();
+    let mut tags = writing.tables.open_table(TAGS)?;
+    let mut tagged = writing.tables.open_table(TAGGED)?;
+    let before = tag_record(&tags, repository, tag)?;
+    if let Some(before) = &before {
+        tagged.remove((repository, before.digest.as_bytes(), tag.as_str()))?;
+    }
+    let pulled = before.filter(|before| before.digest == push.digest).map_or(0, |before| before.pulled);
+    let record = TagRecord { digest: push.digest, pushed: push.now, pulled };
+    let key = (repository, tag.as_str().to_lowercase(), tag.as_str());
+    tags.insert((key.0, key.1.as_str(), key.2), written(&record)?.as_slice())?;
+    tagged.insert((repository, push.digest.as_bytes(), tag.as_str()), ())?;
+    Ok(())
+}
+
+/// Deletes a tag, or a manifest with all its tags.
+pub(crate) fn delete(
+    writing: &Writing,
+    repository: &str,
+    reference: &Reference,
+    rules: &PushRules,
+) -> Result<()> {
+    match reference {
+        Reference::Tag(tag) => {
+            let record = tag_record(&writing.tables.open_table(TAGS)?, repository, tag)?;
+            let Some(record) = record else { return Err(unknown(reference).into()) };
+            if is_immutable(&rules.immutable, repository, tag.as_str()) {
+                return Err(immutable(tag, &record.digest).into());
+            }
+            remove_tag(writing, repository, tag.as_str(), &record.digest)
+        }
+        Reference::Digest(digest) => {
+            let found: Option<ManifestRecord> =
+                find(&writing.tables.open_table(MANIFESTS)?, (repository, digest.as_bytes()))?;
+            if found.is_none() {
+                return Err(unknown(reference).into());
+            }
+            let tags = tags_of(writing, repository, digest)?;
+            let fixed = tags.iter().find(|tag| is_immutable(&rules.immutable, repository, tag));
+            if let Some(tag) = fixed.and_then(|tag| Tag::parse(tag).ok()) {
+                return Err(immutable(&tag, digest).into());
+            }
+            remove(writing, repository, digest)
+        }
+    }
+}
+
+/// Takes a name from a manifest.
+pub(crate) fn remove_tag(writing: &Writing, repository: &str, tag: &str, digest: &Digest) -> Result<()> {
+    writing.tables.open_table(TAGS)?.remove((repository, tag.to_lowercase().as_str(), tag))?;
+    writing.tables.open_table(TAGGED)?.remove((repository, digest.as_bytes(), tag))?;
+    Ok(())
+}
+
+/// The tags that name a manifest.
+pub(crate) fn tags_of(writing: &Writing, repository: &str, digest: &Digest) -> Result<Vec<String>> {
+    let table = writing.tables.open_table(TAGGED)?;
+    let mut tags = Vec::new();
+    for row in table.range((repository, digest.as_bytes(), "")..)? {
+        let (key, ()) = row.map(|(key, value)| (key, value.value()))?;
+        let (name, hash, tag) = key.value();
+        if (name, hash) != (repository, digest.as_bytes()) {
+            break;
+        }
+        tags.push(tag.to_owned());
+    }
+    Ok(tags)
+}
+
+/// Removes a manifest with its tags and all that is noted of it. Blobs that it needed stay linked until
+/// they are collected.
+pub(crate) fn remove(writing: &Writing, repository: &str, digest: &Digest) -> Result<()> {
+    let hash = digest.as_bytes();
+    for tag in tags_of(writing, repository, digest)? {
+        remove_tag(writing, repository, &tag, digest)?;
+    }
+    let record: Option<ManifestRecord> = {
+        let mut table = writing.tables.open_table(MANIFESTS)?;
+        let record = find(&table, (repository, hash))?;
+        table.remove((repository, hash))?;
+        record
+    };
+    let Some(record) = record else { return Ok(()) };
+    {
+        let mut table = writing.tables.open_table(USES)?;
+        for used in &record.uses {
+            table.remove((repository, used.as_bytes(), hash))?;
+        }
+    }
+    if let Some(subject) = &record.subject {
+        writing.tables.open_table(REFERRERS)?.remove((repository, subject.as_bytes(), hash))?;
+    }
+    let mut holders = writing.tables.open_table(HOLDERS)?;
+    holders.remove((hash, repository))?;
+    let next = holders.range((hash, "")..)?.next().transpose()?;
+    if next.is_none_or(|(key, _)| key.value().0 != hash) {
+        writing.tables.open_table(DOCUMENTS)?.remove(hash)?;
+    }
+    drop(holders);
+    shrink(writing, repository, record.size)
+}
+
+/// Whether a manifest of the repository is needed by another one, or speaks about one that is there.
+pub(crate) fn is_held(
+    writing: &Writing,
+    repository: &str,
+    digest: &Digest,
+    record: &ManifestRecord,
+) -> Result<bool> {
+    if user(writing, repository, digest)?.is_some() {
+        return Ok(true);
+    }
+    let Some(subject) = &record.subject else { return Ok(false) };
+    Ok(writing.tables.open_table(MANIFESTS)?.get((repository, subject.as_bytes()))?.is_some())
+}

@@ -1,0 +1,390 @@
+//! The records: what is where, in one embedded database that one thread writes.
+//!
+//! # Format, version 1
+//!
+//! `<root>/registry.redb` (redb, quick repair on). Keys in parentheses are tuples; a digest in a key is its
+//! 32 bytes; times are seconds since 1970.
+//!
+//! | table | key | value | |
+//! |---|---|---|---|
+//! | `format` | `"version"` | the number above, as text | |
+//! | `repositories` | name | JSON of [`Repository`] | exists from the first push until it is empty |
+//! | `tags` | (repository, tag in lower case, tag) | JSON of [`TagRecord`] | in the order of listings |
+//! | `tagged` | (repository, manifest, tag) | – | `tags` read backwards |
+//! | `manifests` | (repository, manifest) | JSON of [`ManifestRecord`] | |
+//! | `documents` | manifest | its raw bytes | shared by all repositories |
+//! | `holders` | (manifest, repository) | – | `manifests` read backwards; the last one takes the document with it |
+//! | `blobs` | blob | bytes | a file in the blob store, shared by all repositories |
+//! | `links` | (repository, blob) | when linked | the blob can be had from the repository |
+//! | `linked` | (blob, repository) | – | `links` read backwards; reference counts that cannot drift |
+//! | `uses` | (repository, blob or manifest, manifest) | – | the manifest needs the other |
+//! | `referrers` | (repository, subject, manifest) | descriptor, JSON | the answer of the referrers API, ready |
+//!
+//! Writers hand closures to the thread, which runs all that are waiting in one transaction and commits once
+//! (group commit); whoever was told "done" is on the disk. A closure checks first and changes then: one that
+//! returns an error has changed nothing.
+
+use crate::problem::{Error, Result};
+use parking_lot::Mutex;
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use yare_content::Store;
+use yare_oci::Digest;
+
+/// A digest in a key.
+pub(crate) type Hash<'a> = &'a [u8; 32];
+type Table<K, V> = TableDefinition<'static, K, V>;
+
+pub(crate) const FORMAT: Table<&str, &str> = TableDefinition::new("format");
+pub(crate) const REPOSITORIES: Table<&str, &[u8]> = TableDefinition::new("repositories");
+pub(crate) const TAGS: Table<(&str, &str, &str), &[u8]> = TableDefinition::new("tags");
+pub(crate) const TAGGED: Table<(&str, Hash<'_>, &str), ()> = TableDefinition::new("tagged");
+pub(crate) const MANIFESTS: Table<(&str, Hash<'_>), &[u8]> = TableDefinition::new("manifests");
+pub(crate) const DOCUMENTS: Table<Hash<'_>, &[u8]> = TableDefinition::new("documents");
+pub(crate) const HOLDERS: Table<(Hash<'_>, &str), ()> = TableDefinition::new("holders");
+pub(crate) const BLOBS: Table<Hash<'_>, u64> = TableDefinition::new("blobs");
+pub(crate) const LINKS: Table<(&str, Hash<'_>), u64> = TableDefinition::new("links");
+pub(crate) const LINKED: Table<(Hash<'_>, &str), ()> = TableDefinition::new("linked");
+pub(crate) const USES: Table<(&str, Hash<'_>, Hash<'_>), ()> = TableDefinition::new("uses");
+pub(crate) const REFERRERS: Table<(&str, Hash<'_>, Hash<'_>), &[u8]> = TableDefinition::new("referrers");
+
+const VERSION: u32 = 1;
+/// redb's page cache, in bytes.
+const CACHE: usize = 32 << 20;
+/// Writers that may wait for a commit; more of them wait for a place.
+const QUEUE: usize = 1024;
+/// The most changes of one commit, so that the first of them is not kept waiting.
+const BATCH: usize = 256;
+
+/// The least and the greatest hash: the ends of a range of keys.
+pub(crate) const LEAST: [u8; 32] = [0; 32];
+pub(crate) const GREATEST: [u8; 32] = [0xff; 32];
+
+/// A repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Repository {
+    /// When it was first pushed to.
+    pub created: u64,
+    /// Bytes of the blobs and manifests that can be had from it; those shared with others count in each.
+    pub bytes: u64,
+}
+
+/// A tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TagRecord {
+    /// What it names.
+    pub digest: Digest,
+    /// When it was last pushed.
+    pub pushed: u64,
+    /// When it was last pulled by this name; 0 for never.
+    #[serde(default)]
+    pub pulled: u64,
+}
+
+/// A manifest of a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ManifestRecord {
+    /// Its media type, as it was pushed.
+    pub media_type: String,
+    /// Its bytes.
+    pub size: u64,
+    /// When it was last pushed.
+    pub pushed: u64,
+    /// When it was last pulled; 0 for never.
+    #[serde(default)]
+    pub pulled: u64,
+    /// What it needs: keys of `uses`.
+    #[serde(default)]
+    pub uses: Vec<Digest>,
+    /// What it speaks about: a key of `referrers`.
+    #[serde(default)]
+    pub subject: Option<Digest>,
+}
+
+/// A transaction that is being filled.
+pub(crate) struct Writing {
+    /// The tables.
+    pub(crate) tables: WriteTransaction,
+    /// Whether a blob got or lost its name, which then has to be made durable before the records are.
+    pub(crate) renamed: Cell<bool>,
+}
+
+/// A change, and how its result gets home. It is told whether the commit that it was part of succeeded.
+type Job = Box<dyn FnOnce(&Writing) -> Finish + Send>;
+type Finish = Box<dyn FnOnce(Result<(), String>) + Send>;
+
+/// The database and the way to its writer.
+pub(crate) struct Records {
+    database: Arc<Database>,
+    jobs: Mutex<Option<SyncSender<Job>>>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Records {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Records")
+    }
+}
+
+impl Records {
+    /// Opens or makes the database beneath `root`. Before each commit the names of placed blobs are made
+    /// durable, so that no record speaks of a file that a power cut takes away.
+    pub(crate) fn open(root: &Path, blobs: Arc<Store>) -> Result<Self> {
+        let path = root.join("registry.redb");
+        make_private(&path).map_err(|error| crate::problem::file_error("create", &path, error))?;
+        let database = Database::builder().set_cache_size(CACHE).create(&path)?;
+        prepare(&database)?;
+        let database = Arc::new(database);
+        let (jobs, waiting) = sync_channel(QUEUE);
+        let writer = std::thread::Builder::new()
+            .name("records".into())
+            .spawn({
+                let database = Arc::clone(&database);
+                move || write_all(&database, &blobs, &waiting)
+            })
+            .map_err(|error| crate::problem::file_error("start the writer of", &path, error))?;
+        Ok(Self { database, jobs: Mutex::new(Some(jobs)), writer: Mutex::new(Some(writer)) })
+    }
+
+    /// A consistent view of everything.
+    pub(crate) fn view(&self) -> Result<ReadTransaction> {
+        Ok(self.database.begin_read()?)
+    }
+
+    /// Runs `change` on the writer's thread; when this returns `Ok`, it survives power loss.
+    pub(crate) async fn write<T, F>(&self, change: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Writing) -> Result<T> + Send + 'static,
+    {
+        let (done, answer) = tokio::sync::oneshot::channel();
+        let job: Job = Box::new(move |writing| {
+            let outcome = change(writing);
+            Box::new(move |committed| {
+                let outcome = match committed {
+                    Ok(()) => outcome,
+                    Err(why) => outcome.and(Err(unwritten(&why))),
+                };
+                // Nobody waits any more when the client has left.
+                let _ = done.send(outcome);
+            })
+        });
+        self.send(job).await?;
+        answer.await.map_err(|_| unwritten("the registry is ending"))?
+    }
+
+    async fn send(&self, job: Job) -> Result<()> {
+        let Some(jobs) = self.jobs.lock().clone() else { return Err(unwritten("the registry is ending")) };
+        match jobs.try_send(job) {
+            Ok(()) => Ok(()),
+            Err(std::sync::mpsc::TrySendError::Disconnected(_)) => Err(unwritten("the registry is ending")),
+            Err(std::sync::mpsc::TrySendError::Full(job)) => {
+                let sent = tokio::task::spawn_blocking(move || jobs.send(job)).await;
+                match sent {
+                    Ok(Ok(())) => Ok(()),
+                    _ => Err(unwritten("the registry is ending")),
+                }
+            }
+        }
+    }
+
+    /// Whether changes can still be written.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.writer.lock().as_ref().is_some_and(|writer| !writer.is_finished())
+    }
+
+    /// Writes what is waiting and stops.
+    pub(crate) fn close(&self) {
+        drop(self.jobs.lock().take());
+        if let Some(writer) = self.writer.lock().take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the writer of the records ended by a fault");
+        }
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn unwritten(why: &str) -> Error {
+    yare_errdefs::Error::unavailable(format!("cannot write the records: {why}")).into()
+}
+
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
+fn prepare(database: &Database) -> Result<()> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    {
+        let mut format = transaction.open_table(FORMAT)?;
+        let found = format.get("version")?.map(|value| value.value().to_owned());
+        match found.as_deref().map(str::parse::<u32>) {
+            None => {
+                format.insert("version", VERSION.to_string().as_str())?;
+            }
+            Some(Ok(version)) if version <= VERSION => {}
+            _ => {
+                let found = found.unwrap_or_default();
+                let message =
+                    format!("the registry's root has format {found}, this yare knows up to {VERSION}");
+                return Err(yare_errdefs::Error::precondition(message)
+                    .with_hint("serve it with the newer yare that wrote it")
+                    .into());
+            }
+        }
+        transaction.open_table(REPOSITORIES)?;
+        transaction.open_table(TAGS)?;
+        transaction.open_table(TAGGED)?;
+        transaction.open_table(MANIFESTS)?;
+        transaction.open_table(DOCUMENTS)?;
+        transaction.open_table(HOLDERS)?;
+        transaction.open_table(BLOBS)?;
+        transaction.open_table(LINKS)?;
+        transaction.open_table(LINKED)?;
+        transaction.open_table(USES)?;
+        transaction.open_table(REFERRERS)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn write_all(database: &Database, blobs: &Store, waiting: &Receiver<Job>) {
+    while let Ok(first) = waiting.recv() {
+        let mut batch = vec![first];
+        batch.extend(waiting.try_iter().take(BATCH - 1));
+        let mut finishes = Vec::with_capacity(batch.len());
+        // A fault in one change must not end the registry: its transaction is dropped, with the others of
+        // the batch, and those who wait are told.
+        let run = || commit(database, blobs, batch, &mut finishes);
+        let committed = std::panic::catch_unwind(AssertUnwindSafe(run));
+        let committed = committed.unwrap_or_else(|_| Err(unwritten("a change failed by a fault")));
+        let committed = committed.map_err(|error| {
+            let text = yare_errdefs::chain(&error);
+            tracing::error!(error = text, changes = finishes.len(), "cannot write the records");
+            text
+        });
+        for finish in finishes {
+            finish(committed.clone());
+        }
+    }
+}
+
+fn commit(database: &Database, blobs: &Store, batch: Vec<Job>, finishes: &mut Vec<Finish>) -> Result<()> {
+    let mut tables = database.begin_write()?;
+    tables.set_quick_repair(true);
+    let writing = Writing { tables, renamed: Cell::new(false) };
+    finishes.extend(batch.into_iter().map(|job| job(&writing)));
+    if writing.renamed.get() {
+        blobs.sync_names()?;
+    }
+    writing.tables.commit()?;
+    Ok(())
+}
+
+/// Reads a JSON value.
+pub(crate) fn read<T: serde::de::DeserializeOwned>(value: &[u8]) -> Result<T> {
+    Ok(serde_json::from_slice(value)?)
+}
+
+/// Writes a JSON value.
+pub(crate) fn written<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    Ok(serde_json::to_vec(value)?)
+}
+
+/// Reads the record at `key`, if there is one.
+pub(crate) fn find<'k, K, T>(
+    table: &impl ReadableTable<K, &'static [u8]>,
+    key: impl std::borrow::Borrow<K::SelfType<'k>>,
+) -> Result<Option<T>>
+where
+    K: redb::Key + 'static,
+    T: serde::de::DeserializeOwned,
+{
+    table.get(key)?.map(|value| read(value.value())).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::{Code, Refusal};
+
+    fn records(root: &Path) -> Records {
+        Records::open(root, Arc::new(Store::open(root).unwrap())).unwrap()
+    }
+
+    fn create(writing: &Writing, name: &str) -> Result<()> {
+        let record = written(&Repository { created: 1, bytes: 2 })?;
+        writing.tables.open_table(REPOSITORIES)?.insert(name, record.as_slice())?;
+        Ok(())
+    }
+
+    fn names(records: &Records) -> Vec<String> {
+        let table = records.view().unwrap().open_table(REPOSITORIES).unwrap();
+        table.range::<&str>(..).unwrap().map(|row| row.unwrap().0.value().to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_acknowledged_is_there_after_a_reopen() {
+        let root = tempfile::tempdir().unwrap();
+        let first = records(root.path());
+        first.write(|writing| create(writing, "a")).await.unwrap();
+        first.close();
+        assert!(!first.is_writing());
+        assert!(first.write(|writing| create(writing, "b")).await.is_err());
+        drop(first);
+        assert_eq!(names(&records(root.path())), ["a"]);
+    }
+
+    #[tokio::test]
+    async fn a_refused_change_harms_no_other_and_a_fault_ends_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let records = Arc::new(records(root.path()));
+        let writers: Vec<_> = (0..20)
+            .map(|number| {
+                let records = Arc::clone(&records);
+                tokio::spawn(async move {
+                    let change = move |writing: &Writing| match number % 2 {
+                        0 => create(writing, &format!("r{number:02}")),
+                        _ => Err(Refusal::new(Code::Denied, "no").into()),
+                    };
+                    records.write(change).await.is_ok()
+                })
+            })
+            .collect();
+        for (number, writer) in writers.into_iter().enumerate() {
+            assert_eq!(writer.await.unwrap(), number % 2 == 0);
+        }
+        assert_eq!(names(&records).len(), 10);
+        let fault = records.write(|_| -> Result<()> { panic!("a fault, as this test wants it") }).await;
+        assert!(fault.is_err());
+        assert!(records.is_writing());
+        records.write(|writing| create(writing, "after")).await.unwrap();
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        drop(records(root.path()));
+        let database = Database::open(root.path().join("registry.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(FORMAT).unwrap().insert("version", "99").unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        let store = Arc::new(Store::open(root.path()).unwrap());
+        let error = yare_errdefs::chain(&Records::open(root.path(), store).unwrap_err());
+        assert!(error.contains("format 99"), "{error}");
+    }
+}

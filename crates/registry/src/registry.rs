@@ -1,0 +1,283 @@
+//! The registry itself, without HTTP: what it holds and what can be done with it.
+
+use crate::clock::now;
+use crate::config::Config;
+use crate::links::{self, Finished};
+use crate::manifest;
+use crate::manifests::{self, Found, Push, PushRules};
+use crate::name::{Reference, Tag};
+use crate::problem::{Code, Error, Refusal, Result, file_error};
+use crate::records::Records;
+use crate::uploads::{Limits, Uploads, Writer};
+use crate::usage::Usage;
+use bytes::Bytes;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use yare_content::Store;
+use yare_oci::Digest;
+
+/// An open registry. One process has it open at a time.
+#[derive(Debug)]
+pub struct Registry {
+    root: PathBuf,
+    pub(crate) config: Config,
+    pub(crate) rules: PushRules,
+    pub(crate) store: Arc<Store>,
+    pub(crate) records: Records,
+    pub(crate) uploads: Arc<Uploads>,
+    pub(crate) usage: Usage,
+    /// Since when it is served, 0 for not at all: what clients were told before is not known any more.
+    pub(crate) served_since: AtomicU64,
+    /// Held by the collection that runs: there is one at a time.
+    pub(crate) collecting: tokio::sync::Mutex<()>,
+    _lock: yare_sys::fs::Lock,
+}
+
+/// A blob that is to be sent.
+#[derive(Debug)]
+pub(crate) struct OpenBlob {
+    pub(crate) file: File,
+    pub(crate) size: u64,
+}
+
+impl Registry {
+    /// Opens the registry below the configured root, making it when missing. Takes time that does not grow
+    /// with what is in it.
+    pub fn open(config: Config) -> yare_errdefs::Result<Arc<Self>> {
+        Self::try_open(config).map(Arc::new).map_err(|error| match error {
+            Error::Failed(error) => error,
+            Error::Refused(refusal) => yare_errdefs::Error::internal(refusal.message),
+        })
+    }
+
+    fn try_open(config: Config) -> Result<Self> {
+        let root = config.root.clone();
+        make_root(&root)?;
+        let lock = lock(&root)?;
+        let store = Arc::new(Store::open(&root)?);
+        for folder in ["trash", "damaged"] {
+            make_folder(&root.join(folder))?;
+        }
+        let records = Records::open(&root, Arc::clone(&store))?;
+        let limits = Limits {
+            blob: config.limits.blob,
+            reserve: config.limits.reserve,
+            uploads: config.limits.uploads,
+        };
+        let uploads = Arc::new(Uploads::open(&root, limits)?);
+        let rules = PushRules {
+            quotas: config.quota.clone(),
+            immutable: config.immutable.clone(),
+            sparse: config.storage.sparse_indexes,
+        };
+        let usage = Usage::default();
+        Ok(Self {
+            root,
+            config,
+            rules,
+            store,
+            records,
+            uploads,
+            usage,
+            served_since: AtomicU64::new(0),
+            collecting: tokio::sync::Mutex::default(),
+            _lock: lock,
+        })
+    }
+
+    /// The folder with everything.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The bytes of a blob, when the repository has it and its file is there: the client that is told so
+    /// relies on it.
+    pub(crate) fn promise_blob(&self, repository: &str, digest: &Digest) -> Result<u64> {
+        // The promise before the look: a collection sees it, or has claimed the blob.
+        if !self.usage.promise(repository, digest, now()) {
+            return Err(links::unknown(digest).into());
+        }
+        match links::size(&self.records.view()?, repository, digest)? {
+            Some(size) if self.store.contains(digest) => Ok(size),
+            _ => {
+                self.usage.withdraw(repository, digest);
+                Err(links::unknown(digest).into())
+            }
+        }
+    }
+
+    /// Opens a blob of the repository.
+    pub(crate) fn open_blob(&self, repository: &str, digest: &Digest) -> Result<OpenBlob> {
+        if links::size(&self.records.view()?, repository, digest)?.is_none() {
+            return Err(links::unknown(digest).into());
+        }
+        match self.store.open_blob(digest) {
+            Ok(file) => {
+                let size = file.metadata().map_err(|error| file_error("read", &self.root, error))?.len();
+                Ok(OpenBlob { file, size })
+            }
+            Err(yare_content::Error::NotFound(_)) => {
+                tracing::error!(%digest, repository, "a blob's file is missing; a push of it will mend that");
+                Err(links::unknown(digest).into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes an upload a blob of the repository; when this returns it survives power loss. An upload that
+    /// cannot become the announced blob is discarded.
+    pub(crate) async fn finish(&self, mut writer: Writer, repository: &str, digest: Digest) -> Result<()> {
+        let checked = tokio::task::spawn_blocking(move || {
+            let checked = writer.finish(&digest);
+            (writer, checked)
+        });
+        let (writer, checked) = checked.await.map_err(fault)?;
+        let placed = match checked {
+            Ok(()) => {
+                let (path, size) = (writer.path().to_owned(), writer.size());
+                let (store, quotas) = (Arc::clone(&self.store), self.rules.quotas.clone());
+                let repository = repository.to_owned();
+                let place = move |writing: &crate::records::Writing| {
+                    let finished = Finished { file: &path, digest: &digest, size };
+                    links::place(writing, &store, &repository, finished, (now(), &quotas))
+                };
+                self.records.write(place).await
+            }
+            Err(error) => Err(error),
+        };
+        self.uploads.discard(&writer);
+        placed
+    }
+
+    /// Gives the repository a blob that another one has. `false` when there is none that `may_pull` lets
+    /// the client read, and it has to be uploaded.
+    pub(crate) async fn mount(
+        &self,
+        repository: &str,
+        digest: Digest,
+        from: Option<&str>,
+        may_pull: impl Fn(&str) -> bool,
+    ) -> Result<bool> {
+        /// How many repositories are looked at when the client names none.
+        const CANDIDATES: usize = 64;
+        let view = self.records.view()?;
+        let holders = match from {
+            Some(from) if links::size(&view, from, &digest)?.is_some() => vec![from.to_owned()],
+            Some(_) => Vec::new(),
+            None => links::holders(&view, &digest, CANDIDATES)?,
+        };
+        drop(view);
+        if !holders.iter().any(|holder| may_pull(holder)) || !self.store.contains(&digest) {
+            return Ok(false);
+        }
+        let (repository, quotas) = (repository.to_owned(), self.rules.quotas.clone());
+        self.records.write(move |writing| links::mount(writing, &repository, &digest, (now(), &quotas))).await
+    }
+
+    /// Takes a blob from the repository.
+    pub(crate) async fn delete_blob(&self, repository: &str, digest: Digest) -> Result<()> {
+        let repository = repository.to_owned();
+        self.records.write(move |writing| links::unlink(writing, &repository, &digest)).await
+    }
+
+    /// Finds a manifest, and its raw bytes unless `is_known` says that the client has them.
+    pub(crate) fn manifest(
+        &self,
+        repository: &str,
+        reference: &Reference,
+        is_known: impl Fn(&Digest) -> bool,
+    ) -> Result<(Found, Option<Bytes>)> {
+        // One view for both: a manifest that is found has its bytes.
+        let view = self.records.view()?;
+        let found = manifests::resolve(&view, repository, reference)?;
+        let bytes =
+            if is_known(&found.digest) { None } else { Some(manifests::document(&view, &found.digest)?) };
+        Ok((found, bytes))
+    }
+
+    /// Stores a manifest under a tag, or under its digest and further tags; when this returns it survives
+    /// power loss. Returns its digest, and what it speaks about.
+    pub(crate) async fn put_manifest(
+        &self,
+        repository: &str,
+        reference: &Reference,
+        more_tags: Vec<Tag>,
+        content_type: Option<&str>,
+        bytes: Bytes,
+    ) -> Result<(Digest, Option<Digest>)> {
+        let manifest = manifest::parse(content_type, &bytes)?;
+        let digest = Digest::of(&bytes);
+        let mut tags = more_tags;
+        match reference {
+            Reference::Digest(expected) if *expected != digest => {
+                let message = format!("provided digest did not match uploaded content: it is {digest}");
+                return Err(Refusal::new(Code::DigestInvalid, message).into());
+            }
+            Reference::Digest(_) => {}
+            Reference::Tag(tag) => tags.push(tag.clone()),
+        }
+        let subject = manifest.subject;
+        let repository = repository.to_owned();
+        let push = Push { repository, tags, digest, bytes, manifest, now: now() };
+        let rules = self.rules.clone();
+        self.records.write(move |writing| manifests::put(writing, &push, &rules)).await?;
+        Ok((digest, subject))
+    }
+
+    /// Deletes a tag, or a manifest with its tags.
+    pub(crate) async fn delete_manifest(&self, repository: &str, reference: &Reference) -> Result<()> {
+        let (repository, reference, rules) = (repository.to_owned(), reference.clone(), self.rules.clone());
+        self.records.write(move |writing| manifests::delete(writing, &repository, &reference, &rules)).await
+    }
+
+    /// Writes what is only in memory and closes the records; later requests are refused.
+    pub async fn close(&self) {
+        if let Err(error) = self.usage.flush(&self.records).await {
+            tracing::warn!(error = yare_errdefs::chain(&error), "the last pulls are not noted");
+        }
+        self.records.close();
+    }
+}
+
+/// A panic on another thread.
+pub(crate) fn fault(error: tokio::task::JoinError) -> Error {
+    yare_errdefs::Error::internal("a task of the registry failed").caused_by(error).into()
+}
+
+fn make_root(root: &Path) -> Result<()> {
+    if root.as_os_str().is_empty() {
+        return Err(yare_errdefs::Error::invalid("no root folder is given")
+            .with_hint("say where to keep things: --root DIR, or `root` in the configuration")
+            .into());
+    }
+    if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(|error| file_error("make the folder", parent, error))?;
+    }
+    make_folder(root)
+}
+
+fn make_folder(path: &Path) -> Result<()> {
+    match rustix::fs::mkdir(path, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(file_error("make the folder", path, error)),
+    }
+}
+
+fn lock(root: &Path) -> Result<yare_sys::fs::Lock> {
+    yare_sys::fs::lock_file(root.join("lock")).map_err(|error| {
+        let busy = error.kind() == std::io::ErrorKind::WouldBlock;
+        let error = if busy {
+            yare_errdefs::Error::conflict(format!("the registry at {} is open already", root.display()))
+                .with_hint(
+                    "another `yare registry serve` has it; `yare registry gc` and `scrub` talk to that one",
+                )
+        } else {
+            yare_errdefs::Error::from(error)
+        };
+        error.into()
+    })
+}

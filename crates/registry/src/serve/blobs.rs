@@ -1,0 +1,80 @@
+//! Blobs: asking for them, reading, deleting.
+
+use super::body::Body;
+use super::reply::{Reply, is_unchanged, set, set_digest, status};
+use super::service::Call;
+use crate::name::RepositoryName;
+use crate::problem::{Code, Refusal, Result};
+use crate::range::{Wanted, wanted};
+use crate::registry::Registry;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Response, StatusCode};
+use yare_oci::Digest;
+
+/// Content by digest never changes.
+const FOREVER: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
+
+/// `HEAD` and `GET /v2/<name>/blobs/<digest>`
+pub(crate) fn get(registry: &Registry, call: &Call, name: &RepositoryName, digest: &Digest) -> Result<Reply> {
+    let headers = &call.parts.headers;
+    if call.parts.method == Method::HEAD {
+        let size = registry.promise_blob(name.as_str(), digest)?;
+        if is_unchanged(headers, digest) {
+            return Ok(unchanged(digest));
+        }
+        let mut reply = status(StatusCode::OK);
+        describe(reply.headers_mut(), digest);
+        reply.headers_mut().insert(header::CONTENT_LENGTH, size.into());
+        return Ok(reply);
+    }
+    let blob = registry.open_blob(name.as_str(), digest)?;
+    if is_unchanged(headers, digest) {
+        return Ok(unchanged(digest));
+    }
+    let (code, range) = match wanted(range_header(headers, digest), blob.size) {
+        Wanted::All => (StatusCode::OK, 0..blob.size),
+        Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+        Wanted::Unsatisfiable => {
+            return Err(Refusal::new(Code::RangeInvalid, format!("the blob has {} bytes", blob.size))
+                .with_header(header::CONTENT_RANGE, &format!("bytes */{}", blob.size))
+                .into());
+        }
+    };
+    let (start, end, size) = (range.start, range.end, blob.size);
+    let mut reply = Response::new(Body::file(blob.file, range));
+    *reply.status_mut() = code;
+    let headers = reply.headers_mut();
+    describe(headers, digest);
+    headers.insert(header::CONTENT_LENGTH, (end - start).into());
+    if code == StatusCode::PARTIAL_CONTENT {
+        set(headers, header::CONTENT_RANGE, &format!("bytes {start}-{}/{size}", end - 1));
+    }
+    Ok(reply)
+}
+
+fn unchanged(digest: &Digest) -> Reply {
+    let mut reply = status(StatusCode::NOT_MODIFIED);
+    set_digest(reply.headers_mut(), digest);
+    reply
+}
+
+/// The range that is asked for, unless it is of other content than this (`If-Range`).
+fn range_header<'a>(headers: &'a HeaderMap, digest: &Digest) -> Option<&'a str> {
+    let of = headers.get(header::IF_RANGE).map(|of| of.to_str().unwrap_or_default());
+    let is_same = of.is_none_or(|of| of == format!("\"{digest}\""));
+    headers.get(header::RANGE).filter(|_| is_same).and_then(|range| range.to_str().ok())
+}
+
+fn describe(headers: &mut HeaderMap, digest: &Digest) {
+    set_digest(headers, digest);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::CACHE_CONTROL, FOREVER);
+}
+
+/// `DELETE /v2/<name>/blobs/<digest>`
+pub(crate) async fn delete(registry: &Registry, name: &RepositoryName, digest: &Digest) -> Result<Reply> {
+    super::service::deleting(registry)?;
+    registry.delete_blob(name.as_str(), *digest).await?;
+    Ok(status(StatusCode::ACCEPTED))
+}

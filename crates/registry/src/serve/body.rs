@@ -1,0 +1,133 @@
+//! Bodies of replies: bytes, or a file that is read as fast as the client takes it.
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::task::JoinHandle;
+
+/// Bytes that are read at once; one such piece waits while another one is sent.
+const PIECE: u64 = 256 << 10;
+
+/// The body of a reply.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// These bytes, if any.
+    Bytes(Option<Bytes>),
+    /// Part of a file.
+    File(FileBody),
+}
+
+/// Part of a file on its way to a client.
+#[derive(Debug)]
+pub(crate) struct FileBody {
+    file: Arc<File>,
+    /// What is still to be read.
+    rest: Range<u64>,
+    /// What is still to be sent.
+    left: u64,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+impl Body {
+    /// No bytes.
+    pub(crate) fn empty() -> Self {
+        Self::Bytes(None)
+    }
+
+    /// These bytes.
+    pub(crate) fn bytes(bytes: impl Into<Bytes>) -> Self {
+        Self::Bytes(Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty()))
+    }
+
+    /// This part of a file, which is that long at least.
+    pub(crate) fn file(file: File, range: Range<u64>) -> Self {
+        let left = range.end.saturating_sub(range.start);
+        if left == 0 {
+            return Self::empty();
+        }
+        let mut body = FileBody { file: Arc::new(file), rest: range, left, reading: None };
+        body.read_on();
+        Self::File(body)
+    }
+}
+
+impl FileBody {
+    /// Starts reading the next piece, if there is one.
+    fn read_on(&mut self) {
+        let start = self.rest.start;
+        let end = self.rest.end.min(start.saturating_add(PIECE));
+        if start >= end {
+            return;
+        }
+        self.rest.start = end;
+        let file = Arc::clone(&self.file);
+        self.reading = Some(tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; usize::try_from(end - start).map_err(io::Error::other)?];
+            file.read_exact_at(&mut piece, start)?;
+            Ok(piece.into())
+        }));
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self.get_mut() {
+            Self::Bytes(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::File(body) => {
+                let Some(reading) = &mut body.reading else { return Poll::Ready(None) };
+                let piece = ready!(Pin::new(reading).poll(context)).map_err(io::Error::other).flatten();
+                body.reading = None;
+                if let Ok(piece) = &piece {
+                    body.left -= piece.len() as u64;
+                    body.read_on();
+                }
+                Poll::Ready(Some(piece.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Bytes(bytes) => bytes.is_none(),
+            Self::File(body) => body.left == 0,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(match self {
+            Self::Bytes(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
+            Self::File(body) => body.left,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    #[tokio::test]
+    async fn a_file_is_sent_piece_by_piece() {
+        let mut bytes = vec![0; 700_000];
+        bytes.iter_mut().enumerate().for_each(|(index, byte)| *byte = (index % 251) as u8);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        std::fs::write(&path, &bytes).unwrap();
+        for range in [0..700_000, 5..262_150, 699_999..700_000, 3..3] {
+            let body = Body::file(File::open(&path).unwrap(), range.clone());
+            let sent = body.collect().await.unwrap().to_bytes();
+            assert_eq!(sent, bytes[range.start as usize..range.end as usize]);
+        }
+        let cut = Body::file(File::open(&path).unwrap(), 0..700_001);
+        assert!(cut.collect().await.is_err(), "a file that shrank is an error, not a short body");
+    }
+}

@@ -1,0 +1,122 @@
+//! Manifests and tags.
+
+use super::body::Body;
+use super::intake::Intake;
+use super::reply::{Reply, SUBJECT, TAGS, is_unchanged, set, set_digest, status};
+use super::service::{Call, Service};
+use crate::clock::now;
+use crate::events::{Event, Kind};
+use crate::manifest::{MANIFEST_LIMIT, too_large};
+use crate::name::{Reference, RepositoryName, Tag};
+use crate::problem::{Code, Refusal, Result};
+use http::header::{self, HeaderValue};
+use http::{Method, Response, StatusCode};
+use yare_oci::Digest;
+
+/// The most tags that one push may set.
+const MOST_TAGS: usize = 100;
+
+/// `HEAD` and `GET /v2/<name>/manifests/<reference>`
+pub(crate) fn get(
+    service: &Service,
+    call: &Call,
+    name: &RepositoryName,
+    reference: &Reference,
+) -> Result<Reply> {
+    let registry = &service.registry;
+    let is_head = call.parts.method == Method::HEAD;
+    let headers = &call.parts.headers;
+    let is_known = |digest: &Digest| is_head || is_unchanged(headers, digest);
+    let (found, bytes) = registry.manifest(name.as_str(), reference, is_known)?;
+    let is_unchanged = is_unchanged(headers, &found.digest);
+    let mut reply = Response::new(bytes.map_or_else(Body::empty, Body::bytes));
+    if is_unchanged {
+        *reply.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = reply.headers_mut();
+    set_digest(headers, &found.digest);
+    set(headers, header::CONTENT_TYPE, &found.record.media_type);
+    if matches!(reference, Reference::Tag(_)) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    }
+    if !is_unchanged {
+        headers.insert(header::CONTENT_LENGTH, found.record.size.into());
+    }
+    let tag = match reference {
+        Reference::Tag(tag) => Some(tag.as_str()),
+        Reference::Digest(_) => None,
+    };
+    // A client that is up to date asks with HEAD and stops there: that is a use, too.
+    registry.usage.pulled(name.as_str(), &found.digest, tag, now());
+    if !is_head && !is_unchanged && service.hooks.cares(Kind::Pull) {
+        let mut event = Event::new(Kind::Pull, name, call);
+        event.tag = tag.map(str::to_owned);
+        event.digest = Some(found.digest);
+        event.media_type = found.record.media_type;
+        event.size = found.record.size;
+        service.hooks.tell(&event);
+    }
+    Ok(reply)
+}
+
+/// `PUT /v2/<name>/manifests/<reference>`
+pub(crate) async fn put(
+    service: &Service,
+    call: &Call,
+    intake: &mut Intake,
+    name: &RepositoryName,
+    reference: &Reference,
+) -> Result<Reply> {
+    let tags: Vec<Tag> = call.query.all("tag").map(Tag::parse).collect::<std::result::Result<_, _>>()?;
+    if tags.len() > MOST_TAGS {
+        return Err(Refusal::new(Code::TagInvalid, format!("more than {MOST_TAGS} tags in one push")).into());
+    }
+    let content_type = call.parts.headers.get(header::CONTENT_TYPE);
+    let content_type = content_type.map(|sent| sent.to_str().unwrap_or_default().to_owned());
+    let bytes = intake.whole(MANIFEST_LIMIT, too_large).await?;
+    let size = bytes.len() as u64;
+    let (digest, subject) = service
+        .registry
+        .put_manifest(name.as_str(), reference, tags.clone(), content_type.as_deref(), bytes)
+        .await?;
+    let mut event = Event::new(Kind::Push, name, call);
+    event.digest = Some(digest);
+    event.media_type = content_type.unwrap_or_default();
+    event.size = size;
+    event.tag = match reference {
+        Reference::Tag(tag) => Some(tag.to_string()),
+        Reference::Digest(_) => tags.first().map(Tag::to_string),
+    };
+    service.hooks.tell(&event);
+    let mut reply = status(StatusCode::CREATED);
+    let headers = reply.headers_mut();
+    set(headers, header::LOCATION, &format!("/v2/{name}/manifests/{digest}"));
+    set_digest(headers, &digest);
+    if let Some(subject) = subject {
+        set(headers, SUBJECT, &subject.to_string());
+    }
+    for tag in &tags {
+        if let Ok(tag) = HeaderValue::from_str(tag.as_str()) {
+            headers.append(TAGS, tag);
+        }
+    }
+    Ok(reply)
+}
+
+/// `DELETE /v2/<name>/manifests/<reference>`
+pub(crate) async fn delete(
+    service: &Service,
+    call: &Call,
+    name: &RepositoryName,
+    reference: &Reference,
+) -> Result<Reply> {
+    super::service::deleting(&service.registry)?;
+    service.registry.delete_manifest(name.as_str(), reference).await?;
+    let mut event = Event::new(Kind::Delete, name, call);
+    match reference {
+        Reference::Tag(tag) => event.tag = Some(tag.to_string()),
+        Reference::Digest(digest) => event.digest = Some(*digest),
+    }
+    service.hooks.tell(&event);
+    Ok(status(StatusCode::ACCEPTED))
+}

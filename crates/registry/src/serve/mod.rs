@@ -1,0 +1,22 @@
+//! The registry over HTTP.
+
+mod auth;
+mod blobs;
+mod body;
+mod connection;
+mod control;
+mod intake;
+mod listen;
+mod lists;
+mod manifests;
+mod query;
+mod reply;
+mod service;
+mod tls;
+mod tokens;
+mod uploads;
+
+pub use control::ask;
+pub use listen::{bind, serve};
+pub(crate) use service::{Call, Peer};
+pub(crate) use tls::roots;

@@ -1,0 +1,319 @@
+//! Users, tokens, rules, quotas, limits, TLS.
+
+use crate::client::{Client, location, with_digest};
+use crate::served::Served;
+use base64::Engine as _;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+use yare_oci::{Digest, MediaType};
+
+fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
+}
+
+fn htpasswd(folder: &Path) -> String {
+    let line = |user: &str| format!("{user}:{}\n", bcrypt::hash(format!("{user}-secret"), 4).unwrap());
+    let path = folder.join("htpasswd");
+    std::fs::write(&path, line("alice") + &line("bob")).unwrap();
+    path.display().to_string()
+}
+
+const RULES: &str = "
+[[access]]
+repositories = 'public/**'
+actions = ['pull']
+anonymous = true
+[[access]]
+repositories = '**'
+actions = ['pull', 'push', 'delete']
+groups = ['dev']
+";
+
+fn served(folder: &Path, token: &str) -> Served {
+    let users = htpasswd(folder);
+    Served::new(&format!("[auth]\nhtpasswd = '{users}'\ngroups = {{ dev = ['alice'] }}\n{token}{RULES}"))
+}
+
+#[test]
+fn passwords_and_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = served(folder.path(), "");
+    let (nobody, alice) = (&served.client, served.client.with(basic("alice", "alice-secret")));
+    let bob = served.client.with(basic("bob", "bob-secret"));
+    let challenge = nobody.get("/v2/").refused(401, "UNAUTHORIZED");
+    assert_eq!(challenge.header("WWW-Authenticate"), Some("Basic realm=\"Yare registry\""));
+    served.client.with(basic("alice", "wrong")).get("/v2/").refused(401, "UNAUTHORIZED");
+    served.client.with("Basic !!!").get("/v2/").refused(401, "UNAUTHORIZED");
+    served.client.with("Bearer x").get("/v2/").refused(401, "UNAUTHORIZED");
+    alice.get("/v2/").expect(200);
+    alice.push_image("public/a", "v1", "public");
+    alice.push_image("secret/a", "v1", "secret");
+    nobody.get("/v2/public/a/manifests/v1").expect(200);
+    nobody.get("/v2/secret/a/manifests/v1").refused(401, "UNAUTHORIZED");
+    bob.get("/v2/public/a/manifests/v1").expect(200);
+    bob.get("/v2/secret/a/manifests/v1").refused(403, "DENIED");
+    bob.send("POST", "/v2/public/a/blobs/uploads/", &[], b"").refused(403, "DENIED");
+    bob.delete("/v2/public/a/manifests/v1").refused(403, "DENIED");
+    let listed = |client: &Client| client.get("/v2/_catalog").expect(200).json()["repositories"].clone();
+    assert_eq!(listed(nobody), json!(["public/a"]));
+    assert_eq!(listed(&alice), json!(["public/a", "secret/a"]));
+    nobody.get("/healthz").expect(200);
+    nobody.get("/metrics").refused(403, "DENIED");
+}
+
+#[test]
+fn a_mount_needs_the_right_to_read_its_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = htpasswd(folder.path());
+    let served = Served::new(&format!(
+        "[auth]\nhtpasswd = '{users}'\n
+        [[access]]\nrepositories = 'a/**'\nactions = ['pull', 'push']\nusers = ['alice']\n
+        [[access]]\nrepositories = 'b/**'\nactions = ['pull', 'push']\nusers = ['bob']\n"
+    ));
+    let alice = served.client.with(basic("alice", "alice-secret"));
+    let bob = served.client.with(basic("bob", "bob-secret"));
+    let digest = alice.push_blob("a/x", b"secret of alice");
+    for from in ["&from=a/x", ""] {
+        let path = format!("/v2/b/x/blobs/uploads/?mount={digest}{from}");
+        bob.send("POST", &path, &[], b"").expect(202);
+        bob.head(&format!("/v2/b/x/blobs/{digest}")).expect(404);
+    }
+    alice.send("POST", &format!("/v2/a/y/blobs/uploads/?mount={digest}"), &[], b"").expect(201);
+}
+
+fn token(client: &Client, query: &str) -> String {
+    let answer = client.get(&format!("/token?{query}")).expect(200).json();
+    assert!(answer["expires_in"].as_u64().unwrap() >= 60);
+    assert_eq!(answer["token"], answer["access_token"]);
+    format!("Bearer {}", answer["token"].as_str().unwrap())
+}
+
+#[test]
+fn tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = served(folder.path(), "[auth.token]\nservice = 'test'\n");
+    let nobody = &served.client;
+    let alice = served.client.with(basic("alice", "alice-secret"));
+    let challenge = nobody.get("/v2/secret/a/manifests/v1").refused(401, "UNAUTHORIZED");
+    let challenge = challenge.header("WWW-Authenticate").unwrap().to_owned();
+    let want = format!(
+        "Bearer realm=\"http://{}/token\",service=\"test\",scope=\"repository:secret/a:pull\"",
+        nobody.address
+    );
+    assert_eq!(challenge, want);
+    served.client.with(basic("alice", "wrong")).get("/token?service=test").refused(401, "UNAUTHORIZED");
+    let push =
+        token(&alice, "service=test&scope=repository:secret/a:pull,push&scope=repository:public/a:pull,push");
+    let pusher = served.client.with(&push);
+    pusher.get("/v2/").expect(200);
+    pusher.push_image("secret/a", "v1", "secret");
+    pusher.push_image("public/a", "v1", "public");
+    // A token allows what it was asked for and no more.
+    let answer = pusher.delete("/v2/secret/a/manifests/v1").refused(401, "UNAUTHORIZED");
+    let challenge = answer.header("WWW-Authenticate").unwrap();
+    assert!(
+        challenge.contains("scope=\"repository:secret/a:delete\",error=\"insufficient_scope\""),
+        "{challenge}"
+    );
+    let reader =
+        served.client.with(token(nobody, "scope=repository:secret/a:pull%20repository:public/a:pull"));
+    reader.get("/v2/public/a/manifests/v1").expect(200);
+    reader.get("/v2/secret/a/manifests/v1").refused(401, "UNAUTHORIZED");
+    reader.get("/v2/").expect(200);
+    let lister = served.client.with(token(&alice, "scope=registry:catalog:*"));
+    assert_eq!(
+        lister.get("/v2/_catalog").expect(200).json()["repositories"],
+        json!(["public/a", "secret/a"])
+    );
+    reader.get("/v2/_catalog").refused(401, "UNAUTHORIZED");
+    // OAuth2 clients post a form.
+    let form = b"grant_type=password&service=test&username=alice&password=alice-secret&scope=repository:secret/a:pull";
+    let answer = nobody.send("POST", "/token", &[], form).expect(200).json();
+    let oauth = served.client.with(format!("Bearer {}", answer["access_token"].as_str().unwrap()));
+    oauth.get("/v2/secret/a/manifests/v1").expect(200);
+    nobody.send("POST", "/token", &[], &form.map(|byte| if byte == b'-' { b'+' } else { byte })).expect(401);
+    nobody.get("/token?service=other").refused(400, "DENIED");
+    let mut broken = push.clone();
+    broken.pop();
+    let answer = served.client.with(broken).get("/v2/").refused(401, "UNAUTHORIZED");
+    assert!(answer.header("WWW-Authenticate").unwrap().contains("error=\"invalid_token\""));
+    assert_eq!(nobody.get("/token/keys").expect(200).json()["keys"][0]["kty"], "OKP");
+}
+
+#[test]
+fn quotas_and_immutable_tags() {
+    let served = Served::new(
+        "[[quota]]\nrepositories = 'small/**'\nbytes = '2000'\n
+        [[immutable]]\nrepositories = '**'\ntags = ['v*']\n",
+    );
+    let client = &served.client;
+    let first = client.push_image("small/a", "v1", "first");
+    let at = with_digest(&client.start("small/b"), &Digest::of(vec![1; 1900]));
+    let answer = client.send("PUT", &at, &[], &[1; 1900]).refused(403, "DENIED");
+    assert_eq!(answer.json()["errors"][0]["detail"]["limit"], 2000);
+    client.push_blob("large/b", &[1; 1900]);
+    let mount = format!("/v2/small/b/blobs/uploads/?mount={}&from=large/b", Digest::of(vec![1; 1900]));
+    client.send("POST", &mount, &[], b"").refused(403, "DENIED");
+    // What is there already costs nothing.
+    client.push_blob("small/a", b"first");
+    // Immutable.
+    client.put("small/a", "v1", MediaType::OCI_MANIFEST, &first.bytes).expect(201);
+    let config = client.push_blob("small/a", b"{}");
+    let other = crate::client::image(&[(config, 2)]).to_string();
+    let answer = client.put("small/a", "v1", MediaType::OCI_MANIFEST, other.as_bytes());
+    answer.refused(409, "DENIED");
+    client.put("small/a", "latest", MediaType::OCI_MANIFEST, other.as_bytes()).expect(201);
+    client.delete("/v2/small/a/manifests/v1").refused(409, "DENIED");
+    client.delete(&format!("/v2/small/a/manifests/{}", first.digest)).refused(409, "DENIED");
+    client.delete("/v2/small/a/manifests/latest").expect(202);
+}
+
+#[test]
+fn rates_are_limited() {
+    let served = Served::new("[limits]\nrequests_per_second = 1");
+    let answers: Vec<_> = (0..30).map(|_| served.client.get("/v2/")).collect();
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
+    assert!(refused.len() >= 15, "{} of 30 refused", refused.len());
+    assert_eq!(refused[0].code(), "TOOMANYREQUESTS");
+    assert!(refused[0].header("Retry-After").is_some());
+}
+
+#[test]
+fn deleting_can_be_switched_off() {
+    let served = Served::new("[storage]\ndelete = false");
+    let image = served.client.push_image("a", "v1", "x");
+    for path in ["v1".to_owned(), image.digest.to_string()] {
+        served.client.delete(&format!("/v2/a/manifests/{path}")).refused(405, "UNSUPPORTED");
+    }
+    served.client.delete(&format!("/v2/a/blobs/{}", image.layer)).refused(405, "UNSUPPORTED");
+}
+
+#[test]
+fn the_audit_log_has_a_line_for_each_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let served = Served::new(&format!("audit = '{}'", path.display()));
+    served.client.send("GET", "/v2/a/tags/list", &[("User-Agent", "evil\"} {\t")], b"").expect(404);
+    drop(served);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!((line["repository"].as_str(), line["status"].as_u64()), (Some("a"), Some(404)));
+    assert_eq!((text.lines().count(), line["agent"].as_str()), (1, Some("evil\"} {")));
+}
+
+#[test]
+fn webhooks_are_told() {
+    use std::io::{Read, Write};
+    let hook = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/events", hook.local_addr().unwrap());
+    let served =
+        Served::new(&format!("[[webhook]]\nurl = '{url}'\nheaders = {{ Authorization = 'Bearer x' }}"));
+    let image = served.client.push_image("a/b", "v1", "told");
+    let (mut stream, _) = hook.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    while !text.ends_with('}') {
+        let count = stream.read(&mut buffer).unwrap();
+        text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    assert!(text.starts_with("POST /events HTTP/1.1\r\n"), "{text}");
+    assert!(text.to_lowercase().contains("authorization: bearer x"), "{text}");
+    let body: Value = serde_json::from_str(&text[text.find("{").unwrap()..]).unwrap();
+    let event = &body["events"][0];
+    assert_eq!(event["action"], "push");
+    assert_eq!(event["target"]["digest"], image.digest.to_string());
+    assert_eq!(event["target"]["tag"], "v1");
+}
+
+#[test]
+fn metrics_are_served() {
+    let served = Served::new("");
+    served.client.get("/v2/").expect(200);
+    let text = String::from_utf8(served.client.get("/metrics").expect(200).body).unwrap();
+    assert!(text.contains("target=\"base\",method=\"GET\",status=\"200\""), "{text}");
+}
+
+/// Makes a certificate for 127.0.0.1 and writes it where the registry reads it.
+fn certificate(folder: &Path) -> Vec<u8> {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
+    made.cert.der().to_vec()
+}
+
+/// Connects with TLS, asks for `/v2/`, and returns the certificate that the server shows.
+fn shown(served: &Served, trusted: &[u8], own: Option<&Path>) -> Result<Vec<u8>, String> {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use std::io::{Read, Write};
+    use std::sync::Arc;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(trusted.to_vec().into()).unwrap();
+    let config =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+    let config = match own {
+        None => config.with_no_client_auth(),
+        Some(folder) => {
+            let chain = vec![CertificateDer::from_pem_file(folder.join("cert.pem")).unwrap()];
+            let key = PrivateKeyDer::from_pem_file(folder.join("key.pem")).unwrap();
+            config.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut stream = rustls::StreamOwned::new(connection, served.client.connect());
+    let mut head = [0; 12];
+    stream
+        .write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
+        .and_then(|()| stream.read_exact(&mut head))
+        .map_err(|error| error.to_string())?;
+    assert_eq!(&head, b"HTTP/1.1 200");
+    Ok(stream.conn.peer_certificates().unwrap()[0].to_vec())
+}
+
+#[test]
+fn clients_may_have_to_show_a_certificate() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let stranger = tempfile::tempdir().unwrap();
+    let trusted = certificate(ours.path());
+    certificate(theirs.path());
+    certificate(stranger.path());
+    let (path, clients) = (ours.path().display(), theirs.path().display());
+    let served = Served::new(&format!(
+        "[tls]\ncertificate = '{path}/cert.pem'\nkey = '{path}/key.pem'\nclient_authorities = '{clients}/cert.pem'"
+    ));
+    assert!(shown(&served, &trusted, Some(theirs.path())).is_ok());
+    assert!(shown(&served, &trusted, None).is_err());
+    assert!(shown(&served, &trusted, Some(stranger.path())).is_err());
+}
+
+#[test]
+fn a_new_certificate_is_taken_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display();
+    let first = certificate(folder.path());
+    let served = Served::new(&format!("[tls]\ncertificate = '{path}/cert.pem'\nkey = '{path}/key.pem'"));
+    assert_eq!(shown(&served, &first, None).unwrap(), first);
+    let second = certificate(folder.path());
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(shown(&served, &second, None).unwrap(), second);
+    assert!(shown(&served, &first, None).is_err());
+    // One that is not right does not end the service.
+    std::fs::write(folder.path().join("cert.pem"), "nonsense").unwrap();
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(shown(&served, &second, None).unwrap(), second);
+}
+
+#[test]
+fn an_upload_location_is_relative() {
+    // A proxy before the registry may speak another scheme and name.
+    let served = Served::new("");
+    let answer = served.client.send("POST", "/v2/a/blobs/uploads/", &[], b"").expect(202);
+    assert!(answer.header("Location").unwrap().starts_with("/v2/a/blobs/uploads/"), "{}", location(&answer));
+}

@@ -1,0 +1,202 @@
+//! Collection, retention and scrubbing, while clients push and pull.
+
+use crate::served::Served;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use yare_oci::{Digest, MediaType};
+
+const NO_GRACE: &str = "[collect]\ngrace = '0'\nuploads = '1s'\n";
+
+#[test]
+fn what_no_manifest_needs_goes() {
+    let served = Served::new(NO_GRACE);
+    let kept = served.client.push_image("a", "v1", "kept");
+    let gone = served.client.push_image("a", "v2", "gone");
+    served.client.push_blob("b", b"kept");
+    served.client.start("c");
+    served.client.delete(&format!("/v2/a/manifests/{}", gone.digest)).expect(202);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let planned = served.collect(true);
+    assert_eq!((planned.links, planned.blobs, planned.uploads), (3, 2, 1), "{planned:?}");
+    served.client.head(&format!("/v2/a/blobs/{}", gone.layer)).expect(200);
+    let collected = served.collect(false);
+    assert_eq!((collected.links, collected.blobs, collected.bytes), (3, 2, planned.bytes));
+    served.client.head(&format!("/v2/a/blobs/{}", gone.layer)).expect(404);
+    assert_eq!(served.client.get(&format!("/v2/a/blobs/{}", kept.layer)).expect(200).body, b"kept");
+    served.client.get("/v2/b/tags/list").refused(404, "NAME_UNKNOWN");
+    assert_eq!(std::fs::read_dir(served.root.join("blobs/sha256")).unwrap().count(), 2);
+    assert_eq!(std::fs::read_dir(served.root.join("trash")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(served.root.join("uploads")).unwrap().count(), 0);
+    let again = served.collect(false);
+    assert_eq!((again.links, again.blobs, again.strays), (0, 0, 0));
+    // It can be pushed again.
+    served.client.push_image("a", "v2", "gone");
+}
+
+#[test]
+fn what_a_push_relies_on_stays() {
+    let served = Served::new("[collect]\ngrace = '1h'\n");
+    let digest = served.client.push_blob("a", b"pushed a moment ago");
+    assert_eq!(served.collect(false).links, 0);
+    served.client.head(&format!("/v2/a/blobs/{digest}")).expect(200);
+}
+
+#[test]
+fn after_a_start_the_grace_begins_anew_unless_nobody_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("registry");
+    let text = "[collect]\ngrace = '2s'\n";
+    let served = Served::at(root.clone(), text);
+    served.client.push_blob("a", b"unneeded");
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    drop(served);
+    // Somebody may have been told of the blob just before the end.
+    let served = Served::at(root.clone(), text);
+    served.client.get("/v2/").expect(200);
+    assert_eq!(served.collect(true).links, 0);
+    drop(served);
+    let config = yare_registry::Config { root, ..yare_registry::Config::parse(text).unwrap() };
+    let registry = yare_registry::Registry::open(config).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    assert_eq!(runtime.block_on(yare_registry::collect(&registry, false)).unwrap().blobs, 1);
+}
+
+#[test]
+fn files_without_a_record_go() {
+    let served = Served::new(NO_GRACE);
+    served.client.push_image("a", "v1", "x");
+    let stray = served.root.join("blobs/sha256").join(Digest::of("stray").hex());
+    std::fs::write(&stray, "stray").unwrap();
+    assert_eq!(served.collect(true).strays, 1);
+    assert_eq!(served.collect(false).strays, 1);
+    assert!(!stray.exists());
+}
+
+#[test]
+fn retention_keeps_the_newest_and_what_indexes_and_artifacts_need() {
+    let served = Served::new(&format!(
+        "{NO_GRACE}[[retention]]\nrepositories = 'a'\ntags = ['b*']\nkeep_newest = 1\nuntagged_after = '0'\n"
+    ));
+    let client = &served.client;
+    let old = client.push_image("a", "b1", "old");
+    let member = client.push_image("a", "b2", "member");
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": [
+        { "mediaType": MediaType::OCI_MANIFEST, "digest": member.digest.to_string(), "size": member.bytes.len() }
+    ] });
+    client.put("a", "index", MediaType::OCI_INDEX, index.to_string().as_bytes()).expect(201);
+    let signature = {
+        let config = client.push_blob("a", b"{}");
+        let mut manifest = crate::client::image(&[(config, 2)]);
+        manifest["subject"] = serde_json::json!({ "mediaType": MediaType::OCI_MANIFEST,
+            "digest": old.digest.to_string(), "size": old.bytes.len() });
+        let bytes = manifest.to_string();
+        let digest = Digest::of(&bytes);
+        client.put("a", &digest.to_string(), MediaType::OCI_MANIFEST, bytes.as_bytes()).expect(201);
+        digest
+    };
+    assert!(served.collect(true).tags.is_empty() || served.collect(true).tags.len() == 1);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let newest = client.push_image("a", "b3", "newest");
+    let mut planned = served.collect(true);
+    planned.tags.sort();
+    assert_eq!(planned.tags, ["a:b1", "a:b2"]);
+    let mut collected = served.collect(false);
+    collected.manifests.sort();
+    let mut want = [format!("a@{}", old.digest), format!("a@{signature}")];
+    want.sort();
+    assert_eq!(collected.manifests, want);
+    client.get("/v2/a/manifests/b1").expect(404);
+    client.get(&format!("/v2/a/manifests/{}", member.digest)).expect(200);
+    client.get(&format!("/v2/a/blobs/{}", newest.layer)).expect(200);
+    client.get(&format!("/v2/a/blobs/{}", old.layer)).expect(404);
+    client.get("/v2/a/manifests/index").expect(200);
+}
+
+#[test]
+fn no_push_or_pull_fails_meanwhile() {
+    // The grace must be longer than a push takes; everything older is taken at once.
+    let served = Served::new("[collect]\ngrace = '3s'\nuploads = '3s'\n[limits]\nuploads = 100000");
+    let done = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4)
+        .map(|number| {
+            let (client, done) = (served.client.clone(), Arc::clone(&done));
+            std::thread::spawn(move || {
+                let mut count = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let name = format!("r{number}");
+                    let image = client.push_image(&name, "v1", &format!("layer {number} {}", count % 7));
+                    let path = format!("/v2/{name}/manifests/{}", image.digest);
+                    assert_eq!(client.get(&path).expect(200).body, image.bytes);
+                    client.get(&format!("/v2/{name}/blobs/{}", image.layer)).expect(200);
+                    client.delete(&path).expect(202);
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    let begun = std::time::Instant::now();
+    let mut links = 0;
+    while begun.elapsed() < std::time::Duration::from_secs(10) {
+        links += served.collect(false).links;
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    done.store(true, Ordering::Relaxed);
+    let pushes: i32 = clients.into_iter().map(|client| client.join().unwrap()).sum();
+    println!("{pushes} pushes, {links} links collected");
+    assert!(pushes > 20);
+}
+
+#[test]
+fn rot_is_found_and_mended_by_the_next_push() {
+    let served = Served::new("");
+    let image = served.client.push_image("a", "v1", "healthy");
+    let path = served.root.join("blobs/sha256").join(image.layer.hex());
+    std::fs::write(&path, "rotten!").unwrap();
+    let scrub = |dry_run| served.runtime.block_on(yare_registry::scrub(&served.registry, dry_run)).unwrap();
+    let found = scrub(true);
+    assert_eq!((found.blobs, found.manifests, found.damaged.len()), (2, 1, 1), "{found:?}");
+    assert_eq!(
+        (found.damaged[0].digest, &found.damaged[0].repositories),
+        (image.layer, &vec!["a".to_owned()])
+    );
+    assert!(path.exists());
+    scrub(false);
+    assert!(served.root.join("damaged").join(image.layer.hex()).exists());
+    served.client.head(&format!("/v2/a/blobs/{}", image.layer)).expect(404);
+    served.client.push_blob("a", b"healthy");
+    assert_eq!(served.client.get(&format!("/v2/a/blobs/{}", image.layer)).expect(200).body, b"healthy");
+    assert!(scrub(false).damaged.is_empty());
+}
+
+#[test]
+fn a_running_registry_is_asked_through_its_socket() {
+    let served = Served::new(NO_GRACE);
+    served.client.push_blob("a", b"unneeded");
+    let ask = |what: &str| served.runtime.block_on(yare_registry::ask(&served.root, what)).unwrap().unwrap();
+    let planned: yare_registry::Collected = serde_json::from_slice(&ask("/gc?dry-run")).unwrap();
+    assert_eq!((planned.dry_run, planned.blobs), (true, 1));
+    let collected: yare_registry::Collected = serde_json::from_slice(&ask("/gc")).unwrap();
+    assert_eq!((collected.dry_run, collected.blobs), (false, 1));
+    let scrubbed: yare_registry::Scrubbed = serde_json::from_slice(&ask("/scrub")).unwrap();
+    assert_eq!(scrubbed.blobs, 0);
+    let nobody = served.runtime.block_on(yare_registry::ask(std::path::Path::new("/nonexistent"), "/gc"));
+    assert!(nobody.unwrap().is_none());
+}
+
+#[test]
+fn a_root_may_have_a_long_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::at(folder.path().join("r".repeat(200)), NO_GRACE);
+    served.client.get("/v2/").expect(200);
+    let answer = served.runtime.block_on(yare_registry::ask(&served.root, "/gc?dry-run")).unwrap();
+    assert!(answer.is_some());
+}
+
+#[test]
+fn a_root_is_opened_once() {
+    let served = Served::new("");
+    let config = yare_registry::Config { root: served.root.clone(), ..yare_registry::Config::default() };
+    let error = yare_registry::Registry::open(config).unwrap_err();
+    assert!(error.to_string().contains("is open already"), "{error}");
+}

@@ -1,0 +1,11 @@
+//! The registry over real sockets.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests may")]
+
+mod access;
+mod client;
+mod collection;
+mod conformance;
+mod crash;
+mod hostile;
+mod served;
+mod tools;

@@ -1,0 +1,116 @@
+//! The engine is killed, and the line breaks, while an image is pulled: the next pull goes on where it was.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tar::{Builder, Header};
+use yare_testkit::{Engine, Registry, eventually, require_root};
+
+use crate::chance::{Chance, rounds};
+
+/// Bytes of the one layer; they do not compress.
+const LAYER: usize = 24 << 20;
+/// What may be under way at a kill and is not on the disk: buffers of sockets, channels and the line.
+const UNDER_WAY: u64 = 6 << 20;
+
+/// A slow line to the registry that counts what comes, and can be cut.
+struct Line {
+    port: u16,
+    received: Arc<AtomicU64>,
+    cut: Arc<AtomicBool>,
+}
+
+impl Line {
+    fn to(registry: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let line = Self {
+            port: listener.local_addr().unwrap().port(),
+            received: Arc::default(),
+            cut: Arc::default(),
+        };
+        let (received, cut) = (Arc::clone(&line.received), Arc::clone(&line.cut));
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(&registry) else { continue };
+                let (received, cut) = (Arc::clone(&received), Arc::clone(&cut));
+                let (mut up, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut up, &mut to));
+                std::thread::spawn(move || carry(server, client, &received, &cut));
+            }
+        });
+        line
+    }
+
+    fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+}
+
+/// About 16 MB in a second, from the registry to the engine.
+fn carry(mut from: TcpStream, mut to: TcpStream, received: &AtomicU64, cut: &AtomicBool) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        if cut.swap(false, Ordering::Relaxed) {
+            break;
+        }
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+        received.fetch_add(count as u64, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(4));
+    }
+    let _ = to.shutdown(std::net::Shutdown::Both);
+    let _ = from.shutdown(std::net::Shutdown::Both);
+}
+
+#[test]
+fn a_pull_goes_on_after_kill_and_cut() {
+    if !require_root("a_pull_goes_on_after_kill_and_cut") {
+        return;
+    }
+    let mut engine = Engine::start();
+    let registry = Registry::start(&engine.path().join("registry"));
+    let line = Line::to(registry.host());
+    let mut chance = Chance::new();
+    let (direct, slow) = (format!("{}/a:1", registry.host()), format!("127.0.0.1:{}/a:1", line.port));
+    for _ in 0..rounds(2, 20) {
+        let words: Vec<u8> = (0..LAYER / 8).flat_map(|_| chance.next().to_le_bytes()).collect();
+        engine.docker(&["import", "-", &direct]).input(tar(&words)).ok();
+        engine.docker(&["push", "-q", &direct]).ok();
+        engine.docker(&["rmi", &direct]).ok();
+        let begun = line.received();
+        for part in 1..=2 {
+            let mut pull = engine.docker(&["pull", "-q", &slow]).into_command().spawn().unwrap();
+            let wanted = begun + (LAYER as u64 / 3) * part;
+            eventually("some of the layer comes", Duration::from_secs(60), || line.received() >= wanted);
+            engine.kill9();
+            pull.wait().unwrap();
+            engine.restart();
+        }
+        line.cut.store(true, Ordering::Relaxed);
+        engine.docker(&["pull", "-q", &slow]).ok();
+        let total = line.received() - begun;
+        let most = LAYER as u64 + LAYER as u64 / 50 + UNDER_WAY;
+        assert!(total <= most, "{total} bytes came of a layer of {LAYER}");
+        // What came is right: it goes to the registry again without being sent, under the same digest.
+        let pushed = engine.docker(&["push", &slow]).ok();
+        assert!(pushed.contains("Layer already exists"), "{pushed}");
+        engine.docker(&["rmi", &slow]).ok();
+        let left = std::fs::read_dir(engine.data_root().join("content/partial")).unwrap().count();
+        assert_eq!(left, 0, "a download is left behind");
+    }
+    drop(registry);
+    engine.finish();
+}
+
+fn tar(content: &[u8]) -> Vec<u8> {
+    let mut tar = Builder::new(Vec::new());
+    let mut header = Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(content.len() as u64);
+    tar.append_data(&mut header, "data", content).unwrap();
+    tar.into_inner().unwrap()
+}
