@@ -193,7 +193,14 @@ fn work(
         return;
     }
     match yare_build::build(&prepared.request, &engine.images, tools) {
-        Ok(built) => told(engine, built, &prepared.request.tags, sink),
+        Ok(built) => {
+            let keys = built.keys.clone();
+            match built.push.iter().try_for_each(|name| worker.push(name)) {
+                Ok(()) => told(engine, built, &prepared.request.tags, sink),
+                Err(error) => sink.failure(&error.into()),
+            }
+            settle(engine, &keys);
+        }
         Err(failure) => sink.failure(&failure),
     }
     if let Err(error) = engine.builder.hashes.save() {
@@ -202,7 +209,7 @@ fn work(
     engine.builder.built.notify_one();
 }
 
-/// Tells of a build that worked, and settles what it made.
+/// Tells of a build that worked.
 fn told(engine: &Arc<Engine>, built: yare_build::Built, tags: &[yare_oci::Reference], sink: &Sink) {
     for (name, _) in &built.replaced {
         tracing::debug!(%name, "a name moved to the new image");
@@ -221,7 +228,6 @@ fn told(engine: &Arc<Engine>, built: yare_build::Built, tags: &[yare_oci::Refere
         steps: built.steps,
         ..BuildResult::default()
     });
-    settle(engine, &built.keys);
 }
 
 /// Makes cached results survive power loss, when the client has its answer.
@@ -270,7 +276,7 @@ impl Sink {
 
     /// Bytes of an output, which only our own client can take.
     fn data(&self, output: usize, bytes: &[u8]) -> std::io::Result<()> {
-        if self.form == Form::Classic {
+        if self.form != Form::Messages {
             return Err(std::io::Error::other("the classic endpoint brings no outputs: give dest="));
         }
         let data = base64::engine::general_purpose::STANDARD.encode(bytes);
