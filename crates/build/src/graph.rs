@@ -133,8 +133,8 @@ pub struct RunOp {
     pub spec: RunDefinition,
     /// Proxies: known to the process, not part of the key.
     pub proxies: BTreeMap<String, String>,
-    /// What its programs are for; the base says so, too.
-    pub platform: Platform,
+    /// What its programs are for; the base says so, too. Boxed, lest every vertex be as large.
+    pub platform: Box<Platform>,
 }
 
 /// What decides the result of a process beside the file systems it sees.

@@ -244,7 +244,7 @@ impl Lowering<'_> {
             argv: argv.clone(),
         };
         let proxies = scope::proxies(&self.request.build_args);
-        let op = RunOp { base: state.root, spec, proxies, platform: state.platform.clone() };
+        let op = RunOp { base: state.root, spec, proxies, platform: Box::new(state.platform.clone()) };
         let title = self.run_title(state, step, run);
         let id = self.stack(stage, state, step, Op::Run(Box::new(op)), &title);
         let args: Vec<_> = state.args.iter().filter(|(name, _)| !is_proxy(name)).cloned().collect();

@@ -1,6 +1,7 @@
 //! Repositories and downloads.
 
 use super::{Outcome, Solver};
+use crate::attest::provenance::Material;
 use crate::failure::Failure;
 use crate::graph::{FetchOp, VertexId};
 use crate::keys::Parts;
@@ -9,6 +10,7 @@ use crate::source::http::{self, Download, Downloads, Wanted};
 use crate::{Error, Result};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use yare_oci::Digest;
 use yare_snapshot::Stack;
 
@@ -41,10 +43,12 @@ impl Solver<'_> {
             name => name.to_owned(),
         };
         let parts = Parts::of("http", &name).with("files", download.digest).with("time", time_of(&download));
-        self.cached(id, &parts, &Stack::default(), "source.http", |pending| {
+        let made = self.cached(id, &parts, &Stack::default(), "source.http", |pending| {
             place(&download, &pending.upper().join(&name))?;
             Ok(download.size)
-        })
+        })?;
+        let material = Material::http(&http::redact(url), &download.digest);
+        Ok(Outcome { material: Some(Arc::new(material)), ..made })
     }
 
     fn repository(
@@ -64,7 +68,7 @@ impl Solver<'_> {
         let commit = git.resolve(&wanted, self.tools.cancel)?;
         let subdir = wanted.checked_subdir().map_err(Error::invalid)?;
         let parts = Parts::of("git", &(&subdir, keep_git_dir)).with("files", &commit);
-        self.cached(id, &parts, &Stack::default(), "source.git", |pending| {
+        let made = self.cached(id, &parts, &Stack::default(), "source.git", |pending| {
             let upper = pending.upper();
             let how = (keep_git_dir, self.epoch(id));
             if subdir.is_empty() {
@@ -78,7 +82,9 @@ impl Solver<'_> {
             let size = yare_layer::tree_size(std::os::fd::AsFd::as_fd(&dir))
                 .map_err(|error| Error::wrap("cannot measure a repository", error))?;
             Ok(size)
-        })
+        })?;
+        let material = Material::git(&wanted.fragment_form(true), &commit);
+        Ok(Outcome { material: Some(Arc::new(material)), ..made })
     }
 }
 

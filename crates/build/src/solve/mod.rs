@@ -12,6 +12,7 @@ mod stubs;
 
 pub(crate) use beside::Beside;
 
+use crate::attest::provenance::Material;
 use crate::cache::{Cache, Claim, Claimed, Lease, Step};
 use crate::context::Contexts;
 use crate::failure::Failure;
@@ -26,7 +27,7 @@ use crate::worker::Worker;
 use crate::{Cancel, Error, Result};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::os::fd::AsFd;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use yare_api::build::{CANCELLED, Vertex as VertexNews};
 use yare_errdefs::{Class, Classified};
@@ -83,6 +84,8 @@ pub(crate) struct Outcome {
     pub(crate) size: u64,
     /// Why the cache did not serve.
     pub(crate) reason: String,
+    /// What was fetched, by address and digest.
+    pub(crate) material: Option<Arc<Material>>,
 }
 
 /// How many vertices are done at once.
@@ -387,7 +390,16 @@ impl<'a> Solver<'a> {
             stack.drafts.push(draft.clone());
         }
         let added = step.draft.is_some();
-        Outcome { key, stack, added, cached: true, took: 0, size: step.size, reason: String::new() }
+        Outcome {
+            key,
+            stack,
+            added,
+            cached: true,
+            took: 0,
+            size: step.size,
+            reason: String::new(),
+            material: None,
+        }
     }
 
     /// The steps that this one stands on.
@@ -413,7 +425,16 @@ fn news_of(error: &Error) -> String {
 
 /// The outcome of a source that costs nothing.
 fn source(key: Digest, stack: Stack) -> Outcome {
-    Outcome { key, stack, added: false, cached: true, took: 0, size: 0, reason: String::new() }
+    Outcome {
+        key,
+        stack,
+        added: false,
+        cached: true,
+        took: 0,
+        size: 0,
+        reason: String::new(),
+        material: None,
+    }
 }
 
 fn micros(since: Instant) -> u64 {

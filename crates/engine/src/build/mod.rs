@@ -276,6 +276,10 @@ fn solve(engine: &Arc<Engine>, work: Work<'_>) -> Result<(BuildResult, Vec<Diges
         return Ok((BuildResult { answer, ..BuildResult::default() }, Vec::new()));
     }
     let built = yare_build::build(work.request, &engine.images, tools)?;
+    if let Err(error) = built.push.iter().try_for_each(|name| worker.push(name)) {
+        settle(engine, &built.keys);
+        return Err(error.into());
+    }
     for (name, _) in &built.replaced {
         tracing::debug!(%name, "a name moved to the new image");
     }
@@ -350,7 +354,7 @@ impl Sink {
 
     /// Bytes of an output, which only our own client can take.
     fn data(&self, output: usize, bytes: &[u8]) -> std::io::Result<()> {
-        if self.form == Form::Classic {
+        if self.form != Form::Messages {
             return Err(std::io::Error::other("the classic endpoint brings no outputs: give dest="));
         }
         let data = base64::engine::general_purpose::STANDARD.encode(bytes);
