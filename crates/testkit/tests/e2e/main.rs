@@ -28,6 +28,7 @@ mod terminal;
 
 mod api;
 mod build_outputs;
+mod buildx;
 mod errors;
 mod exec;
 mod flags;
@@ -82,6 +83,7 @@ fn main() {
         system::CASES,
         api::CASES,
         build_outputs::CASES,
+        buildx::CASES,
         soak::CASES,
     ];
     let ok = runner::run(&themes.concat());
