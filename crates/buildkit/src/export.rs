@@ -144,7 +144,8 @@ mod tests {
         for kind in ["tar", "oci", "docker", "local"] {
             let exporter = Typed { kind: kind.to_owned(), attributes: attributes.clone() };
             let request = SolveRequest { exporters: vec![exporter], ..SolveRequest::default() };
-            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
             let link = runtime.block_on(crate::link::tests::dead(runtime.handle()));
             let exporters = Exporters::of(&request, &link, &folders).expect("understood");
             let dest = exporters.outputs[0].attributes.get("dest");

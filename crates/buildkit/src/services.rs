@@ -219,7 +219,7 @@ async fn prune(kit: &Arc<Kit>, request: PruneRequest, mut reply: Reply) -> Resul
 async fn pruned(kit: &Arc<Kit>, request: PruneRequest) -> Result<Vec<UsageRecord>, Status> {
     let mut filters = Filters::default();
     if request.keep_duration > 0 {
-        filters.add("unused-for", &format!("{}s", request.keep_duration / 1_000_000_000));
+        filters.add("unused-for", format!("{}s", request.keep_duration / 1_000_000_000));
     }
     for filter in request.filter.iter().filter(|filter| !filter.is_empty()) {
         let (name, value) = filter.split_once("==").ok_or_else(|| {
