@@ -46,3 +46,21 @@ impl Link {
         })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::session::{Offer, Sessions};
+
+    /// A way to a client that answers nothing.
+    pub(crate) async fn dead(runtime: &Handle) -> Link {
+        let sessions = Arc::new(Sessions::default());
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        runtime.spawn(crate::grpc::server::serve(theirs, |_| async {}));
+        let kept = Arc::clone(&sessions);
+        let offer = Offer { id: "s".to_owned(), ..Offer::default() };
+        runtime.spawn(async move { kept.serve(offer, ours).await });
+        let session = sessions.find("s").await.expect("the session is there");
+        Link { session, runtime: runtime.clone(), stop: Stop::new() }
+    }
+}

@@ -4,12 +4,13 @@ use crate::Kit;
 use crate::builds::{Active, Build};
 use crate::calls::{Loaded, file_name};
 use crate::context::{ClientContexts, Source};
+use crate::export::Exporters;
 use crate::frontend::{self, Asked, Options};
 use crate::grpc::{Code, Status};
 use crate::keys::ClientKeys;
 use crate::link::Link;
 use crate::proto::control::{SolveRequest, SolveResponse};
-use crate::proto::{Any, Definition, SourceInfo, Typed};
+use crate::proto::{Any, Definition, SourceInfo};
 use base64::Engine as _;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -49,14 +50,13 @@ async fn build_active(kit: &Arc<Kit>, active: &mut Active<'_>) -> Result<SolveRe
     if loaded.asked.call.is_some() {
         return Ok(SolveResponse::default());
     }
-    let exporters = exporters(request)?;
     if request.cache.as_ref().is_some_and(|cache| cache.exports.iter().any(|export| export.kind != "inline"))
     {
         return Err(Error::unimplemented("exporting a build cache is not built into this Yare yet").into());
     }
     let source = source(kit, &build, &loaded.asked, progress(&build, Some(file(&loaded)))).await?;
     let kit = Arc::clone(kit);
-    on_thread(move || run(&kit, &build, &source, &loaded, &exporters)).await
+    on_thread(move || run(&kit, &build, &source, &loaded)).await
 }
 
 /// Runs a frontend to where it knows what is to be built.
@@ -125,38 +125,8 @@ async fn on_thread<T: Send + 'static>(
     over.await.unwrap_or_else(|_| Err(Status::new(Code::Internal, "the build broke off")))
 }
 
-/// Names of the image that the exporters ask for.
-fn exporters(request: &SolveRequest) -> Result<Vec<String>, Status> {
-    let old = Typed { kind: request.exporter.clone(), attributes: request.exporter_attributes.clone() };
-    let all = if request.exporters.is_empty() { std::slice::from_ref(&old) } else { &request.exporters };
-    let mut names = Vec::new();
-    for exporter in all.iter().filter(|exporter| !exporter.kind.is_empty()) {
-        if !matches!(exporter.kind.as_str(), "moby" | "image") {
-            return Err(Error::unimplemented(format!(
-                "the exporter {} is not built into this Yare yet",
-                exporter.kind
-            ))
-            .with_hint("build into the image store, then: docker save -o archive.tar NAME")
-            .into());
-        }
-        let given = |name: &str| exporter.attributes.get(name).map(String::as_str).unwrap_or_default();
-        // Clients of the image store push by themselves when the build is done, whatever they say here.
-        if exporter.kind != "moby" && given("push") == "true" {
-            return Err(Error::unimplemented("pushing from a build is not built into this Yare yet").into());
-        }
-        names.extend(given("name").split(',').filter(|name| !name.is_empty()).map(str::to_owned));
-    }
-    Ok(names)
-}
-
 /// Builds on its own thread.
-fn run(
-    kit: &Kit,
-    build: &Arc<Build>,
-    source: &Source,
-    loaded: &Loaded,
-    names: &[String],
-) -> Result<SolveResponse, Status> {
+fn run(kit: &Kit, build: &Arc<Build>, source: &Source, loaded: &Loaded) -> Result<SolveResponse, Status> {
     let Loaded { asked, definition } = loaded;
     let progress = &source.progress;
     for note in &asked.notes {
@@ -164,7 +134,9 @@ fn run(
         progress.warning(VertexWarning { level: 1, short, ..VertexWarning::default() });
     }
     let mut request = asked.request.clone();
-    request.tags = names.to_vec();
+    let exporters = Exporters::of(&build.request, &source.link, &kit.folders)?;
+    request.tags.clone_from(&exporters.names);
+    request.outputs.clone_from(&exporters.outputs);
     let keys = ClientKeys::new(source.link.clone(), &kit.engine.config().exec_root);
     let contexts = ClientContexts::new(source, definition, &asked.context);
     let job = Job {
@@ -174,11 +146,13 @@ fn run(
         contexts: &contexts,
         keys: &keys,
         runtime: &source.link.runtime,
-        send: &|_, _| Err(std::io::ErrorKind::Unsupported.into()),
+        send: &|place, piece| exporters.take(place, piece),
         progress,
         cancel: &build.stop.cancel,
     };
     let result = build::run(&kit.engine, job).map_err(|failure| failed(&failure, &file(loaded)))?;
+    let names = exporters.names.clone();
+    exporters.finish().map_err(|error| Status::of_build(&error))?;
     // As the image store of the field's engine has it: an image is known by its config.
     let id = result.image_id;
     let rows = [

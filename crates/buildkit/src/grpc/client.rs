@@ -37,8 +37,12 @@ where
 pub(crate) struct Exchange {
     /// What goes to the peer.
     pub(crate) outbound: Outbound,
-    answer: Answer,
+    incoming: Incoming,
 }
+
+/// What comes from the peer of a call.
+#[derive(Debug)]
+pub(crate) struct Incoming(Answer);
 
 #[derive(Debug)]
 enum Answer {
@@ -62,7 +66,7 @@ impl Client {
         request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
         let mut ready = self.0.clone().ready().await?;
         let (response, outbound) = ready.send_request(request, false)?;
-        Ok(Exchange { outbound: Outbound(outbound), answer: Answer::Waiting(response) })
+        Ok(Exchange { outbound: Outbound(outbound), incoming: Incoming(Answer::Waiting(response)) })
     }
 
     /// One message for one message.
@@ -100,9 +104,21 @@ impl Exchange {
         Err(unsent)
     }
 
+    /// The two directions, for whoever speaks and listens at once.
+    pub(crate) fn split(self) -> (Outbound, Incoming) {
+        (self.outbound, self.incoming)
+    }
+
     /// The next message; `None` when the peer is done and all went well.
     pub(crate) async fn message<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
-        if let Answer::Waiting(response) = &mut self.answer {
+        self.incoming.message().await
+    }
+}
+
+impl Incoming {
+    /// The next message; `None` when the peer is done and all went well.
+    pub(crate) async fn message<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
+        if let Answer::Waiting(response) = &mut self.0 {
             let (head, body) = response.await?.into_parts();
             if head.status != StatusCode::OK {
                 return Err(Status::new(Code::Internal, format!("the peer answered {}", head.status)));
@@ -111,9 +127,9 @@ impl Exchange {
             if let Some(outcome) = Status::of_headers(&head.headers) {
                 return outcome.map(|()| None);
             }
-            self.answer = Answer::Coming(Inbound::new(body));
+            self.0 = Answer::Coming(Inbound::new(body));
         }
-        let Answer::Coming(inbound) = &mut self.answer else { return Ok(None) };
+        let Answer::Coming(inbound) = &mut self.0 else { return Ok(None) };
         match inbound.message().await? {
             Some(message) => Ok(Some(message)),
             None => inbound.outcome().await.map(|()| None),

@@ -133,6 +133,71 @@ impl Outbound {
 mod tests {
     use super::*;
 
+    use crate::grpc::server::Call;
+    use crate::proto::session::{BytesMessage, NamedRequest};
+    use http::HeaderMap;
+
+    /// Answers with what it was asked, or never.
+    async fn answer(call: Call) {
+        let answered = match call.path.as_str() {
+            "/echo" => call.unary(|question: NamedRequest| async move { Ok(question) }).await,
+            "/never" => call.unary(|_: NamedRequest| std::future::pending::<Result<NamedRequest, _>>()).await,
+            _ => call.unknown(),
+        };
+        assert!(answered.is_ok(), "{answered:?}");
+    }
+
+    async fn peer() -> client::Client {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        tokio::spawn(server::serve(theirs, answer));
+        let (client, connection) = client::connect(ours).await.expect("connected");
+        tokio::spawn(connection);
+        client
+    }
+
+    #[tokio::test]
+    async fn calls_are_answered() {
+        let peer = peer().await;
+        let question = NamedRequest { id: "x".repeat(3 << 20) };
+        let answer: NamedRequest = peer.unary("/echo", &question).await.expect("answered");
+        assert!(answer == question, "messages longer than any window pass");
+        let refused = peer.unary::<NamedRequest>("/nothing", &question).await;
+        assert_eq!(refused.expect_err("refused").code, Code::Unimplemented);
+    }
+
+    #[tokio::test]
+    async fn messages_that_are_too_long_are_refused_unread() {
+        let mut exchange = peer().await.call("/echo", HeaderMap::new()).await.expect("begun");
+        // The announcement alone; nothing of the 100 MB follows.
+        exchange.outbound.write(Bytes::from_static(&[0, 6, 64, 0, 0])).await.expect("written");
+        let refused = exchange.message::<NamedRequest>().await.expect_err("refused");
+        assert_eq!(refused.code, Code::ResourceExhausted);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_is_refused() {
+        for bytes in [&[0, 0, 0, 0, 2, 0xff, 0xff][..], &[0, 0, 0, 0, 9, 1], &[7, 0, 0, 0, 0]] {
+            let mut exchange = peer().await.call("/echo", HeaderMap::new()).await.expect("begun");
+            exchange.outbound.write(Bytes::copy_from_slice(bytes)).await.expect("written");
+            // It may be refused before this.
+            let _ = exchange.outbound.close();
+            assert!(exchange.message::<NamedRequest>().await.is_err(), "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_drops_its_calls() {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let served = tokio::spawn(server::serve(theirs, answer));
+        let (client, connection) = client::connect(ours).await.expect("connected");
+        let driver = tokio::spawn(connection);
+        let mut exchange = client.call("/never", HeaderMap::new()).await.expect("begun");
+        exchange.outbound.send(&BytesMessage::default()).await.expect("sent");
+        driver.abort();
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(10), served).await;
+        ended.expect("the server notices").expect("no panic").ok();
+    }
+
     #[test]
     fn lengths_are_checked_before_anything_is_kept() {
         assert_eq!(announced(&[0, 0, 0]).expect("too short to say"), None);

@@ -6,6 +6,8 @@ pub(crate) mod control;
 pub(crate) mod files;
 pub(crate) mod gateway;
 pub(crate) mod session;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! The dialogue of a transfer.
 
 use super::tree::{Entry, Kind, Tree};
-use super::{Limits, Wanted};
+use super::{Go, Limits, Wanted};
 use crate::grpc::client::Exchange;
 use crate::grpc::{Code, Status};
 use crate::proto::files::{DATA, ERROR, FINISH, Packet, REQUEST, STAT, Stat};
@@ -16,15 +16,6 @@ use yare_errdefs::{Error, Result};
 const METHOD: &str = "/moby.filesync.v1.FileSync/DiffCopy";
 /// Files that are under way at once.
 const AT_ONCE: usize = 64;
-
-/// Bits of Go's `FileMode`.
-const GO_DIRECTORY: u32 = 1 << 31;
-const GO_LINK: u32 = 1 << 27;
-const GO_SETUID: u32 = 1 << 23;
-const GO_SETGID: u32 = 1 << 22;
-const GO_STICKY: u32 = 1 << 20;
-/// Devices, pipes, sockets and what else is no file.
-const GO_SPECIAL: u32 = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19;
 
 /// What came.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -197,16 +188,13 @@ fn wrong(what: &str) -> Error {
 /// What a stat says; `None` for what is neither file, directory nor link.
 fn entry(stat: &Stat) -> Option<Entry> {
     let go = stat.mode;
-    let mut mode = go & 0o777;
-    for (bit, ours) in [(GO_SETUID, 0o4000), (GO_SETGID, 0o2000), (GO_STICKY, 0o1000)] {
-        mode |= if go & bit == 0 { 0 } else { ours };
-    }
-    let kind = if go & GO_DIRECTORY != 0 {
+    let mut mode = Go::permissions(go);
+    let kind = if go & Go::DIRECTORY != 0 {
         Kind::Directory
-    } else if go & GO_LINK != 0 {
+    } else if go & Go::LINK != 0 {
         mode = 0o777;
         Kind::Link(stat.link.clone())
-    } else if go & GO_SPECIAL != 0 {
+    } else if go & Go::SPECIAL != 0 {
         return None;
     } else {
         Kind::File(u64::try_from(stat.size).unwrap_or(0), i128::from(stat.modified))

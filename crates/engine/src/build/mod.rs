@@ -195,7 +195,7 @@ fn work(
 }
 
 /// Takes a piece of an output that goes to the client.
-pub type Send = dyn Fn(usize, &[u8]) -> std::io::Result<()> + Sync;
+pub type Send<'a> = dyn Fn(usize, &[u8]) -> std::io::Result<()> + Sync + 'a;
 
 /// A build over whichever wire it came.
 #[expect(missing_debug_implementations, reason = "what a client provides has nothing to print")]
@@ -213,7 +213,7 @@ pub struct Job<'a> {
     /// Where what waits for the network runs.
     pub runtime: &'a Handle,
     /// Takes the bytes of outputs that go to the client, with the place among the outputs.
-    pub send: &'a Send,
+    pub send: &'a Send<'a>,
     /// Where its news go.
     pub progress: &'a Progress,
     /// Ends it early.
@@ -248,7 +248,7 @@ struct Work<'a> {
     contexts: &'a dyn Contexts,
     keys: &'a dyn Keys,
     runtime: &'a Handle,
-    send: &'a Send,
+    send: &'a Send<'a>,
     call: &'a str,
     progress: &'a Progress,
     cancel: &'a Cancel,

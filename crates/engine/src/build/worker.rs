@@ -61,7 +61,7 @@ impl<'a> EngineWorker<'a> {
             name: reference.to_string(),
             tag: None,
             platform: None,
-            auth: self.auth(reference.domain()),
+            auth: self.keys.credentials(reference.domain())?,
         };
         let title = format!("pushing {}", reference.familiar());
         self.transfer(&title, crate::images::push(self.engine, request))

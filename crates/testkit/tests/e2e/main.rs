@@ -37,6 +37,7 @@ mod build_outputs;
 mod build_run;
 mod build_table;
 mod build_vectors;
+mod buildx;
 mod errors;
 mod exec;
 mod flags;
@@ -99,6 +100,7 @@ fn main() {
         build_options::CASES,
         build_vectors::CASES,
         build_outputs::CASES,
+        buildx::CASES,
         soak::CASES,
     ];
     let ok = runner::run(&themes.concat());
