@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
+use yare_distribution::Proxies;
 use yare_errdefs::{Error, Result};
-use yare_registry::{Collected, Config, Registry, Scrubbed};
+use yare_registry::{Collected, Config, Outbound, Registry, Scrubbed};
 
 const HELP: &str = "Usage:  yare registry COMMAND [OPTIONS]
 
@@ -147,10 +148,25 @@ fn config(arguments: &Arguments) -> Result<Config> {
         }
         config.listen.clone_from(&arguments.listen);
     }
+    config.outbound = outbound()?;
     if config.listen.is_empty() {
         config.listen.push("127.0.0.1:5000".to_owned());
     }
     Ok(config)
+}
+
+/// How upstreams are reached, as the environment says.
+fn outbound() -> Result<Outbound> {
+    let variable = |name: &str| {
+        let upper = std::env::var(name.to_uppercase()).ok();
+        upper.or_else(|| std::env::var(name).ok()).unwrap_or_default()
+    };
+    let proxies = Proxies::new(&variable("http_proxy"), &variable("https_proxy"), &variable("no_proxy"))
+        .map_err(|error| Error::invalid(error.to_string()))?;
+    Ok(Outbound {
+        proxies,
+        authorities: std::env::var_os("SSL_CERT_FILE").map(PathBuf::from).into_iter().collect(),
+    })
 }
 
 async fn serve(config: Config) -> Result<i32> {
