@@ -20,11 +20,13 @@ mod session;
 mod table;
 #[cfg(test)]
 mod tests;
+mod vault;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use context::{Autostart, Environment};
+pub use credentials::serve as credential_helper;
 
 use context::Context;
 use failure::Failure;

@@ -1,6 +1,7 @@
 //! Tests of the whole command line.
 
 mod build;
+mod credentials;
 mod goldens;
 mod requests;
 mod server;
