@@ -56,6 +56,10 @@ pub(crate) fn main(args: &[String]) -> i32 {
 }
 
 fn run(command: &str, rest: &[String]) -> Result<i32> {
+    if matches!(command, "enable" | "disable") {
+        return Err(Error::unimplemented("the engine's own store cannot be served as a registry yet")
+            .with_hint("serve a registry beside it and push to that: yare registry serve --root DIR"));
+    }
     let arguments = parse(rest)?;
     let level = arguments.log_level.as_deref().unwrap_or("info");
     let level = level.parse().map_err(|_| Error::invalid(format!("invalid log level: {level}")))?;
@@ -273,6 +277,7 @@ fn scrubbed_text(scrubbed: &Scrubbed) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use yare_errdefs::Classified;
 
     fn parsed(args: &[&str]) -> Result<Arguments> {
         parse(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>())
@@ -286,6 +291,12 @@ mod tests {
         assert!(arguments.dry_run);
         assert!(parsed(&["--root"]).is_err());
         assert!(parsed(&["--nope"]).is_err());
+    }
+
+    #[test]
+    fn what_is_not_built_says_so() {
+        let error = run("enable", &[]).unwrap_err();
+        assert_eq!(error.class(), yare_errdefs::Class::Unimplemented);
     }
 
     #[test]
