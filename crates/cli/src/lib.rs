@@ -4,6 +4,7 @@
 //! exiting. One table (`table`) drives parsing, help and shell completion.
 
 mod address;
+mod artifacts;
 mod clock;
 mod commands;
 mod completion;

@@ -1,5 +1,6 @@
 //! Tests of the whole command line.
 
+mod artifacts;
 mod build;
 mod credentials;
 mod goldens;
