@@ -1,6 +1,7 @@
 //! Blobs of an upstream: fetched once, written and sent on as they come.
 
 use super::Upstream;
+use super::counts::Counts;
 use crate::clock::now;
 use crate::links;
 use crate::manifests;
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 use yare_distribution::{BlobStream, Resume};
@@ -124,6 +126,7 @@ async fn begin(
     let file = File::open(writer.path()).map_err(|error| file_error("open", writer.path(), error))?;
     let (ready, told) = watch::channel(0);
     let fetch = Arc::new(Fetch { file, size, ready: told, failure: OnceLock::new() });
+    Counts::one(&upstream.counts.blobs);
     upstream.running.lock().insert(key.clone(), Arc::clone(&fetch));
     let running = Running { upstream: Arc::clone(upstream), key, _permit: permit };
     // Its own task: it goes on when the client that asked first has left.
@@ -207,6 +210,8 @@ impl Transfer {
             match self.stream.chunk().await {
                 Ok(Some(bytes)) => {
                     size += bytes.len();
+                    let counts = &self.running.upstream.counts;
+                    counts.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                     batch.push(bytes);
                 }
                 Ok(None) => return (batch, Some(Ok(()))),

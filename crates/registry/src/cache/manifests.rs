@@ -1,6 +1,7 @@
 //! Manifests of an upstream: kept by digest, asked about again by tag.
 
 use super::Upstream;
+use super::counts::Counts;
 use crate::clock::now;
 use crate::manifest::{self, MANIFEST_LIMIT};
 use crate::manifests::{self, Push, PushRules};
@@ -31,6 +32,7 @@ pub(crate) async fn refresh(
     reference: &Reference,
 ) -> Result<Freshness> {
     if is_fresh(registry, upstream, name, reference)? {
+        Counts::one(&upstream.counts.hits);
         return Ok(Freshness::Fresh);
     }
     // Clients that ask for the same wait for one answer.
@@ -40,9 +42,11 @@ pub(crate) async fn refresh(
     }
     let held = held(registry, name, reference)?;
     if held.is_some() && upstream.is_down() {
+        Counts::one(&upstream.counts.stale);
         return Ok(Freshness::Stale);
     }
     let repository = upstream.repository(name).await?;
+    Counts::one(&upstream.counts.asked);
     let answer = ask(&repository, reference, held.as_ref()).await;
     upstream.note(&answer);
     match answer {
@@ -67,6 +71,7 @@ pub(crate) async fn refresh(
             }
         }
         Err(error) if held.is_some() && error.class() == Class::Unavailable => {
+            Counts::one(&upstream.counts.stale);
             let error = yare_errdefs::chain(&error);
             tracing::warn!(name, %reference, error, "a tag is served as it was: the upstream is not there");
             Ok(Freshness::Stale)

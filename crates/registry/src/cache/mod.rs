@@ -11,10 +11,12 @@
 //! through.
 
 pub(crate) mod blobs;
+mod counts;
 pub(crate) mod manifests;
 
 use crate::problem::{Code, Error, Refusal, Result};
 use crate::retention::Retention;
+use counts::Counts;
 use http::StatusCode;
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -202,6 +204,7 @@ pub(crate) struct Upstream {
     asking: Turns<(String, String)>,
     fetching: Arc<tokio::sync::Semaphore>,
     running: Mutex<HashMap<(String, Digest), Arc<blobs::Fetch>>>,
+    counts: Counts,
 }
 
 impl Upstream {
@@ -214,6 +217,7 @@ impl Upstream {
             down_until: Mutex::default(),
             asking: Turns::default(),
             running: Mutex::default(),
+            counts: Counts::default(),
         })
     }
 
@@ -256,6 +260,7 @@ impl Upstream {
 
     /// What a client is told of the upstream's answer; `missing` makes the refusal of what is not there.
     fn refusal(&self, error: &yare_distribution::Error, missing: impl Fn() -> Refusal) -> Error {
+        Counts::one(&self.counts.failures);
         let text = yare_errdefs::chain(error);
         tracing::warn!(upstream = self.proxy.upstream, error = text, "an upstream does not deliver");
         match error.class() {

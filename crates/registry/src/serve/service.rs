@@ -232,7 +232,8 @@ impl Service {
 
     /// The counters in Prometheus' text format.
     pub(crate) fn metrics_text(&self) -> Reply {
-        let text = self.metrics.text(self.registry.uploads.count() as u64, self.hooks.lost());
+        let mut text = self.metrics.text(self.registry.uploads.count() as u64, self.hooks.lost());
+        text.push_str(&self.registry.caches.metrics());
         let mut reply = http::Response::new(Body::bytes(text));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4");
         reply.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -218,6 +218,11 @@ fn clients_get_a_blob_while_it_comes_and_share_one_transfer() {
     }
     assert_eq!(cache.client.get(&format!("/v2/hub/app/blobs/{layer}")).expect(200).body.len(), 2 * HALF);
     assert_eq!(upstream.asked.load(Ordering::SeqCst), 1);
+    let metrics = String::from_utf8(cache.client.get("/metrics").expect(200).body).unwrap();
+    let labels = format!("{{prefix=\"hub\",upstream=\"{}\"}}", upstream.address);
+    for row in [format!("blobs_total{labels} 1\n"), format!("bytes_total{labels} {}\n", 2 * HALF)] {
+        assert!(metrics.contains(&format!("yare_registry_cache_{row}")), "{metrics}");
+    }
 }
 
 #[test]
