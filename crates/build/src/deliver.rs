@@ -349,7 +349,7 @@ mod tests {
     fn what_cannot_be_made_is_known_before_a_step_runs() {
         let many = ["linux/amd64", "linux/arm64"];
         for (kinds, platforms) in [
-            (&["registry"][..], &many),
+            (&["registry"][..], &many[..]),
             (&["image"], &many),
             (&["docker"], &many),
             (&["image", "image"], &[]),
