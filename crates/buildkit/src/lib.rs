@@ -16,6 +16,7 @@ mod export;
 mod frontend;
 mod grpc;
 mod history;
+mod inputs;
 mod keys;
 mod link;
 mod news;
