@@ -1,7 +1,7 @@
 //! BuildKit's wire: what `docker buildx`, `bake` and `compose build` speak, on Yare's own build engine.
 //!
 //! A client upgrades `POST /grpc` and calls services on it (`services`): workers, builds, the cache, the
-//! history. It upgrades `POST /session` too, and answers calls there ([`session`]): its files (`sync`), its
+//! history. It upgrades `POST /session` too, and answers calls there (`session`): its files (`sync`), its
 //! secrets and agents (`keys`), what builds hand out (`export`). A build is one call of `Control/Solve` that stays open, `Control/Status` which
 //! tells its news, and calls of `LLBBridge` in which the client runs the frontend; they find each other by the
 //! id that the client chose (`builds`). The frontend is the Dockerfile's alone, done by [`yare_build`]:
