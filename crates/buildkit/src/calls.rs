@@ -3,6 +3,7 @@
 use crate::context::Definition;
 use crate::frontend::Asked;
 use crate::grpc::{Code, Status};
+use crate::inputs::Held;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use yare_dockerfile::outline::{outline, targets};
@@ -14,6 +15,8 @@ use yare_errdefs::{Error, Result};
 pub(crate) struct Loaded {
     pub(crate) asked: Asked,
     pub(crate) definition: Definition,
+    /// Names of images that it stands on.
+    pub(crate) _inputs: Vec<Held>,
 }
 
 /// Metadata of a result.
@@ -21,7 +24,7 @@ pub(crate) type Metadata = BTreeMap<String, Vec<u8>>;
 
 /// Answers a call that is no build.
 pub(crate) fn answer(call: &str, loaded: &Loaded) -> Result<Metadata, Status> {
-    let Loaded { asked, definition } = loaded;
+    let Loaded { asked, definition, .. } = loaded;
     let name = file_name(&asked.request.dockerfile);
     match call {
         "frontend.subrequests.describe" => Ok(described()),

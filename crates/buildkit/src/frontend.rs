@@ -22,6 +22,8 @@ pub(crate) struct Asked {
     pub(crate) dockerfile_dir: Option<String>,
     /// Sessions that have folders which the build's own session has not, by the folder's name.
     pub(crate) sessions: BTreeMap<String, String>,
+    /// Named contexts that are results of other builds: the input's name in the request.
+    pub(crate) inputs: BTreeMap<String, String>,
     /// Something else than a build.
     pub(crate) call: Option<String>,
     /// Options that have no effect here, and why.
@@ -146,8 +148,10 @@ fn prefixed(asked: &mut Asked, name: &str, value: &str) -> Result<()> {
         Some(("context", key)) => {
             // A platform may follow; the same source serves all.
             let key = key.split("::").next().unwrap_or(key);
-            let source = named(key, value)?;
-            asked.sources.insert(key.to_owned(), source);
+            match value.strip_prefix("input:") {
+                Some(input) => drop(asked.inputs.insert(key.to_owned(), input.to_owned())),
+                None => drop(asked.sources.insert(key.to_owned(), named(key, value)?)),
+            }
         }
         Some(("attest", kind)) => {
             let disabled = value.split(',').any(|part| part == "disabled=true");
@@ -162,7 +166,7 @@ fn prefixed(asked: &mut Asked, name: &str, value: &str) -> Result<()> {
             asked.sessions.insert(key.to_owned(), value.to_owned());
         }
         // What the client knows of its repository is for attestations.
-        Some(("vcs", _)) => {}
+        Some(("vcs" | "input-metadata", _)) => {}
         _ => {
             return Err(Error::unimplemented(format!(
                 "the build option {name:?} is not built into this Yare yet"
@@ -189,7 +193,7 @@ fn named(key: &str, value: &str) -> Result<ContextSource> {
     if value.starts_with("local:") {
         return Ok(ContextSource::Folder);
     }
-    if value.starts_with("input:") || value.starts_with("oci-layout:") {
+    if value.starts_with("oci-layout:") {
         let kind = value.split(':').next().unwrap_or_default();
         return Err(Error::unimplemented(format!(
             "the build context {key} of kind {kind:?} is not built into this Yare yet"
@@ -276,7 +280,7 @@ mod tests {
 
     #[test]
     fn what_would_change_the_result_is_refused() {
-        for row in [("attest:sbom", ""), ("context:a", "input:a"), ("new-option", "1")] {
+        for row in [("attest:sbom", ""), ("context:a", "oci-layout://a"), ("new-option", "1")] {
             assert!(parse(&options(&[row]), &[]).is_err(), "{row:?}");
         }
         assert!(check("dockerfile.v0", &Options::new()).is_ok());

@@ -17,6 +17,7 @@ mod export;
 mod frontend;
 mod grpc;
 mod history;
+mod inputs;
 mod keys;
 mod link;
 mod news;

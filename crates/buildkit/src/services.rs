@@ -4,14 +4,16 @@ use crate::Kit;
 use crate::calls;
 use crate::grpc::server::{Call, Reply};
 use crate::grpc::{Code, Status};
-use crate::history;
 use crate::proto::control::{
     DiskUsageResponse, InfoResponse, ListWorkersResponse, PruneRequest, StatusRequest, UsageRecord,
 };
-use crate::proto::gateway::{Answer, Cap, PongResponse, Ref, ReturnRequest, SolveRequest, SolveResponse};
+use crate::proto::gateway::{
+    Answer, Cap, EvaluateRequest, PongResponse, Ref, ReturnRequest, SolveRequest, SolveResponse,
+};
 use crate::proto::session::{HealthResponse, SERVING};
 use crate::proto::{Empty, Platform, Version, WorkerRecord};
 use crate::session::Offer;
+use crate::{history, inputs};
 use crate::{news, solve};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -91,8 +93,13 @@ async fn bridge(kit: &Arc<Kit>, call: Call, method: &str) -> Result<(), Status> 
         }
         "Solve" => call.unary(|request| load(kit, &id, request)).await,
         "Return" => call.unary(|request| returned(kit, &id, request)).await,
-        // Nothing is evaluated before it is returned.
-        "Evaluate" => call.unary(|_: Empty| async { Ok(Empty {}) }).await,
+        "Evaluate" => {
+            call.unary(|request: EvaluateRequest| async move {
+                let build = kit.builds.find(&id).await?;
+                solve::evaluate(kit, &build, &request.r#ref).await
+            })
+            .await
+        }
         _ => call.unknown(),
     }
 }
@@ -122,8 +129,17 @@ fn worker(kit: &Kit) -> WorkerRecord {
 
 /// What a client may ask of the bridge. Of graphs nothing: they are not understood.
 fn pong(kit: &Kit) -> PongResponse {
-    let frontend =
-        ["frontend.caps", "gateway.solve.metadata", "proto.refarray", "return", "returnmap", "solve.base"];
+    let frontend = [
+        "frontend.caps",
+        "frontend.inputs",
+        "gateway.evaluate",
+        "reference.output",
+        "gateway.solve.metadata",
+        "proto.refarray",
+        "return",
+        "returnmap",
+        "solve.base",
+    ];
     let cap = |id: &str| Cap { id: id.to_owned(), enabled: true };
     PongResponse { frontend_caps: frontend.map(cap).into(), llb_caps: Vec::new(), workers: vec![worker(kit)] }
 }
@@ -140,7 +156,8 @@ async fn load(kit: &Arc<Kit>, id: &str, request: SolveRequest) -> Result<SolveRe
     };
     let result = yare_sys::fs::unique_name("");
     build.keep(result.clone(), loaded)?;
-    let answer = Answer { r#ref: Some(Ref { id: result, def: None }), metadata, ..Answer::default() };
+    let def = Some(inputs::definition(id, &result));
+    let answer = Answer { r#ref: Some(Ref { id: result, def }), metadata, ..Answer::default() };
     Ok(SolveResponse { result: Some(answer) })
 }
 

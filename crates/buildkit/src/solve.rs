@@ -7,20 +7,22 @@ use crate::context::{ClientContexts, Source};
 use crate::export::Exporters;
 use crate::frontend::{self, Asked, Options};
 use crate::grpc::{Code, Status};
+use crate::inputs::{self, Held};
 use crate::keys::ClientKeys;
 use crate::link::Link;
 use crate::proto::control::{SolveRequest, SolveResponse};
-use crate::proto::{Any, Definition, SourceInfo};
+use crate::proto::{Any, Definition, Empty, SourceInfo};
 use base64::Engine as _;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::oneshot;
-use yare_api::build::{SolveStatus, VertexWarning};
+use yare_api::build::{BuildOutput, BuildResult, SolveStatus, VertexWarning};
+use yare_build::request::ContextSource;
 use yare_build::{Failure, Progress};
 use yare_engine::build::{self, Job};
 use yare_errdefs::Error;
-use yare_oci::Digest;
+use yare_oci::{Digest, Reference};
 
 /// `Control/Solve`: waits for what the client's frontend returns, or runs the one that is named, then builds.
 pub(crate) async fn solve(kit: &Arc<Kit>, request: SolveRequest) -> Result<SolveResponse, Status> {
@@ -68,11 +70,8 @@ pub(crate) async fn load(
     inputs: &BTreeMap<String, Definition>,
 ) -> Result<Arc<Loaded>, Status> {
     frontend::check(frontend, options)?;
-    if let Some(name) = inputs.keys().next() {
-        let text = format!("the input {name:?} that comes as a graph is not built into this Yare yet");
-        return Err(Error::unimplemented(text).into());
-    }
-    let asked = frontend::parse(options, &build.request.entitlements)?;
+    let mut asked = frontend::parse(options, &build.request.entitlements)?;
+    let inputs = build_inputs(kit, &mut asked, inputs).await?;
     let source = source(kit, build, &asked, progress(build, None)).await?;
     on_thread(move || {
         let name = file_name(&asked.request.dockerfile);
@@ -84,9 +83,50 @@ pub(crate) async fn load(
         };
         let definition = source.definition(&asked.context, dir, path);
         let definition = definition.map_err(|error| Status::of_build(&error))?;
-        Ok(Arc::new(Loaded { asked, definition }))
+        Ok(Arc::new(Loaded { asked, definition, _inputs: inputs }))
     })
     .await
+}
+
+/// Builds the targets of the client that this one stands on.
+async fn build_inputs(
+    kit: &Arc<Kit>,
+    asked: &mut Asked,
+    inputs: &BTreeMap<String, Definition>,
+) -> Result<Vec<Held>, Status> {
+    let mut held = Vec::new();
+    for (context, input) in std::mem::take(&mut asked.inputs) {
+        let unknown = || Status::new(Code::InvalidArgument, format!("the request has no input {input:?}"));
+        let (id, result) = inputs::parse(&input, inputs.get(&input).ok_or_else(unknown)?)?;
+        let build = kit.builds.find(&id).await?;
+        let loaded = build.loaded(&result)?;
+        let (name, reference) = hold(kit, &build, loaded).await?;
+        asked.sources.insert(context, ContextSource::Image(reference));
+        held.push(name);
+    }
+    Ok(held)
+}
+
+/// Builds a result into an image that has a name of its own for a while.
+async fn hold(kit: &Arc<Kit>, build: &Arc<Build>, loaded: Arc<Loaded>) -> Result<(Held, Reference), Status> {
+    let source = source(kit, build, &loaded.asked, progress(build, Some(file(&loaded)))).await?;
+    let (name, reference) = Held::new(kit)?;
+    let (kit, tag) = (Arc::clone(kit), name.name().to_owned());
+    on_thread(move || {
+        let nowhere = |_: usize, _: &[u8]| Err(std::io::ErrorKind::Unsupported.into());
+        build_image(&kit, &source, &loaded, (&[tag], &[]), &nowhere)
+    })
+    .await?;
+    Ok((name, reference))
+}
+
+/// `LLBBridge/Evaluate`: does what a result needs, which is in the cache then.
+pub(crate) async fn evaluate(kit: &Arc<Kit>, build: &Arc<Build>, result: &str) -> Result<Empty, Status> {
+    let loaded = build.loaded(result)?;
+    if loaded.asked.call.is_none() {
+        hold(kit, build, loaded).await?;
+    }
+    Ok(Empty {})
 }
 
 /// The way to the sessions that have the files.
@@ -127,30 +167,10 @@ async fn on_thread<T: Send + 'static>(
 
 /// Builds on its own thread.
 fn run(kit: &Kit, build: &Arc<Build>, source: &Source, loaded: &Loaded) -> Result<SolveResponse, Status> {
-    let Loaded { asked, definition } = loaded;
-    let progress = &source.progress;
-    for note in &asked.notes {
-        let short = base64::engine::general_purpose::STANDARD.encode(note);
-        progress.warning(VertexWarning { level: 1, short, ..VertexWarning::default() });
-    }
-    let mut request = asked.request.clone();
     let exporters = Exporters::of(&build.request, &source.link, &kit.folders)?;
-    request.tags.clone_from(&exporters.names);
-    request.outputs.clone_from(&exporters.outputs);
-    let keys = ClientKeys::new(source.link.clone(), &kit.engine.config().exec_root);
-    let contexts = ClientContexts::new(source, definition, &asked.context);
-    let job = Job {
-        asked: &request,
-        dockerfile: definition.dockerfile.clone(),
-        sources: asked.sources.clone(),
-        contexts: &contexts,
-        keys: &keys,
-        runtime: &source.link.runtime,
-        send: &|place, piece| exporters.take(place, piece),
-        progress,
-        cancel: &build.stop.cancel,
-    };
-    let result = build::run(&kit.engine, job).map_err(|failure| failed(&failure, &file(loaded)))?;
+    let wanted = (exporters.names.as_slice(), exporters.outputs.as_slice());
+    let send = |place: usize, piece: &[u8]| exporters.take(place, piece);
+    let result = build_image(kit, source, loaded, wanted, &send)?;
     let names = exporters.names.clone();
     exporters.finish().map_err(|error| Status::of_build(&error))?;
     // As the image store of the field's engine has it: an image is known by its config.
@@ -164,6 +184,39 @@ fn run(kit: &Kit, build: &Arc<Build>, source: &Source, loaded: &Loaded) -> Resul
     Ok(SolveResponse { exporter_response: rows.map(|(name, value)| (name.to_owned(), value)).collect() })
 }
 
+/// Builds what a frontend loaded, under these names, into these outputs.
+fn build_image(
+    kit: &Kit,
+    source: &Source,
+    loaded: &Loaded,
+    (names, outputs): (&[String], &[BuildOutput]),
+    send: &build::Send<'_>,
+) -> Result<BuildResult, Status> {
+    let Loaded { asked, definition, .. } = loaded;
+    let progress = &source.progress;
+    for note in &asked.notes {
+        let short = base64::engine::general_purpose::STANDARD.encode(note);
+        progress.warning(VertexWarning { level: 1, short, ..VertexWarning::default() });
+    }
+    let mut request = asked.request.clone();
+    request.tags = names.to_vec();
+    request.outputs = outputs.to_vec();
+    let keys = ClientKeys::new(source.link.clone(), &kit.engine.config().exec_root);
+    let contexts = ClientContexts::new(source, definition, &asked.context);
+    let job = Job {
+        asked: &request,
+        dockerfile: definition.dockerfile.clone(),
+        sources: asked.sources.clone(),
+        contexts: &contexts,
+        keys: &keys,
+        runtime: &source.link.runtime,
+        send,
+        progress,
+        cancel: &source.link.stop.cancel,
+    };
+    build::run(&kit.engine, job).map_err(|failure| failed(&failure, &file(loaded)))
+}
+
 fn full_name(name: &str) -> String {
     yare_oci::Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.or_latest().to_string())
 }
@@ -172,10 +225,28 @@ fn full_name(name: &str) -> String {
 fn progress(build: &Arc<Build>, file: Option<SourceInfo>) -> Progress {
     let news = Arc::clone(&build.news);
     let told = Digest::of("definition").to_string();
+    let id = build.request.r#ref.clone();
     Progress::new(move |mut status: SolveStatus| {
         status.vertexes.retain(|vertex| vertex.digest != told);
+        apart(&id, &mut status);
         news.tell(status, file.as_ref());
     })
+}
+
+/// A client shows several builds at once, and takes vertices with the same digest for the same.
+fn apart(build: &str, status: &mut SolveStatus) {
+    let own = |digest: &mut String| {
+        if !digest.is_empty() {
+            *digest = Digest::of(format!("{build} {digest}")).to_string();
+        }
+    };
+    for vertex in &mut status.vertexes {
+        own(&mut vertex.digest);
+        vertex.inputs.iter_mut().for_each(own);
+    }
+    status.statuses.iter_mut().for_each(|one| own(&mut one.vertex));
+    status.logs.iter_mut().for_each(|one| own(&mut one.vertex));
+    status.warnings.iter_mut().for_each(|one| own(&mut one.vertex));
 }
 
 /// A failure with its lines, which the client shows.

@@ -74,3 +74,9 @@ pub(crate) struct ReturnRequest {
     #[prost(message, optional, tag = "2")]
     pub(crate) error: Option<RpcStatus>,
 }
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct EvaluateRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) r#ref: String,
+}

@@ -5,6 +5,7 @@
 pub(crate) mod control;
 pub(crate) mod files;
 pub(crate) mod gateway;
+pub(crate) mod graph;
 pub(crate) mod session;
 #[cfg(test)]
 mod tests;
@@ -60,6 +61,9 @@ pub(crate) struct Platform {
 pub(crate) struct Definition {
     #[prost(bytes = "vec", repeated, tag = "1")]
     pub(crate) def: Vec<Vec<u8>>,
+    /// What is known of each vertex, by the digest of its bytes. Clients want an entry for each.
+    #[prost(btree_map = "string, message", tag = "2")]
+    pub(crate) metadata: BTreeMap<String, Empty>,
 }
 
 /// `pb.SourceInfo`: a file that errors and warnings point into.

@@ -16,6 +16,9 @@ use yare_errdefs::{Error, Result};
 /// Bytes of a file in one packet.
 const PIECE: usize = 32 << 10;
 
+/// Most bytes of the path of a directory.
+const DEEPEST: usize = 2048;
+
 /// Sends a folder that nobody changes meanwhile, and waits until the client has it.
 pub(crate) async fn send_folder(exchange: Exchange, root: OwnedFd) -> Result<()> {
     let (mut outbound, mut incoming) = exchange.split();
@@ -102,6 +105,10 @@ fn entries(root: &OwnedFd) -> Result<Vec<Stat>> {
 }
 
 fn walk(dir: &OwnedFd, prefix: &[u8], found: &mut Vec<Stat>) -> std::io::Result<()> {
+    // As deep as a path may be: what a build made decides the depth.
+    if prefix.len() > DEEPEST {
+        return Err(rustix::io::Errno::NAMETOOLONG.into());
+    }
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let name = entry?.file_name().to_bytes().to_vec();

@@ -301,7 +301,14 @@ fn bake_builds_several_targets(c: &Client) {
     std::fs::write(c.folder.join("ctx/docker-bake.hcl"), bake).unwrap();
     ok(c, "N=$n docker buildx bake");
     assert_eq!(ok(c, "docker run --rm $n/one; docker run --rm $n/two"), "hello\n6\n");
-    ok(c, "docker rmi $n/one $n/two");
+    // A target that stands on another one.
+    let bake = "target \"one\" {\n target = \"one\"\n}\n\
+        target \"three\" {\n dockerfile-inline = \"FROM basis\\nRUN echo three >> /f\"\n contexts = { basis = \"target:one\" }\n tags = [\"${N}/three\"]\n}\nvariable \"N\" {}\n";
+    std::fs::write(c.folder.join("ctx/docker-bake.hcl"), bake).unwrap();
+    ok(c, "N=$n docker buildx bake three");
+    assert_eq!(ok(c, "docker run --rm $n/three"), "hello\nthree\n");
+    assert_eq!(ok(c, "docker images -q build.invalid/input"), "", "the name in between is given back");
+    ok(c, "docker rmi $n/one $n/two $n/three");
 }
 
 fn compose_builds_its_services(c: &Client) {
