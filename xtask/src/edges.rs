@@ -34,7 +34,7 @@ const CRATES: &[Crate] = &[
     row(2, "logs", &["errdefs"]),
     row(2, "net", &["errdefs", "sys"]),
     row(3, "client", &["api", "errdefs"]),
-    row(3, "registry", &["content", "errdefs", "oci", "sys"]),
+    row(3, "registry", &["content", "distribution", "errdefs", "oci", "sys"]),
     row(3, "runtime", &["cgroup", "errdefs", "oci", "sys"]),
     row(3, "snapshot", &["errdefs", "layer", "oci", "sys"]),
     row(3, "specgen", &["api", "errdefs", "oci"]),

@@ -28,7 +28,7 @@ const RULES: &[Rule] = &[
     Rule {
         words: &["async fn", "async move", "async {", "async |", "async move |"],
         except: &[],
-        crates: &["buildkit", "engine", "server", "client", "cli", "main", "distribution", "registry"],
+        crates: &["engine", "server", "client", "cli", "main", "distribution", "registry", "buildkit"],
         files: &[],
         in_tests: true,
         why: "async is for the edges: what forks or handles files is not asynchronous",

@@ -140,7 +140,8 @@ wire! {
 
     /// Where files come from.
     BuildContext {
-        /// `local` (a directory of the engine's host), `image`, `git`, `http` or `oci-layout`.
+        /// `local` (a directory of the engine's host), `image`, `git`, `http` or `oci-layout`; `none` for a
+        /// main context without files.
         kind: String,
         /// Path, reference or URL.
         value: String,

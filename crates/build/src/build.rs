@@ -33,6 +33,8 @@ pub struct Built {
     pub steps: Vec<BuildStep>,
     /// Keys of the results it used, to be settled ([`crate::cache::Cache::settle`]).
     pub keys: Vec<Digest>,
+    /// Names under which the image in the store is to be sent to its registries.
+    pub push: Vec<yare_oci::Reference>,
     /// Names that other images lost.
     pub replaced: Vec<(yare_oci::Reference, yare_image::ImageId)>,
 }
@@ -87,7 +89,8 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
     let digest = delivered.digest;
     tools.cancel.check()?;
     delivered.place()?;
-    let committed = plan.store().map(|output| commit(output, &products, images, &tools)).transpose()?;
+    let committed =
+        plan.store().map(|output| commit((&plan, output), &products, images, &tools)).transpose()?;
     let image = committed.as_ref().map(|committed| Arc::clone(&committed.image));
     Ok(Built {
         id: match products.as_slice() {
@@ -98,6 +101,7 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
         image,
         steps: account(&lowered, &solved),
         keys: lease.keys(),
+        push: plan.pushed(),
         replaced: committed.map(|committed| committed.replaced).unwrap_or_default(),
     })
 }
@@ -201,7 +205,7 @@ fn verify(lowered: &Lowered, request: &Request, first: &Solved, tools: Tools<'_>
 
 /// Puts the only image into the store.
 fn commit(
-    output: &Output,
+    (plan, output): (&Plan, &Output),
     products: &[Product],
     images: &Store,
     tools: &Tools<'_>,
@@ -220,7 +224,7 @@ fn commit(
         images.commit_image(NewImage {
             config: product.image.config.clone(),
             manifest,
-            references: output.names.clone(),
+            references: plan.names(),
             built: true,
             ..NewImage::default()
         })

@@ -87,12 +87,7 @@ pub(crate) fn tell(warnings: &[Warning], options: &CheckOptions, progress: &Prog
         progress.warning(VertexWarning {
             vertex: Digest::of("definition").to_string(),
             level: 1,
-            short: encode(&format!(
-                "{}: {} (line {})",
-                warning.rule.name(),
-                warning.message,
-                warning.span.line
-            )),
+            short: encode(&format!("{}: {}", warning.rule.name(), warning.message)),
             detail: vec![encode(warning.rule.description())],
             url: url(warning.rule),
             range: vec![SourceRange {

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use yare_errdefs::class_of_io;
 use yare_image::Store;
-use yare_oci::Digest;
+use yare_oci::{Digest, Reference};
 
 /// Bytes that go to the client at once; a multiple of three, so that base64 needs no padding within.
 const CHUNK: usize = 192 << 10;
@@ -60,9 +60,9 @@ impl Plan {
     }
 
     fn check(&self, request: &Request) -> Result<()> {
-        if self.outputs.iter().any(|output| output.push) {
-            return Err(Error::unimplemented("pushing what was built is not built into this Yare yet")
-                .with_hint("build into the image store, or write an archive with -o type=oci,dest=FILE"));
+        if self.outputs.iter().any(|output| output.push && output.names.is_empty()) {
+            return Err(Error::invalid("tag is needed when pushing to registry")
+                .with_hint("name the image: -t REGISTRY/NAME:TAG"));
         }
         if self.outputs.iter().filter(|output| output.kind == Kind::Image).count() > 1 {
             return Err(Error::invalid("the output type image is there more than once")
@@ -84,9 +84,33 @@ impl Plan {
         Ok(())
     }
 
+    fn stored(&self) -> impl Iterator<Item = &Output> {
+        // What is pushed is in the store first.
+        self.outputs.iter().filter(|output| matches!(output.kind, Kind::Image | Kind::Registry))
+    }
+
     /// The output that is the image store.
     pub(crate) fn store(&self) -> Option<&Output> {
-        self.outputs.iter().find(|output| output.kind == Kind::Image)
+        self.stored().next()
+    }
+
+    /// The names that the image gets in the store, each once.
+    pub(crate) fn names(&self) -> Vec<Reference> {
+        let mut names = Vec::new();
+        for name in self.stored().flat_map(|output| &output.names) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+
+    /// Those of them that go to a registry.
+    pub(crate) fn pushed(&self) -> Vec<Reference> {
+        let pushed = self.stored().filter(|output| output.push).flat_map(|output| &output.names);
+        let mut names: Vec<Reference> = pushed.cloned().collect();
+        names.dedup();
+        names
     }
 
     /// Whether something is made of layers, rather than of files alone.
@@ -308,7 +332,11 @@ mod tests {
     fn nothing_asked_is_the_store_and_names_come_from_the_tags() {
         let plan = Plan::of(&request(&[], &[])).unwrap();
         assert_eq!(plan.store().unwrap().names[0].familiar(), "app:v1");
-        assert!(plan.wants_layers() && !plan.can_attest());
+        assert!(plan.wants_layers() && !plan.can_attest() && plan.pushed().is_empty());
+        let both = Plan::of(&request(&["image", "registry"], &[])).unwrap();
+        assert_eq!((both.names().len(), both.pushed()), (1, both.names()));
+        let unnamed = Request { tags: Vec::new(), ..request(&["registry"], &[]) };
+        assert!(Plan::of(&unnamed).is_err());
         let files = Plan::of(&request(&["tar", "local"], &["linux/amd64", "linux/arm64"])).unwrap();
         assert!(files.store().is_none() && !files.wants_layers());
         let oci = Plan::of(&request(&["oci"], &[])).unwrap();
@@ -321,7 +349,7 @@ mod tests {
     fn what_cannot_be_made_is_known_before_a_step_runs() {
         let many = ["linux/amd64", "linux/arm64"];
         for (kinds, platforms) in [
-            (&["registry"][..], &many[..1]),
+            (&["registry"][..], &many[..]),
             (&["image"], &many),
             (&["docker"], &many),
             (&["image", "image"], &[]),

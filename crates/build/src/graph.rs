@@ -40,7 +40,7 @@ pub enum Op {
     /// A directory that is made unless it is there.
     MakeDir(MakeDirOp),
     /// A process.
-    Run(RunOp),
+    Run(Box<RunOp>),
 }
 
 /// Something from outside.
@@ -133,8 +133,8 @@ pub struct RunOp {
     pub spec: RunDefinition,
     /// Proxies: known to the process, not part of the key.
     pub proxies: BTreeMap<String, String>,
-    /// What its programs are for; the base says so, too.
-    pub platform: Platform,
+    /// What its programs are for; the base says so, too. Boxed, lest every vertex be as large.
+    pub platform: Box<Platform>,
 }
 
 /// What decides the result of a process beside the file systems it sees.
@@ -270,6 +270,15 @@ impl Graph {
     /// The vertex of this id.
     pub fn vertex(&self, id: VertexId) -> &Vertex {
         &self.vertices[id.0]
+    }
+
+    /// The line that asks for a vertex: its own, or that of the first step that needs it; 0 when none does.
+    pub fn line(&self, id: VertexId) -> u32 {
+        let needs = |vertex: &&Vertex| vertex.line > 0 && vertex.op.inputs().contains(&id);
+        match self.vertex(id).line {
+            0 => self.vertices.iter().find(needs).map_or(0, |vertex| vertex.line),
+            line => line,
+        }
     }
 
     /// Their number.

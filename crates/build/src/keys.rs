@@ -9,20 +9,33 @@ const VERSION: &str = "yare build 1";
 
 /// What a key is made of, by name, so that a miss can be explained.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Parts(BTreeMap<String, String>);
+pub(crate) struct Parts {
+    values: BTreeMap<String, String>,
+    /// What stands behind `files`, by path, when there are not too many. No part of the key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    listing: BTreeMap<String, String>,
+}
 
 impl Parts {
     /// A step of this kind, by its definition.
     pub(crate) fn of(kind: &str, definition: &impl Serialize) -> Self {
         let definition = serde_json::to_string(definition).unwrap_or_default();
-        Self(BTreeMap::from([("kind".to_owned(), kind.to_owned()), ("definition".to_owned(), definition)]))
+        let values =
+            BTreeMap::from([("kind".to_owned(), kind.to_owned()), ("definition".to_owned(), definition)]);
+        Self { values, listing: BTreeMap::new() }
     }
 
     /// Adds an input.
     #[must_use]
     pub(crate) fn with(mut self, name: impl Into<String>, value: impl ToString) -> Self {
-        self.0.insert(name.into(), value.to_string());
+        self.values.insert(name.into(), value.to_string());
         self
+    }
+
+    /// Adds what the files are, for explanations.
+    #[must_use]
+    pub(crate) fn listing(self, listing: BTreeMap<String, String>) -> Self {
+        Self { listing, ..self }
     }
 
     /// The key.
@@ -33,7 +46,7 @@ impl Parts {
             hasher.update(text.as_bytes());
         };
         put(VERSION);
-        for (name, value) in &self.0 {
+        for (name, value) in &self.values {
             put(name);
             put(value);
         }
@@ -43,20 +56,40 @@ impl Parts {
     /// In words, why a step with these parts is not the one with `old` parts. The first difference that is a
     /// cause counts: a step on a changed base had to run whatever else changed.
     pub(crate) fn differs_from(&self, old: &Self) -> Option<String> {
-        let changed = |name: &str| self.0.get(name) != old.0.get(name);
+        let changed = |name: &str| self.values.get(name) != old.values.get(name);
         if changed("base") {
             return Some("what it stands on has changed".to_owned());
         }
         if changed("definition") {
-            let [new, old] = [self, old].map(|parts| parts.0.get("definition").map(String::as_str));
+            let [new, old] = [self, old].map(|parts| parts.values.get("definition").map(String::as_str));
             return Some(definition_change(new.unwrap_or_default(), old.unwrap_or_default()));
         }
-        let names = self.0.keys().chain(old.0.keys());
+        let names = self.values.keys().chain(old.values.keys());
         let other = names.filter(|name| changed(name)).find(|name| *name != "kind")?;
         Some(match other.as_str() {
-            "files" => "files that it copies have changed".to_owned(),
+            "files" => files_change(&self.listing, &old.listing),
             other => format!("{other} has changed"),
         })
+    }
+}
+
+/// Which files changed, the first by name.
+fn files_change(new: &BTreeMap<String, String>, old: &BTreeMap<String, String>) -> String {
+    let all = || new.keys().chain(old.keys().filter(|path| !new.contains_key(*path)));
+    let mut changed: Vec<&String> = all().filter(|path| new.get(*path) != old.get(*path)).collect();
+    changed.sort_unstable();
+    // Too many to be listed, then or now.
+    let (Some(first), false) = (changed.first(), new.is_empty() || old.is_empty()) else {
+        return "files that it copies have changed".to_owned();
+    };
+    let what = match (new.contains_key(*first), old.contains_key(*first)) {
+        (true, false) => "is new",
+        (false, _) => "is gone",
+        _ => "has changed",
+    };
+    match changed.len() {
+        1 => format!("{first} {what}"),
+        more => format!("{first} {what}, and {} more", more - 1),
     }
 }
 
@@ -123,6 +156,15 @@ mod tests {
         assert_eq!(why(run("make x", &["A=1"])), "the command has changed");
         assert_eq!(why(run("make x", &["A=1"]).with("base", "c")), "what it stands on has changed");
         assert_eq!(why(old.clone().with("files", "1")), "files that it copies have changed");
+        let files = |list: &[(&str, &str)]| {
+            let entry = |(path, sum): &(&str, &str)| ((*path).to_owned(), (*sum).to_owned());
+            old.clone().with("files", format!("{list:?}")).listing(list.iter().map(entry).collect())
+        };
+        let before = files(&[("a", "1"), ("b", "1")]);
+        let why = |list: &[(&str, &str)]| files(list).differs_from(&before).unwrap();
+        assert_eq!(why(&[("a", "1"), ("b", "2")]), "b has changed");
+        assert_eq!(why(&[("b", "1")]), "a is gone");
+        assert_eq!(why(&[("0", "1"), ("a", "2"), ("b", "1")]), "0 is new, and 1 more");
         assert_eq!(old.differs_from(&old), None);
     }
 }

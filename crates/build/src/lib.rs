@@ -2,7 +2,7 @@
 //! cached exactly.
 //!
 //! Every client's wire ends in a [`Request`]. [`build`] reads it top to bottom: the Dockerfile is parsed,
-//! [`mod@lower`]ed to a [`graph`] that has only what the target needs, the graph is solved (each vertex looked up
+//! lowered to a [`graph`] that has only what the target needs, the graph is solved (each vertex looked up
 //! in the [`cache`] by everything that decides it, else done), and the result is committed as an image.
 //! What is needed from the engine around it is [`Worker`]: base images, processes, secrets.
 //!

@@ -95,9 +95,7 @@ fn attribute<'a>(attributes: &'a Map, name: &str) -> Option<&'a str> {
 fn unbuilt(option: &str, kind: &str) -> Error {
     match kind {
         "registry" => Error::unimplemented(format!("{option} type=registry is not built into this Yare yet"))
-            .with_hint(
-                "use type=local with a directory that you keep, or type=inline with an image in the store",
-            ),
+            .with_hint("use type=inline and push the image, or type=local with a directory that you keep"),
         "gha" | "s3" | "azblob" => Error::unimplemented(format!("{option} type={kind} is not supported"))
             .with_hint("use type=local with a directory, and keep that"),
         other => Error::invalid(format!("unknown cache type {other:?} of {option}"))

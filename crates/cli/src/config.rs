@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::context::Environment;
+use crate::vault::Vault;
+
 /// The members used here; the others are kept when the file is written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -32,8 +35,54 @@ pub(crate) struct Config {
     pub creds_store: String,
     /// Other helpers for single registries.
     pub cred_helpers: BTreeMap<String, String>,
+    /// Settings that are not Docker's, in the member that Docker keeps for others.
+    pub plugins: Plugins,
+    /// Encrypted credentials.
+    #[serde(skip)]
+    pub vault: Vault,
+    /// What is installed.
+    #[serde(skip)]
+    pub programs: Programs,
     #[serde(skip)]
     path: PathBuf,
+}
+
+/// Settings of plugins.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Plugins {
+    /// Ours.
+    pub yare: Ours,
+}
+
+/// Our settings in Docker's file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Ours {
+    /// `plain` for credentials in this file, without a helper.
+    pub credentials: String,
+}
+
+/// Programs on the search path that decide how credentials are kept.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Programs {
+    /// A `docker` that is not this program.
+    pub docker: bool,
+    /// `docker-credential-yare`.
+    pub helper: bool,
+}
+
+impl Programs {
+    fn on(environment: &Environment) -> Self {
+        let folders = environment.text("PATH").unwrap_or_default();
+        let found = |name: &str| {
+            let files = std::env::split_paths(&folders).map(|folder| folder.join(name));
+            files.into_iter().find(|file| file.is_file())
+        };
+        let ours = std::fs::canonicalize("/proc/self/exe").ok();
+        let docker = found("docker").and_then(|file| std::fs::canonicalize(file).ok());
+        Self { docker: docker.is_some() && docker != ours, helper: found("docker-credential-yare").is_some() }
+    }
 }
 
 /// Proxies for containers.
@@ -76,10 +125,11 @@ pub(crate) struct Auth {
 
 impl Config {
     /// Reads the file in this directory; no file, or one that is no JSON, is as an empty one.
-    pub(crate) fn load(directory: &Path) -> Self {
+    pub(crate) fn load(directory: &Path, environment: &Environment) -> Self {
         let path = directory.join("config.json");
         let config = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        Self { path, ..config.unwrap_or_default() }
+        let (vault, programs) = (Vault::of(environment), Programs::on(environment));
+        Self { path, vault, programs, ..config.unwrap_or_default() }
     }
 
     /// Where the file is.
@@ -100,23 +150,36 @@ impl Config {
         base64::engine::general_purpose::URL_SAFE.encode(json)
     }
 
-    /// Writes credentials into the file, or takes them out; everything else in it stays.
+    /// Writes credentials into the file, perhaps with the helper that has the secret, or takes both out;
+    /// everything else in it stays.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(crate) fn store(&self, registry: &str, auth: Option<Value>) -> std::io::Result<()> {
+    pub(crate) fn store(
+        &self,
+        registry: &str,
+        auth: Option<Value>,
+        helper: Option<&str>,
+    ) -> std::io::Result<()> {
         use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
         let mut document: Value = std::fs::read(&self.path)
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
         let Some(object) = document.as_object_mut() else { return Ok(()) };
-        let auths = object.entry("auths").or_insert_with(|| Value::Object(serde_json::Map::new()));
-        if let Some(auths) = auths.as_object_mut() {
-            match auth {
-                Some(auth) => drop(auths.insert(registry.to_owned(), auth)),
-                None => drop(auths.remove(registry)),
+        let mut put = |member: &str, value: Option<Value>| {
+            let members = object.entry(member).or_insert_with(|| Value::Object(serde_json::Map::new()));
+            let Some(members) = members.as_object_mut() else { return };
+            match value {
+                Some(value) => drop(members.insert(registry.to_owned(), value)),
+                None => drop(members.remove(registry)),
             }
+        };
+        let is_gone = auth.is_none();
+        put("auths", auth);
+        if helper.is_some() || (is_gone && self.cred_helpers.get(registry).is_some_and(|name| name == "yare"))
+        {
+            put("credHelpers", helper.map(Value::from));
         }
         if let Some(parent) = self.path.parent() {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;

@@ -99,7 +99,7 @@ impl Context {
 
     /// The user's configuration file, read when first asked for.
     pub(crate) fn config(&self) -> &Config {
-        self.config.get_or_init(|| Config::load(&self.config_directory))
+        self.config.get_or_init(|| Config::load(&self.config_directory, &self.environment))
     }
 
     /// The engine.

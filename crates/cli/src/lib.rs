@@ -4,6 +4,7 @@
 //! exiting. One table (`table`) drives parsing, help and shell completion.
 
 mod address;
+mod artifacts;
 mod clock;
 mod commands;
 mod completion;
@@ -20,11 +21,13 @@ mod session;
 mod table;
 #[cfg(test)]
 mod tests;
+mod vault;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use context::{Autostart, Environment};
+pub use credentials::serve as credential_helper;
 
 use context::Context;
 use failure::Failure;

@@ -32,6 +32,7 @@ mod refusal;
 mod repository;
 mod session;
 mod settings;
+mod signatures;
 mod tls;
 mod token;
 mod upload;
@@ -47,6 +48,7 @@ pub use manifest::{Document, LARGEST_MANIFEST, Name};
 pub use proxy::Proxies;
 pub use repository::{Intent, Repository};
 pub use settings::{Endpoint, Insecure, Patience, Scheme, Settings, Trust};
+pub use signatures::{Policy, Verdict};
 pub use upload::{Content, Open, Pushed};
 pub use web::Page;
 

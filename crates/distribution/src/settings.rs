@@ -47,6 +47,8 @@ pub struct Settings {
     pub certs_d: Vec<PathBuf>,
     /// Bundles of certificate authorities; the first that is there is the system's.
     pub roots: Vec<PathBuf>,
+    /// The signature policy (module `signatures`), read anew for each pull; without one everything is taken.
+    pub signatures: Option<PathBuf>,
     /// Proxies.
     pub proxies: Proxies,
     /// How patient the client is.
@@ -61,6 +63,7 @@ impl Default for Settings {
             hub_mirrors: Vec::new(),
             certs_d: Vec::new(),
             roots: BUNDLES.iter().map(PathBuf::from).collect(),
+            signatures: None,
             proxies: Proxies::default(),
             patience: Patience::default(),
         }

@@ -173,6 +173,11 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Ends what serves a client only, as builds do: the engine is about to close.
+    pub fn end(&self) {
+        self.builder.end();
+    }
+
     /// Stops serving: what was promised is written. Containers run on.
     pub fn close(&self) {
         self.stopping.store(true, Ordering::Relaxed);

@@ -13,7 +13,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use yare_errdefs::{Error, Result};
-use yare_oci::{ContainerConfig, Digest, History, ImageConfig, Platform, Reference, RootFs};
+use yare_oci::{ContainerConfig, DiffId, Digest, Hasher, History, ImageConfig, Platform, Reference, RootFs};
 
 /// Where the bytes of a file of an embedded image come from.
 #[derive(Debug)]
@@ -74,11 +74,17 @@ impl Store {
         let mut tar = spool()?;
         write_tar(files, &mut io::BufWriter::new(&mut tar))?;
         tar.rewind()?;
+        let mut hasher = Hashing(Hasher::new());
+        io::copy(&mut tar, &mut hasher)?;
+        let layer = DiffId(hasher.0.finish());
         let mut lease = self.lease();
-        let unpacked = unpack(self, tar)?;
-        let layer = unpacked.applied.diff_id;
         lease.layer(layer);
-        self.inner.snapshots.commit_layers(vec![(unpacked.pending, unpacked.applied)]).lift()?;
+        // Embedded images have the same program in their layer: it is written once.
+        if !self.inner.snapshots.has_layer(&layer) {
+            tar.rewind()?;
+            let unpacked = unpack(self, tar)?;
+            self.inner.snapshots.commit_layers(vec![(unpacked.pending, unpacked.applied)]).lift()?;
+        }
         let platform = Platform::host();
         let config = ImageConfig {
             created: Some(DATE.into()),
@@ -97,6 +103,20 @@ impl Store {
         let mut new = NewImage::from_config(&config)?;
         new.references.push(reference.clone());
         Ok(self.commit_image(new)?.image)
+    }
+}
+
+/// Hashes what is written to it.
+struct Hashing(Hasher);
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Compressed streams: recognised by their first bytes, read to their end.
 
+use crate::blocks::Blocks;
 use std::io::{self, BufRead, BufReader, Read, Write};
 
 const BUFFER: usize = 128 * 1024;
@@ -105,7 +106,7 @@ impl<R: Read> std::fmt::Debug for Decompressor<R> {
 
 enum Packer<W: Write> {
     Plain(W),
-    Gzip(Box<flate2::write::GzEncoder<W>>),
+    Gzip(Box<Blocks<W>>),
     Zstd(Box<zstd::stream::write::Encoder<'static, W>>),
     Xz(Box<liblzma::write::XzEncoder<W>>),
     Bzip2(Box<bzip2::write::BzEncoder<W>>),
@@ -128,7 +129,7 @@ pub fn compress<W: Write>(
         Compression::Plain => Packer::Plain(writer),
         Compression::Gzip => {
             let level = flate2::Compression::new(level.unwrap_or(6).min(9));
-            Packer::Gzip(Box::new(flate2::write::GzEncoder::new(writer, level)))
+            Packer::Gzip(Box::new(Blocks::new(writer, level)))
         }
         Compression::Zstd => {
             let level = i32::try_from(level.unwrap_or(3).min(22)).unwrap_or(3);

@@ -11,6 +11,7 @@
 //! end at the layer's root.
 
 mod apply;
+mod blocks;
 mod compression;
 mod copy;
 mod error;

@@ -25,6 +25,7 @@ fn run(args: &[OsString]) -> i32 {
     let first = args.get(1).and_then(|word| word.to_str());
     match (called.unwrap_or("yare"), first) {
         ("yare-runtime", _) => yare_runtime::cli::main(&args[1..]),
+        ("docker-credential-yare", _) => credential_helper(first),
         ("docker", _) => command_line(args),
         (_, Some("hello")) => embedded::greet(),
         (_, Some("daemon")) => match texts(&args[2..]) {
@@ -59,6 +60,13 @@ fn command_line(args: &[OsString]) -> i32 {
         directory: std::env::current_dir().unwrap_or_else(|_| "/".into()),
         autostart: Some(Box::new(autostart::start)),
     })
+}
+
+/// Answers docker's command line, which asks for the credentials that `yare login` keeps.
+fn credential_helper(action: Option<&str>) -> i32 {
+    let environment = yare_cli::Environment::new(|name| std::env::var_os(name));
+    let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    yare_cli::credential_helper(action.unwrap_or_default(), &environment, &mut input, &mut output)
 }
 
 /// Runs the launcher; it only comes back when its engine is gone.

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
+use yare_distribution::Proxies;
 use yare_errdefs::{Error, Result};
-use yare_registry::{Collected, Config, Registry, Scrubbed};
+use yare_registry::{Collected, Config, Outbound, Registry, Scrubbed};
 
 const HELP: &str = "Usage:  yare registry COMMAND [OPTIONS]
 
@@ -55,6 +56,10 @@ pub(crate) fn main(args: &[String]) -> i32 {
 }
 
 fn run(command: &str, rest: &[String]) -> Result<i32> {
+    if matches!(command, "enable" | "disable") {
+        return Err(Error::unimplemented("the engine's own store cannot be served as a registry yet")
+            .with_hint("serve a registry beside it and push to that: yare registry serve --root DIR"));
+    }
     let arguments = parse(rest)?;
     let level = arguments.log_level.as_deref().unwrap_or("info");
     let level = level.parse().map_err(|_| Error::invalid(format!("invalid log level: {level}")))?;
@@ -147,10 +152,25 @@ fn config(arguments: &Arguments) -> Result<Config> {
         }
         config.listen.clone_from(&arguments.listen);
     }
+    config.outbound = outbound()?;
     if config.listen.is_empty() {
         config.listen.push("127.0.0.1:5000".to_owned());
     }
     Ok(config)
+}
+
+/// How upstreams are reached, as the environment says.
+fn outbound() -> Result<Outbound> {
+    let variable = |name: &str| {
+        let upper = std::env::var(name.to_uppercase()).ok();
+        upper.or_else(|| std::env::var(name).ok()).unwrap_or_default()
+    };
+    let proxies = Proxies::new(&variable("http_proxy"), &variable("https_proxy"), &variable("no_proxy"))
+        .map_err(|error| Error::invalid(error.to_string()))?;
+    Ok(Outbound {
+        proxies,
+        authorities: std::env::var_os("SSL_CERT_FILE").map(PathBuf::from).into_iter().collect(),
+    })
 }
 
 async fn serve(config: Config) -> Result<i32> {
@@ -257,6 +277,7 @@ fn scrubbed_text(scrubbed: &Scrubbed) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use yare_errdefs::Classified;
 
     fn parsed(args: &[&str]) -> Result<Arguments> {
         parse(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>())
@@ -270,6 +291,12 @@ mod tests {
         assert!(arguments.dry_run);
         assert!(parsed(&["--root"]).is_err());
         assert!(parsed(&["--nope"]).is_err());
+    }
+
+    #[test]
+    fn what_is_not_built_says_so() {
+        let error = run("enable", &[]).unwrap_err();
+        assert_eq!(error.class(), yare_errdefs::Class::Unimplemented);
     }
 
     #[test]

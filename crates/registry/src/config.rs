@@ -3,6 +3,7 @@
 //! Every key that is not known is an error, so that a misspelt limit does not silently mean none.
 
 use crate::access::Rule;
+use crate::cache::{Outbound, Proxy};
 use crate::manifests::Immutable;
 use crate::quota::Quota;
 use crate::retention::Retention;
@@ -45,8 +46,11 @@ pub struct Config {
     pub audit: Option<PathBuf>,
     /// Whether `/metrics` is open to everybody; without `auth` it always is.
     pub public_metrics: bool,
-    /// Upstreams to cache; not built.
-    pub proxy: Option<toml::Value>,
+    /// Upstreams to cache.
+    pub proxy: Vec<Proxy>,
+    /// How upstreams are reached; the environment's, not the file's.
+    #[serde(skip)]
+    pub outbound: Outbound,
 }
 
 /// A certificate and what clients must show. The files are read again when they change.
@@ -232,11 +236,11 @@ impl Config {
 
     /// Refuses what is not built and what contradicts itself.
     fn check(&self) -> Result<()> {
-        if self.proxy.is_some() {
-            return Err(Error::unimplemented(
-                "`proxy` (a pull-through cache) is not built into this yare yet",
-            )
-            .with_hint("remove the section; clients can be given several registries as mirrors"));
+        self.proxy.iter().try_for_each(Proxy::check)?;
+        let mut prefixes: Vec<&str> = self.proxy.iter().map(|proxy| proxy.prefix.as_str()).collect();
+        prefixes.sort_unstable();
+        if let Some([twice, _]) = prefixes.as_slice().windows(2).find(|pair| pair.first() == pair.get(1)) {
+            return Err(Error::invalid(format!("two `proxy` sections have the prefix {twice:?}")));
         }
         for webhook in &self.webhook {
             let is_known = |event: &String| matches!(event.as_str(), "push" | "pull" | "delete");
@@ -390,7 +394,8 @@ mod tests {
     fn mistakes_are_told() {
         let cases = [
             ("listne = []", "unknown field"),
-            ("[proxy]\nremote = 'x'", "not built"),
+            ("[[proxy]]\nremote = 'x'", "unknown field"),
+            ("[[proxy]]\nupstream = 'docker.io'\n[[proxy]]\nupstream = 'quay.io'", "two"),
             ("[limits]\nblob = 'much'", "no size"),
             ("[[access]]\nrepositories = '**'\nactions = ['pull']", "auth"),
             ("[auth]", "htpasswd"),

@@ -28,6 +28,7 @@
 
 mod access;
 mod audit;
+mod cache;
 mod clock;
 mod collect;
 pub mod config;
@@ -55,6 +56,7 @@ mod uploads;
 mod usage;
 mod watched;
 
+pub use cache::{Outbound, Proxy};
 pub use collect::{Collected, collect};
 pub use config::Config;
 pub use htpasswd::line as htpasswd_line;

@@ -3,11 +3,11 @@
 use crate::links::{check_quota, grow, shrink, user};
 use crate::manifest::Manifest;
 use crate::name::{Pattern, Reference, Tag};
-use crate::problem::{Code, Refusal, Result};
+use crate::problem::{Code, Error, Refusal, Result};
 use crate::quota::Quota;
 use crate::records::{
-    DOCUMENTS, HOLDERS, LINKS, MANIFESTS, ManifestRecord, REFERRERS, REPOSITORIES, TAGGED, TAGS, TagRecord,
-    USES, Writing, find, written,
+    DOCUMENTS, GREATEST, HOLDERS, LEAST, LINKS, MANIFESTS, ManifestRecord, REFERRERS, REPOSITORIES, TAGGED,
+    TAGS, TagRecord, USES, Writing, find, written,
 };
 use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable};
@@ -54,6 +54,33 @@ pub(crate) fn resolve(view: &ReadTransaction, repository: &str, reference: &Refe
     }
 }
 
+/// Whether there is a manifest by that tag or digest.
+pub(crate) fn is_there(view: &ReadTransaction, repository: &str, reference: &Reference) -> Result<bool> {
+    match resolve(view, repository, reference) {
+        Ok(_) => Ok(true),
+        Err(Error::Refused(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// When a tag was last pushed, or confirmed by an upstream.
+pub(crate) fn tag_time(view: &ReadTransaction, repository: &str, tag: &Tag) -> Result<Option<u64>> {
+    Ok(tag_record(&view.open_table(TAGS)?, repository, tag)?.map(|record| record.pushed))
+}
+
+/// The bytes that a blob has by a manifest of the repository that lists it.
+pub(crate) fn size_of_part(view: &ReadTransaction, repository: &str, digest: &Digest) -> Result<Option<u64>> {
+    let table = view.open_table(USES)?;
+    let (from, to) = ((repository, digest.as_bytes(), &LEAST), (repository, digest.as_bytes(), &GREATEST));
+    let Some(row) = table.range(from..=to)?.next().transpose()? else { return Ok(None) };
+    let lister = Digest::from_bytes(*row.0.value().2);
+    let document: Value = serde_json::from_slice(&document(view, &lister)?)?;
+    let layers = document["layers"].as_array().into_iter().flatten();
+    let wanted = digest.to_string();
+    let part = layers.chain([&document["config"]]).find(|part| part["digest"] == wanted);
+    Ok(part.and_then(|part| part["size"].as_u64()))
+}
+
 /// The raw bytes of a manifest.
 pub(crate) fn document(view: &ReadTransaction, digest: &Digest) -> Result<Bytes> {
     let table = view.open_table(DOCUMENTS)?;
@@ -68,7 +95,8 @@ fn missing(view: &ReadTransaction, repository: &str, reference: &Reference) -> R
     Ok(if known { unknown(reference) } else { no_repository(repository) })
 }
 
-fn unknown(reference: &Reference) -> Refusal {
+/// The refusal of a manifest that is not there.
+pub(crate) fn unknown(reference: &Reference) -> Refusal {
     let detail = match reference {
         Reference::Tag(tag) => json!({ "tag": tag.as_str() }),
         Reference::Digest(digest) => json!({ "digest": digest.to_string() }),
@@ -116,6 +144,8 @@ pub(crate) struct PushRules {
     pub(crate) immutable: Vec<Immutable>,
     /// Whether an index may list manifests that are not there.
     pub(crate) sparse: bool,
+    /// Whether blobs may come later: those of a cache do.
+    pub(crate) absent_blobs: bool,
 }
 
 /// Stores a manifest, names it, and notes what it needs. Everything is checked before anything changes.
@@ -180,7 +210,7 @@ fn check_content(writing: &Writing, push: &Push, rules: &PushRules) -> Result<()
             .with_detail(json!({ "digest": digest.to_string() }))
     };
     let links = writing.tables.open_table(LINKS)?;
-    for blob in &push.manifest.blobs {
+    for blob in push.manifest.blobs.iter().filter(|_| !rules.absent_blobs) {
         if links.get((repository, blob.as_bytes()))?.is_none() {
             return Err(refused(blob, "blob").into());
         }

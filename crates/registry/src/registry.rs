@@ -1,5 +1,6 @@
 //! The registry itself, without HTTP: what it holds and what can be done with it.
 
+use crate::cache::Caches;
 use crate::clock::now;
 use crate::config::Config;
 use crate::links::{self, Finished};
@@ -30,6 +31,7 @@ pub struct Registry {
     pub(crate) records: Records,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) usage: Usage,
+    pub(crate) caches: Caches,
     /// Since when it is served, 0 for not at all: what clients were told before is not known any more.
     pub(crate) served_since: AtomicU64,
     /// Held by the collection that runs: there is one at a time.
@@ -54,7 +56,7 @@ impl Registry {
         })
     }
 
-    fn try_open(config: Config) -> Result<Self> {
+    fn try_open(mut config: Config) -> Result<Self> {
         let root = config.root.clone();
         make_root(&root)?;
         let lock = lock(&root)?;
@@ -73,8 +75,12 @@ impl Registry {
             quotas: config.quota.clone(),
             immutable: config.immutable.clone(),
             sparse: config.storage.sparse_indexes,
+            absent_blobs: false,
         };
         let usage = Usage::default();
+        let caches = Caches::open(&config.proxy, &config.outbound)?;
+        let unused = config.proxy.iter().filter_map(crate::cache::Proxy::retention).collect::<Vec<_>>();
+        config.retention.extend(unused);
         Ok(Self {
             root,
             config,
@@ -83,6 +89,7 @@ impl Registry {
             records,
             uploads,
             usage,
+            caches,
             served_since: AtomicU64::new(0),
             collecting: tokio::sync::Mutex::default(),
             _lock: lock,

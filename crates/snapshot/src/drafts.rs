@@ -190,7 +190,7 @@ impl Shared {
         if dirs.is_empty() || !stack.layers.is_empty() {
             dirs.extend(self.lower_dirs(&stack.layers)?);
         }
-        Ok(dirs)
+        if stack.drafts.is_empty() { Ok(dirs) } else { distinct(dirs) }
     }
 
     /// Names a draft whose hash is known: the layer becomes a link to it.
@@ -202,6 +202,20 @@ impl Shared {
             Err(error) => Err(Error::io("commit", layer, error)),
         }
     }
+}
+
+/// Without directories that are there a second time, as for [`Shared::lower_dirs`]: an independent layer may
+/// be copied twice, and a draft may be a layer of the base too.
+fn distinct(dirs: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    let mut seen = HashSet::with_capacity(dirs.len());
+    let mut kept = Vec::with_capacity(dirs.len());
+    for dir in dirs {
+        let stat = rustix::fs::stat(&dir).map_err(|error| Error::io("stat", &dir, error))?;
+        if seen.insert((stat.st_dev, stat.st_ino)) {
+            kept.push(dir);
+        }
+    }
+    Ok(kept)
 }
 
 impl Snapshots {

@@ -5,7 +5,7 @@ use crate::trash::Trash;
 use crate::{Change, Error, LayerInfo, PendingLayer, Result, Rootfs, Snapshotter, fixup, skeleton};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -165,11 +165,19 @@ impl Shared {
     }
 
     /// The directories of a chain (layers bottom first), top first; never empty.
+    ///
+    /// A layer may be in a chain twice (two steps that changed nothing are the same empty layer), but overlay
+    /// takes a directory once only. The upper place counts: what the layer has and deletes hides all that the
+    /// same layer further below could show or delete.
     pub(crate) fn lower_dirs(&self, layers: &[DiffId]) -> Result<Vec<PathBuf>> {
         let mut dirs = Vec::with_capacity(layers.len());
+        let mut seen = HashSet::with_capacity(layers.len());
         for end in (1..=layers.len()).rev() {
             let chain = layers.get(..end).unwrap_or_default();
             let Some(layer) = chain.last() else { break };
+            if !seen.insert(layer) {
+                continue;
+            }
             let info = self.layer(layer)?;
             if end > 1 && info.needs_fixup() {
                 dirs.extend(self.fixup_path(chain).map(|path| path.join("fs")));

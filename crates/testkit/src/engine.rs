@@ -170,6 +170,8 @@ impl Engine {
         let invocation = Invocation::new(program, args)
             .env("DOCKER_HOST", self.host())
             .env("DOCKER_CONFIG", self.path().join("docker-config"))
+            .env("XDG_DATA_HOME", self.path().join("user-data"))
+            .env("XDG_STATE_HOME", self.path().join("user-state"))
             .env("DOCKER_CLI_HINTS", "false");
         plain.into_iter().fold(invocation, Invocation::without_env)
     }

@@ -105,12 +105,13 @@ fn it_serves_is_collected_and_ends_in_good_order() {
 fn mistakes_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("registry.toml");
-    std::fs::write(&config, "[proxy]\nremote = 'https://registry-1.docker.io'\n").unwrap();
+    std::fs::write(&config, "[[proxy]]\nupstream = 'https://registry-1.docker.io'\n").unwrap();
     let cases = [
         (vec!["serve"], "no root folder is given"),
         (vec!["serve", "--nope"], "unknown flag: --nope"),
         (vec!["explode", "--root", "/nonexistent/x"], "no such command: explode"),
-        (vec!["serve", "--config", config.to_str().unwrap()], "not built into this yare yet"),
+        (vec!["serve", "--config", config.to_str().unwrap()], "not of the form host:port/path"),
+        (vec!["enable"], "cannot be served as a registry yet"),
         (vec!["serve", "--root", "/dev/null/x"], "cannot make the folder /dev/null"),
         (vec!["serve", "--root", folder.path().to_str().unwrap(), "--listen", "nowhere"], "no address"),
     ];

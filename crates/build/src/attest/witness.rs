@@ -4,7 +4,7 @@ use super::packages::inventory;
 use super::provenance::{self, Build, Material, Named, Step};
 use super::sbom::{Described, spdx};
 use crate::export::Product;
-use crate::graph::{CopyOp, CopySource, FetchOp, MountKind, Op, RunOp, VertexId};
+use crate::graph::{CopyOp, CopySource, MountKind, Op, RunOp, VertexId};
 use crate::lower::{Lowered, Target};
 use crate::request::{ContextSource, Request};
 use crate::solve::{Outcome, Tools};
@@ -145,9 +145,10 @@ fn build(
             Op::Copy(CopyOp { source: CopySource::Context(name), .. }) => {
                 locals.insert(if name.is_empty() { "context".to_owned() } else { name.clone() });
             }
-            Op::Fetch(fetch) => {
+            Op::Fetch(_) => {
                 build.hermetic = false;
-                build.materials.extend(fetched(fetch));
+                let outcome = outcomes.get(vertex);
+                build.materials.extend(outcome.and_then(|outcome| outcome.material.as_deref().cloned()));
             }
             Op::Run(run) => running(run, &mut build),
             _ => {}
@@ -157,24 +158,6 @@ fn build(
     build.secrets.dedup();
     build.ssh.dedup();
     build
-}
-
-/// A download whose digest was given, or a repository whose commit was: of others nothing is known that
-/// would find them again.
-fn fetched(fetch: &FetchOp) -> Option<Material> {
-    match fetch {
-        FetchOp::Http { url, checksum, .. } => {
-            let url = url.split_once("://").map_or(url.clone(), |(scheme, rest)| {
-                let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-                format!("{scheme}://{}/{path}", host.rsplit('@').next().unwrap_or_default())
-            });
-            checksum.map(|digest| Material::http(&url, &digest))
-        }
-        FetchOp::Git { remote, checksum, .. } => {
-            let parsed = crate::source::git::GitRef::parse(remote).ok()??;
-            checksum.as_ref().map(|commit| Material::git(&parsed.fragment_form(true), commit))
-        }
-    }
 }
 
 fn running(run: &RunOp, build: &mut Build) {
@@ -234,14 +217,5 @@ mod tests {
         {
             assert!(wanted(kind, &[(key, "x")]).is_err(), "{kind} {key}");
         }
-    }
-
-    #[test]
-    fn addresses_lose_their_passwords() {
-        let digest = yare_oci::Digest::of("x");
-        let fetch =
-            |url: &str| FetchOp::Http { url: url.into(), name: String::new(), checksum: Some(digest) };
-        assert_eq!(fetched(&fetch("https://me:pw@h/a/b")).unwrap().uri, "https://h/a/b");
-        assert_eq!(fetched(&FetchOp::Http { url: "u".into(), name: "n".into(), checksum: None }), None);
     }
 }

@@ -1,7 +1,7 @@
 //! What builds have made, kept for the next one.
 //!
 //! A step's result is a draft of the snapshot store ([`yare_snapshot::DraftId`]), found by a key that says
-//! everything that decides it. Keys are made by [`crate::keys`]; here they are only digests.
+//! everything that decides it. Keys are made elsewhere; here they are only digests.
 //!
 //! # What is on disk (format 1)
 //!

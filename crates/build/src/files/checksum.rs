@@ -3,11 +3,11 @@
 use super::hash_cache::Moment;
 use super::resolve::Opener;
 use super::select::{Entry, Item, Selection};
-use super::{HashCache, Stamp, Tree, changed, failed, is_dir, join};
+use super::{HashCache, Stamp, Tree, changed, failed, is_dir, join, shown};
 use crate::Cancel;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use yare_errdefs::Result;
@@ -33,6 +33,29 @@ pub struct ChecksumOptions<'a> {
 /// The checksum: names, kinds, modes, link targets, content, attributes, which names are one file; owners if
 /// asked for. Times and inode numbers are no part of it.
 pub fn checksum(selection: &Selection<'_>, options: &ChecksumOptions<'_>, cancel: &Cancel) -> Result<Digest> {
+    summed(selection, options, cancel, None)
+}
+
+/// As [`checksum`], with what each file adds to it, by its path in the tree: to say later which one changed.
+/// A listing of more than `most` files is empty.
+pub fn checksum_listed(
+    selection: &Selection<'_>,
+    options: &ChecksumOptions<'_>,
+    most: usize,
+    cancel: &Cancel,
+) -> Result<(Digest, BTreeMap<String, String>)> {
+    let mut listing = BTreeMap::new();
+    let wanted = (selection.len() <= most).then_some(&mut listing);
+    let sum = summed(selection, options, cancel, wanted)?;
+    Ok((sum, listing))
+}
+
+fn summed(
+    selection: &Selection<'_>,
+    options: &ChecksumOptions<'_>,
+    cancel: &Cancel,
+    mut listing: Option<&mut BTreeMap<String, String>>,
+) -> Result<Digest> {
     let bodies = bodies(selection, options.cache, cancel)?;
     let mut hasher = Hasher::new();
     let mut bodies = bodies.iter();
@@ -46,7 +69,12 @@ pub fn checksum(selection: &Selection<'_>, options: &ChecksumOptions<'_>, cancel
         let mut names = HashMap::new();
         for (entry, body) in item.entries.iter().zip(&mut bodies) {
             let first = if entry.linked { first_name(&mut names, entry) } else { None };
-            fold(&mut hasher, entry, body, first, options.owners);
+            let bytes = encoded(entry, body, first, options.owners);
+            if let Some(listing) = &mut listing {
+                let path = shown(&join(&item.base, &entry.path)).trim_start_matches('/').to_owned();
+                listing.insert(path, Digest::of(&bytes).hex()[..16].to_owned());
+            }
+            hasher.update(&bytes);
         }
     }
     Ok(hasher.finish())
@@ -67,8 +95,8 @@ fn field(hasher: &mut Hasher, bytes: &[u8]) {
     hasher.update(bytes);
 }
 
-fn fold(hasher: &mut Hasher, entry: &Entry, body: &Digest, first: Option<&[u8]>, owners: bool) {
-    // One buffer: a hasher is slow with many small pieces.
+/// What an entry adds to the checksum, in one buffer: a hasher is slow with many small pieces.
+fn encoded(entry: &Entry, body: &Digest, first: Option<&[u8]>, owners: bool) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(entry.path.len() + 96);
     let mut put = |part: &[u8]| {
         bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
@@ -87,7 +115,7 @@ fn fold(hasher: &mut Hasher, entry: &Entry, body: &Digest, first: Option<&[u8]>,
         put(&entry.uid.to_le_bytes());
         put(&entry.gid.to_le_bytes());
     }
-    hasher.update(&bytes);
+    bytes
 }
 
 /// Hashes of content and attributes, for each entry in turn.

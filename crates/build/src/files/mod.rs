@@ -23,7 +23,7 @@ mod times;
 #[cfg(test)]
 mod tests;
 
-pub use checksum::{ChecksumOptions, checksum};
+pub use checksum::{ChecksumOptions, checksum, checksum_listed};
 pub use copy::{Copied, CopyOptions, ModeChange, Owner, copy};
 pub use hash_cache::HashCache;
 pub use pattern::{BadPattern, has_wildcard, matches};

@@ -407,16 +407,22 @@ impl Selector<'_, '_> {
 
     fn reason(&self, asked: &[u8], end: &[u8]) -> Option<String> {
         let root = self.tree.root.as_fd();
-        if let Some(ignore) = self.tree.ignore
-            && locate(root, asked, &|_, _| true).is_ok_and(|found| found.stat.is_some())
-        {
+        if let Some(ignore) = self.tree.ignore {
             let ends = (0..=end.len()).filter(|at| end.get(*at).is_none_or(|byte| *byte == b'/'));
             let pattern = ends.filter_map(|at| ignore.hidden_by(as_path(end.get(..at)?))).next();
             let file = shown(asked);
-            return Some(match pattern {
-                Some(pattern) => format!("{file} is there, but the ignore pattern \"{pattern}\" hides it"),
-                None => format!("{file} is there, but the ignore file hides it"),
-            });
+            let is_there = locate(root, asked, &|_, _| true).is_ok_and(|found| found.stat.is_some());
+            match (pattern, is_there) {
+                (Some(pattern), true) => {
+                    return Some(format!("{file} is there, but the ignore pattern \"{pattern}\" hides it"));
+                }
+                (None, true) => return Some(format!("{file} is there, but the ignore file hides it")),
+                // Docker's client leaves out of the context what is ignored.
+                (Some(pattern), false) => {
+                    return Some(format!("the ignore pattern \"{pattern}\" keeps {file} out of the context"));
+                }
+                (None, false) => {}
+            }
         }
         if end != asked {
             let text = "it leads by a link to";

@@ -75,13 +75,14 @@ impl Lowering<'_> {
             Instruction::Cmd(syntax::Cmd(command)) => {
                 let argv = self.argv(state, command);
                 state.config.config.args_escaped = true;
-                state.config.config.cmd = Some(argv.clone());
+                // An empty list is none, as in the field.
+                state.config.config.cmd = (!argv.is_empty()).then(|| argv.clone());
                 state.has_cmd = true;
                 history::command("CMD", &argv)
             }
             Instruction::Entrypoint(syntax::Entrypoint(command)) => {
                 let argv = self.argv(state, command);
-                state.config.config.entrypoint = Some(argv.clone());
+                state.config.config.entrypoint = (!argv.is_empty()).then(|| argv.clone());
                 if !state.has_cmd {
                     state.config.config.cmd = None;
                 }
@@ -243,9 +244,9 @@ impl Lowering<'_> {
             argv: argv.clone(),
         };
         let proxies = scope::proxies(&self.request.build_args);
-        let op = RunOp { base: state.root, spec, proxies, platform: state.platform.clone() };
+        let op = RunOp { base: state.root, spec, proxies, platform: Box::new(state.platform.clone()) };
         let title = self.run_title(state, step, run);
-        let id = self.stack(stage, state, step, Op::Run(op), &title);
+        let id = self.stack(stage, state, step, Op::Run(Box::new(op)), &title);
         let args: Vec<_> = state.args.iter().filter(|(name, _)| !is_proxy(name)).cloned().collect();
         let seen = |(name, _): &(String, Option<String>)| Some((name.clone(), state.lookup(name)?));
         let args: Vec<_> = args.iter().filter_map(seen).collect();
@@ -500,7 +501,6 @@ impl Lowering<'_> {
     }
 
     fn copy_title(&self, state: &State, step: &Step, words: &Words<'_>) -> String {
-        let _ = words;
         let json = step.text.contains('[') && words.paths.contents.is_empty();
         if json && let Some(start) = step.text.find('[') {
             let list: std::result::Result<Vec<String>, _> = serde_json::from_str(&step.text[start..]);

@@ -9,12 +9,16 @@ use crate::files::{
 use crate::graph::{CopyDefinition, CopyOp, CopySource, VertexId};
 use crate::keys::Parts;
 use crate::{Error, Result, owner};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use yare_api::build::VertexStatus;
 use yare_dockerfile::ignore::Ignore as Patterns;
 use yare_dockerfile::text::Mode;
 use yare_oci::Digest;
 use yare_snapshot::{PendingDraft, Stack};
+
+/// Files of a copy that are remembered one by one, for `--explain`: some 40 bytes and the path each.
+const MOST_LISTED: usize = 4096;
 
 impl Solver<'_> {
     pub(super) fn copy(&self, id: VertexId, op: &CopyOp) -> Result<Outcome, Failure> {
@@ -63,8 +67,9 @@ impl Solver<'_> {
         let spec = spec(&op.spec, exclude.as_ref());
         let selection = files::select(&tree, &spec, self.tools.cancel)?;
         let cache = context.lasting.then_some(self.tools.hashes);
-        let sum = files::checksum(&selection, &ChecksumOptions { owners: false, cache }, self.tools.cancel)?;
-        self.copy_selection(id, op, &sum, Owner::Root, Times::Set(self.epoch(id)), || Ok(selection))
+        let options = ChecksumOptions { owners: false, cache };
+        let sum = files::checksum_listed(&selection, &options, MOST_LISTED, self.tools.cancel)?;
+        self.copy_selection(id, op, sum, Owner::Root, Times::Set(self.epoch(id)), || Ok(selection))
     }
 
     fn copy_vertex(&self, id: VertexId, op: &CopyOp, from: VertexId) -> Result<Outcome, Failure> {
@@ -94,7 +99,7 @@ impl Solver<'_> {
             }
         };
         let owner = if op.spec.fetched { Owner::Root } else { Owner::Keep };
-        self.copy_selection(id, op, &sum, owner, Times::Clamp(self.epoch(id)), select)
+        self.copy_selection(id, op, (sum, BTreeMap::new()), owner, Times::Clamp(self.epoch(id)), select)
     }
 
     /// A stack, mounted nowhere.
@@ -106,12 +111,12 @@ impl Solver<'_> {
         &self,
         id: VertexId,
         op: &CopyOp,
-        sum: &Digest,
+        (sum, listing): (Digest, BTreeMap<String, String>),
         owner: Owner,
         times: Times,
         select: impl FnOnce() -> Result<Selection<'t>>,
     ) -> Result<Outcome, Failure> {
-        let parts = self.copy_parts(id, op, sum)?;
+        let parts = self.copy_parts(id, op, &sum)?.listing(listing);
         self.copied(id, op, &parts, |root, names| {
             let selection = select()?;
             let owner = match &op.spec.chown {

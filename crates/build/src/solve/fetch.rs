@@ -1,6 +1,7 @@
 //! Repositories and downloads.
 
 use super::{Outcome, Solver};
+use crate::attest::provenance::Material;
 use crate::failure::Failure;
 use crate::graph::{FetchOp, VertexId};
 use crate::keys::Parts;
@@ -9,6 +10,7 @@ use crate::source::http::{self, Download, Downloads, Wanted};
 use crate::{Error, Result};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use yare_oci::Digest;
 use yare_snapshot::Stack;
 
@@ -41,10 +43,12 @@ impl Solver<'_> {
             name => name.to_owned(),
         };
         let parts = Parts::of("http", &name).with("files", download.digest).with("time", time_of(&download));
-        self.cached(id, &parts, &Stack::default(), "source.http", |pending| {
+        let made = self.cached(id, &parts, &Stack::default(), "source.http", |pending| {
             place(&download, &pending.upper().join(&name))?;
             Ok(download.size)
-        })
+        })?;
+        let material = Material::http(&http::redact(url), &download.digest);
+        Ok(Outcome { material: Some(Arc::new(material)), ..made })
     }
 
     fn repository(
@@ -64,14 +68,36 @@ impl Solver<'_> {
         let commit = git.resolve(&wanted, self.tools.cancel)?;
         let subdir = wanted.checked_subdir().map_err(Error::invalid)?;
         let parts = Parts::of("git", &(&subdir, keep_git_dir)).with("files", &commit);
-        self.cached(id, &parts, &Stack::default(), "source.git", |pending| {
-            git.checkout(&wanted, &pending.upper(), (keep_git_dir, self.epoch(id)), self.tools.cancel)?;
+        let made = self.cached(id, &parts, &Stack::default(), "source.git", |pending| {
+            let upper = pending.upper();
+            let how = (keep_git_dir, self.epoch(id));
+            if subdir.is_empty() {
+                git.checkout(&wanted, &upper, how, self.tools.cancel)?;
+            } else {
+                let whole = tempfile::tempdir_in(&upper).map_err(Error::from)?;
+                let checkout = git.checkout(&wanted, whole.path(), how, self.tools.cancel)?;
+                raise(&checkout.dir, &upper)?;
+            }
             let dir = yare_sys::fs::open_dir(pending.upper()).map_err(Error::from)?;
             let size = yare_layer::tree_size(std::os::fd::AsFd::as_fd(&dir))
                 .map_err(|error| Error::wrap("cannot measure a repository", error))?;
             Ok(size)
-        })
+        })?;
+        let material = Material::git(&wanted.fragment_form(true), &commit);
+        Ok(Outcome { material: Some(Arc::new(material)), ..made })
     }
+}
+
+/// Moves what is in a folder to the top.
+fn raise(folder: &Path, top: &Path) -> Result<()> {
+    let failed = |error: std::io::Error| {
+        Error::internal(format!("cannot move the files of {}", folder.display())).caused_by(error)
+    };
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        std::fs::rename(entry.path(), top.join(entry.file_name())).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn time_of(download: &Download) -> i64 {

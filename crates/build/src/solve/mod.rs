@@ -12,6 +12,7 @@ mod stubs;
 
 pub(crate) use beside::Beside;
 
+use crate::attest::provenance::Material;
 use crate::cache::{Cache, Claim, Claimed, Lease, Step};
 use crate::context::Contexts;
 use crate::failure::Failure;
@@ -26,9 +27,10 @@ use crate::worker::Worker;
 use crate::{Cancel, Error, Result};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::os::fd::AsFd;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use yare_api::build::Vertex as VertexNews;
+use yare_api::build::{CANCELLED, Vertex as VertexNews};
+use yare_errdefs::{Class, Classified};
 use yare_oci::Digest;
 use yare_snapshot::{PendingDraft, Snapshots, Stack};
 
@@ -82,6 +84,8 @@ pub(crate) struct Outcome {
     pub(crate) size: u64,
     /// Why the cache did not serve.
     pub(crate) reason: String,
+    /// What was fetched, by address and digest.
+    pub(crate) material: Option<Arc<Material>>,
 }
 
 /// How many vertices are done at once.
@@ -103,8 +107,6 @@ pub(crate) struct Solver<'a> {
     /// Results of other builds.
     imports: Option<&'a Imports>,
     progress: Mutex<Schedule>,
-    /// When vertices under way began.
-    begun: Mutex<BTreeMap<VertexId, String>>,
     changed: Condvar,
 }
 
@@ -116,6 +118,8 @@ struct Schedule {
     /// Who waits for a vertex.
     waiting: BTreeMap<VertexId, Vec<VertexId>>,
     outcomes: BTreeMap<VertexId, Outcome>,
+    /// When vertices began, for the news of their end.
+    begun: BTreeMap<VertexId, String>,
     open: usize,
     failure: Option<Failure>,
 }
@@ -129,20 +133,7 @@ impl<'a> Solver<'a> {
         (layers, beside): (&'a HashSet<VertexId>, &'a Beside),
     ) -> Self {
         let (progress, changed) = (Mutex::default(), Condvar::new());
-        let begun = Mutex::default();
-        Self {
-            graph,
-            request,
-            tools,
-            lease,
-            layers,
-            beside,
-            apart: None,
-            imports: None,
-            progress,
-            begun,
-            changed,
-        }
+        Self { graph, request, tools, lease, layers, beside, apart: None, imports: None, progress, changed }
     }
 
     /// Takes results from there that are not here.
@@ -222,7 +213,8 @@ impl<'a> Solver<'a> {
         let mut schedule = self.schedule();
         match outcome {
             Ok(outcome) => {
-                self.tell(id, Some(&outcome), "");
+                let begun = schedule.begun.remove(&id);
+                self.tell(id, begun, Some(&outcome), "");
                 schedule.outcomes.insert(id, outcome);
                 schedule.open -= 1;
                 for waiting in schedule.waiting.remove(&id).unwrap_or_default() {
@@ -237,10 +229,11 @@ impl<'a> Solver<'a> {
                 }
             }
             Err(failure) => {
-                self.tell(id, None, &yare_errdefs::chain(&failure.error));
+                let begun = schedule.begun.remove(&id);
+                self.tell(id, begun, None, &news_of(&failure.error));
                 // The others end because of this one: their ends are no news.
                 self.tools.cancel.cancel();
-                let line = self.graph.vertex(id).line;
+                let line = self.graph.line(id);
                 let failure = if line > 0 { failure.at((line, line)) } else { failure };
                 schedule.failure.get_or_insert(failure);
             }
@@ -291,23 +284,22 @@ impl<'a> Solver<'a> {
             return;
         }
         let vertex = self.graph.vertex(id);
-        let time = now();
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(id, time.clone());
+        // A download begins before it is known whether it is cached.
+        let started = self.schedule().begun.entry(id).or_insert_with(now).clone();
         self.tools.progress.vertex(VertexNews {
             digest: self.digest(id),
             name: vertex.name.clone(),
-            started: Some(time),
+            started: Some(started),
             ..VertexNews::default()
         });
     }
 
-    fn tell(&self, id: VertexId, outcome: Option<&Outcome>, error: &str) {
+    /// Tells of a vertex's end. One that is cached, or that failed before it began, took no time.
+    fn tell(&self, id: VertexId, begun: Option<String>, outcome: Option<&Outcome>, error: &str) {
         if self.is_silent(id) {
             return;
         }
         let time = now();
-        // What the cache served began when it ended.
-        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         self.tools.progress.vertex(VertexNews {
             digest: self.digest(id),
             name: self.graph.vertex(id).name.clone(),
@@ -398,7 +390,16 @@ impl<'a> Solver<'a> {
             stack.drafts.push(draft.clone());
         }
         let added = step.draft.is_some();
-        Outcome { key, stack, added, cached: true, took: 0, size: step.size, reason: String::new() }
+        Outcome {
+            key,
+            stack,
+            added,
+            cached: true,
+            took: 0,
+            size: step.size,
+            reason: String::new(),
+            material: None,
+        }
     }
 
     /// The steps that this one stands on.
@@ -413,9 +414,27 @@ impl<'a> Solver<'a> {
     }
 }
 
+/// Why a vertex failed, for its news. That it was ended because another failed is no fault of its own, which
+/// clients know by the last words.
+fn news_of(error: &Error) -> String {
+    match error.class() {
+        Class::Cancelled => CANCELLED.to_owned(),
+        _ => yare_errdefs::chain(error),
+    }
+}
+
 /// The outcome of a source that costs nothing.
 fn source(key: Digest, stack: Stack) -> Outcome {
-    Outcome { key, stack, added: false, cached: true, took: 0, size: 0, reason: String::new() }
+    Outcome {
+        key,
+        stack,
+        added: false,
+        cached: true,
+        took: 0,
+        size: 0,
+        reason: String::new(),
+        material: None,
+    }
 }
 
 fn micros(since: Instant) -> u64 {

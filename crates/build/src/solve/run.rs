@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use yare_errdefs::{Class, Classified};
 use yare_snapshot::{PendingDraft, Place, Stack};
 
 /// What the mounts of one process keep alive.
@@ -236,7 +237,10 @@ impl Solver<'_> {
         };
         let vertex = self.digest(id);
         let mut output = |stream: Stream, bytes: &[u8]| self.tools.progress.log(&vertex, stream, bytes);
-        self.tools.worker.run(&run, &mut output, self.tools.cancel)
+        self.tools.worker.run(&run, &mut output, self.tools.cancel).map_err(|error| match error.class() {
+            Class::Cancelled => error,
+            _ => Error::wrap(unfinished(&spec.argv), error),
+        })
     }
 }
 
@@ -249,17 +253,20 @@ fn size_of(pending: &PendingDraft) -> Result<u64, Failure> {
     Ok(size)
 }
 
+fn unfinished(argv: &[String]) -> String {
+    format!("process {:?} did not complete successfully", argv.join(" "))
+}
+
 /// The field's words for a process that failed.
 fn ended(op: &RunOp, exit: Exit) -> Result<(), Failure> {
     if exit.code == 0 {
         return Ok(());
     }
-    let words = op.spec.argv.join(" ");
-    let text = format!("process {words:?} did not complete successfully: exit code: {}", exit.code);
-    let mut error = Error::invalid(text);
+    let unfinished = unfinished(&op.spec.argv);
+    let mut error = Error::invalid(format!("{unfinished}: exit code: {}", exit.code));
     if exit.oom {
         error = Error::invalid(format!(
-            "process {words:?} did not complete successfully: cannot allocate memory: it was killed because it ran out of memory (exit code: {})",
+            "{unfinished}: cannot allocate memory: it was killed because it ran out of memory (exit code: {})",
             exit.code
         ))
         .with_hint("give the build's steps more memory with --memory, or let the step use less");

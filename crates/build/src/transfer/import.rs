@@ -72,13 +72,13 @@ impl Imports {
                     check("--cache-from", attributes, &["ref"])?;
                     let reference =
                         Reference::parse(name).map_err(|error| Error::invalid(error.to_string()))?;
-                    match images.resolve(&reference.or_latest().to_string(), None) {
-                        Ok(image) => {
-                            drop(work());
-                            imports.image(&image)
-                        }
-                        Err(_) => return Err(unbuilt("--cache-from", kind)),
+                    let work = work();
+                    let found = tools.worker.image(&reference.or_latest(), None, false);
+                    let read = found.and_then(|image| imports.image(&image));
+                    if let Err(error) = &read {
+                        work.failed(&yare_errdefs::chain(error));
                     }
+                    read
                 }
                 other => return Err(unbuilt("--cache-from", other)),
             };

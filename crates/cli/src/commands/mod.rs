@@ -1,6 +1,7 @@
 //! The commands, one file each or one for a family.
 
 pub(crate) mod archive;
+pub(crate) mod artifact;
 pub(crate) mod attach;
 pub(crate) mod build;
 pub(crate) mod commit;

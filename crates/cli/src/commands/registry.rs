@@ -4,6 +4,7 @@ use yare_api::{AuthConfig, ImageSearchResponseItem, SystemAuthResponse};
 use yare_client::Request;
 
 use crate::context::Context;
+use crate::credentials::Place;
 use crate::failure::Failure;
 use crate::flags::Given;
 use crate::format::{Layout, Row, ellipsis, write_list};
@@ -75,10 +76,13 @@ pub(crate) async fn login(cx: &Context, given: &Given) -> Outcome {
     };
     let reply: SystemAuthResponse = cx.client().json(Request::post("/auth").json(&auth)).await?;
     let auth = AuthConfig { identitytoken: reply.identity_token, ..auth };
-    if let Some(file) = cx.config().remember(server, &auth)? {
+    if let Place::Plain { file, why } = cx.config().remember(server, &auth)? {
         cx.warn(format_args!(
             "WARNING! Your credentials are stored unencrypted in '{file}'.\nConfigure a credential helper to remove this warning. See\nhttps://docs.docker.com/go/credential-store/\n"
         ));
+        if let Some(why) = why {
+            cx.warn(why);
+        }
     }
     if !reply.status.is_empty() {
         cx.line(reply.status)?;

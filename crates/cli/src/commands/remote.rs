@@ -12,7 +12,8 @@ use crate::table::Outcome;
 /// The folders of registries, as the engine looks for them.
 const CERTS_D: &[&str] = &["/etc/yare/certs.d", "/etc/docker/certs.d"];
 
-fn failed(error: &yare_distribution::Error) -> Failure {
+/// What is told of a registry's error.
+pub(super) fn failed(error: &yare_distribution::Error) -> Failure {
     use yare_errdefs::Classified as _;
     let failure = Failure::new(yare_errdefs::chain(error));
     match error.hint() {
@@ -21,12 +22,14 @@ fn failed(error: &yare_distribution::Error) -> Failure {
     }
 }
 
-fn reference(text: &str) -> Result<Reference, Failure> {
+/// A reference with a tag or a digest.
+pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
     let reference = Reference::parse(text).map_err(|error| Failure::new(error.to_string()))?;
     Ok(reference.or_latest())
 }
 
-fn name(reference: &Reference) -> Name {
+/// The tag or digest that it names.
+pub(super) fn name(reference: &Reference) -> Name {
     match (reference.digest(), reference.tag()) {
         (Some(digest), _) => Name::Digest(digest),
         (None, tag) => Name::Tag(tag.unwrap_or("latest").to_owned()),
@@ -34,7 +37,7 @@ fn name(reference: &Reference) -> Name {
 }
 
 /// A client with what this user's environment and configuration say.
-fn client(cx: &Context, given: &Given, registries: &[&Reference]) -> Result<Client, Failure> {
+pub(super) fn client(cx: &Context, given: &Given, registries: &[&Reference]) -> Result<Client, Failure> {
     let variable = |name: &str| {
         let lower = || cx.environment.nonempty(&name.to_lowercase());
         cx.environment.nonempty(name).or_else(lower).unwrap_or_default()
@@ -55,7 +58,8 @@ fn client(cx: &Context, given: &Given, registries: &[&Reference]) -> Result<Clie
     Ok(Client::new(settings))
 }
 
-async fn open(
+/// A repository, with this user's credentials.
+pub(super) async fn open(
     cx: &Context,
     client: &Client,
     reference: &Reference,

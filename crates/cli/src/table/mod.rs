@@ -1,5 +1,6 @@
 //! The one table of commands and flags: parsing, help and completion are read from it.
 
+mod artifact;
 mod build;
 mod container;
 mod create;
@@ -104,6 +105,7 @@ pub(crate) struct Group {
 
 /// The groups, in the order of the top-level help.
 pub(crate) const GROUPS: &[Group] = &[
+    Group { name: "artifact", about: "Manage artifacts" },
     Group { name: "builder", about: "Manage builds" },
     Group { name: "buildx", about: "Manage builds, as scripts for Docker Buildx call it" },
     Group { name: "container", about: "Manage containers" },
@@ -122,6 +124,7 @@ pub(crate) const COMMON: &[&str] =
 /// Every command.
 pub(crate) fn commands() -> impl Iterator<Item = &'static Command> {
     [
+        artifact::COMMANDS,
         build::COMMANDS,
         container::COMMANDS,
         image::COMMANDS,

@@ -208,7 +208,10 @@ fn bad_flags_are_refused_before_anything_is_sent() {
 fn contexts_from_standard_input_and_elsewhere() {
     let scratch = Scratch::new("stdin");
     let (request, rest) = requested("build -", b"FROM scratch\n");
-    assert_eq!(request, json!({ "dockerfileInline": STANDARD.encode("FROM scratch\n") }));
+    let expected = json!({
+        "context": { "kind": "none", "value": "" }, "dockerfileInline": STANDARD.encode("FROM scratch\n"),
+    });
+    assert_eq!(request, expected);
     assert!(rest.is_empty());
     let mut archive = tar::Builder::new(Vec::new());
     archive.append_dir_all(".", scratch.0.join("ctx")).unwrap();

@@ -1,6 +1,8 @@
 //! Tests of the whole command line.
 
+mod artifacts;
 mod build;
+mod credentials;
 mod goldens;
 mod requests;
 mod server;

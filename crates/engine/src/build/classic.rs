@@ -46,7 +46,9 @@ impl Printer {
         let mut out = Vec::new();
         for warning in status.warnings {
             let text = base64::engine::general_purpose::STANDARD.decode(&warning.short).unwrap_or_default();
-            out.push(JSONMessage::stream(format!("[Warning] {}\n", String::from_utf8_lossy(&text))));
+            let text = String::from_utf8_lossy(&text);
+            let line = warning.range.first().map(|range| format!(" (line {})", range.start.line));
+            out.push(JSONMessage::stream(format!("[Warning] {text}{}\n", line.unwrap_or_default())));
         }
         self.show(&mut out);
         out

@@ -4,6 +4,7 @@ mod classic;
 pub(crate) mod collect;
 mod keys;
 mod prepare;
+mod running;
 mod web;
 mod worker;
 
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use yare_api::build::{BuildMessage, BuildRequest, BuildResult, SolveStatus};
@@ -37,6 +39,7 @@ pub(crate) struct Builder {
     pub(crate) cache: Cache,
     hashes: HashCache,
     folder: PathBuf,
+    running: running::Running,
     /// What goes by itself.
     policy: Option<Policy>,
     /// A build has ended.
@@ -60,12 +63,21 @@ impl Builder {
         crate::private_folder(&contexts)?;
         crate::private_folder(&folder.join("sources"))?;
         let cache = Cache::open(records.database(), images.snapshots().clone(), &folder)?;
-        let built = Arc::default();
-        Ok(Self { cache, hashes: HashCache::open(&folder), folder, policy, built })
+        let (running, built) = (running::Running::default(), Arc::default());
+        Ok(Self { cache, hashes: HashCache::open(&folder), folder, running, policy, built })
     }
 
-    /// Everything that was learned is on the disk.
+    /// Ends the builds that run, and those that still come.
+    pub(crate) fn end(&self) {
+        self.running.end();
+    }
+
+    /// Builds have ended with all that was made for them, and everything that was learned is on the disk.
     pub(crate) fn close(&self) {
+        self.running.end();
+        if !self.running.wait(PATIENCE) {
+            tracing::warn!("a build did not end in time; the next start sweeps what it leaves");
+        }
         self.cache.flush();
         if let Err(error) = self.hashes.save() {
             tracing::warn!(%error, "hashes of context files are not kept");
@@ -73,11 +85,19 @@ impl Builder {
     }
 }
 
+/// How long builds may take to end when the engine does.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes of the stack of a build's thread. Stages that stand on one another are lowered one within the other.
+const STACK: usize = 32 << 20;
+
 /// In which form a build's news go to its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// The classic builder's text.
     Classic,
+    /// The image's id alone; the classic builder's text when the build fails.
+    Quiet,
     /// [`BuildMessage`]s.
     Messages,
 }
@@ -112,13 +132,18 @@ pub async fn build(engine: &Arc<Engine>, ask: Ask, body: Body) -> Result<Output>
             _ = over => {}
         }
     });
+    let running = engine.builder.running.begin(cancel.clone());
     let engine = Arc::clone(engine);
     let reader = BodyReader::new(body);
-    let sink = Arc::new(Sink { form, lines: news, cancel: cancel.clone(), classic: Mutex::default() });
+    let (classic, held) = (Mutex::default(), Mutex::default());
+    let sink = Arc::new(Sink { form, lines: news, cancel: cancel.clone(), classic, held });
     // A build may take hours: it holds no thread that others need.
     std::thread::Builder::new()
         .name("build".into())
+        .stack_size(STACK)
         .spawn(move || {
+            // The engine waits for it when it ends: after the engine it may be gone.
+            let _running = running;
             // Dropped at the end of the thread, whatever that is.
             let _done = done;
             work(&engine, (&request, &auths), runtime, reader, &sink, &cancel, ready);
@@ -137,7 +162,8 @@ fn work(
     cancel: &Cancel,
     ready: oneshot::Sender<Result<()>>,
 ) {
-    let prepared = match prepare::prepare(engine, request, &mut reader, cancel) {
+    let web = web::Web { engine: Arc::clone(engine), runtime: runtime.clone() };
+    let prepared = match prepare::prepare(engine, request, (&mut reader, &web), cancel) {
         Ok(prepared) => prepared,
         Err(error) => {
             drop(ready.send(Err(error)));
@@ -250,6 +276,10 @@ fn solve(engine: &Arc<Engine>, work: Work<'_>) -> Result<(BuildResult, Vec<Diges
         return Ok((BuildResult { answer, ..BuildResult::default() }, Vec::new()));
     }
     let built = yare_build::build(work.request, &engine.images, tools)?;
+    if let Err(error) = built.push.iter().try_for_each(|name| worker.push(name)) {
+        settle(engine, &built.keys);
+        return Err(error.into());
+    }
     for (name, _) in &built.replaced {
         tracing::debug!(%name, "a name moved to the new image");
     }
@@ -291,9 +321,25 @@ struct Sink {
     lines: mpsc::Sender<std::io::Result<Bytes>>,
     cancel: Cancel,
     classic: Mutex<classic::Printer>,
+    /// Lines of a quiet build, told if it fails.
+    held: Mutex<Vec<u8>>,
 }
 
+/// Bytes of a quiet build that are kept for the case that it fails.
+const MOST_HELD: usize = 4 << 20;
+
 impl Sink {
+    /// A line of the classic builder's text.
+    fn classic_line(&self, line: Vec<u8>) {
+        if self.form != Form::Quiet {
+            return self.line(line);
+        }
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.len() + line.len() <= MOST_HELD {
+            held.extend_from_slice(&line);
+        }
+    }
+
     fn line(&self, line: Vec<u8>) {
         if self.lines.blocking_send(Ok(line.into())).is_err() {
             self.cancel.cancel();
@@ -308,7 +354,7 @@ impl Sink {
 
     /// Bytes of an output, which only our own client can take.
     fn data(&self, output: usize, bytes: &[u8]) -> std::io::Result<()> {
-        if self.form == Form::Classic {
+        if self.form != Form::Messages {
             return Err(std::io::Error::other("the classic endpoint brings no outputs: give dest="));
         }
         let data = base64::engine::general_purpose::STANDARD.encode(bytes);
@@ -321,10 +367,10 @@ impl Sink {
             Form::Messages => {
                 self.message(&BuildMessage { status: Some(status), ..BuildMessage::default() });
             }
-            Form::Classic => {
+            Form::Classic | Form::Quiet => {
                 // Held while sending: lines of one step stay together.
                 let mut printer = self.classic.lock().unwrap_or_else(PoisonError::into_inner);
-                printer.take(status).into_iter().for_each(|message| self.line(message.to_line()));
+                printer.take(status).into_iter().for_each(|message| self.classic_line(message.to_line()));
             }
         }
     }
@@ -337,6 +383,10 @@ impl Sink {
                     self.line(message.to_line());
                 }
             }
+            Form::Quiet => {
+                let id = format!("{}\n", result.image_id);
+                self.line(yare_api::progress::JSONMessage::stream(id).to_line());
+            }
         }
     }
 
@@ -345,15 +395,23 @@ impl Sink {
         let code = i64::from(failure.code.unwrap_or_default());
         match self.form {
             Form::Messages => {
-                let message = format!("{}{text}", failure.excerpt);
                 self.message(&BuildMessage {
-                    error: message.clone(),
-                    error_detail: Some(ErrorDetail { code, message }),
+                    excerpt: failure.excerpt.to_string(),
+                    error: text.clone(),
+                    error_detail: Some(ErrorDetail { code, message: text }),
                     hint: failure.hint().unwrap_or_default(),
                     ..BuildMessage::default()
                 });
             }
-            Form::Classic => {
+            Form::Classic | Form::Quiet => {
+                let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+                if !held.is_empty() {
+                    self.line(held);
+                }
+                if !failure.excerpt.is_empty() {
+                    let excerpt = yare_api::progress::JSONMessage::stream(failure.excerpt.to_string());
+                    self.line(excerpt.to_line());
+                }
                 if let Some(hint) = failure.hint() {
                     text = format!("{text}\nhint: {hint}");
                 }

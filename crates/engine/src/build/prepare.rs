@@ -5,6 +5,7 @@ use crate::Engine;
 use crate::images::BodyReader;
 use base64::Engine as _;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use yare_build::context::{ContextTree, Contexts, parse_ignore};
 use yare_build::files::{Tree, read_file};
 use yare_build::request::{ContextSource, Entitlement, NoCache, Request, RunSettings, SecretScan};
 use yare_build::source::git::{Git, GitRef};
+use yare_build::source::http::{Downloads, Fetch, Wanted};
 use yare_build::source::upload::{self, Received};
 use yare_errdefs::{Class, Classified, Error, Result};
 use yare_oci::{Platform, Reference};
@@ -39,8 +41,11 @@ pub(super) struct Folders {
 impl Contexts for Folders {
     fn open(&self, name: &str) -> Result<ContextTree> {
         self.trees.get(name).cloned().ok_or_else(|| {
-            let what = if name.is_empty() { "a build context" } else { name };
-            Error::invalid(format!("this build has no {what}")).with_hint("give a directory: yare build .")
+            let text = match name {
+                "" => "this build has no files: only a Dockerfile was sent".to_owned(),
+                name => format!("this build has no build context {name:?}"),
+            };
+            Error::invalid(text).with_hint("give a directory: yare build .")
         })
     }
 }
@@ -74,10 +79,10 @@ struct Main {
 pub(super) fn prepare(
     engine: &Arc<Engine>,
     asked: &BuildRequest,
-    reader: &mut BodyReader,
+    (reader, web): (&mut BodyReader, &dyn Fetch),
     cancel: &Cancel,
 ) -> Result<Prepared> {
-    let main = main_context(engine, asked, reader, cancel)?;
+    let main = main_context(engine, asked, (reader, web), cancel)?;
     let name = if asked.dockerfile.is_empty() { "Dockerfile" } else { &asked.dockerfile };
     let (dockerfile, ignore) = definition(asked, &main, name)?;
     let mut trees = BTreeMap::new();
@@ -102,7 +107,7 @@ pub(super) fn settle(
     let name = if asked.dockerfile.is_empty() { "Dockerfile" } else { &asked.dockerfile };
     Ok(Request {
         dockerfile,
-        dockerfile_name: name.rsplit('/').next().unwrap_or(name).to_owned(),
+        dockerfile_name: shown_name(name).to_owned(),
         identity: identity(asked),
         contexts,
         build_args: asked.build_args.clone(),
@@ -138,13 +143,19 @@ pub(super) fn settle(
 fn identity(asked: &BuildRequest) -> String {
     let context = asked.context.as_ref().map(|context| context.value.clone()).unwrap_or_default();
     let tag = asked.tags.first().cloned().unwrap_or_default();
-    format!("{context}\0{tag}\0{}\0{}", asked.dockerfile, asked.target)
+    format!("{context}\0{tag}\0{}\0{}", shown_name(&asked.dockerfile), asked.target)
+}
+
+/// What a Dockerfile is called. Docker's client gives one from outside the context a random name.
+fn shown_name(name: &str) -> &str {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    if name.starts_with(".dockerfile.") { "Dockerfile" } else { name }
 }
 
 fn main_context(
     engine: &Arc<Engine>,
     asked: &BuildRequest,
-    reader: &mut BodyReader,
+    (reader, web): (&mut BodyReader, &dyn Fetch),
     cancel: &Cancel,
 ) -> Result<Main> {
     match &asked.context {
@@ -156,8 +167,15 @@ fn main_context(
             }
             "git" => cloned(engine, &context.value, cancel),
             "none" => Ok(Main { root: None, lasting: false, dockerfile: None, made: None }),
-            "http" => Err(Error::unimplemented("a context from the web is not built into this Yare yet")
-                .with_hint("fetch it first: curl -L URL | yare build -")),
+            "http" => {
+                let downloads = Downloads::open(&engine.builder.folder.join("sources").join("http"))?;
+                let wanted = Wanted { url: &context.value, checksum: None, limit: LARGEST };
+                let path = downloads.get(web, &wanted, cancel)?.path;
+                let file = std::fs::File::open(&path).map_err(|error| {
+                    Error::internal(format!("cannot open {}", path.display())).caused_by(error)
+                })?;
+                sent(engine, file, cancel)
+            }
             other => Err(Error::invalid(format!("unknown kind of build context {other:?}"))),
         },
     }
@@ -194,7 +212,8 @@ fn folder(engine: &Arc<Engine>) -> Result<(Made, OwnedFd)> {
     Ok((Made { engine: Arc::clone(engine), path }, dir))
 }
 
-fn sent(engine: &Arc<Engine>, reader: &mut BodyReader, cancel: &Cancel) -> Result<Main> {
+/// Unpacks a tar, or takes the text of a Dockerfile.
+fn sent(engine: &Arc<Engine>, reader: impl Read, cancel: &Cancel) -> Result<Main> {
     let (made, dir) = folder(engine)?;
     let limits = yare_layer::Limits { bytes: Some(LARGEST), ..yare_layer::Limits::default() };
     let dockerfile = match upload::receive(reader, dir.as_fd(), limits, cancel)? {
@@ -205,11 +224,12 @@ fn sent(engine: &Arc<Engine>, reader: &mut BodyReader, cancel: &Cancel) -> Resul
 }
 
 fn cloned(engine: &Arc<Engine>, remote: &str, cancel: &Cancel) -> Result<Main> {
-    let (made, dir) = folder(engine)?;
+    let (made, _) = folder(engine)?;
     let wanted =
         GitRef::parse(remote)?.ok_or_else(|| Error::invalid(format!("{remote} is no git repository")))?;
     let git = Git::new(engine.builder.folder.join("sources").join("git"));
-    git.checkout(&wanted, &made.path, (false, 0), cancel)?;
+    let checkout = git.checkout(&wanted, &made.path, (false, 0), cancel)?;
+    let dir = yare_sys::fs::open_dir(&checkout.dir).map_err(Error::from)?;
     Ok(Main { root: Some(dir), lasting: false, dockerfile: None, made: Some(made) })
 }
 

@@ -3,7 +3,7 @@
 
 use super::keys::Keys;
 use crate::container::{Record, StateRecord};
-use crate::images::PullRequest;
+use crate::images::{Output, PullRequest, PushRequest};
 use crate::{Engine, containers, wiring};
 use futures_util::StreamExt;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -46,37 +46,58 @@ impl<'a> EngineWorker<'a> {
 
     /// Fetches a base image as `pull` does.
     fn pull(&self, reference: &Reference, platform: Option<&Platform>) -> Result<()> {
-        let familiar = reference.familiar();
-        let work = self.progress.work(&format!("[internal] pull {familiar}"));
         let request = PullRequest {
             reference: reference.to_string(),
             platform: platform.cloned(),
             auth: self.keys.credentials(reference.domain())?,
         };
-        let pulled = self.runtime.block_on(async {
-            let mut lines = crate::images::pull(self.engine, request).await?;
-            while let Some(line) = lines.next().await {
-                let message: JSONMessage = serde_json::from_slice(&line?).unwrap_or_default();
-                if let Some(detail) = message.error_detail {
-                    return Err(Error::unavailable(detail.message));
-                }
-                if let Some(detail) = message.progress_detail.filter(|detail| detail.total > 0) {
-                    self.progress.status(VertexStatus {
-                        id: format!("{} {}", message.id, message.status),
-                        vertex: work.digest().to_owned(),
-                        current: detail.current,
-                        total: detail.total,
-                        timestamp: yare_build::progress::now(),
-                        ..VertexStatus::default()
-                    });
-                }
-            }
-            Ok(())
-        });
-        if let Err(error) = &pulled {
+        let title = format!("[internal] pull {}", reference.familiar());
+        self.transfer(&title, crate::images::pull(self.engine, request))
+    }
+
+    /// Sends an image of the store to the registry of its name as `push` does.
+    pub(super) fn push(&self, reference: &Reference) -> Result<()> {
+        let request = PushRequest {
+            name: reference.to_string(),
+            tag: None,
+            platform: None,
+            auth: self.keys.credentials(reference.domain())?,
+        };
+        let title = format!("pushing {}", reference.familiar());
+        self.transfer(&title, crate::images::push(self.engine, request))
+    }
+
+    /// Follows a transfer to its end, and tells of it.
+    fn transfer(&self, title: &str, begun: impl Future<Output = Result<Output>>) -> Result<()> {
+        let work = self.progress.work(title);
+        let followed = self.follow(work.digest(), begun);
+        if let Err(error) = &followed {
             work.failed(&yare_errdefs::chain(error));
         }
-        pulled
+        followed
+    }
+
+    /// Waits for each line by itself: who takes the news may wait for the client, which nobody may do while
+    /// in the runtime.
+    fn follow(&self, vertex: &str, begun: impl Future<Output = Result<Output>>) -> Result<()> {
+        let mut lines = self.runtime.block_on(begun)?;
+        while let Some(line) = self.runtime.block_on(lines.next()) {
+            let message: JSONMessage = serde_json::from_slice(&line?).unwrap_or_default();
+            if let Some(detail) = message.error_detail {
+                return Err(Error::unavailable(detail.message));
+            }
+            if let Some(detail) = message.progress_detail.filter(|detail| detail.total > 0) {
+                self.progress.status(VertexStatus {
+                    id: format!("{} {}", message.id, message.status),
+                    vertex: vertex.to_owned(),
+                    current: detail.current,
+                    total: detail.total,
+                    timestamp: yare_build::progress::now(),
+                    ..VertexStatus::default()
+                });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -89,7 +110,16 @@ impl Worker for EngineWorker<'_> {
                 found => return found,
             }
         }
-        self.pull(reference, platform)?;
+        self.pull(reference, platform).map_err(|error| {
+            let (Some(wanted), Ok(other)) = (platform, self.engine.images.resolve(&name, None)) else {
+                return error;
+            };
+            let (name, has) = (reference.familiar(), other.config.platform());
+            let text = format!("{name}: not found for {wanted}: the image store has it for {has}");
+            Error::not_found(text)
+                .caused_by(error)
+                .with_hint(format!("build for {has}, or load the image for {wanted} and tag it {name}"))
+        })?;
         self.engine.images.resolve(&name, platform)
     }
 

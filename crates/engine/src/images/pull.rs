@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use yare_api::AuthConfig;
 use yare_content::Partial;
-use yare_distribution::{Document, Intent, Name, Repository, Resume};
+use yare_distribution::{Document, Intent, Name, Policy, Repository, Resume, Verdict};
 use yare_errdefs::{Classified, Error, Result};
 use yare_image::{Image, Lease, NewImage};
 use yare_oci::{Descriptor, DiffId, Digest, ImageConfig, Index, Manifest, MediaType, Platform, Reference};
@@ -122,6 +122,7 @@ impl Pull {
     async fn run(&self, lines: &Lines) -> Result<()> {
         let name = name_of(&self.reference);
         lines.status(&name.to_string(), format!("Pulling from {}", short_path(&self.reference))).await;
+        self.verify(lines).await?;
         let known = self.known();
         let is_new = known.is_none();
         let image = match known {
@@ -133,6 +134,21 @@ impl Pull {
         let state = if is_new { "Downloaded newer image for" } else { "Image is up to date for" };
         lines.status("", format!("Status: {state} {}", self.reference.familiar())).await;
         publish(&self.engine, "pull", &image.id, &self.reference.familiar());
+        Ok(())
+    }
+
+    /// Refuses what the signature policy does not want; also what is here already, which may be from before
+    /// there was a policy.
+    async fn verify(&self, lines: &Lines) -> Result<()> {
+        let Some(path) = self.engine.transfers.client.settings().signatures.clone() else { return Ok(()) };
+        let failed = |error: yare_distribution::Error| Error::new(error.class(), error.to_string());
+        let policy = blocking(move || Policy::read(&path).map_err(failed)).await?;
+        match self.repository.verify(&policy, &self.found.digest).await.map_err(failed)? {
+            Verdict::NotWanted => {}
+            Verdict::Signed(key) => {
+                lines.status("", format!("Signature: good, by {}", key.display())).await;
+            }
+        }
         Ok(())
     }
 

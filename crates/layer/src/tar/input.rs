@@ -122,6 +122,13 @@ impl<'a, R: Read> Input<'a, R> {
         Ok(())
     }
 
+    /// Passes over what fills the last block of an entry. The archive may end before it: Docker's client
+    /// sends a build context so when the Dockerfile lies outside, and Docker's engine reads it.
+    pub(crate) fn skip_padding(&mut self, count: u64) -> Result<(), ApplyError> {
+        let at_end = count > 0 && self.peek(count)?.is_empty();
+        if at_end { Ok(()) } else { self.skip(count) }
+    }
+
     /// Reads what follows the archive and returns the hash and the bytes of the whole stream.
     pub(crate) fn finish(mut self) -> Result<(Digest, u64), ApplyError> {
         loop {

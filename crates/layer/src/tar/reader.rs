@@ -97,7 +97,7 @@ impl<'a, R: Read> Reader<'a, R> {
     pub(crate) fn finish_entry(&mut self) -> Result<(), ApplyError> {
         let (left, padding) = (std::mem::take(&mut self.left), std::mem::take(&mut self.padding));
         self.input.skip(left)?;
-        self.input.skip(padding)
+        self.input.skip_padding(padding)
     }
 
     fn expect_data(&mut self, size: u64) {

@@ -114,6 +114,11 @@ pub(super) const FLAGS: &[Flag] = &[
     boolean("raw-logs", Always, "Accepted; logs have no colours unless they go to a terminal"),
     list("registry-mirror", "registry-mirrors", Used, "Mirrors of Docker Hub, asked before it"),
     value("shutdown-timeout", Used, "Seconds that requests may go on after SIGTERM (default 15)"),
+    value(
+        "signature-policy",
+        Used,
+        "Which images need a signature, and by whom (default /etc/yare/signatures.toml, where it exists)",
+    ),
     short('s', value("storage-driver", Used, "overlay2 is the only one")),
     boolean("tcp-without-tls", Used, "Allow -H tcp:// although anybody who reaches it owns this host"),
     boolean("tls", NotBuilt, "TLS on TCP listeners"),

@@ -105,7 +105,12 @@ async fn serve(
     tracing::info!(hosts = plan.hosts.join(" "), "yare {} is ready", env!("CARGO_PKG_VERSION"));
     listen::notify_ready();
     let options = yare_server::Options { grace, ..yare_server::Options::default() };
-    let served = yare_server::serve(Arc::clone(&engine), listeners, options, shutdown_signal()).await;
+    let ending = Arc::clone(&engine);
+    let shutdown = async move {
+        shutdown_signal().await;
+        ending.end();
+    };
+    let served = yare_server::serve(Arc::clone(&engine), listeners, options, shutdown).await;
     tracing::info!("ending; containers run on");
     tokio::task::spawn_blocking(move || engine.close())
         .await

@@ -2,12 +2,16 @@
 
 use super::flags::Settings;
 use super::{many, number, one};
+use std::path::{Path, PathBuf};
 use yare_distribution as distribution;
-use yare_distribution::{Insecure, Proxies};
+use yare_distribution::{Insecure, Policy, Proxies};
 use yare_errdefs::{Error, Result};
 
 /// Where folders per registry are looked for: ours, and Docker's, so that nobody has to move them.
 const CERTS_D: &[&str] = &["/etc/yare/certs.d", "/etc/docker/certs.d"];
+
+/// Where a signature policy is looked for.
+const SIGNATURES: &str = "/etc/yare/signatures.toml";
 
 /// What the settings say of registries.
 pub(super) fn settings(settings: &Settings) -> Result<distribution::Settings> {
@@ -21,6 +25,7 @@ pub(super) fn settings(settings: &Settings) -> Result<distribution::Settings> {
         none if none.is_empty() => CERTS_D.iter().map(Into::into).collect(),
         dirs => dirs.iter().map(Into::into).collect(),
     };
+    registries.signatures = signatures(one(settings, "signature-policy"))?;
     registries.patience.attempts =
         number(settings, "max-download-attempts", registries.patience.attempts)?.max(1);
     registries.proxies = Proxies::new(
@@ -35,6 +40,17 @@ pub(super) fn settings(settings: &Settings) -> Result<distribution::Settings> {
     // A mirror with a mistake in it is told now and not at the first pull.
     registries.endpoints(yare_oci::reference::DEFAULT_DOMAIN).map_err(lifted)?;
     Ok(registries)
+}
+
+/// The signature policy: the file that is named, or ours where it is there. One with a mistake in it is told
+/// now; later it refuses every pull.
+fn signatures(named: Option<&str>) -> Result<Option<PathBuf>> {
+    let path = Path::new(named.unwrap_or(SIGNATURES));
+    if named.is_none() && !path.exists() {
+        return Ok(None);
+    }
+    Policy::read(path).map_err(lifted)?;
+    Ok(Some(path.to_owned()))
 }
 
 /// The flag, or the variable of this name in either case: `http-proxy`, `HTTP_PROXY`, `http_proxy`.

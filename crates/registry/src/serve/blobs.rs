@@ -1,24 +1,31 @@
 //! Blobs: asking for them, reading, deleting.
 
-use super::body::Body;
+use super::body::{Body, Source};
 use super::reply::{Reply, is_unchanged, set, set_digest, status};
 use super::service::Call;
+use crate::cache::blobs as cache;
 use crate::name::RepositoryName;
-use crate::problem::{Code, Refusal, Result};
+use crate::problem::{Code, Error, Refusal, Result};
 use crate::range::{Wanted, wanted};
 use crate::registry::Registry;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
+use std::sync::Arc;
 use yare_oci::Digest;
 
 /// Content by digest never changes.
 const FOREVER: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
 
 /// `HEAD` and `GET /v2/<name>/blobs/<digest>`
-pub(crate) fn get(registry: &Registry, call: &Call, name: &RepositoryName, digest: &Digest) -> Result<Reply> {
+pub(crate) async fn get(
+    registry: &Arc<Registry>,
+    call: &Call,
+    name: &RepositoryName,
+    digest: &Digest,
+) -> Result<Reply> {
     let headers = &call.parts.headers;
     if call.parts.method == Method::HEAD {
-        let size = registry.promise_blob(name.as_str(), digest)?;
+        let size = size(registry, name, digest).await?;
         if is_unchanged(headers, digest) {
             return Ok(unchanged(digest));
         }
@@ -27,21 +34,21 @@ pub(crate) fn get(registry: &Registry, call: &Call, name: &RepositoryName, diges
         reply.headers_mut().insert(header::CONTENT_LENGTH, size.into());
         return Ok(reply);
     }
-    let blob = registry.open_blob(name.as_str(), digest)?;
+    let (source, size) = open(registry, name, digest).await?;
     if is_unchanged(headers, digest) {
         return Ok(unchanged(digest));
     }
-    let (code, range) = match wanted(range_header(headers, digest), blob.size) {
-        Wanted::All => (StatusCode::OK, 0..blob.size),
+    let (code, range) = match wanted(range_header(headers, digest), size) {
+        Wanted::All => (StatusCode::OK, 0..size),
         Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
         Wanted::Unsatisfiable => {
-            return Err(Refusal::new(Code::RangeInvalid, format!("the blob has {} bytes", blob.size))
-                .with_header(header::CONTENT_RANGE, &format!("bytes */{}", blob.size))
+            return Err(Refusal::new(Code::RangeInvalid, format!("the blob has {size} bytes"))
+                .with_header(header::CONTENT_RANGE, &format!("bytes */{size}"))
                 .into());
         }
     };
-    let (start, end, size) = (range.start, range.end, blob.size);
-    let mut reply = Response::new(Body::file(blob.file, range));
+    let (start, end) = (range.start, range.end);
+    let mut reply = Response::new(Body::part(source, range));
     *reply.status_mut() = code;
     let headers = reply.headers_mut();
     describe(headers, digest);
@@ -50,6 +57,36 @@ pub(crate) fn get(registry: &Registry, call: &Call, name: &RepositoryName, diges
         set(headers, header::CONTENT_RANGE, &format!("bytes {start}-{}/{size}", end - 1));
     }
     Ok(reply)
+}
+
+/// The bytes of a blob that is here, or that an upstream has.
+async fn size(registry: &Registry, name: &RepositoryName, digest: &Digest) -> Result<u64> {
+    match (registry.promise_blob(name.as_str(), digest), registry.caches.of(name.as_str())) {
+        (Err(error), Some(upstream)) if is_unknown(&error) => {
+            cache::size(registry, upstream, name.as_str(), digest).await
+        }
+        (answer, _) => answer,
+    }
+}
+
+/// A blob that is here, or that begins to come from an upstream.
+async fn open(registry: &Arc<Registry>, name: &RepositoryName, digest: &Digest) -> Result<(Source, u64)> {
+    match (registry.open_blob(name.as_str(), digest), registry.caches.of(name.as_str())) {
+        (Err(error), Some(upstream)) if is_unknown(&error) => {
+            if let Some(fetch) = cache::fetch(registry, upstream, name.as_str(), digest).await? {
+                let size = fetch.size;
+                return Ok((Source::Fetch(fetch), size));
+            }
+        }
+        (Err(error), _) => return Err(error),
+        (Ok(blob), _) => return Ok((Source::File(Arc::new(blob.file)), blob.size)),
+    }
+    let blob = registry.open_blob(name.as_str(), digest)?;
+    Ok((Source::File(Arc::new(blob.file)), blob.size))
+}
+
+fn is_unknown(error: &Error) -> bool {
+    matches!(error, Error::Refused(refusal) if refusal.code == Code::BlobUnknown)
 }
 
 fn unchanged(digest: &Digest) -> Reply {

@@ -1,5 +1,6 @@
 //! Bodies of replies: bytes, or a file that is read as fast as the client takes it.
 
+use crate::cache::blobs::Fetch;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use std::fs::File;
@@ -19,14 +20,23 @@ const PIECE: u64 = 256 << 10;
 pub(crate) enum Body {
     /// These bytes, if any.
     Bytes(Option<Bytes>),
-    /// Part of a file.
-    File(FileBody),
+    /// Part of a blob.
+    Part(PartBody),
 }
 
-/// Part of a file on its way to a client.
+/// Where the bytes of a blob are.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// In a file that is whole.
+    File(Arc<File>),
+    /// On their way from an upstream.
+    Fetch(Arc<Fetch>),
+}
+
+/// Part of a blob on its way to a client.
 #[derive(Debug)]
-pub(crate) struct FileBody {
-    file: Arc<File>,
+pub(crate) struct PartBody {
+    source: Source,
     /// What is still to be read.
     rest: Range<u64>,
     /// What is still to be sent.
@@ -45,19 +55,19 @@ impl Body {
         Self::Bytes(Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty()))
     }
 
-    /// This part of a file, which is that long at least.
-    pub(crate) fn file(file: File, range: Range<u64>) -> Self {
+    /// This part of a blob, which is that long at least.
+    pub(crate) fn part(source: Source, range: Range<u64>) -> Self {
         let left = range.end.saturating_sub(range.start);
         if left == 0 {
             return Self::empty();
         }
-        let mut body = FileBody { file: Arc::new(file), rest: range, left, reading: None };
+        let mut body = PartBody { source, rest: range, left, reading: None };
         body.read_on();
-        Self::File(body)
+        Self::Part(body)
     }
 }
 
-impl FileBody {
+impl PartBody {
     /// Starts reading the next piece, if there is one.
     fn read_on(&mut self) {
         let start = self.rest.start;
@@ -65,13 +75,22 @@ impl FileBody {
         if start >= end {
             return;
         }
-        self.rest.start = end;
-        let file = Arc::clone(&self.file);
-        self.reading = Some(tokio::task::spawn_blocking(move || {
-            let mut piece = vec![0; usize::try_from(end - start).map_err(io::Error::other)?];
-            file.read_exact_at(&mut piece, start)?;
-            Ok(piece.into())
-        }));
+        self.reading = Some(match self.source.clone() {
+            Source::File(file) => tokio::task::spawn_blocking(move || {
+                let mut piece = vec![0; usize::try_from(end - start).map_err(io::Error::other)?];
+                file.read_exact_at(&mut piece, start)?;
+                Ok(piece.into())
+            }),
+            Source::Fetch(fetch) => tokio::spawn(fetch.read(start, end)),
+        });
+    }
+}
+
+impl Drop for PartBody {
+    fn drop(&mut self) {
+        if let Some(reading) = &self.reading {
+            reading.abort();
+        }
     }
 }
 
@@ -82,11 +101,13 @@ impl http_body::Body for Body {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             Self::Bytes(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::File(body) => {
+            Self::Part(body) => {
                 let Some(reading) = &mut body.reading else { return Poll::Ready(None) };
                 let piece = ready!(Pin::new(reading).poll(context)).map_err(io::Error::other).flatten();
                 body.reading = None;
                 if let Ok(piece) = &piece {
+                    // Of what is still coming, a piece may be shorter than was asked for.
+                    body.rest.start += piece.len() as u64;
                     body.left -= piece.len() as u64;
                     body.read_on();
                 }
@@ -98,14 +119,14 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Bytes(bytes) => bytes.is_none(),
-            Self::File(body) => body.left == 0,
+            Self::Part(body) => body.left == 0,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match self {
             Self::Bytes(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
-            Self::File(body) => body.left,
+            Self::Part(body) => body.left,
         })
     }
 }
@@ -123,11 +144,11 @@ mod tests {
         let path = folder.path().join("x");
         std::fs::write(&path, &bytes).unwrap();
         for range in [0..700_000, 5..262_150, 699_999..700_000, 3..3] {
-            let body = Body::file(File::open(&path).unwrap(), range.clone());
+            let body = Body::part(Source::File(Arc::new(File::open(&path).unwrap())), range.clone());
             let sent = body.collect().await.unwrap().to_bytes();
             assert_eq!(sent, bytes[range.start as usize..range.end as usize]);
         }
-        let cut = Body::file(File::open(&path).unwrap(), 0..700_001);
+        let cut = Body::part(Source::File(Arc::new(File::open(&path).unwrap())), 0..700_001);
         assert!(cut.collect().await.is_err(), "a file that shrank is an error, not a short body");
     }
 }

@@ -4,20 +4,25 @@ use super::body::Body;
 use super::intake::Intake;
 use super::reply::{Reply, SUBJECT, TAGS, is_unchanged, set, set_digest, status};
 use super::service::{Call, Service};
+use crate::cache::manifests::{self as cache, Freshness};
 use crate::clock::now;
 use crate::events::{Event, Kind};
 use crate::manifest::{MANIFEST_LIMIT, too_large};
+use crate::manifests::Found;
 use crate::name::{Reference, RepositoryName, Tag};
 use crate::problem::{Code, Refusal, Result};
+use crate::records::ManifestRecord;
 use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
 use yare_oci::Digest;
 
 /// The most tags that one push may set.
 const MOST_TAGS: usize = 100;
+/// What a reply says whose upstream could not be asked.
+const STALE: &str = "110 - \"Response is Stale\"";
 
 /// `HEAD` and `GET /v2/<name>/manifests/<reference>`
-pub(crate) fn get(
+pub(crate) async fn get(
     service: &Service,
     call: &Call,
     name: &RepositoryName,
@@ -27,7 +32,15 @@ pub(crate) fn get(
     let is_head = call.parts.method == Method::HEAD;
     let headers = &call.parts.headers;
     let is_known = |digest: &Digest| is_head || is_unchanged(headers, digest);
-    let (found, bytes) = registry.manifest(name.as_str(), reference, is_known)?;
+    let freshness = match registry.caches.of(name.as_str()) {
+        Some(upstream) => cache::refresh(registry, upstream, name.as_str(), reference).await?,
+        None => Freshness::Fresh,
+    };
+    let is_stale = matches!(freshness, Freshness::Stale);
+    let (found, bytes) = match freshness {
+        Freshness::Passing(document) => passing(*document, is_head),
+        Freshness::Fresh | Freshness::Stale => registry.manifest(name.as_str(), reference, is_known)?,
+    };
     let is_unchanged = is_unchanged(headers, &found.digest);
     let mut reply = Response::new(bytes.map_or_else(Body::empty, Body::bytes));
     if is_unchanged {
@@ -36,6 +49,9 @@ pub(crate) fn get(
     let headers = reply.headers_mut();
     set_digest(headers, &found.digest);
     set(headers, header::CONTENT_TYPE, &found.record.media_type);
+    if is_stale {
+        headers.insert(header::WARNING, HeaderValue::from_static(STALE));
+    }
     if matches!(reference, Reference::Tag(_)) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     }
@@ -57,6 +73,20 @@ pub(crate) fn get(
         service.hooks.tell(&event);
     }
     Ok(reply)
+}
+
+/// The answer for a manifest that is not kept.
+fn passing(document: yare_distribution::Document, is_head: bool) -> (Found, Option<bytes::Bytes>) {
+    let record = ManifestRecord {
+        media_type: document.descriptor.media_type.to_string(),
+        size: document.bytes.len() as u64,
+        pushed: now(),
+        pulled: 0,
+        uses: Vec::new(),
+        subject: None,
+    };
+    let found = Found { digest: document.descriptor.digest, record };
+    (found, Some(document.bytes).filter(|_| !is_head))
 }
 
 /// `PUT /v2/<name>/manifests/<reference>`

@@ -151,6 +151,12 @@ impl Service {
 
     async fn handle(&self, call: &Call, intake: &mut Intake, target: &Target) -> Result<Reply> {
         let registry = &*self.registry;
+        if matches!(call.parts.method, Method::PUT | Method::POST | Method::PATCH)
+            && let Some(name) = target.repository()
+            && let Some(upstream) = registry.caches.of(name.as_str())
+        {
+            return Err(upstream.read_only(name.as_str()).into());
+        }
         match (&call.parts.method, target) {
             (&Method::GET | &Method::HEAD, Target::Base) => {
                 reply::json(&serde_json::json!({}), "application/json")
@@ -159,7 +165,7 @@ impl Service {
             (&Method::GET, Target::Tags(name)) => lists::tags(registry, call, name),
             (&Method::GET, Target::Referrers(name, digest)) => lists::referrers(registry, call, name, digest),
             (&Method::GET | &Method::HEAD, Target::Manifest(name, reference)) => {
-                manifests::get(self, call, name, reference)
+                manifests::get(self, call, name, reference).await
             }
             (&Method::PUT, Target::Manifest(name, reference)) => {
                 manifests::put(self, call, intake, name, reference).await
@@ -168,7 +174,7 @@ impl Service {
                 manifests::delete(self, call, name, reference).await
             }
             (&Method::GET | &Method::HEAD, Target::Blob(name, digest)) => {
-                blobs::get(registry, call, name, digest)
+                blobs::get(&self.registry, call, name, digest).await
             }
             (&Method::DELETE, Target::Blob(name, digest)) => {
                 let reply = blobs::delete(registry, name, digest).await?;
@@ -226,7 +232,8 @@ impl Service {
 
     /// The counters in Prometheus' text format.
     pub(crate) fn metrics_text(&self) -> Reply {
-        let text = self.metrics.text(self.registry.uploads.count() as u64, self.hooks.lost());
+        let mut text = self.metrics.text(self.registry.uploads.count() as u64, self.hooks.lost());
+        text.push_str(&self.registry.caches.metrics());
         let mut reply = http::Response::new(Body::bytes(text));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4");
         reply.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests may")]
 
 mod access;
+mod cache;
 mod client;
 mod collection;
 mod conformance;

@@ -25,14 +25,20 @@ pub(super) async fn build(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
     let auths = registry_config(&call.headers);
     let own =
         call.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == api::CONTENT_TYPE.as_bytes());
+    let socket = call.socket();
     let (request, form, body) = if own {
         let (request, body) = own_request(call.body.into_parts().boxed()).await?;
         (request, Form::Messages, body)
     } else {
-        (classic(&call.query)?, Form::Classic, call.body.into_parts().boxed())
+        let form = if call.query.flag("q") { Form::Quiet } else { Form::Classic };
+        (classic(&call.query)?, form, call.body.into_parts().boxed())
     };
-    let output = build::build(engine, Ask { request, auths, form }, body).await?;
-    Ok(reply::stream(JSON, reply::parts(output)))
+    // A step may be silent for hours: the build ends when its client leaves, not when that is noticed.
+    let output = tokio::select! {
+        output = build::build(engine, Ask { request, auths, form }, body) => output?,
+        () = socket.gone() => return Err(Error::cancelled("the client left before the build began")),
+    };
+    Ok(reply::follow(JSON, socket, reply::parts(output)))
 }
 
 /// Credentials for every registry, in base64: what Docker's clients send with a build. A header that cannot

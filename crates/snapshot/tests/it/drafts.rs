@@ -59,6 +59,39 @@ fn drafts_stand_on_one_another_and_become_layers_by_a_link() {
 }
 
 #[test]
+fn what_is_there_twice_is_mounted_once() {
+    if !root("what_is_there_twice_is_mounted_once") {
+        return;
+    }
+    let folder = Store::new(Kind::Overlay);
+    let store = &folder.snapshots;
+    let base = folder.layer(&Layer::new().file("f", "base").end());
+    let changed = folder.layer(&Layer::new().file("f", "changed").end());
+    let deleted = folder.layer(&Layer::new().file(".wh.f", "").end());
+    let stack = |layers: &[_], drafts: &[&DraftId]| Stack {
+        layers: layers.to_vec(),
+        drafts: drafts.iter().map(|draft| (*draft).clone()).collect(),
+    };
+    let has = |stack: &Stack, name: &str| {
+        let tree = store.stack_fd(stack).unwrap();
+        rustix::fs::statat(&tree, name, rustix::fs::AtFlags::empty()).is_ok()
+    };
+    assert!(has(&stack(&[base, changed, base], &[]), "f"));
+    assert!(has(&stack(&[base, deleted, base], &[]), "f"));
+    assert!(!has(&stack(&[base, deleted, base, deleted], &[]), "f"));
+    let independent = draft(store, &Stack::default(), "own", "1");
+    let named = store.name_drafts(std::slice::from_ref(&independent)).unwrap()[0].diff_id;
+    assert!(has(&stack(&[base], &[&independent, &independent]), "own"));
+    assert!(has(&stack(&[base, named], &[&independent]), "own"));
+    store
+        .begin_draft(&stack(&[base, named, base], &[&independent, &independent]))
+        .unwrap()
+        .rootfs()
+        .mount()
+        .unwrap();
+}
+
+#[test]
 fn a_draft_lives_as_long_as_its_holder_or_a_layer_wants_it() {
     if !root("a_draft_lives_as_long_as_its_holder_or_a_layer_wants_it") {
         return;

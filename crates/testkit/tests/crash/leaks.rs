@@ -33,7 +33,7 @@ pub(crate) fn assert_clean(mut engine: Engine) {
     engine.finish();
 }
 
-/// Removes all containers, with the volumes made for them, and all images. Nothing else may be there.
+/// Removes all containers, with the volumes made for them, and all images and the build cache. Nothing else may be there.
 fn empty(engine: &Engine) {
     let list = |args: &[&str]| -> Vec<String> {
         engine.yare(args).ok().split_whitespace().map(str::to_owned).collect()
@@ -49,6 +49,7 @@ fn empty(engine: &Engine) {
     images.sort();
     images.dedup();
     remove(&["rmi", "--force"], images);
+    engine.yare(&["builder", "prune", "--all", "--force"]).ok();
     for kind in [["ps", "--all", "--quiet"].as_slice(), &["volume", "ls", "--quiet"]] {
         assert_eq!(engine.yare(kind).ok(), "", "{kind:?}");
     }
@@ -99,6 +100,9 @@ pub(crate) fn leaks_of_containers(engine: &Engine) -> Vec<String> {
         data.join("snapshots/trash"),
         data.join("snapshots/tmp"),
         data.join("snapshots/layers"),
+        data.join("snapshots/drafts"),
+        data.join("build/contexts"),
+        data.join("build/mounts"),
         data.join("content/blobs/sha256"),
     ];
     left.extend(folders.iter().flat_map(|folder| entries(folder)).map(|path| path.display().to_string()));

@@ -88,7 +88,7 @@ impl Client<'_> {
     }
 
     fn step(&mut self) -> Result<()> {
-        match self.chance.below(20) {
+        match self.chance.below(22) {
             0..=4 => self.run(false),
             5..=7 => self.run(true),
             8 => self.create_only(false),
@@ -98,6 +98,7 @@ impl Client<'_> {
             13 | 14 => self.disturb(),
             15 | 16 => self.remove(),
             17 | 18 => self.import(),
+            19 | 20 => self.build(),
             _ => self.look(),
         }
     }
@@ -210,6 +211,28 @@ impl Client<'_> {
         if made && self.chance.below(2) == 0 {
             let body = json!({"Image": name, "Cmd": ["/bin/true"]});
             self.api.post("/containers/create", &body)?;
+        }
+        Ok(())
+    }
+
+    /// Few different steps, so that builds share what is under way, and find what others finished or left.
+    fn build(&mut self) -> Result<()> {
+        let (name, step, pause) = (self.chance.below(4), self.chance.below(5), self.chance.below(300));
+        let dockerfile = format!(
+            "FROM busybox AS a\nRUN usleep {pause}000; echo {step} > /f\nFROM busybox\nCOPY --from=a /f /f\n\
+             RUN --mount=type=cache,target=/c,sharing=locked echo {step} >> /c/f; cat /f\n"
+        );
+        let answer = self.api.post_tar(&format!("/build?t=built{name}"), dockerfile.as_bytes())?;
+        let made = answer.status == 200 && answer.text().contains("Successfully tagged");
+        // Where shims are killed, that of a step may be one of them, and the build says so.
+        let shim_killed = ["the shim of a step", "cannot reach the launcher", "exit code: 137"];
+        let made = made || shim_killed.iter().any(|words| answer.text().contains(words));
+        assert!(made, "a build failed, and the engine lived to say it: {}", answer.text());
+        if self.chance.below(3) == 0 {
+            self.api.delete(&format!("/images/built{name}?force=1"))?;
+        }
+        if self.chance.below(8) == 0 {
+            self.api.post("/build/prune?all=1", &Value::Null)?;
         }
         Ok(())
     }

@@ -27,7 +27,16 @@ mod runner;
 mod terminal;
 
 mod api;
+mod build_cache;
+mod build_copy;
+mod build_ends;
+mod build_errors;
+mod build_language;
+mod build_options;
 mod build_outputs;
+mod build_run;
+mod build_table;
+mod build_vectors;
 mod buildx;
 mod errors;
 mod exec;
@@ -82,6 +91,14 @@ fn main() {
         errors::CASES,
         system::CASES,
         api::CASES,
+        build_language::CASES,
+        build_copy::CASES,
+        build_run::CASES,
+        build_cache::CASES,
+        build_ends::CASES,
+        build_errors::CASES,
+        build_options::CASES,
+        build_vectors::CASES,
         build_outputs::CASES,
         buildx::CASES,
         soak::CASES,

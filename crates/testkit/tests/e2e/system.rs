@@ -196,18 +196,10 @@ fn yare_goes_by_its_own_name(c: &Client) {
 
 fn what_is_not_built_says_so(c: &Client) {
     c.ok("docker run -d --name $n busybox sleep 1000");
-    for command in
-        ["pull busybox", "push $n/a", "network create $n", "commit $n", "diff $n", "export $n", "build -"]
-    {
+    for command in ["network create $n", "commit $n", "diff $n", "export $n"] {
         let outcome = c.run(&format!("docker {command} < /dev/null"));
         assert_ne!(outcome.code, 0, "{command}: {outcome:?}");
-        assert!(
-            outcome.stderr.contains("not built into this Yare yet")
-                || outcome.stderr.contains("No such image")
-                || outcome.stderr.contains("buildx")
-                || outcome.stderr.contains("does not exist locally"),
-            "{command}: {outcome:?}"
-        );
+        assert!(outcome.stderr.contains("not built into this Yare yet"), "{command}: {outcome:?}");
     }
 }
 

@@ -9,7 +9,7 @@ use std::task::{Context as Poller, Poll, ready};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
-use yare_api::build::{BuildOutput, BuildRequest, CONTENT_TYPE, MAX_REQUEST};
+use yare_api::build::{BuildContext, BuildOutput, BuildRequest, CONTENT_TYPE, MAX_REQUEST};
 use yare_client::{Address, Body, Request, Response};
 
 use super::attributes::{Destination, Output};
@@ -55,7 +55,10 @@ pub(super) async fn send(
             request.context = Some(context);
             Vec::new()
         }
-        Source::Nothing => Vec::new(),
+        Source::Nothing => {
+            request.context = Some(BuildContext { kind: "none".to_owned(), ..BuildContext::default() });
+            Vec::new()
+        }
     };
     if elsewhere {
         check_elsewhere(&request)?;
@@ -68,8 +71,16 @@ pub(super) async fn send(
         bytes.extend_from_slice(&prefix);
         Body::reader(io::Cursor::new(bytes).chain(InputReader(Input::new(cx.stdio.input))))
     };
-    let reply = post(cx, body).await?;
-    Ok(Sent { reply, destinations })
+    match post(cx, body).await {
+        Ok(reply) => Ok(Sent { reply, destinations }),
+        Err(error) => {
+            // The main context is no directory here, so what it does not see is a named one.
+            if error.status() == Some(OTHER_FILES) {
+                check_elsewhere(&request)?;
+            }
+            Err(error.into())
+        }
+    }
 }
 
 /// Has the engine read the directory; `None` when it does not see it.

@@ -1,0 +1,350 @@
+//! Signatures: which images need one, by whom, and whether it is there and good.
+//!
+//! # The policy, a TOML file
+//!
+//! ```toml
+//! default = "accept"                        # or "refuse": repositories that no rule is about
+//!
+//! [[rule]]                                  # the rule with the longest name counts
+//! repositories = "registry.example/team"    # this one and all below it
+//! keys = ["/etc/yare/keys/team.pub"]        # a good signature by any of them; PEM, ECDSA P-256
+//! any_name = false                          # true: also a signature that was made for another repository
+//!
+//! [[rule]]
+//! repositories = "docker.io/library"
+//! want = "nothing"                          # or "refusal"; default: "signature"
+//! ```
+//!
+//! # Signatures, as cosign makes them
+//!
+//! An image manifest whose layers have the type [`PAYLOAD`]: each is a JSON document that names the digest of
+//! the signed manifest, and has the signature of its bytes in an annotation. It is found under the tag
+//! `sha256-<hex>.sig` of the same repository, or among the referrers. Nothing of it is believed before a key
+//! of the policy says so: what is fetched is bounded in number and size.
+
+use crate::blob::Resume;
+use crate::error::Asked;
+use crate::manifest::Name;
+use crate::repository::Repository;
+use crate::{Document, Error, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use yare_errdefs::{Class, Classified};
+use yare_oci::{Descriptor, Digest, Manifest, Reference};
+
+/// The type of what is signed.
+const PAYLOAD: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+/// The type of signatures among the referrers.
+const REFERRER: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
+/// The annotation with the signature.
+const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
+/// The `type` of a payload about an image.
+const ABOUT_IMAGE: &str = "cosign container image signature";
+/// The largest payload, in bytes.
+const LARGEST: u64 = 64 << 10;
+/// The most signatures of an image that are looked at.
+const SIGNATURES: usize = 64;
+/// The most manifests with signatures that are looked at.
+const REFERRERS: usize = 16;
+/// The largest policy or key, in bytes.
+const LARGEST_FILE: u64 = 1 << 20;
+/// What a P-256 key begins with in DER, before its 65 bytes.
+const P256: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+/// Which images need a signature, and by whom.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    default: Otherwise,
+    #[serde(default)]
+    rule: Vec<Rule>,
+    #[serde(skip)]
+    folder: PathBuf,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Otherwise {
+    #[default]
+    Accept,
+    Refuse,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    repositories: String,
+    #[serde(default)]
+    want: Want,
+    #[serde(default)]
+    keys: Vec<PathBuf>,
+    #[serde(default)]
+    any_name: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Want {
+    #[default]
+    Signature,
+    Nothing,
+    Refusal,
+}
+
+/// What a policy found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It wants no signature for this repository.
+    NotWanted,
+    /// There is a good one, by this key.
+    Signed(PathBuf),
+}
+
+struct Key {
+    file: PathBuf,
+    point: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct Payload {
+    critical: Critical,
+}
+
+#[derive(Deserialize)]
+struct Critical {
+    identity: Identity,
+    image: Image,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct Identity {
+    #[serde(rename = "docker-reference")]
+    reference: String,
+}
+
+#[derive(Deserialize)]
+struct Image {
+    #[serde(rename = "docker-manifest-digest")]
+    digest: String,
+}
+
+impl Policy {
+    /// Reads a policy and tries its keys.
+    ///
+    /// # Errors
+    /// Class invalid argument when something in it, or a key, is not right.
+    pub fn read(path: &Path) -> Result<Self> {
+        let wrong =
+            |what: String| Error::Settings { what: format!("signature policy {}: {what}", path.display()) };
+        let text = read_file(path).map_err(wrong)?;
+        let mut policy: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        policy.folder = path.parent().unwrap_or_else(|| Path::new("/")).to_owned();
+        for rule in &policy.rule {
+            let name = &rule.repositories;
+            if name.is_empty() || name.ends_with('/') || name.contains(['*', '@']) {
+                return Err(wrong(format!("{name:?} is no name of repositories, such as docker.io/library")));
+            }
+            if (rule.want == Want::Signature) == rule.keys.is_empty() {
+                return Err(wrong(format!("the rule for {name:?} must have either keys or another `want`")));
+            }
+            policy.keys(rule)?;
+        }
+        Ok(policy)
+    }
+
+    fn rule(&self, repository: &str) -> Option<&Rule> {
+        let covers = |rule: &&Rule| {
+            let rest = repository.strip_prefix(rule.repositories.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.rule.iter().filter(covers).max_by_key(|rule| rule.repositories.len())
+    }
+
+    fn keys(&self, rule: &Rule) -> Result<Vec<Key>> {
+        let key = |file: &PathBuf| {
+            let file = self.folder.join(file);
+            let wrong = |what: String| Error::Settings { what: format!("key {}: {what}", file.display()) };
+            let text = read_file(&file).map_err(wrong)?;
+            let point = point(&text).ok_or_else(|| {
+                wrong(
+                    "want a PEM public key (BEGIN PUBLIC KEY) of ECDSA P-256, as cosign makes it".to_owned(),
+                )
+            })?;
+            Ok(Key { file, point })
+        };
+        rule.keys.iter().map(key).collect()
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    file.take(LARGEST_FILE).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    Ok(text)
+}
+
+/// The point of a PEM public key.
+fn point(pem: &str) -> Option<Vec<u8>> {
+    let (_, rest) = pem.split_once("-----BEGIN PUBLIC KEY-----")?;
+    let (body, _) = rest.split_once("-----END PUBLIC KEY-----")?;
+    let der = BASE64.decode(body.split_whitespace().collect::<String>()).ok()?;
+    let point = der.strip_prefix(&P256)?;
+    (point.len() == 65 && point.first() == Some(&4)).then(|| point.to_vec())
+}
+
+impl Repository {
+    /// Whether a manifest may be used by the policy.
+    ///
+    /// # Errors
+    /// Class permission denied when it may not, with the reason; of the registry, when it does not say which
+    /// signatures there are.
+    pub async fn verify(&self, policy: &Policy, manifest: &Digest) -> Result<Verdict> {
+        let asked = self.asked(format!("verify the signature of {manifest}"));
+        let name = self.to_string();
+        let refused =
+            |what: String| Err(Error::refused(&asked, format!("{what}, and the signature policy wants one")));
+        let rule = match policy.rule(&name) {
+            Some(rule) if rule.want == Want::Nothing => return Ok(Verdict::NotWanted),
+            Some(rule) if rule.want == Want::Signature => rule,
+            None if policy.default == Otherwise::Accept => return Ok(Verdict::NotWanted),
+            _ => return Err(Error::refused(&asked, "the signature policy refuses this repository")),
+        };
+        let keys = policy.keys(rule)?;
+        let signatures = self.signatures(&asked, manifest).await?;
+        if signatures.is_empty() {
+            return refused("it has no signature".to_owned());
+        }
+        let mut why = String::new();
+        for layer in &signatures {
+            match self.judge(layer, &keys, (manifest, &name, rule.any_name)).await? {
+                Ok(key) => return Ok(Verdict::Signed(key)),
+                Err(reason) => why = reason,
+            }
+        }
+        refused(format!("none of its {} signatures is good (the last one: {why})", signatures.len()))
+    }
+
+    /// The signatures there are: the tag's first.
+    async fn signatures(&self, asked: &Asked, manifest: &Digest) -> Result<Vec<Descriptor>> {
+        let mut documents = Vec::new();
+        let tag = Name::Tag(format!("sha256-{}.sig", manifest.hex()));
+        match self.manifest(&tag).await {
+            Ok(document) => documents.push(document),
+            Err(error) if error.of_registry().class() == Class::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        for referrer in self.referrers(manifest, Some(REFERRER)).await?.iter().take(REFERRERS) {
+            documents.push(self.manifest(&Name::Digest(referrer.digest)).await?);
+        }
+        let mut found = Vec::new();
+        for Document { bytes, .. } in documents {
+            let manifest: Manifest = serde_json::from_slice(&bytes)
+                .map_err(|error| Error::content(asked, format!("its signature is no manifest: {error}")))?;
+            found.extend(manifest.layers.into_iter().filter(|layer| layer.media_type == PAYLOAD));
+        }
+        found.truncate(SIGNATURES);
+        Ok(found)
+    }
+
+    /// Which key made a signature, or why it is not good.
+    async fn judge(
+        &self,
+        layer: &Descriptor,
+        keys: &[Key],
+        (manifest, name, any_name): (&Digest, &str, bool),
+    ) -> Result<Result<PathBuf, String>> {
+        let signature = layer.annotations.get(SIGNATURE).and_then(|text| BASE64.decode(text).ok());
+        let Some(signature) = signature else { return Ok(Err("it holds no signature".to_owned())) };
+        if layer.size > LARGEST {
+            return Ok(Err(format!("its payload has {} bytes", layer.size)));
+        }
+        let mut stream = self.blob(layer, Resume::default())?;
+        let mut payload = Vec::new();
+        while let Some(chunk) = stream.chunk().await? {
+            payload.extend_from_slice(&chunk);
+        }
+        Ok(check(&payload, &signature, keys).and_then(|key| {
+            about(&payload, manifest, name, any_name)?;
+            Ok(key)
+        }))
+    }
+}
+
+/// Which key signed these bytes.
+fn check(payload: &[u8], signature: &[u8], keys: &[Key]) -> Result<PathBuf, String> {
+    let made = |key: &&Key| {
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &key.point).verify(payload, signature).is_ok()
+    };
+    let key = keys.iter().find(made).ok_or_else(|| "no key of the policy made it".to_owned())?;
+    Ok(key.file.clone())
+}
+
+/// Whether signed bytes are about this manifest in this repository.
+fn about(payload: &[u8], manifest: &Digest, name: &str, any_name: bool) -> Result<(), String> {
+    let payload: Payload =
+        serde_json::from_slice(payload).map_err(|error| format!("its payload is not understood: {error}"))?;
+    let Critical { identity, image, kind } = payload.critical;
+    if kind != ABOUT_IMAGE {
+        return Err(format!("it is a {kind:?} and not of an image"));
+    }
+    if image.digest != manifest.to_string() {
+        return Err(format!("it is for {}", image.digest));
+    }
+    let signed = Reference::parse(&identity.reference).map(|reference| reference.repository());
+    if !any_name && signed.as_deref().ok() != Some(name) {
+        return Err(format!("it was made for {:?}", identity.reference));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_in_a_policy_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.toml");
+        std::fs::write(
+            folder.path().join("rsa.pub"),
+            "-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----\n",
+        )
+        .unwrap();
+        for (text, why) in [
+            ("", "default"),
+            ("default = 'maybe'", "maybe"),
+            ("default = 'accept'\nrules = []", "rules"),
+            ("default = 'accept'\n[[rule]]\nrepositories = 'a'", "keys"),
+            ("default = 'accept'\n[[rule]]\nrepositories = 'a'\nwant = 'nothing'\nkeys = ['x']", "keys"),
+            ("default = 'accept'\n[[rule]]\nrepositories = 'a/**'\nwant = 'nothing'", "no name"),
+            ("default = 'accept'\n[[rule]]\nrepositories = 'a'\nkeys = ['missing.pub']", "missing.pub"),
+            ("default = 'accept'\n[[rule]]\nrepositories = 'a'\nkeys = ['rsa.pub']", "P-256"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = Policy::read(&path).unwrap_err();
+            assert!(error.to_string().contains(why), "{text}: {error}");
+            assert_eq!(error.class(), Class::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn the_longest_name_counts_and_ends_at_a_slash() {
+        let text = "default = 'refuse'\n[[rule]]\nrepositories = 'r.example/a'\nwant = 'nothing'\n\
+                    [[rule]]\nrepositories = 'r.example/a/b'\nwant = 'refusal'\n";
+        let policy: Policy = toml::from_str(text).unwrap();
+        let want = |name: &str| policy.rule(name).map(|rule| rule.want);
+        assert_eq!(want("r.example/a"), Some(Want::Nothing));
+        assert_eq!(want("r.example/a/c"), Some(Want::Nothing));
+        assert_eq!(want("r.example/a/b/c"), Some(Want::Refusal));
+        assert_eq!(want("r.example/ab"), None);
+    }
+}
