@@ -224,8 +224,9 @@ impl Client<'_> {
         );
         let answer = self.api.post_tar(&format!("/build?t=built{name}"), dockerfile.as_bytes())?;
         let made = answer.status == 200 && answer.text().contains("Successfully tagged");
-        // Where shims are killed, that of a step may be one of them, and the build says so.
-        let shim_killed = ["the shim of a step", "cannot reach the launcher", "exit code: 137"];
+        // Where shims and launchers are killed, those of a step may be among them, and the build says so.
+        let shim_killed =
+            ["the shim of a step", "cannot reach the launcher", "cannot launch", "exit code: 137"];
         let made = made || shim_killed.iter().any(|words| answer.text().contains(words));
         assert!(made, "a build failed, and the engine lived to say it: {}", answer.text());
         if self.chance.below(3) == 0 {
