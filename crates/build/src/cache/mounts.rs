@@ -3,9 +3,11 @@
 use super::{Cache, Step, now};
 use crate::graph::Sharing;
 use crate::{Cancel, Error, Result};
-use std::os::fd::AsFd;
-use std::os::fd::OwnedFd;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use yare_oci::Digest;
 
 /// The kind of such a row.
@@ -103,9 +105,11 @@ impl Cache {
     }
 
     /// Makes a directory beside its place and moves it there: one that was half filled at a crash has
-    /// another name and is swept.
+    /// another name and is swept. Steps that share it may do so at the same time, each under a name of its
+    /// own; the first to finish wins, and what it has put there is never replaced, since a step may run on it.
     fn make(&self, path: &Path, new: NewMount, seed: &dyn Fn() -> Result<Option<OwnedFd>>) -> Result<()> {
-        let temporary = path.with_extension("new");
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let temporary = path.with_extension(format!("new{}", MADE.fetch_add(1, Ordering::Relaxed)));
         let failed = |error: std::io::Error| {
             Error::internal(format!("cannot make the cache directory {}", path.display())).caused_by(error)
         };
@@ -120,10 +124,9 @@ impl Cache {
             yare_layer::copy_tree(source.as_fd(), dir.as_fd())
                 .map_err(|error| Error::wrap("cannot fill a new cache directory", error))?;
         }
-        match rustix::fs::rename(&temporary, path) {
+        match renameat_with(CWD, &temporary, CWD, path, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(()),
-            // Another step that shares it was faster.
-            Err(_) if path.is_dir() => yare_sys::fs::remove_tree(&temporary).map_err(failed),
+            Err(Errno::EXIST) => yare_sys::fs::remove_tree(&temporary).map_err(failed),
             Err(error) => Err(failed(error.into())),
         }
     }
@@ -157,14 +160,16 @@ impl Cache {
         let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
         let Some(name) = names.into_iter().find(|name| key_of(name) == *key) else { return true };
-        if self.state().mounts.contains_key(&name) {
-            return false;
-        }
-        // Under another name first: whoever wants it now makes a new one.
         let old = folder.join(format!("{name}.old"));
-        let removed = rustix::fs::rename(folder.join(&name), &old)
-            .map_err(std::io::Error::from)
-            .and_then(|()| yare_sys::fs::remove_tree(&old));
+        let renamed = {
+            // Held until it has another name: whoever wants the directory then makes a new one.
+            let state = self.state();
+            if state.mounts.contains_key(&name) {
+                return false;
+            }
+            rustix::fs::rename(folder.join(&name), &old)
+        };
+        let removed = renamed.map_err(std::io::Error::from).and_then(|()| yare_sys::fs::remove_tree(&old));
         if let Err(error) = &removed {
             tracing::warn!(%error, "a cache directory stays until the next start");
         }
@@ -199,5 +204,51 @@ impl Drop for MountLease {
         }
         drop(state);
         self.cache.inner.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+    use std::sync::Barrier;
+
+    /// A new directory is made by whoever needs it first, often by several steps at once, and all must get
+    /// the same one. A prune at the same time takes none that is in use.
+    #[test]
+    fn steps_that_share_a_new_directory_get_the_same_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let database =
+            std::sync::Arc::new(yare_image::Database::open(&folder.path().join("db"), 1 << 20).unwrap());
+        let kind = yare_snapshot::Kind::Copy;
+        let snapshots = yare_snapshot::Snapshots::open(&folder.path().join("snapshots"), kind).unwrap();
+        let cache = Cache::open(database, snapshots, &folder.path().join("build")).unwrap();
+        let new = NewMount { mode: 0o700, uid: 0, gid: 0 };
+        for round in 0..50 {
+            let (id, together) = (format!("id{round}"), Barrier::new(8));
+            let step = || {
+                together.wait();
+                let lease = cache.mount(&id, Sharing::Shared, new, &|| Ok(None), &Cancel::default()).unwrap();
+                cache.remove_mount(&key_of(&lease.name));
+                let inode = std::fs::metadata(&lease.path).unwrap().ino();
+                together.wait();
+                assert_eq!(
+                    std::fs::metadata(&lease.path).unwrap().ino(),
+                    inode,
+                    "the directory was replaced"
+                );
+                inode
+            };
+            let inodes: Vec<u64> = std::thread::scope(|scope| {
+                let steps: Vec<_> = (0..8).map(|_| scope.spawn(step)).collect();
+                steps.into_iter().map(|step| step.join().unwrap()).collect()
+            });
+            assert!(inodes.iter().all(|inode| *inode == inodes[0]), "{inodes:?}");
+        }
+        assert_eq!(
+            std::fs::read_dir(folder.path().join("build/mounts")).unwrap().count(),
+            50,
+            "nothing else stays"
+        );
     }
 }
