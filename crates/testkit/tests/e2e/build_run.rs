@@ -48,14 +48,14 @@ fn steps_have_their_limits(c: &Client) {
 }
 
 const LIMITS: &[Row] = &[
-    Row::new("add-host", "FROM busybox\nRUN grep -q '10.1.2.3.*own.host' /etc/hosts && grep -q '10.209.*gw' /etc/hosts || cat /etc/hosts\n").flags("--add-host own.host:10.1.2.3"),
+    Row::new("add-host", "FROM busybox\nRUN cat /etc/hosts; grep -q '10.1.2.3.*own.host' /etc/hosts\n").flags("--add-host own.host:10.1.2.3"),
     Row::new("shm-size", "FROM busybox\nRUN [ $(df -k /dev/shm | tail -1 | awk '{print $2}') = 8192 ]\n").flags("--shm-size 8m"),
     Row::new("ulimit", "FROM busybox\nRUN [ $(ulimit -n) = 123 ]\n").flags("--ulimit nofile=123:456"),
     Row::new("memory", "FROM busybox\nRUN cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null | grep -qx 67108864\n").flags("--memory 64m"),
     Row::new("cpu", "FROM busybox\nRUN cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null | grep -q '^50000'\n").flags("--cpu-period 100000 --cpu-quota 50000"),
     Row::new("hosts-leave-no-trace", "FROM busybox\nRUN true\n").flags("--add-host h:1.2.3.4").check("is \"$(docker run --rm --network none $i cat /etc/hosts | grep -c 1.2.3.4)\" 0"),
     Row::new("standard-files", "FROM busybox\nRUN [ -s /etc/resolv.conf ] && [ -s /etc/hosts ] && [ $(hostname) = buildkitsandbox ] && [ -w /dev/null ] && [ -d /proc/self ]\n"),
-    Row::new("nothing-of-the-host", "FROM busybox\nRUN [ ! -e /.dockerenv ] && [ $$ = 1 ] && ! mknod /dev/x b 8 0 2> /dev/null || [ $$ = 1 ]\n"),
+    Row::new("nothing-of-the-host", "FROM busybox\nRUN [ $$ = 1 ] && ! mount -t tmpfs t /mnt 2> /dev/null && ! umount /proc 2> /dev/null\n"),
     Row::new("background-processes-end", "FROM busybox\nRUN (sleep 1000 &) ; echo done > /f\nRUN [ -f /f ]\n"),
     Row::new("large-output", "FROM busybox\nARG N\nRUN yes 0123456789 | head -20000\n").flags("--build-arg N=$n").check("[ $(grep -c 0123456789 $out) -gt 1000 ]"),
 ];
@@ -70,7 +70,7 @@ if build --memory 24m --memory-swap 24m - < Dockerfile 2>&1; then exit 1; fi");
 /// Eight builds count in one file. With `locked` none is lost; with `private` each has its own; with `shared`
 /// one may read while another writes.
 fn cache_mounts_keep_counting_beside_each_other(c: &Client) {
-    for (sharing, least, most) in [("locked", 8, 8), ("shared", 0, 8), ("private", 1, 8)] {
+    for (sharing, least, most) in [("locked", 8, 8), ("shared", 1, 8), ("private", 1, 8)] {
         ok(c, &format!("mkdir -p {sharing}; cd {sharing}; cat > Dockerfile <<EOF
 FROM busybox
 ARG WHO
