@@ -217,12 +217,9 @@ impl Helper<'_> {
             return Err(self.failed("the name of a credential helper has no slash"));
         }
         let io = |error: std::io::Error| self.failed(&error.to_string());
-        let mut child = Command::new(format!("docker-credential-{}", self.name))
-            .arg(action)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(io)?;
+        let mut command = Command::new(format!("docker-credential-{}", self.name));
+        command.arg(action).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = yare_sys::signal::unblocked(&mut command).spawn().map_err(io)?;
         if let Some(mut stdin) = child.stdin.take() {
             // One that does not read its input says itself what is wrong.
             let _ = stdin.write_all(input);

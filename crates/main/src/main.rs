@@ -28,17 +28,24 @@ fn run(args: &[OsString]) -> i32 {
         ("docker-credential-yare", _) => credential_helper(first),
         ("docker", _) => command_line(args),
         (_, Some("hello")) => embedded::greet(),
-        (_, Some("daemon")) => match texts(&args[2..]) {
-            Ok(args) => daemon::main(&args),
-            Err(code) => code,
-        },
-        (_, Some("registry")) => match texts(&args[2..]) {
-            Ok(args) => registry::main(&args),
-            Err(code) => code,
-        },
+        (_, Some("daemon")) => service(&args[2..], daemon::main),
+        (_, Some("registry")) => service(&args[2..], registry::main),
         (_, Some("launcher")) => launcher(args),
         (_, Some("runtime")) => yare_runtime::cli::main(&args[2..]),
         _ => command_line(args),
+    }
+}
+
+/// Runs what lives long. Whoever starts it may have blocked signals for itself, as a command that starts an
+/// engine in passing has: what is inherited would make it deaf to the request to end.
+fn service(args: &[OsString], main: fn(&[String]) -> i32) -> i32 {
+    if let Err(error) = yare_sys::process::unblock_signals() {
+        complain("yare", &Error::internal("cannot unblock signals").caused_by(error));
+        return 1;
+    }
+    match texts(args) {
+        Ok(args) => main(&args),
+        Err(code) => code,
     }
 }
 

@@ -1,8 +1,10 @@
 //! Signals as something to read.
-#![expect(unsafe_code, reason = "signalfd has no safe wrapper")]
+#![expect(unsafe_code, reason = "signalfd and what runs before exec have no safe wrappers")]
 
 use rustix::fd::{FromRawFd, OwnedFd};
 use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 
 /// Bytes that are read for a signal: the kernel's `struct signalfd_siginfo`.
@@ -11,7 +13,7 @@ pub const INFO: usize = 128;
 /// Blocks signals, by number, for this thread and those it makes from now on, and gives a descriptor from which
 /// they are read instead, [`INFO`] bytes each; it never blocks.
 ///
-/// Programs that are run later do not inherit this: `std::process` starts them with nothing blocked.
+/// Programs that are run later inherit it; see [`unblocked`].
 pub fn catch(signals: impl IntoIterator<Item = i32>) -> io::Result<OwnedFd> {
     let mask = signals.into_iter().fold(0_u64, |mask, signal| mask | 1 << (signal - 1));
     let flags = libc::SFD_NONBLOCK | libc::SFD_CLOEXEC;
@@ -38,6 +40,12 @@ pub fn catch(signals: impl IntoIterator<Item = i32>) -> io::Result<OwnedFd> {
     Ok(caught)
 }
 
+/// Makes a program start with no signal blocked, whatever its parent has done for itself.
+pub fn unblocked(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec this makes one system call, and touches no memory but its own stack.
+    unsafe { command.pre_exec(crate::process::unblock_signals) }
+}
+
 /// The number of the signal that was read; `None` for anything but [`INFO`] bytes.
 pub fn number(info: &[u8]) -> Option<i32> {
     let number = info.first_chunk().filter(|_| info.len() == INFO)?;
@@ -52,6 +60,14 @@ mod tests {
         let mut info = [0; INFO];
         let read = rustix::io::read(caught, &mut info).ok()?;
         number(&info[..read])
+    }
+
+    #[test]
+    fn what_is_caught_here_ends_a_program_that_is_run_unblocked() {
+        let _caught = catch([15]).unwrap();
+        let ended = |command: &mut Command| command.args(["-c", "kill -TERM $$; exit 3"]).status().unwrap();
+        assert_eq!(ended(&mut Command::new("sh")).code(), Some(3), "a program inherits what is blocked");
+        assert_eq!(ended(unblocked(&mut Command::new("sh"))).code(), None);
     }
 
     #[test]

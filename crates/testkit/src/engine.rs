@@ -62,7 +62,10 @@ impl Engine {
         assert!(self.child.is_none(), "the engine runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log can be made");
         let errors = log.try_clone().expect("a descriptor can be duplicated");
-        let mut command = Command::new(yare_binary());
+        // With signals blocked, as whoever starts it may have left them: neither the engine nor a container
+        // may be deaf because of that.
+        let mut command = Command::new("env");
+        command.arg("--block-signal").arg(yare_binary());
         command.arg("daemon").args(self.flags()).args(&self.extra);
         for name in ["DOCKER_HOST", "YARE_HOST", "DOCKER_CONTEXT", "LISTEN_FDS", "LISTEN_PID"] {
             command.env_remove(name);

@@ -17,7 +17,10 @@ struct Registry {
 impl Registry {
     fn start(root: &Path) -> Self {
         let root = root.to_str().unwrap();
-        let mut child = Command::new(yare_binary())
+        // As whoever starts it may have left them: blocked signals must not make it deaf.
+        let mut child = Command::new("env")
+            .arg("--block-signal=TERM")
+            .arg(yare_binary())
             .args(["registry", "serve", "--listen", "127.0.0.1:0", "--root", root])
             .stderr(Stdio::piped())
             .spawn()
