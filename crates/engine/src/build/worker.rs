@@ -125,13 +125,12 @@ impl Worker for EngineWorker<'_> {
 
     fn run(&self, run: &Run, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cancel) -> Result<Exit> {
         let step = Step::new(self.engine, run)?;
-        let mut process = step.launch(run)?;
-        let killed = process.forward(output, cancel)?;
-        let exit = process.wait()?;
-        if killed {
-            cancel.check()?;
+        let exit = step.run(run, output, cancel);
+        if exit.is_err() {
+            // Its shim may not have lived to do so; what still ran would write into a stage that is given up.
+            crate::task::clear_group_now(self.engine, &step.record);
         }
-        Ok(exit)
+        exit
     }
 
     fn secret(&self, id: &str) -> Result<Option<Vec<u8>>> {
@@ -180,6 +179,17 @@ impl<'a> Step<'a> {
             Error::internal(format!("cannot make the folder {}", folder.display())).caused_by(error)
         })?;
         Ok(step)
+    }
+
+    /// Runs the process to its end.
+    fn run(&self, run: &Run, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cancel) -> Result<Exit> {
+        let mut process = self.launch(run)?;
+        let killed = process.forward(output, cancel)?;
+        let exit = process.wait()?;
+        if killed {
+            cancel.check()?;
+        }
+        Ok(exit)
     }
 
     /// Starts the process. As the start of a container, without anything that is kept.
