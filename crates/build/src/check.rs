@@ -10,7 +10,7 @@ use crate::{Error, Result};
 use base64::Engine as _;
 use serde_json::{Value, json};
 use yare_api::build::{SourcePosition, SourceRange, VertexWarning};
-use yare_dockerfile::lint::{self, Rule, Warning};
+use yare_dockerfile::lint::{self, Warning};
 use yare_dockerfile::{CheckOptions, Dockerfile, outline};
 use yare_oci::Digest;
 
@@ -89,7 +89,7 @@ pub(crate) fn tell(warnings: &[Warning], options: &CheckOptions, progress: &Prog
             level: 1,
             short: encode(&format!("{}: {}", warning.rule.name(), warning.message)),
             detail: vec![encode(warning.rule.description())],
-            url: url(warning.rule),
+            url: warning.rule.url(),
             range: vec![SourceRange {
                 start: position(warning.span.line),
                 end: position(warning.span.end_line),
@@ -110,7 +110,7 @@ fn warning(warning: &Warning) -> Value {
     json!({
         "ruleName": warning.rule.name(),
         "description": warning.rule.description(),
-        "url": url(warning.rule),
+        "url": warning.rule.url(),
         "detail": warning.message,
         "location": location(warning.span.line, warning.span.end_line),
     })
@@ -130,40 +130,9 @@ fn with_sources(mut answer: Value, request: &Request) -> Value {
     answer
 }
 
-/// Where the field describes a rule.
-fn url(rule: Rule) -> String {
-    format!("https://docs.docker.com/go/dockerfile/rule/{}/", kebab(rule.name()))
-}
-
-/// `JSONArgsRecommended` as `json-args-recommended`.
-fn kebab(name: &str) -> String {
-    let letters: Vec<char> = name.chars().collect();
-    let mut text = String::new();
-    for (place, letter) in letters.iter().enumerate() {
-        let before = place.checked_sub(1).and_then(|place| letters.get(place));
-        let after = letters.get(place + 1);
-        let begins = letter.is_ascii_uppercase()
-            && before.is_some_and(|before| {
-                before.is_ascii_lowercase() || after.is_some_and(char::is_ascii_lowercase)
-            });
-        if begins {
-            text.push('-');
-        }
-        text.push(letter.to_ascii_lowercase());
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rules_have_the_fields_addresses() {
-        assert_eq!(kebab("JSONArgsRecommended"), "json-args-recommended");
-        assert_eq!(kebab("FromAsCasing"), "from-as-casing");
-        assert_eq!(kebab("SecretsUsedInArgOrEnv"), "secrets-used-in-arg-or-env");
-    }
 
     #[test]
     fn warnings_end_a_build_where_they_count_as_errors() {

@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+pub use yare_dockerfile::instruction::Sharing;
 use yare_oci::{DiffId, Digest, Platform};
 
 /// Names a vertex of one graph.
@@ -241,17 +242,6 @@ pub enum MountKind {
         /// Group of the socket.
         gid: u32,
     },
-}
-
-/// Who may use a cache directory at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum Sharing {
-    /// Everybody.
-    Shared,
-    /// A second user gets a directory of its own.
-    Private,
-    /// A second user waits.
-    Locked,
 }
 
 /// Everything that one build may have to do.

@@ -100,7 +100,7 @@ fn linted(source: &[u8], name: &str) -> Metadata {
                 warnings.push(json!({
                     "ruleName": warning.rule.name(),
                     "description": warning.rule.description(),
-                    "url": format!("https://docs.docker.com/go/dockerfile/rule/{}/", kebab(warning.rule.name())),
+                    "url": warning.rule.url(),
                     "detail": warning.message,
                     "location": location(warning.span.line, warning.span.end_line),
                 }));
@@ -125,23 +125,6 @@ fn linted(source: &[u8], name: &str) -> Metadata {
     metadata
 }
 
-/// `FromAsCasing` as `from-as-casing`, `JSONArgs` as `json-args`.
-fn kebab(name: &str) -> String {
-    let mut out = String::new();
-    let letters: Vec<char> = name.chars().collect();
-    for (place, letter) in letters.iter().enumerate() {
-        let starts = letter.is_uppercase()
-            && place > 0
-            && (letters[place - 1].is_lowercase()
-                || letters.get(place + 1).is_some_and(|next| next.is_lowercase()));
-        if starts {
-            out.push('-');
-        }
-        out.extend(letter.to_lowercase());
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,9 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_rules_become_addresses() {
-        assert_eq!(kebab("JSONArgsRecommended"), "json-args-recommended");
-        assert_eq!(kebab("FromAsCasing"), "from-as-casing");
+    fn files_are_called_by_their_last_name() {
         assert_eq!(file_name("a/b/Dockerfile.x"), "Dockerfile.x");
         assert_eq!(file_name(""), "Dockerfile");
     }

@@ -4,7 +4,6 @@ use serde_json::Value;
 use yare_dockerfile::expand::{Escape, expand};
 use yare_dockerfile::ignore::{Glob, Ignore};
 use yare_dockerfile::instruction::{Command, Instruction, Network, Script, Security};
-use yare_dockerfile::text::git::{GitRef, Mtime};
 use yare_dockerfile::text::parse_ports;
 use yare_dockerfile::{Dockerfile, parse, parse_trigger};
 
@@ -331,41 +330,4 @@ fn all_flags_of_run() {
         fails("FROM a\nRUN --network=hots x").contains("invalid network mode \"hots\" (did you mean host?)")
     );
     assert!(fails("FROM a\nRUN --device= x").contains("device name is required"));
-}
-
-#[test]
-fn git_references() {
-    for case in table("git-ref", "TestParseGitRef", "cases") {
-        let parsed = GitRef::parse(text(&case, "ref"));
-        if let Some(why) = case["err"].as_str() {
-            assert!(parsed.expect_err("refused").starts_with(why), "{case}");
-            continue;
-        }
-        let Some(git) = parsed.unwrap_or_else(|error| panic!("{case}: {error}")) else {
-            assert!(case["expected"].is_null(), "{case}");
-            continue;
-        };
-        let expected = &case["expected"];
-        let optional = |member: &str| expected[member].as_str().map(str::to_owned);
-        assert_eq!(
-            (git.remote.as_str(), git.short_name.as_str()),
-            (text(expected, "Remote"), text(expected, "ShortName"))
-        );
-        assert_eq!(
-            (git.reference, git.subdir, git.checksum),
-            (optional("Ref"), optional("SubDir"), optional("Checksum"))
-        );
-        let yes = |member: &str| expected[member].as_bool().unwrap_or(false);
-        assert_eq!(
-            (git.like_a_path, git.unencrypted),
-            (yes("IndistinguishableFromLocal"), yes("UnencryptedTCP"))
-        );
-        assert_eq!(git.fetch_by_commit, yes("FetchByCommit"), "{case}");
-        let mtime = match git.mtime {
-            None => "",
-            Some(Mtime::Commit) => "commit",
-            Some(Mtime::Checkout) => "checkout",
-        };
-        assert_eq!(mtime, text(expected, "MTime"), "{case}");
-    }
 }

@@ -5,7 +5,7 @@ use super::{HistoryStep, Lowering, scope, words};
 use crate::failure::Failure;
 use crate::graph::{
     CopyDefinition, CopyOp, CopySource, FetchOp, MakeDirOp, MountKind, Op, RunDefinition, RunMount, RunOp,
-    Sharing, Vertex, VertexId,
+    Vertex, VertexId,
 };
 use crate::request::Entitlement;
 use crate::{Error, Result};
@@ -360,11 +360,7 @@ impl Lowering<'_> {
                 },
                 source: clean(&join("/", source)),
                 read_only: mount.read_only,
-                sharing: match sharing {
-                    syntax::Sharing::Shared => Sharing::Shared,
-                    syntax::Sharing::Private => Sharing::Private,
-                    syntax::Sharing::Locked => Sharing::Locked,
-                },
+                sharing: *sharing,
                 mode: *mode,
                 uid: *uid,
                 gid: *gid,

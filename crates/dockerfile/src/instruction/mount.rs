@@ -4,6 +4,7 @@ use crate::flags::go_bool;
 use crate::quote::quote;
 use crate::suggest::{nearest, parenthesis};
 use crate::text::bytes;
+use serde::Serialize;
 
 /// A mount as written. Variables in it expand when the step is evaluated, except in `from`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +89,7 @@ pub enum MountKind {
 }
 
 /// Who may use a cache mount at the same time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub enum Sharing {
     /// Everyone.
     #[default]

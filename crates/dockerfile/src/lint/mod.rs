@@ -125,6 +125,11 @@ impl Rule {
         }
     }
 
+    /// Where the field describes it.
+    pub fn url(self) -> String {
+        format!("https://docs.docker.com/go/dockerfile/rule/{}/", kebab(self.name()))
+    }
+
     /// Whether it is looked at only when asked for.
     pub fn experimental(self) -> bool {
         self == Self::InvalidDefinitionDescription
@@ -195,4 +200,35 @@ pub fn violation(warnings: &[Warning]) -> Option<String> {
     rules.sort_unstable();
     rules.dedup();
     (!rules.is_empty()).then(|| format!("lint violation found for rules: {}", rules.join(", ")))
+}
+
+/// `JSONArgsRecommended` as `json-args-recommended`.
+fn kebab(name: &str) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    let mut text = String::new();
+    for (place, letter) in letters.iter().enumerate() {
+        let before = place.checked_sub(1).and_then(|place| letters.get(place));
+        let after = letters.get(place + 1);
+        let begins = letter.is_ascii_uppercase()
+            && before.is_some_and(|before| {
+                before.is_ascii_lowercase() || after.is_some_and(char::is_ascii_lowercase)
+            });
+        if begins {
+            text.push('-');
+        }
+        text.push(letter.to_ascii_lowercase());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_have_the_fields_addresses() {
+        assert_eq!(kebab("JSONArgsRecommended"), "json-args-recommended");
+        assert_eq!(kebab("FromAsCasing"), "from-as-casing");
+        assert_eq!(kebab("SecretsUsedInArgOrEnv"), "secrets-used-in-arg-or-env");
+    }
 }

@@ -1,6 +1,5 @@
 //! Values that instructions and image configs have as text.
 
-pub mod git;
 pub mod history;
 mod owner;
 mod ports;

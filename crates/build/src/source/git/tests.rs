@@ -42,6 +42,7 @@ fn references_are_read_as_the_field_reads_them() {
         assert_eq!(parsed.subdir, text_of("SubDir"), "{text}");
         assert_eq!(parsed.checksum, text_of("Checksum"), "{text}");
         assert_eq!(parsed.fetch_by_commit, expected["FetchByCommit"] == true, "{text}");
+        assert_eq!(parsed.unencrypted, expected["UnencryptedTCP"] == true, "{text}");
         let local = expected["IndistinguishableFromLocal"] == true;
         assert_eq!(parsed.indistinguishable_from_local, local, "{text}");
         let mtime = match expected["MTime"].as_str() {
@@ -104,6 +105,14 @@ fn the_classic_clients_forms() {
 }
 
 #[test]
+fn switches_are_read_and_what_is_said_twice_is_refused() {
+    let parsed = GitRef::parse("ssh://git@x/y.git?keep-git-dir=1&submodules=0").unwrap().unwrap();
+    assert_eq!((parsed.keep_git_dir, parsed.submodules), (Some(true), Some(false)));
+    let error = GitRef::parse("https://x/y.git?subdir=a#:b").unwrap_err().to_string();
+    assert!(error.contains(": subdir conflicts"), "{error}");
+}
+
+#[test]
 fn options_in_disguise_are_refused() {
     let bad = [
         "https://h/a.git#-x",
@@ -113,6 +122,7 @@ fn options_in_disguise_are_refused() {
         "https://h/a.git?ref=%2D%2Dfoo",
         "https://h/a.git?ref=a:refs/heads/b",
         "https://h/a.git?checksum=--help",
+        "https://h/a.git?commit=-x",
         "https://h/a.git#a..b",
         "https://h/a.git#x\n",
         "ssh://-oProxyCommand=touch/x.git",
