@@ -98,7 +98,8 @@ impl Records {
         let failed = |why: &dyn std::fmt::Display| {
             Error::internal(format!("cannot open the records at {}: {why}", path.display()))
         };
-        make_private(&path).map_err(|error| failed(&error))?;
+        // They hold what containers were told, secrets among it.
+        yare_sys::fs::make_private(&path).map_err(|error| failed(&error))?;
         let database = Database::open(&path, CACHE).map_err(|error| failed(&error))?;
         let prepared = database.transact(|database| Ok(prepare(database))).map_err(|error| failed(&error))?;
         prepared.map_err(|error| failed(&error))?;
@@ -167,13 +168,6 @@ impl Records {
             let _ = writer.join();
         }
     }
-}
-
-/// The records hold what containers were told, secrets among it: only root reads them.
-fn make_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-    let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-    file.set_permissions(std::fs::Permissions::from_mode(0o600))
 }
 
 fn prepare(database: &redb::Database) -> std::result::Result<(), Box<dyn std::error::Error>> {

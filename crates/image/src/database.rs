@@ -7,7 +7,7 @@
 //! `<database>.reserve` beside the database, which is given up then and taken again when there is room.
 
 use parking_lot::RwLock;
-use redb::Error;
+use redb::{Error, ReadableDatabase, TableDefinition};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,19 @@ impl Database {
             outcome = self.attempt(&work);
         }
         self.settled(outcome)
+    }
+
+    /// The number under `format` in a table of somebody's own facts about their tables; `None` when they have
+    /// not been made yet.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn format(&self, facts: TableDefinition<'_, &str, u64>) -> Result<Option<u64>, Error> {
+        self.transact(|database| match database.begin_read()?.open_table(facts) {
+            Ok(table) => Ok(table.get("format")?.map(|value| value.value())),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        })
     }
 
     /// As [`Database::transact`], for work after which something can be deleted: on a full disk it may use the
@@ -135,7 +148,7 @@ fn open(path: &Path, cache: usize) -> Result<redb::Database, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use redb::{ReadableDatabase, ReadableTableMetadata, TableDefinition};
+    use redb::ReadableTableMetadata;
     use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
     const ROWS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("rows");

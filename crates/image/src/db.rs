@@ -101,7 +101,7 @@ fn failed(what: &'static str) -> impl Fn(redb::Error) -> Error {
 
 /// Makes the tables, or checks that this engine understands those that are there.
 pub(crate) fn initialise(database: &Database) -> Result<()> {
-    let found = database.transact(read_format).map_err(failed("read"))?;
+    let found = database.format(META).map_err(failed("read"))?;
     match found {
         Some(FORMAT) => Ok(()),
         Some(newer) if newer > FORMAT => Err(Error::precondition(format!(
@@ -110,15 +110,6 @@ pub(crate) fn initialise(database: &Database) -> Result<()> {
         .with_hint("use the engine that wrote it or a newer one, or give this engine another data root")),
         Some(other) => Err(Error::internal(format!("the image store claims the unknown format {other}"))),
         None => database.transact(create_tables).map_err(failed("create")),
-    }
-}
-
-fn read_format(database: &redb::Database) -> Result<Option<u64>, redb::Error> {
-    let transaction = database.begin_read()?;
-    match transaction.open_table(META) {
-        Ok(table) => Ok(table.get("format")?.map(|value| value.value())),
-        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 

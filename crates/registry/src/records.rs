@@ -136,7 +136,8 @@ impl Records {
     /// durable, so that no record speaks of a file that a power cut takes away.
     pub(crate) fn open(root: &Path, blobs: Arc<Store>) -> Result<Self> {
         let path = root.join("registry.redb");
-        make_private(&path).map_err(|error| crate::problem::file_error("create", &path, error))?;
+        yare_sys::fs::make_private(&path)
+            .map_err(|error| crate::problem::file_error("create", &path, error))?;
         let database = Database::builder().set_cache_size(CACHE).create(&path)?;
         prepare(&database)?;
         let database = Arc::new(database);
@@ -217,12 +218,6 @@ impl Drop for Records {
 
 fn unwritten(why: &str) -> Error {
     yare_errdefs::Error::unavailable(format!("cannot write the records: {why}")).into()
-}
-
-fn make_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-    let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-    file.set_permissions(std::fs::Permissions::from_mode(0o600))
 }
 
 fn prepare(database: &Database) -> Result<()> {

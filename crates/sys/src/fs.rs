@@ -140,6 +140,13 @@ fn write_and_rename(
     Ok(())
 }
 
+/// Makes a file if there is none, and lets nobody but its owner read and write it.
+pub fn make_private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
 /// Writes all bytes at the descriptor's position.
 pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {

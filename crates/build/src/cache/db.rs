@@ -56,22 +56,13 @@ fn failed(what: &'static str) -> impl Fn(redb::Error) -> Error {
 
 /// Makes the tables, or checks that this engine understands those that are there.
 pub(super) fn initialise(database: &Database) -> Result<()> {
-    match database.transact(read_format).map_err(failed("read"))? {
+    match database.format(META).map_err(failed("read"))? {
         Some(FORMAT) => Ok(()),
         Some(other) => Err(Error::precondition(format!(
             "the build cache has format {other}, and this engine knows format {FORMAT}"
         ))
         .with_hint("use the engine that wrote it or a newer one, or give this engine another data root")),
         None => database.transact(create_tables).map_err(failed("create")),
-    }
-}
-
-fn read_format(database: &redb::Database) -> Result<Option<u64>, redb::Error> {
-    let transaction = database.begin_read()?;
-    match transaction.open_table(META) {
-        Ok(table) => Ok(table.get("format")?.map(|value| value.value())),
-        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 
