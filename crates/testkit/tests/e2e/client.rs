@@ -74,7 +74,7 @@ impl Client {
     }
 
     /// The variables of a script.
-    pub(crate) fn environment(&self) -> [(&'static str, String); 9] {
+    pub(crate) fn environment(&self) -> [(&'static str, String); 10] {
         let clients = self.host.folder.join("clients");
         let path = std::env::var("PATH").unwrap();
         [
@@ -84,6 +84,8 @@ impl Client {
             ("PATH", format!("{}:{path}", clients.join(self.program.name()).display())),
             ("HOME", self.folder.display().to_string()),
             ("TMUX_TMPDIR", self.host.folder.display().to_string()),
+            // Docker's client leaves clones of git contexts behind.
+            ("TMPDIR", self.host.folder.display().to_string()),
             ("n", self.n.clone()),
             ("helper", std::env::current_exe().unwrap().display().to_string()),
             ("busybox", self.host.folder.join("busybox.tar").display().to_string()),
