@@ -56,8 +56,9 @@ pub(crate) async fn ensure(engine: &Arc<Engine>) -> Result<()> {
         move || make(&engine)
     });
     if present.iter().any(Option::is_none) {
-        return making
-            .await
+        let made = making.await;
+        tell_end();
+        return made
             .map_err(|error| Error::internal("cannot make the images of this binary").caused_by(error))?;
     }
     let engine = Arc::clone(engine);
@@ -73,8 +74,14 @@ pub(crate) async fn ensure(engine: &Arc<Engine>) -> Result<()> {
                 tracing::info!(error = yare_errdefs::chain(&error), "the {name} of an older binary stays");
             }
         }
+        tell_end();
     });
     Ok(())
+}
+
+/// For whoever waits until an engine does nothing of its own any more: several write to one log.
+fn tell_end() {
+    tracing::debug!(pid = std::process::id(), "the images of this binary are looked after");
 }
 
 fn make(engine: &Engine) -> Result<()> {
