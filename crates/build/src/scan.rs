@@ -14,6 +14,7 @@ use crate::Cancel;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use rules::{Form, Place, RULES, Rule};
 use rustix::fs::{FileType, OFlags};
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -108,8 +109,15 @@ impl Scanner {
     }
 
     /// Scans every regular file below `root`: the upper directory of a step, or a context. `prefix` is where
-    /// the tree will lie in the image. Links are not followed; files that cannot be read are an error.
-    pub fn scan_tree(&self, root: BorrowedFd<'_>, prefix: &str, cancel: &Cancel) -> Result<Report> {
+    /// the tree will lie in the image. Links are not followed; files that cannot be read are an error. Those
+    /// in `known` were looked through before; their paths are below the root.
+    pub fn scan_tree(
+        &self,
+        root: BorrowedFd<'_>,
+        prefix: &str,
+        known: &HashSet<Vec<u8>>,
+        cancel: &Cancel,
+    ) -> Result<Report> {
         let failed = |path: &[u8], error: io::Error| {
             let text = format!("cannot scan {} for secrets", String::from_utf8_lossy(path));
             Error::new(yare_errdefs::class_of_io(&error), text).caused_by(error)
@@ -118,7 +126,8 @@ impl Scanner {
         let mut walk = Walk::new(root).map_err(|error| failed(b"/", error))?;
         while let Some(found) = walk.advance().map_err(|error| failed(b"/", error))? {
             cancel.check()?;
-            if found.kind() != FileType::RegularFile || found.stat.st_size == 0 {
+            let is_text = found.kind() == FileType::RegularFile && found.stat.st_size > 0;
+            if !is_text || known.contains(&found.path) {
                 continue;
             }
             let path = shown(prefix, &found.path);

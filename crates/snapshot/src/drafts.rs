@@ -102,6 +102,11 @@ impl PendingDraft {
         self.temporary.join("work")
     }
 
+    /// Keeps a note beside the files, for [`Snapshots::note`].
+    pub fn put_note(&self, name: &str, note: &[u8]) -> Result<()> {
+        write_note(&self.temporary, name, note)
+    }
+
     /// Makes it a draft. ● The rename is the commit point; nothing is synced.
     pub fn keep(mut self) -> Result<DraftId> {
         self.shared.discard(&self.work())?;
@@ -204,6 +209,16 @@ impl Shared {
     }
 }
 
+fn note_name(name: &str) -> String {
+    format!("note-{name}")
+}
+
+fn write_note(folder: &Path, name: &str, note: &[u8]) -> Result<()> {
+    let name = note_name(name);
+    files::atomic_write(folder, &name, note, Durability::Relaxed)
+        .map_err(|error| Error::io("write", folder.join(&name), error))
+}
+
 /// Without directories that are there a second time, as for [`Shared::lower_dirs`]: an independent layer may
 /// be copied twice, and a draft may be a layer of the base too.
 fn distinct(dirs: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
@@ -289,6 +304,21 @@ impl Snapshots {
     /// The directory of a draft, in overlay form.
     pub fn draft_dir(&self, id: &DraftId) -> PathBuf {
         self.shared.draft_path(id).join("fs")
+    }
+
+    /// What was noted of a draft under a name. It goes with the draft.
+    pub fn note(&self, id: &DraftId, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.shared.draft_path(id).join(note_name(name));
+        match std::fs::read(&path) {
+            Ok(note) => Ok(Some(note)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", path, error)),
+        }
+    }
+
+    /// Notes something of a draft. A power cut may leave a part of it.
+    pub fn put_note(&self, id: &DraftId, name: &str, note: &[u8]) -> Result<()> {
+        write_note(&self.shared.draft_path(id), name, note)
     }
 
     /// Whether the draft is there.

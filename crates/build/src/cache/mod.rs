@@ -236,6 +236,14 @@ impl Cache {
         self.state().steps.get(key).cloned()
     }
 
+    /// What is known under a key; it stays as long as the lease.
+    pub fn hold(&self, key: &Digest, lease: &Lease) -> Option<Step> {
+        let mut state = self.state();
+        let step = state.steps.get(key).cloned()?;
+        lease.take(&mut state, *key);
+        Some(step)
+    }
+
     /// The checksum of a selection of a source, if it was computed before.
     pub fn sum(&self, source: &Digest, selection: &Digest) -> Option<Digest> {
         self.state().sums.get(source)?.get(&selection.hex()).copied()

@@ -33,30 +33,35 @@ pub struct ChecksumOptions<'a> {
 /// The checksum: names, kinds, modes, link targets, content, attributes, which names are one file; owners if
 /// asked for. Times and inode numbers are no part of it.
 pub fn checksum(selection: &Selection<'_>, options: &ChecksumOptions<'_>, cancel: &Cancel) -> Result<Digest> {
-    summed(selection, options, cancel, None)
+    let bodies = bodies(selection, options.cache, cancel)?;
+    Ok(summed(selection, &bodies, options.owners, None))
 }
 
 /// As [`checksum`], with what each file adds to it, by its path in the tree: to say later which one changed.
-/// A listing of more than `most` files is empty.
-pub fn checksum_listed(
-    selection: &Selection<'_>,
+/// A listing of more than `most` files is empty. The selection remembers the hashes of its files.
+pub fn checksum_noted(
+    selection: &mut Selection<'_>,
     options: &ChecksumOptions<'_>,
     most: usize,
     cancel: &Cancel,
 ) -> Result<(Digest, BTreeMap<String, String>)> {
+    let bodies = bodies(selection, options.cache, cancel)?;
     let mut listing = BTreeMap::new();
     let wanted = (selection.len() <= most).then_some(&mut listing);
-    let sum = summed(selection, options, cancel, wanted)?;
+    let sum = summed(selection, &bodies, options.owners, wanted);
+    let entries = selection.items.iter_mut().flat_map(|item| &mut item.entries);
+    for (entry, body) in entries.zip(bodies) {
+        entry.body = Some(body);
+    }
     Ok((sum, listing))
 }
 
 fn summed(
     selection: &Selection<'_>,
-    options: &ChecksumOptions<'_>,
-    cancel: &Cancel,
+    bodies: &[Digest],
+    owners: bool,
     mut listing: Option<&mut BTreeMap<String, String>>,
-) -> Result<Digest> {
-    let bodies = bodies(selection, options.cache, cancel)?;
+) -> Digest {
     let mut hasher = Hasher::new();
     let mut bodies = bodies.iter();
     hasher.update(VERSION);
@@ -69,7 +74,7 @@ fn summed(
         let mut names = HashMap::new();
         for (entry, body) in item.entries.iter().zip(&mut bodies) {
             let first = if entry.linked { first_name(&mut names, entry) } else { None };
-            let bytes = encoded(entry, body, first, options.owners);
+            let bytes = encoded(entry, body, first, owners);
             if let Some(listing) = &mut listing {
                 let path = shown(&join(&item.base, &entry.path)).trim_start_matches('/').to_owned();
                 listing.insert(path, Digest::of(&bytes).hex()[..16].to_owned());
@@ -77,7 +82,7 @@ fn summed(
             hasher.update(&bytes);
         }
     }
-    Ok(hasher.finish())
+    hasher.finish()
 }
 
 fn first_name<'e>(names: &mut HashMap<(u64, u64), &'e [u8]>, entry: &'e Entry) -> Option<&'e [u8]> {

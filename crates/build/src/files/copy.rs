@@ -4,11 +4,12 @@ use super::archive;
 use super::destination::{Destination, file_path, not_a_directory};
 use super::resolve::{Located, Opener, lexical};
 use super::select::{Entry, Item, Selection};
+use super::twin::{Origins, Twin};
 use super::{Stamp, Times, Tree, changed, failed, is_dir, join, shown, split};
 use crate::Cancel;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -74,12 +75,22 @@ pub struct CopyOptions<'a> {
     pub limits: Limits,
     /// Told now and then how many bytes were copied.
     pub progress: Option<&'a dyn Fn(u64)>,
+    /// Where unchanged files may be taken from; not with `unpack`.
+    pub twin: Option<&'a Twin>,
 }
 
 impl Default for CopyOptions<'_> {
     fn default() -> Self {
         let limits = Limits { bytes: Some(64 << 30), ..Limits::default() };
-        Self { owner: Owner::Root, mode: None, times: Times::Keep, unpack: false, limits, progress: None }
+        Self {
+            owner: Owner::Root,
+            mode: None,
+            times: Times::Keep,
+            unpack: false,
+            limits,
+            progress: None,
+            twin: None,
+        }
     }
 }
 
@@ -102,6 +113,10 @@ pub struct Copied {
     pub files: u64,
     /// Everything that is no directory, relative to the image's root and without links in it; sorted.
     pub paths: Vec<PathBuf>,
+    /// Files that are still missing: the caller has them linked from the twin, in the layer itself.
+    pub unchanged: HashSet<Vec<u8>>,
+    /// Files in directories that were not there before, for the twin of the next run.
+    pub origins: Origins,
 }
 
 /// Copies below the root of an image, whose links lead nowhere else. After an error a part of it is there.
@@ -119,6 +134,7 @@ pub fn copy(
         tree: selection.tree,
         source: Opener::new(selection.tree.root.as_fd()),
         destination: Destination::new(root, options.times),
+        twin: options.twin.filter(|_| !options.unpack).map(|twin| (twin, twin.opener())),
         options,
         cancel,
         links: HashMap::new(),
@@ -141,6 +157,7 @@ struct Copier<'c> {
     tree: &'c Tree<'c>,
     source: Opener<'c>,
     destination: Destination<'c>,
+    twin: Option<(&'c Twin, Opener<'c>)>,
     options: &'c CopyOptions<'c>,
     cancel: &'c Cancel,
     /// Of the item: where files with several names were copied first.
@@ -195,6 +212,11 @@ impl Copier<'_> {
         self.copied.files += 1;
         if kind != FileType::Directory {
             self.copied.paths.push(to_path(to));
+        }
+        // Of two sources the later one counts.
+        self.copied.origins.remove(to);
+        if self.copied.unchanged.remove(to) && kind == FileType::Directory {
+            return Err(not_a_directory(to));
         }
         if entry.linked && self.link(entry, to)? {
             return Ok(());
@@ -273,6 +295,12 @@ impl Copier<'_> {
     }
 
     fn metadata(&self, entry: &Entry, fd: BorrowedFd<'_>, from: &[u8]) -> Result<Metadata> {
+        let xattrs = image_xattrs(fd).map_err(|error| failed("read the attributes of", from, error))?;
+        Ok(Metadata { xattrs, ..self.plain_metadata(entry) })
+    }
+
+    /// Without attributes.
+    fn plain_metadata(&self, entry: &Entry) -> Metadata {
         let (uid, gid) = match self.options.owner {
             Owner::Keep => (entry.uid, entry.gid),
             made => made.of_made(),
@@ -285,11 +313,28 @@ impl Copier<'_> {
         };
         let (seconds, nanos) = entry.stamp.modified;
         let mtime = self.options.times.settle(Timestamp { seconds, nanos });
-        let xattrs = image_xattrs(fd).map_err(|error| failed("read the attributes of", from, error))?;
-        Ok(Metadata { mode, uid, gid, mtime, xattrs })
+        Metadata { mode, uid, gid, mtime, xattrs: Vec::new() }
+    }
+
+    /// Leaves the file to the twin, if that has it. Only in directories that the copy made: they are the
+    /// layer's own, and nothing of the image shows through.
+    fn take_over(&mut self, entry: &Entry, to: &[u8]) -> bool {
+        let is_new = self.destination.has_made(split(to).0) && !self.destination.has_made(to);
+        let Some(body) = entry.body.filter(|_| is_new && !entry.linked) else { return false };
+        self.copied.origins.insert(to.to_vec(), body);
+        let wanted = self.plain_metadata(entry);
+        let has = |(twin, opener): &mut (&Twin, Opener<'_>)| twin.has(opener, to, &body, &wanted);
+        let taken = self.twin.as_mut().is_some_and(has);
+        if taken {
+            self.copied.unchanged.insert(to.to_vec());
+        }
+        taken
     }
 
     fn regular(&mut self, entry: &Entry, from: &[u8], to: &[u8]) -> Result<()> {
+        if self.take_over(entry, to) {
+            return self.tell(entry.stamp.size);
+        }
         let source = self.open_file(entry, from)?;
         let target = self.destination.create(to)?;
         let size = entry.stamp.size;

@@ -4,6 +4,7 @@ use super::resolve::{Located, Opener, locate};
 use super::{Times, failed, is_dir, join, shown, split};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+use std::collections::HashSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use yare_errdefs::{Error, Result};
 use yare_layer::Metadata;
@@ -15,13 +16,16 @@ pub(super) struct Destination<'r> {
     opener: Opener<'r>,
     times: Times,
     directories: Vec<(Vec<u8>, Metadata)>,
+    /// Directories that were not there before.
+    made: HashSet<Vec<u8>>,
     pub(super) unprivileged: bool,
 }
 
 impl<'r> Destination<'r> {
     pub(super) fn new(root: BorrowedFd<'r>, times: Times) -> Self {
         let unprivileged = !rustix::process::geteuid().is_root();
-        Self { root, opener: Opener::new(root), times, directories: Vec::new(), unprivileged }
+        let (directories, made) = (Vec::new(), HashSet::new());
+        Self { root, opener: Opener::new(root), times, directories, made, unprivileged }
     }
 
     /// Where a path of the image leads to.
@@ -62,10 +66,18 @@ impl<'r> Destination<'r> {
     fn mkdir(&mut self, path: &[u8]) -> Result<bool> {
         let (parent, name) = split(path);
         match rustix::fs::mkdirat(self.directory(parent)?, name, Mode::RWXU) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.made.insert(path.to_vec());
+                Ok(true)
+            }
             Err(Errno::EXIST) => Ok(false),
             Err(error) => Err(failed("make directory", path, error)),
         }
+    }
+
+    /// Whether the directory at this path was made here.
+    pub(super) fn has_made(&self, path: &[u8]) -> bool {
+        self.made.contains(path)
     }
 
     pub(super) fn stat(&mut self, path: &[u8]) -> Result<Option<Stat>> {

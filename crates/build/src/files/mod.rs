@@ -19,17 +19,19 @@ mod resolve;
 mod select;
 mod single;
 mod times;
+mod twin;
 
 #[cfg(test)]
 mod tests;
 
-pub use checksum::{ChecksumOptions, checksum, checksum_listed};
+pub use checksum::{ChecksumOptions, checksum, checksum_noted};
 pub use copy::{Copied, CopyOptions, ModeChange, Owner, copy};
 pub use hash_cache::HashCache;
 pub use pattern::{BadPattern, has_wildcard, matches};
 pub use select::{CopySpec, Selection, select};
 pub use single::{FileToWrite, make_dirs, read_file, write_file};
 pub use times::{Times, clamp_times};
+pub use twin::{Twin, WORTH_A_NOTE, encode as encode_origins};
 
 use rustix::fs::{FileType, Stat};
 use std::ffi::OsStr;

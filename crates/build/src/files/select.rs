@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use yare_errdefs::{Class, Error, Result};
 use yare_layer::{Found, Walk};
+use yare_oci::Digest;
 use yare_sys::fs as files;
 
 /// The operands of a `COPY` or `ADD`, variables expanded.
@@ -93,6 +94,8 @@ pub(super) struct Entry {
     pub(super) sparse: bool,
     /// A directory that is there only because something in it was chosen.
     pub(super) implied: bool,
+    /// Hash of content and attributes, once they were read for a checksum.
+    pub(super) body: Option<Digest>,
 }
 
 impl Entry {
@@ -113,6 +116,7 @@ impl Entry {
             linked: stat.st_nlink > 1 && !is_dir(stat),
             sparse: u64::try_from(stat.st_blocks).unwrap_or_default().saturating_mul(512) < size,
             implied: false,
+            body: None,
         })
     }
 

@@ -180,10 +180,12 @@ fn a_tree_with_links_and_test_data() {
     std::fs::write(at("usr/lib/python3.13/site.pem"), pem("EC ")).unwrap();
     std::os::unix::fs::symlink(tree.path().join("id_rsa"), at("link")).unwrap();
     let dir = std::fs::File::open(tree.path()).unwrap();
-    let report = Scanner::new().unwrap().scan_tree(dir.as_fd(), "/srv", &Cancel::default()).unwrap();
+    let report =
+        Scanner::new().unwrap().scan_tree(dir.as_fd(), "/srv", &HashSet::new(), &Cancel::default()).unwrap();
     let paths: Vec<_> = report.findings.iter().map(|finding| finding.path.as_str()).collect();
     assert_eq!(paths, ["/srv/id_rsa", "/srv/usr/lib/python3.13/site.pem", "/srv/usr/share/doc/x/key.pem"]);
-    let report = Scanner::new().unwrap().scan_tree(dir.as_fd(), "", &Cancel::default()).unwrap();
+    let report =
+        Scanner::new().unwrap().scan_tree(dir.as_fd(), "", &HashSet::new(), &Cancel::default()).unwrap();
     let paths: Vec<_> = report.findings.iter().map(|finding| finding.path.as_str()).collect();
     assert_eq!(paths, ["/id_rsa", "/usr/lib/python3.13/site.pem"]);
     assert_eq!((report.files, report.more), (2, false));
@@ -201,7 +203,7 @@ fn a_whole_machine() {
     println!("{rate:.0} MB/s over {} MB of text", text.len() / 1_000_000);
     for place in ["/usr", "/etc"] {
         let (dir, begun) = (std::fs::File::open(place).unwrap(), std::time::Instant::now());
-        let report = scanner.scan_tree(dir.as_fd(), place, &Cancel::default()).unwrap();
+        let report = scanner.scan_tree(dir.as_fd(), place, &HashSet::new(), &Cancel::default()).unwrap();
         report.findings.iter().for_each(|finding| println!("{finding}"));
         println!("{place}: {} files, {} MB in {:?}", report.files, report.bytes / 1_000_000, begun.elapsed());
     }

@@ -5,7 +5,7 @@ use crate::request::SecretScan;
 use crate::scan::{Finding, Scanner};
 use crate::{Cancel, Error, Result};
 use base64::Engine as _;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -22,6 +22,9 @@ pub(crate) struct Beside {
     jobs: Mutex<HashMap<DraftId, JoinHandle<Vec<Finding>>>>,
 }
 
+/// The note of a draft that was looked through and has no secrets in it.
+pub(super) const CLEAN: &str = "clean";
+
 /// The tables of rules, made when the first file is looked at.
 static SCANNER: LazyLock<Option<Arc<Scanner>>> = LazyLock::new(|| match Scanner::new() {
     Ok(scanner) => Some(Arc::new(scanner)),
@@ -36,16 +39,17 @@ impl Beside {
         Self { snapshots, progress, cancel, scan, jobs: Mutex::default() }
     }
 
-    /// Begins to hash a draft unless that was done before, and to look through one that is new (or any, when
-    /// a secret is to end the build). What goes wrong with a hash shows when it is wanted.
-    pub(crate) fn begin(&self, draft: &DraftId, vertex: &str, new: bool) {
+    /// Begins to hash a draft unless that was done before, and to look through one that is `new` (or any, when
+    /// a secret is to end the build), except for the files of it that were looked through before. What goes
+    /// wrong with a hash shows when it is wanted.
+    pub(crate) fn begin(&self, draft: &DraftId, vertex: &str, new: Option<HashSet<Vec<u8>>>) {
         let scan = match self.scan {
-            SecretScan::Off => false,
+            SecretScan::Off => None,
             SecretScan::Warn => new,
-            SecretScan::Fail => true,
+            SecretScan::Fail => Some(HashSet::new()),
         };
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        if jobs.contains_key(draft) || (!scan && self.snapshots.is_hashed(draft)) {
+        if jobs.contains_key(draft) || (scan.is_none() && self.snapshots.is_hashed(draft)) {
             return;
         }
         let job = Job {
@@ -55,7 +59,8 @@ impl Beside {
             cancel: self.cancel.clone(),
             vertex: vertex.to_owned(),
         };
-        let begun = std::thread::Builder::new().name("build-beside".into()).spawn(move || job.work(scan));
+        let begun =
+            std::thread::Builder::new().name("build-beside".into()).spawn(move || job.work(scan.as_ref()));
         if let Ok(begun) = begun {
             jobs.insert(draft.clone(), begun);
         }
@@ -99,11 +104,12 @@ struct Job {
 }
 
 impl Job {
-    fn work(&self, scan: bool) -> Vec<Finding> {
+    /// Hashes, and scans what is not known.
+    fn work(&self, known: Option<&HashSet<Vec<u8>>>) -> Vec<Finding> {
         if let Err(error) = self.snapshots.hash_draft(&self.draft) {
             tracing::debug!(draft = %self.draft, %error, "a layer could not be hashed ahead");
         }
-        let findings = if scan { self.scan() } else { Vec::new() };
+        let findings = known.map(|known| self.scan(known)).unwrap_or_default();
         for finding in &findings {
             let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
             self.progress.warning(VertexWarning {
@@ -117,13 +123,20 @@ impl Job {
         findings
     }
 
-    fn scan(&self) -> Vec<Finding> {
+    fn scan(&self, known: &HashSet<Vec<u8>>) -> Vec<Finding> {
         let Some(scanner) = SCANNER.as_ref() else { return Vec::new() };
         let scanned = yare_sys::fs::open_dir(self.snapshots.draft_dir(&self.draft))
             .map_err(Error::from)
-            .and_then(|dir| scanner.scan_tree(dir.as_fd(), "/", &self.cancel));
+            .and_then(|dir| scanner.scan_tree(dir.as_fd(), "/", known, &self.cancel));
         match scanned {
-            Ok(report) => report.findings,
+            Ok(report) => {
+                if report.findings.is_empty()
+                    && let Err(error) = self.snapshots.put_note(&self.draft, CLEAN, b"")
+                {
+                    tracing::debug!(draft = %self.draft, %error, "its files will be looked through again");
+                }
+                report.findings
+            }
             Err(_) if self.cancel.is_cancelled() => Vec::new(),
             Err(error) => {
                 tracing::warn!(

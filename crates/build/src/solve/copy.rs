@@ -1,24 +1,28 @@
 //! `COPY` and `ADD`.
 
-use super::{Outcome, Solver};
+use super::beside::CLEAN;
+use super::{Made, Outcome, Solver};
 use crate::context::{ContextTree, Ignored};
 use crate::failure::Failure;
 use crate::files::{
-    self, ChecksumOptions, CopyOptions, CopySpec, FileToWrite, ModeChange, Owner, Selection, Times, Tree,
+    self, ChecksumOptions, Copied, CopyOptions, CopySpec, FileToWrite, ModeChange, Owner, Selection, Times,
+    Tree, Twin,
 };
 use crate::graph::{CopyDefinition, CopyOp, CopySource, VertexId};
 use crate::keys::Parts;
 use crate::{Error, Result, owner};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use yare_api::build::VertexStatus;
 use yare_dockerfile::ignore::Ignore as Patterns;
 use yare_dockerfile::text::Mode;
 use yare_oci::Digest;
-use yare_snapshot::{PendingDraft, Stack};
+use yare_snapshot::{DraftId, PendingDraft, Stack};
 
 /// Files of a copy that are remembered one by one, for `--explain`: some 40 bytes and the path each.
 const MOST_LISTED: usize = 4096;
+/// The note of a draft with what [`Twin`] wants to know.
+const ORIGINS: &str = "origins";
 
 impl Solver<'_> {
     pub(super) fn copy(&self, id: VertexId, op: &CopyOp) -> Result<Outcome, Failure> {
@@ -65,10 +69,10 @@ impl Solver<'_> {
         let exclude = excludes(&op.spec)?;
         let exclude = exclude.as_ref().map(Ignored::new);
         let spec = spec(&op.spec, exclude.as_ref());
-        let selection = files::select(&tree, &spec, self.tools.cancel)?;
+        let mut selection = files::select(&tree, &spec, self.tools.cancel)?;
         let cache = context.lasting.then_some(self.tools.hashes);
         let options = ChecksumOptions { owners: false, cache };
-        let sum = files::checksum_listed(&selection, &options, MOST_LISTED, self.tools.cancel)?;
+        let sum = files::checksum_noted(&mut selection, &options, MOST_LISTED, self.tools.cancel)?;
         self.copy_selection(id, op, sum, Owner::Root, Times::Set(self.epoch(id)), || Ok(selection))
     }
 
@@ -117,7 +121,7 @@ impl Solver<'_> {
         select: impl FnOnce() -> Result<Selection<'t>>,
     ) -> Result<Outcome, Failure> {
         let parts = self.copy_parts(id, op, &sum)?.listing(listing);
-        self.copied(id, op, &parts, |root, names| {
+        self.copied(id, op, &parts, |root, names, twin| {
             let selection = select()?;
             let owner = match &op.spec.chown {
                 Some(chown) => set_owner(names, chown)?,
@@ -133,10 +137,10 @@ impl Solver<'_> {
                 times,
                 unpack: op.spec.unpack,
                 progress: Some(&progress),
+                twin,
                 ..CopyOptions::default()
             };
-            let copied = files::copy(&selection, root, &options, self.tools.cancel)?;
-            Ok(copied.bytes)
+            Ok(files::copy(&selection, root, &options, self.tools.cancel)?)
         })
     }
 
@@ -153,24 +157,29 @@ impl Solver<'_> {
         });
     }
 
-    /// Looks the copy up or does it: `fill` gets the root to write below and the root whose names of users
-    /// count. With `--link` the first is empty.
+    /// Looks the copy up or does it: `fill` gets the root to write below, the root whose names of users
+    /// count, and what the last run made. With `--link` the first is empty.
     fn copied(
         &self,
         id: VertexId,
         op: &CopyOp,
         parts: &Parts,
-        fill: impl FnOnce(BorrowedFd<'_>, BorrowedFd<'_>) -> Result<u64, Failure>,
+        fill: impl FnOnce(BorrowedFd<'_>, BorrowedFd<'_>, Option<&Twin>) -> Result<Copied, Failure>,
     ) -> Result<Outcome, Failure> {
         let base = self.outcome(op.base)?;
         let below = if op.spec.link { Stack::default() } else { base.stack.clone() };
-        let made = self.cached(id, parts, &below, "regular", |pending| {
+        let made = self.cached(id, parts, &below, "regular", |pending, before| {
+            let twin = before.and_then(|draft| self.twin(draft));
             let root = mounted(pending)?;
-            if op.spec.link && op.spec.chown.as_deref().is_some_and(owner::is_named) {
+            let copied = if op.spec.link && op.spec.chown.as_deref().is_some_and(owner::is_named) {
                 let names = self.view(&base.stack)?;
-                return fill(root.as_fd(), names.as_fd());
-            }
-            fill(root.as_fd(), root.as_fd())
+                fill(root.as_fd(), names.as_fd(), twin.as_ref())?
+            } else {
+                fill(root.as_fd(), root.as_fd(), twin.as_ref())?
+            };
+            // What follows changes the layer beneath the mount.
+            drop(root);
+            Ok(self.take_over(pending, copied, before.zip(twin.as_ref()))?)
         })?;
         if !op.spec.link {
             return Ok(made);
@@ -182,6 +191,39 @@ impl Solver<'_> {
         Ok(Outcome { stack, key, ..made })
     }
 
+    /// What an earlier run of a copy made, if it was worth a note.
+    fn twin(&self, draft: &DraftId) -> Option<Twin> {
+        let snapshots = self.tools.snapshots;
+        let note = snapshots.note(draft, ORIGINS).ok().flatten()?;
+        Twin::read(yare_sys::fs::open_dir(snapshots.draft_dir(draft)).ok()?, &note)
+    }
+
+    /// Links what the twin has, and leaves a note for the next run.
+    fn take_over(
+        &self,
+        pending: &PendingDraft,
+        copied: Copied,
+        before: Option<(&DraftId, &Twin)>,
+    ) -> Result<Made> {
+        let mut clean = HashSet::new();
+        if let Some((draft, twin)) = before.filter(|_| !copied.unchanged.is_empty()) {
+            let upper = pending.upper();
+            let upper = yare_sys::fs::open_dir(&upper).map_err(|error| {
+                Error::internal(format!("cannot open {}", upper.display())).caused_by(error)
+            })?;
+            twin.link(&copied.unchanged, upper.as_fd(), self.tools.cancel)?;
+            if matches!(self.tools.snapshots.note(draft, CLEAN), Ok(Some(_))) {
+                clean = copied.unchanged;
+            }
+        }
+        if copied.origins.len() >= files::WORTH_A_NOTE {
+            pending
+                .put_note(ORIGINS, &files::encode_origins(&copied.origins))
+                .map_err(|error| Error::wrap("cannot note what a step copied", error))?;
+        }
+        Ok(Made { bytes: copied.bytes, clean })
+    }
+
     fn copy_inline(
         &self,
         id: VertexId,
@@ -191,7 +233,7 @@ impl Solver<'_> {
         let sums: Vec<(&String, Digest)> =
             contents.iter().map(|(name, content)| (name, Digest::of(content))).collect();
         let parts = self.copy_parts(id, op, &Parts::of("inline", &sums).key())?;
-        self.copied(id, op, &parts, |root, names| {
+        self.copied(id, op, &parts, |root, names, _| {
             let owner = match &op.spec.chown {
                 Some(chown) => set_owner(names, chown)?,
                 None => Owner::Root,
@@ -208,7 +250,8 @@ impl Solver<'_> {
                 };
                 files::write_file(root, &file)?;
             }
-            Ok(contents.iter().map(|(_, content)| content.len() as u64).sum())
+            let bytes = contents.iter().map(|(_, content)| content.len() as u64).sum();
+            Ok(Copied { bytes, ..Copied::default() })
         })
     }
 }

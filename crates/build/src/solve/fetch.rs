@@ -43,9 +43,9 @@ impl Solver<'_> {
             name => name.to_owned(),
         };
         let parts = Parts::of("http", &name).with("files", download.digest).with("time", time_of(&download));
-        let made = self.cached(id, &parts, &Stack::default(), "source.http", |pending| {
+        let made = self.cached(id, &parts, &Stack::default(), "source.http", |pending, _| {
             place(&download, &pending.upper().join(&name))?;
-            Ok(download.size)
+            Ok(download.size.into())
         })?;
         let material = Material::http(&http::redact(url), &download.digest);
         Ok(Outcome { material: Some(Arc::new(material)), ..made })
@@ -68,7 +68,7 @@ impl Solver<'_> {
         let commit = git.resolve(&wanted, self.tools.cancel)?;
         let subdir = wanted.checked_subdir().map_err(Error::invalid)?;
         let parts = Parts::of("git", &(&subdir, keep_git_dir)).with("files", &commit);
-        let made = self.cached(id, &parts, &Stack::default(), "source.git", |pending| {
+        let made = self.cached(id, &parts, &Stack::default(), "source.git", |pending, _| {
             let upper = pending.upper();
             let how = (keep_git_dir, self.epoch(id));
             if subdir.is_empty() {
@@ -81,7 +81,7 @@ impl Solver<'_> {
             let dir = yare_sys::fs::open_dir(pending.upper()).map_err(Error::from)?;
             let size = yare_layer::tree_size(std::os::fd::AsFd::as_fd(&dir))
                 .map_err(|error| Error::wrap("cannot measure a repository", error))?;
-            Ok(size)
+            Ok(size.into())
         })?;
         let material = Material::git(&wanted.fragment_form(true), &commit);
         Ok(Outcome { material: Some(Arc::new(material)), ..made })

@@ -32,7 +32,7 @@ use std::time::Instant;
 use yare_api::build::{CANCELLED, Vertex as VertexNews};
 use yare_errdefs::{Class, Classified};
 use yare_oci::Digest;
-use yare_snapshot::{PendingDraft, Snapshots, Stack};
+use yare_snapshot::{DraftId, PendingDraft, Snapshots, Stack};
 
 /// What a build works with.
 #[derive(Clone, Copy)]
@@ -86,6 +86,21 @@ pub(crate) struct Outcome {
     pub(crate) reason: String,
     /// What was fetched, by address and digest.
     pub(crate) material: Option<Arc<Material>>,
+}
+
+/// What doing a step gave, beside its files.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    /// Bytes of content.
+    pub(super) bytes: u64,
+    /// Files that were looked through for secrets when an earlier run made them.
+    pub(super) clean: HashSet<Vec<u8>>,
+}
+
+impl From<u64> for Made {
+    fn from(bytes: u64) -> Self {
+        Self { bytes, ..Self::default() }
+    }
 }
 
 /// How many vertices are done at once.
@@ -327,14 +342,14 @@ impl<'a> Solver<'a> {
     }
 
     /// Looks a step up by what its key is made of, or does it with `make`, which fills a draft on top of
-    /// `base`. ● The end of [`Claimed::finish`] is the commit point.
+    /// `base` and is told what the step at this place made last time. ● The end of [`Claimed::finish`] is the commit point.
     pub(super) fn cached(
         &self,
         id: VertexId,
         parts: &Parts,
         base: &Stack,
         kind: &str,
-        make: impl FnOnce(&PendingDraft) -> Result<u64, Failure>,
+        make: impl FnOnce(&PendingDraft, Option<&DraftId>) -> Result<Made, Failure>,
     ) -> Result<Outcome, Failure> {
         let vertex = self.graph.vertex(id);
         let key = match &self.apart {
@@ -352,14 +367,17 @@ impl<'a> Solver<'a> {
             return Ok(self.hit(id, key, base, &claimed.finish(step)));
         }
         self.begun(id);
-        let reason = if self.apart.is_some() { String::new() } else { self.explain(id, parts) };
+        let before = if self.apart.is_some() { None } else { self.before(id, parts) };
+        let reason =
+            if self.apart.is_some() { String::new() } else { self.explain(id, parts, before.as_ref()) };
+        let twin = before.and_then(|before| self.tools.cache.hold(&before.key(), self.lease));
         let began = Instant::now();
         let pending = self
             .tools
             .snapshots
             .begin_draft(base)
             .map_err(|error| Error::wrap("cannot make room for the result of a step", error))?;
-        let size = make(&pending)?;
+        let made = make(&pending, twin.and_then(|step| step.draft).as_ref())?;
         let upper = pending.upper();
         let dir = yare_sys::fs::open_dir(&upper)
             .map_err(|error| Error::internal(format!("cannot open {}", upper.display())).caused_by(error))?;
@@ -367,13 +385,13 @@ impl<'a> Solver<'a> {
         drop(dir);
         let draft = pending.keep().map_err(|error| Error::wrap("cannot keep the result of a step", error))?;
         if self.layers.contains(&id) {
-            self.beside.begin(&draft, &self.digest(id), true);
+            self.beside.begin(&draft, &self.digest(id), Some(made.clean));
         }
         let step = claimed.finish(Step {
             draft: Some(draft.clone()),
             description: vertex.name.clone(),
             kind: kind.to_owned(),
-            size,
+            size: made.bytes,
             took: micros(began),
             parents: self.parents(id),
             ..Step::default()
@@ -385,7 +403,7 @@ impl<'a> Solver<'a> {
         let mut stack = base.clone();
         if let Some(draft) = &step.draft {
             if self.layers.contains(&id) {
-                self.beside.begin(draft, &self.digest(id), false);
+                self.beside.begin(draft, &self.digest(id), None);
             }
             stack.drafts.push(draft.clone());
         }

@@ -2,7 +2,7 @@
 
 use super::emulation;
 use super::stubs::Stubs;
-use super::{Outcome, Solver};
+use super::{Made, Outcome, Solver};
 use crate::cache::{MountLease, NewMount};
 use crate::failure::Failure;
 use crate::files::{self, ChecksumOptions, CopySpec, Tree};
@@ -36,7 +36,7 @@ impl Solver<'_> {
                 parts = parts.with(format!("the content of mount {index} ({})", mount.target), sum);
             }
         }
-        self.cached(id, &parts, &base.stack, "regular", |pending| {
+        self.cached(id, &parts, &base.stack, "regular", |pending, _| {
             emulation::check(&op.platform)?;
             let stubs = Stubs::look(&self.view(&base.stack)?, op)?;
             let mounted = self.mount_all(op)?;
@@ -44,7 +44,7 @@ impl Solver<'_> {
             drop(mounted);
             ended(op, exit)?;
             stubs.remove(&pending.upper())?;
-            size_of(pending)
+            size_of(pending).map(Made::from)
         })
     }
 

@@ -4,6 +4,7 @@ mod hostile;
 mod measured;
 mod reproducible;
 mod rules;
+mod twin;
 
 use super::*;
 use crate::Cancel;
