@@ -22,6 +22,7 @@ const fn row(tier: u8, name: &'static str, uses: &'static [&'static str]) -> Cra
 
 /// The architecture, from the bottom to the top.
 const CRATES: &[Crate] = &[
+    row(0, "database", &[]),
     row(0, "errdefs", &[]),
     row(0, "sys", &[]),
     row(1, "oci", &["errdefs"]),
@@ -34,12 +35,12 @@ const CRATES: &[Crate] = &[
     row(2, "logs", &["errdefs"]),
     row(2, "net", &["errdefs", "sys"]),
     row(3, "client", &["api", "errdefs"]),
-    row(3, "registry", &["content", "distribution", "errdefs", "oci", "sys"]),
+    row(3, "registry", &["content", "database", "distribution", "errdefs", "oci", "sys"]),
     row(3, "runtime", &["cgroup", "errdefs", "oci", "sys"]),
     row(3, "snapshot", &["errdefs", "layer", "oci", "sys"]),
     row(3, "specgen", &["api", "errdefs", "oci"]),
     row(4, "cli", &["api", "client", "distribution", "dockerfile", "errdefs", "oci", "sys"]),
-    row(4, "image", &["content", "errdefs", "layer", "oci", "snapshot"]),
+    row(4, "image", &["content", "database", "errdefs", "layer", "oci", "snapshot"]),
     row(4, "shim", &["cgroup", "errdefs", "logs", "oci", "runtime", "sys"]),
     row(5, "build", &["api", "dockerfile", "errdefs", "image", "layer", "oci", "snapshot", "sys"]),
     row(

@@ -39,7 +39,6 @@
 mod archive;
 pub mod changes;
 mod commit;
-mod database;
 mod db;
 mod document;
 pub mod documents;
@@ -64,7 +63,6 @@ mod tests;
 
 pub use archive::Writer as ArchiveWriter;
 pub use commit::{Committed, NewImage};
-pub use database::Database;
 pub use embedded::{EmbeddedContent, EmbeddedFile};
 pub use filter::{ListFilters, Listed};
 pub use history::HistoryEntry;
@@ -76,4 +74,5 @@ pub use remove::{Holder, ImageEvent, InUse, Removal, RemoveOptions, Removed};
 pub use store::Store;
 pub use usage::{ImageUsage, Usage};
 
+pub use yare_database::Database;
 pub use yare_errdefs::{Error, Result};

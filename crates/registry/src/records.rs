@@ -26,14 +26,15 @@
 
 use crate::problem::{Error, Result};
 use parking_lot::Mutex;
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use yare_content::Store;
+use yare_database::Database;
 use yare_oci::Digest;
 
 /// A digest in a key.
@@ -138,9 +139,9 @@ impl Records {
         let path = root.join("registry.redb");
         yare_sys::fs::make_private(&path)
             .map_err(|error| crate::problem::file_error("create", &path, error))?;
-        let database = Database::builder().set_cache_size(CACHE).create(&path)?;
+        let database = Arc::new(Database::open(&path, CACHE)?);
+        check(&database)?;
         prepare(&database)?;
-        let database = Arc::new(database);
         let (jobs, waiting) = sync_channel(QUEUE);
         let writer = std::thread::Builder::new()
             .name("records".into())
@@ -154,7 +155,7 @@ impl Records {
 
     /// A consistent view of everything.
     pub(crate) fn view(&self) -> Result<ReadTransaction> {
-        Ok(self.database.begin_read()?)
+        Ok(self.database.view()?)
     }
 
     /// Runs `change` on the writer's thread; when this returns `Ok`, it survives power loss.
@@ -220,39 +221,50 @@ fn unwritten(why: &str) -> Error {
     yare_errdefs::Error::unavailable(format!("cannot write the records: {why}")).into()
 }
 
+/// Refuses a root that a newer yare wrote.
+fn check(database: &Database) -> Result<()> {
+    let found = database.transact(|database| match database.begin_read()?.open_table(FORMAT) {
+        Ok(table) => Ok(table.get("version")?.map(|value| value.value().to_owned())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    })?;
+    match found.as_deref().map(str::parse::<u32>) {
+        None => Ok(()),
+        Some(Ok(version)) if version <= VERSION => Ok(()),
+        _ => {
+            let found = found.unwrap_or_default();
+            let message = format!("the registry's root has format {found}, this yare knows up to {VERSION}");
+            Err(yare_errdefs::Error::precondition(message)
+                .with_hint("serve it with the newer yare that wrote it")
+                .into())
+        }
+    }
+}
+
+/// Makes the tables that are not there yet.
 fn prepare(database: &Database) -> Result<()> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_quick_repair(true);
-    {
-        let mut format = transaction.open_table(FORMAT)?;
-        let found = format.get("version")?.map(|value| value.value().to_owned());
-        match found.as_deref().map(str::parse::<u32>) {
-            None => {
+    database.transact(|database| {
+        let mut transaction = database.begin_write()?;
+        transaction.set_quick_repair(true);
+        {
+            let mut format = transaction.open_table(FORMAT)?;
+            if format.get("version")?.is_none() {
                 format.insert("version", VERSION.to_string().as_str())?;
             }
-            Some(Ok(version)) if version <= VERSION => {}
-            _ => {
-                let found = found.unwrap_or_default();
-                let message =
-                    format!("the registry's root has format {found}, this yare knows up to {VERSION}");
-                return Err(yare_errdefs::Error::precondition(message)
-                    .with_hint("serve it with the newer yare that wrote it")
-                    .into());
-            }
+            transaction.open_table(REPOSITORIES)?;
+            transaction.open_table(TAGS)?;
+            transaction.open_table(TAGGED)?;
+            transaction.open_table(MANIFESTS)?;
+            transaction.open_table(DOCUMENTS)?;
+            transaction.open_table(HOLDERS)?;
+            transaction.open_table(BLOBS)?;
+            transaction.open_table(LINKS)?;
+            transaction.open_table(LINKED)?;
+            transaction.open_table(USES)?;
+            transaction.open_table(REFERRERS)?;
         }
-        transaction.open_table(REPOSITORIES)?;
-        transaction.open_table(TAGS)?;
-        transaction.open_table(TAGGED)?;
-        transaction.open_table(MANIFESTS)?;
-        transaction.open_table(DOCUMENTS)?;
-        transaction.open_table(HOLDERS)?;
-        transaction.open_table(BLOBS)?;
-        transaction.open_table(LINKS)?;
-        transaction.open_table(LINKED)?;
-        transaction.open_table(USES)?;
-        transaction.open_table(REFERRERS)?;
-    }
-    transaction.commit()?;
+        Ok(transaction.commit()?)
+    })?;
     Ok(())
 }
 
@@ -277,16 +289,26 @@ fn write_all(database: &Database, blobs: &Store, waiting: &Receiver<Job>) {
     }
 }
 
+/// Runs a batch in one transaction. Its jobs run once: when the file had to be opened anew before them,
+/// they run on that one; when one of them or the commit fails, nothing of the batch is written, and the next
+/// batch finds the file opened anew.
 fn commit(database: &Database, blobs: &Store, batch: Vec<Job>, finishes: &mut Vec<Finish>) -> Result<()> {
-    let mut tables = database.begin_write()?;
-    tables.set_quick_repair(true);
-    let writing = Writing { tables, renamed: Cell::new(false) };
-    finishes.extend(batch.into_iter().map(|job| job(&writing)));
-    if writing.renamed.get() {
-        blobs.sync_names()?;
-    }
-    writing.tables.commit()?;
-    Ok(())
+    let (waiting, finishes) = (Cell::new(Some(batch)), RefCell::new(finishes));
+    let outcome = database.transact(|database| {
+        let mut tables = database.begin_write()?;
+        tables.set_quick_repair(true);
+        let Some(batch) = waiting.take() else { return Err(redb::Error::PreviousIo) };
+        let writing = Writing { tables, renamed: Cell::new(false) };
+        finishes.borrow_mut().extend(batch.into_iter().map(|job| job(&writing)));
+        if writing.renamed.get()
+            && let Err(error) = blobs.sync_names()
+        {
+            return Ok(Err(error));
+        }
+        writing.tables.commit()?;
+        Ok(Ok(()))
+    });
+    Ok(outcome??)
 }
 
 /// Reads a JSON value.
@@ -315,6 +337,7 @@ where
 mod tests {
     use super::*;
     use crate::problem::{Code, Refusal};
+    use yare_errdefs::{Class, Classified};
 
     fn records(root: &Path) -> Records {
         Records::open(root, Arc::new(Store::open(root).unwrap())).unwrap()
@@ -369,11 +392,50 @@ mod tests {
         records.write(|writing| create(writing, "after")).await.unwrap();
     }
 
+    /// Removes the mount when the test ends.
+    struct Unmount<'a>(&'a Path);
+
+    impl Drop for Unmount<'_> {
+        fn drop(&mut self) {
+            let _ = rustix::mount::unmount(self.0, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_over_when_there_is_room_again() {
+        use rustix::mount::{MountFlags, mount};
+        if !rustix::process::geteuid().is_root() {
+            assert!(std::env::var_os("YARE_REQUIRE_ROOT").is_none(), "the test needs root");
+            println!("SKIP a_full_disk_is_over_when_there_is_room_again: needs root");
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        mount("tmpfs", root.path(), "tmpfs", MountFlags::empty(), Some(c"size=8m")).unwrap();
+        let _unmount = Unmount(root.path());
+        let records = records(root.path());
+        records.write(|writing| create(writing, "before")).await.unwrap();
+        let rest = root.path().join("rest");
+        let filled = std::fs::write(&rest, vec![7; 8 << 20]);
+        assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+        let large = |writing: &Writing| {
+            writing.tables.open_table(DOCUMENTS)?.insert(&LEAST, vec![7; 4 << 20].as_slice())?;
+            Ok(())
+        };
+        for _ in 0..3 {
+            let told = records.write(large).await.unwrap_err();
+            assert!(matches!(&told, Error::Failed(error) if error.class() == Class::Unavailable), "{told:?}");
+        }
+        assert_eq!(names(&records), ["before"], "what is there can be read meanwhile");
+        std::fs::remove_file(&rest).unwrap();
+        records.write(|writing| create(writing, "later")).await.unwrap();
+        assert_eq!(names(&records), ["before", "later"]);
+    }
+
     #[test]
     fn a_newer_format_is_refused() {
         let root = tempfile::tempdir().unwrap();
         drop(records(root.path()));
-        let database = Database::open(root.path().join("registry.redb")).unwrap();
+        let database = redb::Database::open(root.path().join("registry.redb")).unwrap();
         let transaction = database.begin_write().unwrap();
         transaction.open_table(FORMAT).unwrap().insert("version", "99").unwrap();
         transaction.commit().unwrap();

@@ -1,4 +1,4 @@
-//! The database file that the engine's records and the image store share.
+//! A database file of records, as the engine, the image store and the registry have one.
 //!
 //! redb refuses everything after one write has failed, until the file is opened anew: a disk that was full for
 //! a moment would stay so for good. Here a write that fails for such a reason opens it anew behind itself.
@@ -7,7 +7,7 @@
 //! `<database>.reserve` beside the database, which is given up then and taken again when there is room.
 
 use parking_lot::RwLock;
-use redb::{Error, ReadableDatabase, TableDefinition};
+use redb::{Error, ReadTransaction, ReadableDatabase, TableDefinition};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -43,6 +43,14 @@ impl Database {
         let database = Self { path: path.to_owned(), cache, current, reserved: AtomicBool::new(false) };
         database.reserve();
         Ok(database)
+    }
+
+    /// Begins to read: a consistent view of everything. While one lives, the file cannot be opened anew.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn view(&self) -> Result<ReadTransaction, Error> {
+        self.transact(|database| Ok(database.begin_read()?))
     }
 
     /// Does work that is one transaction at most. Work that is refused because of a failure before it is done
