@@ -11,6 +11,7 @@ use crate::client::{Client, Program};
 cases![
     Both:
         what_did_not_change_is_not_run.differs("its classic builder writes another history"),
+        one_file_among_many_is_copied_and_nothing_else_changes,
         the_cache_is_listed_and_pruned.differs("the classic builder's cache are its images"),
         an_image_goes_and_its_steps_stay.differs("the classic builder's cache are its images");
     Docker:
@@ -66,6 +67,39 @@ fn what_did_not_change_is_not_run(c: &Client) {
     let mode = "chmod 600 ctx/a.txt";
     c.ok(mode);
     assert_ne!(build("")[2], anew[2]);
+}
+
+/// The rest is linked from the last result, which stays what it was.
+fn one_file_among_many_is_copied_and_nothing_else_changes(c: &Client) {
+    dockerfile(c, "FROM busybox\nCOPY many /many\n");
+    c.ok("mkdir ctx/many && for f in $(seq 300); do echo $f $n > ctx/many/$f; done");
+    ok(c, "build -t $n/one ctx");
+    c.ok("echo changed > ctx/many/7; rm ctx/many/8; chmod 600 ctx/many/9; echo new > ctx/many/new");
+    ok(c, "build -t $n/two ctx");
+    if c.program == Program::Yare {
+        // A second build without the first one's results compares equal.
+        ok(c, "build --verify -t $n/three ctx");
+    }
+    let all = "for f in *; do echo $f $(stat -c %a $f) $(cat $f); done";
+    let expected = c.ok(&format!("cd ctx/many; {all}"));
+    let found = c.ok(&format!("docker run --rm -w /many $n/two sh -c '{all}'"));
+    assert_eq!(sorted(&found), sorted(&expected));
+    c.says(
+        "docker run --rm $n/one sh -c 'cat /many/7 /many/8; stat -c %a /many/9; ls /many | wc -l'",
+        &format!("7 {n}\n8 {n}\n644\n300\n", n = c.n),
+    );
+    // A container that writes one writes its own.
+    c.says("docker run --rm $n/two sh -c 'echo mine > /many/1; cat /many/1'", "mine\n");
+    c.says("docker run --rm $n/one cat /many/1", &format!("1 {}\n", c.n));
+    // The first one goes, and the second is whole.
+    c.ok("docker rmi $n/one");
+    c.says("docker run --rm $n/two cat /many/1", &format!("1 {}\n", c.n));
+}
+
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines
 }
 
 fn independent_stages_run_beside_each_other(c: &Client) {
