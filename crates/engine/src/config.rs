@@ -18,6 +18,8 @@ pub struct Config {
     pub mtu: u32,
     /// Host address that published ports bind to unless they name one.
     pub publish_ip: std::net::Ipv4Addr,
+    /// Where networks that name no subnet get one.
+    pub address_pools: Vec<yare_net::AddressPool>,
     /// Parent cgroup of all containers, beneath each hierarchy.
     pub cgroup_parent: String,
     /// Whether containers get the built-in init unless they say otherwise.
@@ -63,6 +65,7 @@ impl Default for Config {
             bip: None,
             mtu: 1500,
             publish_ip: std::net::Ipv4Addr::UNSPECIFIED,
+            address_pools: yare_net::AddressPool::defaults(),
             cgroup_parent: "/yare".into(),
             init: true,
             log_driver: "json-file".into(),

@@ -58,9 +58,24 @@ pub struct Record {
     /// What it does now.
     #[serde(default)]
     pub state: StateRecord,
-    /// Its live network membership.
-    #[serde(default)]
-    pub endpoint: Option<yare_net::EndpointRecord>,
+    /// Its places in networks while it runs; the first has the way out. Older records have one at the most.
+    #[serde(default, alias = "endpoint", deserialize_with = "one_or_many")]
+    pub endpoints: Vec<yare_net::EndpointRecord>,
+}
+
+pub(crate) fn one_or_many<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Vec<yare_net::EndpointRecord>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Endpoints {
+        Many(Vec<yare_net::EndpointRecord>),
+        One(Option<Box<yare_net::EndpointRecord>>),
+    }
+    Ok(match Endpoints::deserialize(deserializer)? {
+        Endpoints::Many(many) => many,
+        Endpoints::One(one) => one.into_iter().map(|one| *one).collect(),
+    })
 }
 
 impl Record {
@@ -348,7 +363,7 @@ mod tests {
         assert_eq!((record.name.as_str(), record.state.status), ("web", State::Running));
         assert_eq!(record.plan.argv, ["sleep", "1000"]);
         assert_eq!((record.mounts.len(), record.plan.devices.len(), record.plan.ports.len()), (2, 1, 1));
-        assert_eq!(record.endpoint.map(|endpoint| endpoint.ports.len()), Some(1));
+        assert_eq!((record.endpoints.len(), record.endpoints[0].ports.len()), (1, 1));
         assert_eq!(record.host_config.memory, 64 << 20);
     }
 

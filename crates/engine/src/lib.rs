@@ -34,6 +34,7 @@ mod wiring;
 
 pub use config::{BuildCacheRule, BuildCacheSettings, Config};
 pub use container::Attached;
+pub use yare_net::AddressPool;
 
 use clock::Clock;
 use container::{Container, Record};
@@ -47,7 +48,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use trash::Trash;
 use yare_errdefs::{Error, Result};
-use yare_net::Networks;
 use yare_shim::Launcher;
 
 /// One engine: its handles.
@@ -60,9 +60,10 @@ pub struct Engine {
     builder: build::Builder,
     transfers: images::Transfers,
     /// The default bridge; `None` when it is switched off or this kernel cannot hold it.
-    bridge: Option<Networks>,
+    bridge: Option<Arc<yare_net::Network>>,
     /// Why there is no bridge.
     bridge_error: Option<String>,
+    networks: networks::Networks,
     cgroups: yare_cgroup::Host,
     launcher: Launcher,
     containers: registry::Registry,
@@ -139,7 +140,7 @@ impl Engine {
         let trash = Trash::open(&config.data_root)?;
         let run_trash = Trash::open(&config.exec_root)?;
         let (cgroups, mut warnings) = facts::cgroups()?;
-        let (bridge, bridge_error) = networks::open_bridge(&config)?;
+        let (bridge, bridge_error, networks) = networks::open(&config, records.all(Table::Networks)?)?;
         warnings.extend(bridge_error.clone());
         let engine = Arc::new(Self {
             facts: facts::gather(&config, &cgroups),
@@ -158,6 +159,7 @@ impl Engine {
             builder,
             bridge,
             bridge_error,
+            networks,
             cgroups,
             launcher,
             volumes,
@@ -338,28 +340,23 @@ impl Engine {
     }
 
     fn publish_connected(&self, container: &Container) {
-        if container.record().endpoint.is_some() {
-            self.publish_network(container, "connect");
+        for endpoint in &container.record().endpoints {
+            networks::publish_member(self, "connect", networks::of_endpoint(endpoint), &container.id);
         }
     }
 
-    fn publish_network(&self, container: &Container, action: &str) {
-        let attributes = BTreeMap::from([
-            ("container".to_owned(), container.id.clone()),
-            ("name".to_owned(), networks::BRIDGE.to_owned()),
-            ("type".to_owned(), "bridge".to_owned()),
-        ]);
-        self.publish("network", action, &networks::bridge_id(self), attributes);
-    }
-
-    /// Gives up its place in the bridge; `false` when it has none.
-    fn detach_network(&self, container: &Container) -> bool {
-        let (Some(bridge), Some(_)) = (&self.bridge, &container.record().endpoint) else { return false };
-        match wiring::is_network_shared(self, &container.id) {
-            true => bridge.detach_shared(&container.id),
-            false => bridge.detach(&container.id),
+    /// Gives up its places in networks; says which.
+    fn detach_networks(&self, container: &Container) -> Vec<String> {
+        let record = container.record();
+        let shared = !record.endpoints.is_empty() && wiring::is_network_shared(self, &container.id);
+        for endpoint in &record.endpoints {
+            match networks::live(self, networks::of_endpoint(endpoint)) {
+                Ok(network) if shared => network.detach_shared(&container.id),
+                Ok(network) => network.detach(&container.id),
+                Err(_) => {}
+            }
         }
-        true
+        record.endpoints.iter().map(|endpoint| networks::of_endpoint(endpoint).to_owned()).collect()
     }
 
     /// Lets go of images that were removed by force and whose last container is gone.

@@ -1,13 +1,31 @@
-//! The three networks every engine has: `bridge`, `host` and `none`.
+//! Networks: `bridge`, `host` and `none`, which every engine has, and those of the user.
+//!
+//! A network of the user's is a record and a bridge. The record is written before the bridge is made and deleted
+//! after it is gone, so that a bridge without a record never stays behind: an engine makes the bridges of all
+//! records anew when it starts. Containers name their networks by name; a network in use is not removed.
+
+pub(crate) mod connect;
+mod create;
+pub(crate) mod join;
+mod record;
+mod remove;
 
 use crate::clock::rfc3339;
+use crate::container::Record;
 use crate::{Config, Engine};
+use parking_lot::RwLock;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use yare_api::filters::Filters;
-use yare_api::{IPAM, IPAMConfig, Network, NetworkContainer};
+use yare_api::{EndpointSettings, IPAM, IPAMConfig, Network, NetworkContainer};
 use yare_errdefs::{Error, Result};
-use yare_net::{Ipv4Net, NetConfig, Networks};
+use yare_net::{EndpointRecord, HostPorts, Ipv4Net, NetConfig};
 use yare_oci::Digest;
+
+pub use connect::{connect, disconnect};
+pub use create::create;
+pub use record::NetworkRecord;
+pub use remove::{prune, remove};
 
 /// Name of the default bridge network.
 pub const BRIDGE: &str = "bridge";
@@ -20,15 +38,127 @@ const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope",
 /// How many ready network namespaces wait for the next containers.
 const POOL: usize = 16;
 
-/// Opens the default bridge. A kernel that cannot hold it leaves the engine without: host and none still
-/// work, and the reason comes back as text.
-pub(crate) fn open_bridge(config: &Config) -> Result<(Option<Networks>, Option<String>)> {
+/// The networks of an engine's user, and the host's ports that all networks share.
+#[derive(Debug)]
+pub struct Networks {
+    by_id: RwLock<BTreeMap<String, Arc<UserNetwork>>>,
+    ports: Arc<HostPorts>,
+    /// Held while a network is made or removed: who is given which subnet is decided once.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// A network of the user's.
+#[derive(Debug)]
+pub struct UserNetwork {
+    /// What is recorded of it.
+    pub record: Arc<NetworkRecord>,
+    /// The bridge, or why there is none.
+    pub bridge: std::result::Result<Arc<yare_net::Network>, String>,
+}
+
+impl Networks {
+    /// The networks on record, each with its bridge, which is made if it is not there. One whose bridge cannot be
+    /// made stays on record, and says why when a container comes.
+    fn open(records: Vec<NetworkRecord>, ports: Arc<HostPorts>, config: &Config) -> Self {
+        let opened = records.into_iter().map(|record| {
+            let bridge = open_user(&record, &ports, config).map_err(|error| {
+                let why = yare_errdefs::chain(&error);
+                tracing::error!(network = record.name, "{why}");
+                why
+            });
+            (record.id.clone(), Arc::new(UserNetwork { record: Arc::new(record), bridge }))
+        });
+        let by_id = RwLock::new(opened.collect());
+        Self { by_id, ports, changing: tokio::sync::Mutex::default() }
+    }
+
+    fn all(&self) -> Vec<Arc<UserNetwork>> {
+        self.by_id.read().values().cloned().collect()
+    }
+
+    fn named(&self, name: &str) -> Option<Arc<UserNetwork>> {
+        self.by_id.read().values().find(|network| network.record.name == name).cloned()
+    }
+
+    /// The network with this name, this id, or an id that begins so.
+    fn find(&self, wanted: &str) -> Result<Arc<UserNetwork>> {
+        if let Some(network) = self.named(wanted) {
+            return Ok(network);
+        }
+        let by_id = self.by_id.read();
+        let matches: Vec<_> = match wanted {
+            "" => Vec::new(),
+            _ => by_id.values().filter(|network| network.record.id.starts_with(wanted)).collect(),
+        };
+        match matches.as_slice() {
+            [only] => Ok(Arc::clone(only)),
+            [] => Err(not_found(wanted)),
+            many => Err(Error::invalid(format!(
+                "network {wanted} is ambiguous ({} matches found based on ID prefix)",
+                many.len()
+            ))),
+        }
+    }
+}
+
+fn not_found(name: &str) -> Error {
+    Error::not_found(format!("network {name} not found"))
+}
+
+fn is_predefined(name: &str) -> bool {
+    matches!(name, BRIDGE | HOST | NONE | "default")
+}
+
+fn predefined(name: &str) -> Error {
+    // The space at the end is dockerd's.
+    Error::denied(format!("operation is not permitted on predefined {name} network "))
+}
+
+/// The bridge of a network of the user's.
+fn open_user(
+    record: &NetworkRecord,
+    ports: &Arc<HostPorts>,
+    config: &Config,
+) -> Result<Arc<yare_net::Network>> {
+    let opened = yare_net::Network::open(record.settings(&config.bridge, config.mtu), ports);
+    let failed = |error| Error::wrap(format!("cannot open the bridge of network {}", record.name), error);
+    Ok(Arc::new(opened.map_err(failed)?))
+}
+
+/// Opens the default bridge, and the networks of these rows of the records.
+pub(crate) fn open(config: &Config, rows: Vec<(String, Vec<u8>)>) -> Result<Opened> {
+    let mut records: Vec<NetworkRecord> = Vec::with_capacity(rows.len());
+    for (id, row) in rows {
+        let record = serde_json::from_slice(&row);
+        records.push(
+            record.map_err(|error| {
+                Error::internal(format!("cannot read the record of network {id}: {error}"))
+            })?,
+        );
+    }
+    let ports = Arc::new(HostPorts::of_this_host());
+    let avoid = records.iter().map(|record| record.subnet).collect();
+    let (bridge, bridge_error) = open_bridge(config, &ports, avoid)?;
+    Ok((bridge, bridge_error, Networks::open(records, ports, config)))
+}
+
+/// The default bridge or why there is none, and the user's networks.
+type Opened = (Option<Arc<yare_net::Network>>, Option<String>, Networks);
+
+/// Opens the default bridge on none of the subnets `avoid`. A kernel that cannot hold it leaves the engine
+/// without: host and none still work, and the reason comes back as text.
+fn open_bridge(
+    config: &Config,
+    ports: &Arc<HostPorts>,
+    avoid: Vec<Ipv4Net>,
+) -> Result<(Option<Arc<yare_net::Network>>, Option<String>)> {
     if config.bridge == "none" {
         return Ok((None, None));
     }
     let mut wanted = NetConfig::new(&config.bridge, table(&config.bridge));
     wanted.mtu = config.mtu;
     wanted.pool = POOL;
+    wanted.avoid = avoid;
     if let Some(bip) = &config.bip {
         let net: Ipv4Net = bip.parse().map_err(|error| {
             Error::invalid(format!("invalid bip {bip}: {error}"))
@@ -37,8 +167,8 @@ pub(crate) fn open_bridge(config: &Config) -> Result<(Option<Networks>, Option<S
         wanted.subnet = Some(net.trunc());
         wanted.gateway = (net.address() != net.network()).then(|| net.address());
     }
-    match Networks::open(wanted) {
-        Ok(networks) => Ok((Some(networks), None)),
+    match yare_net::Network::open(wanted, ports) {
+        Ok(network) => Ok((Some(Arc::new(network)), None)),
         Err(error) => {
             use yare_errdefs::{Class, Classified};
             if matches!(error.class(), Class::InvalidArgument | Class::Conflict) {
@@ -51,16 +181,81 @@ pub(crate) fn open_bridge(config: &Config) -> Result<(Option<Networks>, Option<S
     }
 }
 
-/// Warnings about others' rules that drop what containers send and get.
-pub(crate) fn dropping(engine: &Engine) -> Vec<String> {
-    let Some(bridge) = &engine.bridge else { return Vec::new() };
-    match bridge.dropping() {
-        Ok(chains) => chains.iter().map(|chain| format!("WARNING: {chain}")).collect(),
-        Err(error) => {
-            tracing::warn!(error = yare_errdefs::chain(&error), "cannot see whether others drop packets");
-            Vec::new()
+/// The bridge network of this name, ready for containers.
+pub(crate) fn live(engine: &Engine, name: &str) -> Result<Arc<yare_net::Network>> {
+    if name == BRIDGE {
+        return engine.bridge.clone().ok_or_else(|| {
+            let why = engine.bridge_error.clone();
+            let why = why.unwrap_or_else(|| "this engine was started without a bridge".to_owned());
+            Error::unavailable(why).with_hint("use --network host or --network none")
+        });
+    }
+    let network = engine.networks.find(name)?;
+    network.bridge.clone().map_err(|why| {
+        Error::unavailable(why).with_hint("remove the network and make it anew on a subnet that is free")
+    })
+}
+
+/// The network that an endpoint is in. Endpoints on record before there were others are in the default bridge.
+pub(crate) fn of_endpoint(endpoint: &EndpointRecord) -> &str {
+    if endpoint.network.is_empty() { BRIDGE } else { &endpoint.network }
+}
+
+/// Takes up the endpoints of a container that outlived the last engine.
+pub(crate) fn restore(engine: &Engine, id: &str, endpoints: &[EndpointRecord]) {
+    for endpoint in endpoints {
+        let restored = live(engine, of_endpoint(endpoint)).and_then(|network| {
+            network.restore(id, endpoint).map_err(|error| Error::wrap("cannot restore its network", error))
+        });
+        if let Err(error) = restored {
+            tracing::error!(
+                container = id,
+                network = of_endpoint(endpoint),
+                error = yare_errdefs::chain(&error),
+                "cannot restore its network"
+            );
         }
     }
+}
+
+/// Takes note of a container's new name.
+pub(crate) fn renamed(engine: &Engine, record: &Record) {
+    for endpoint in &record.endpoints {
+        if let Ok(network) = live(engine, of_endpoint(endpoint)) {
+            network.renamed(&record.id, &record.name);
+        }
+    }
+}
+
+/// Deletes what no container has any more, after all of them were restored.
+pub(crate) fn sweep(engine: &Engine) {
+    let swept = engine.bridge.iter().map(|bridge| (BRIDGE.to_owned(), bridge.sweep()));
+    let users = engine.networks.all();
+    let settled = users.iter().filter_map(|network| {
+        let bridge = network.bridge.as_ref().ok()?;
+        Some((network.record.name.clone(), bridge.settle()))
+    });
+    for (network, outcome) in swept.chain(settled) {
+        if let Err(error) = outcome {
+            tracing::warn!(network, error = yare_errdefs::chain(&error), "cannot sweep the network");
+        }
+    }
+}
+
+/// Warnings about others' rules that drop what containers send and get.
+pub(crate) fn dropping(engine: &Engine) -> Vec<String> {
+    let users = engine.networks.all();
+    let users = users.iter().filter_map(|network| network.bridge.as_ref().ok());
+    let mut warnings = Vec::new();
+    for bridge in engine.bridge.iter().chain(users) {
+        match bridge.dropping() {
+            Ok(chains) => warnings.extend(chains.iter().map(|chain| format!("WARNING: {chain}"))),
+            Err(error) => {
+                tracing::warn!(error = yare_errdefs::chain(&error), "cannot see whether others drop packets");
+            }
+        }
+    }
+    warnings
 }
 
 /// The packet filter table of a bridge: letters, digits and underscores.
@@ -83,14 +278,53 @@ pub(crate) fn shown_mode(mode: &str) -> String {
     of_mode(mode).to_owned()
 }
 
-/// The id of a network: as stable as the engine itself.
-pub(crate) fn id_of(engine: &Engine, name: &str) -> String {
-    Digest::of(format!("network {name} of engine {}", engine.engine_id)).hex()
+/// The name of a network by its name, its id, or an id that begins so; what it is not found by, otherwise.
+pub(crate) fn canonical(engine: &Engine, wanted: &str) -> String {
+    let mode = of_mode(wanted);
+    if let Some(name) = predefined_by_id(engine, mode) {
+        return name.to_owned();
+    }
+    engine.networks.find(mode).map_or_else(|_| mode.to_owned(), |network| network.record.name.clone())
 }
 
-/// The id of the default bridge.
-pub(crate) fn bridge_id(engine: &Engine) -> String {
-    id_of(engine, BRIDGE)
+fn predefined_by_id(engine: &Engine, wanted: &str) -> Option<&'static str> {
+    [BRIDGE, HOST, NONE]
+        .into_iter()
+        .find(|name| *name == wanted || (wanted.len() >= 4 && id_of(engine, name).starts_with(wanted)))
+}
+
+/// The networks that a container is to be on, by name; none for one that shares another's.
+pub(crate) fn wanted(engine: &Engine, record: &Record) -> BTreeMap<String, EndpointSettings> {
+    let mode = of_mode(&record.host_config.network_mode);
+    if mode.starts_with("container:") {
+        return BTreeMap::new();
+    }
+    if matches!(mode, HOST | NONE) || record.networks.is_empty() {
+        let name = canonical(engine, mode);
+        let settings = record.networks.get(&name).cloned().unwrap_or_default();
+        return BTreeMap::from([(name, settings)]);
+    }
+    record.networks.clone()
+}
+
+/// The names by which others of its network know a container.
+pub(crate) fn dns_names(record: &Record, settings: &EndpointSettings) -> Vec<String> {
+    let mut names = vec![record.name.clone()];
+    let more = settings.aliases.iter().flatten().cloned();
+    for name in more.chain([record.id[..12].to_owned(), record.config.hostname.clone()]) {
+        if !name.is_empty() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The id of a network; that of a predefined one is as stable as the engine itself.
+pub(crate) fn id_of(engine: &Engine, name: &str) -> String {
+    if let Some(network) = engine.networks.named(name) {
+        return network.record.id.clone();
+    }
+    Digest::of(format!("network {name} of engine {}", engine.engine_id)).hex()
 }
 
 /// The networks that pass the filters.
@@ -101,30 +335,40 @@ pub fn list(engine: &Engine, filters: &Filters) -> Result<Vec<Network>> {
         values.is_empty() || values.iter().any(|value| fits(value))
     };
     let dangling = filters.boolean("dangling")?;
-    let networks = [BRIDGE, HOST, NONE].into_iter().map(|name| describe(engine, name, false));
-    Ok(networks
-        .filter(|network| {
-            any("name", &|name| network.name.contains(name))
-                && any("id", &|id| network.id.starts_with(id))
-                && any("driver", &|driver| network.driver == driver)
-                && any("scope", &|scope| network.scope == scope)
-                && any("type", &|kind| kind == "builtin")
-                && filters.match_labels("label", &network.labels)
-                && dangling != Some(true)
-        })
-        .collect())
+    if let Some(wrong) =
+        filters.values("type").iter().find(|kind| !["builtin", "custom"].contains(&kind.as_str()))
+    {
+        return Err(Error::invalid(format!("invalid filter: 'type'='{wrong}'")));
+    }
+    let builtin = [BRIDGE, HOST, NONE].into_iter().map(|name| (describe(engine, name), "builtin", false));
+    let users = engine.networks.all();
+    let custom = users.iter().map(|network| {
+        let idle = network.bridge.as_ref().map_or(true, |bridge| bridge.is_idle());
+        (network.record.shown(), "custom", idle)
+    });
+    let fits = |(network, kind, idle): &(Network, &str, bool)| {
+        any("name", &|name| network.name.contains(name))
+            && any("id", &|id| network.id.starts_with(id))
+            && any("driver", &|driver| network.driver == driver)
+            && any("scope", &|scope| network.scope == scope)
+            && any("type", &|wanted| wanted == *kind)
+            && filters.match_labels("label", &network.labels)
+            && dangling.is_none_or(|dangling| dangling == *idle)
+    };
+    Ok(builtin.chain(custom).filter(fits).map(|(network, ..)| network).collect())
 }
 
-/// One network, by name or start of its id.
+/// One network, by name, id or start of its id, with its containers.
 pub fn inspect(engine: &Engine, wanted: &str) -> Result<Network> {
-    [BRIDGE, HOST, NONE]
-        .into_iter()
-        .find(|name| *name == wanted || (wanted.len() >= 4 && id_of(engine, name).starts_with(wanted)))
-        .map(|name| describe(engine, name, true))
-        .ok_or_else(|| Error::not_found(format!("network {wanted} not found")))
+    let mut network = match predefined_by_id(engine, wanted) {
+        Some(name) => describe(engine, name),
+        None => engine.networks.find(wanted)?.record.shown(),
+    };
+    network.containers = containers(engine, &network.name);
+    Ok(network)
 }
 
-fn describe(engine: &Engine, name: &str, members: bool) -> Network {
+fn describe(engine: &Engine, name: &str) -> Network {
     let (driver, config, options) = match (name, &engine.bridge) {
         (BRIDGE, Some(bridge)) => {
             let config = IPAMConfig {
@@ -146,13 +390,12 @@ fn describe(engine: &Engine, name: &str, members: bool) -> Network {
         driver: driver.to_owned(),
         enable_ipv4: true,
         ipam: IPAM { driver: "default".to_owned(), options: None, config },
-        containers: if members { containers(engine, name) } else { BTreeMap::new() },
         options,
         ..Network::default()
     }
 }
 
-fn bridge_options(engine: &Engine, bridge: &Networks) -> BTreeMap<String, String> {
+fn bridge_options(engine: &Engine, bridge: &yare_net::Network) -> BTreeMap<String, String> {
     let options = [
         ("com.docker.network.bridge.default_bridge", "true".to_owned()),
         ("com.docker.network.bridge.enable_icc", "true".to_owned()),
@@ -166,20 +409,44 @@ fn bridge_options(engine: &Engine, bridge: &Networks) -> BTreeMap<String, String
 
 fn containers(engine: &Engine, network: &str) -> BTreeMap<String, NetworkContainer> {
     let members = engine.containers.all().into_iter().map(|container| container.record());
+    let members = members.filter(|record| record.state.status.has_process());
     members
-        .filter(|record| {
-            record.state.status.has_process() && of_mode(&record.host_config.network_mode) == network
-        })
-        .map(|record| {
+        .filter_map(|record| {
+            let mode = of_mode(&record.host_config.network_mode);
+            let endpoint = record.endpoints.iter().find(|endpoint| of_endpoint(endpoint) == network);
+            let shares = matches!(network, HOST | NONE) && mode == network;
+            if endpoint.is_none() && !shares {
+                return None;
+            }
             let mut member = NetworkContainer { name: record.name.clone(), ..NetworkContainer::default() };
-            if let Some(endpoint) = &record.endpoint {
+            if let Some(endpoint) = endpoint {
                 member.endpoint_id = endpoint.endpoint_id.clone();
                 member.mac_address = endpoint.mac.to_string();
                 member.ipv4_address = format!("{}/{}", endpoint.ip, endpoint.prefix);
+                let ipv6 = endpoint.ipv6.map(|place| format!("{}/{}", place.ip, place.prefix));
+                member.ipv6_address = ipv6.unwrap_or_default();
             }
-            (record.id.clone(), member)
+            Some((record.id.clone(), member))
         })
         .collect()
+}
+
+/// Tells of something that happened to a network.
+fn publish(engine: &Engine, action: &str, name: &str, more: BTreeMap<String, String>) {
+    let driver = match name {
+        HOST => "host",
+        NONE => "null",
+        _ => "bridge",
+    };
+    let mut attributes =
+        BTreeMap::from([("name".to_owned(), name.to_owned()), ("type".to_owned(), driver.to_owned())]);
+    attributes.extend(more);
+    engine.publish("network", action, &id_of(engine, name), attributes);
+}
+
+/// Tells that a container has come into a network, or has left it.
+pub(crate) fn publish_member(engine: &Engine, action: &str, network: &str, container: &str) {
+    publish(engine, action, network, BTreeMap::from([("container".to_owned(), container.to_owned())]));
 }
 
 #[cfg(test)]

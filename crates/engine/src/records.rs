@@ -9,6 +9,7 @@
 //! | `format` | `"version"` | the number above, as text |
 //! | `containers` | container id, 64 hex | JSON of [`crate::container::Record`] |
 //! | `volumes` | volume name | JSON of [`crate::volumes::Volume`] |
+//! | `networks` | network id, 64 hex | JSON of [`crate::networks::NetworkRecord`] |
 //!
 //! and the image store's own tables. A container that is removed at its end (`--rm`) promises nothing after
 //! a power cut, so its record is not here but in its run directory, where it costs no fsync.
@@ -27,6 +28,7 @@ use yare_image::Database;
 const FORMAT: TableDefinition<'_, &str, &str> = TableDefinition::new("format");
 const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
 const VOLUMES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("volumes");
+const NETWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("networks");
 const VERSION: u32 = 1;
 /// redb's page cache, in bytes: the records of a thousand containers fit.
 const CACHE: usize = 8 << 20;
@@ -38,6 +40,8 @@ pub enum Table {
     Containers,
     /// Volume records.
     Volumes,
+    /// Records of networks of the user's.
+    Networks,
 }
 
 impl Table {
@@ -45,6 +49,7 @@ impl Table {
         match self {
             Self::Containers => CONTAINERS,
             Self::Volumes => VOLUMES,
+            Self::Networks => NETWORKS,
         }
     }
 }
@@ -191,6 +196,7 @@ fn prepare(database: &redb::Database) -> std::result::Result<(), Box<dyn std::er
         }
         transaction.open_table(CONTAINERS)?;
         transaction.open_table(VOLUMES)?;
+        transaction.open_table(NETWORKS)?;
     }
     transaction.commit()?;
     Ok(())

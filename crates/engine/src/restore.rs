@@ -85,11 +85,8 @@ fn leave_alone(engine: &Engine, run_dir: &Path, error: &serde_json::Error) -> Op
         "cannot read the record of a container that runs: it is left alone, and not listed; \
          use the version of yare that started it to see it"
     );
-    let endpoint = task::Begun::read(run_dir).and_then(|begun| begun.endpoint);
-    if let (Some(bridge), Some(endpoint)) = (&engine.bridge, endpoint)
-        && let Err(error) = bridge.restore(&id, &endpoint)
-    {
-        tracing::error!(container = id, error = yare_errdefs::chain(&error), "cannot restore its network");
+    if let Some(begun) = task::Begun::read(run_dir) {
+        crate::networks::restore(engine, &id, &begun.endpoints);
     }
     Some(id)
 }
@@ -189,7 +186,7 @@ fn adopt_run(container: &Container, run_dir: &Path) {
         state.stopped_by_user = false;
         if let Some(begun) = begun {
             state.started_at = Some(begun.at);
-            record.endpoint = begun.endpoint;
+            record.endpoints = begun.endpoints;
         }
     });
     container.progress.send_modify(|progress| progress.running = true);
@@ -215,19 +212,7 @@ fn go_on(engine: &Arc<Engine>, container: &Arc<Container>, pid: i32) {
     });
     let record = note_frozen(engine, container);
     engine.save_soon(container);
-    restore_network(engine, &record);
-}
-
-fn restore_network(engine: &Engine, record: &Record) {
-    if let (Some(bridge), Some(endpoint)) = (&engine.bridge, &record.endpoint)
-        && let Err(error) = bridge.restore(&record.id, endpoint)
-    {
-        tracing::error!(
-            container = record.id,
-            error = yare_errdefs::chain(&error),
-            "cannot restore its network"
-        );
-    }
+    crate::networks::restore(engine, &record.id, &record.endpoints);
 }
 
 /// Whether it is paused is for the kernel to say.
@@ -243,7 +228,7 @@ fn lost_run(engine: &Arc<Engine>, container: &Arc<Container>, record: &Record) -
     if let Some(pidfd) = surviving_process(engine, record, Some(record.state.pid)) {
         container.live.lock().pidfd = Some(Arc::new(pidfd));
         note_frozen(engine, container);
-        restore_network(engine, record);
+        crate::networks::restore(engine, &record.id, &record.endpoints);
         task::follow_orphan(engine, container);
         return None;
     }
@@ -311,11 +296,7 @@ fn sweep(engine: &Arc<Engine>, containers: &[Arc<Container>], unreadable: &HashS
     }
     sweep_volumes(engine)?;
     crate::volumes::fill::empty_half_filled(engine);
-    if let Some(bridge) = &engine.bridge
-        && let Err(error) = bridge.sweep()
-    {
-        tracing::warn!(error = yare_errdefs::chain(&error), "cannot sweep the bridge");
-    }
+    crate::networks::sweep(engine);
     Ok(())
 }
 

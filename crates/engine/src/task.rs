@@ -51,8 +51,9 @@ pub(crate) fn run_dir(engine: &Engine, id: &str) -> PathBuf {
 pub(crate) struct Begun {
     /// When.
     pub(crate) at: Timestamp,
-    /// Its place in the bridge.
-    pub(crate) endpoint: Option<EndpointRecord>,
+    /// Its places in networks.
+    #[serde(default, alias = "endpoint", deserialize_with = "crate::container::one_or_many")]
+    pub(crate) endpoints: Vec<EndpointRecord>,
 }
 
 impl Begun {

@@ -10,116 +10,14 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use yare_errdefs::{Error, Result};
+use yare_net::EndpointRecord;
 use yare_net::hosts::{ExtraHost, HostsFile};
 use yare_net::resolv::{self, DnsOptions};
-use yare_net::{EndpointRecord, EndpointRequest};
 use yare_oci::runtime::Device;
 use yare_shim::{LogDriver, LogSpec};
 use yare_specgen::modes::{IpcMode, PidMode};
 use yare_specgen::mounts::{MountPlan, MountSource};
 use yare_specgen::{Plan, ResolvedDevice, Wiring};
-
-/// A container's network, made for a start. Dropped before it is kept, it is taken down again.
-pub(crate) struct Wired<'a> {
-    engine: &'a Engine,
-    id: String,
-    /// The namespace to join; `None` for the host's.
-    pub(crate) netns: Option<OwnedFd>,
-    /// Its place in the bridge.
-    pub(crate) endpoint: Option<EndpointRecord>,
-    kept: bool,
-}
-
-impl<'a> Wired<'a> {
-    /// Connects a container as its mode wants.
-    pub(crate) fn connect(engine: &'a Engine, record: &Record) -> Result<Self> {
-        let mode = networks::of_mode(&record.host_config.network_mode);
-        let (netns, endpoint) = match mode {
-            networks::HOST => (None, None),
-            networks::NONE => {
-                // The bridge keeps bare ones ready too.
-                let made =
-                    engine.bridge.as_ref().map_or_else(yare_net::netns::fresh, |bridge| bridge.fresh_netns());
-                (Some(made.map_err(no_network)?), None)
-            }
-            networks::BRIDGE => {
-                let bridge = engine.bridge.as_ref().ok_or_else(|| no_bridge(engine))?;
-                let attachment = bridge
-                    .attach(&record.id, &request(engine, record)?)
-                    .map_err(|error| Error::wrap("failed to set up container networking", error))?;
-                (Some(attachment.netns), Some(attachment.endpoint))
-            }
-            other => (Some(namespace_of(engine, other, "net")?), None),
-        };
-        Ok(Self { engine, id: record.id.clone(), netns, endpoint, kept: false })
-    }
-
-    /// The container runs in it now.
-    pub(crate) fn keep(&mut self) -> Option<EndpointRecord> {
-        self.kept = true;
-        self.endpoint.take()
-    }
-}
-
-impl Drop for Wired<'_> {
-    fn drop(&mut self) {
-        if !self.kept
-            && self.endpoint.is_some()
-            && let Some(bridge) = &self.engine.bridge
-        {
-            bridge.detach(&self.id);
-        }
-    }
-}
-
-fn no_network(error: impl yare_errdefs::Classified + Send + Sync + 'static) -> Error {
-    Error::wrap("cannot make a network namespace", error)
-}
-
-fn no_bridge(engine: &Engine) -> Error {
-    let why =
-        engine.bridge_error.clone().unwrap_or_else(|| "this engine was started without a bridge".to_owned());
-    Error::unavailable(why).with_hint("use --network host or --network none")
-}
-
-fn request(engine: &Engine, record: &Record) -> Result<EndpointRequest> {
-    let mut request = EndpointRequest::named(&record.name);
-    for port in &record.plan.ports {
-        request.ports.push(yare_net::PortBinding {
-            container_port: port.container_port,
-            protocol: port.protocol.parse().map_err(|error| Error::invalid(format!("{error}")))?,
-            host_ip: port.host_ip.or(Some(engine.config.publish_ip.into())),
-            host_port: port.host_ports,
-        });
-    }
-    if record.host_config.publish_all_ports {
-        add_exposed(engine, record, &mut request)?;
-    }
-    // Since API 1.44 the address belongs to the network's settings.
-    let of_network = record.networks.get(networks::BRIDGE).map(|settings| settings.mac_address.clone());
-    let mac = of_network.filter(|mac| !mac.is_empty()).unwrap_or_else(|| record.config.mac_address.clone());
-    if !mac.is_empty() {
-        request.mac = Some(mac.parse().map_err(|error| Error::invalid(format!("{error}")))?);
-    }
-    Ok(request)
-}
-
-/// `-P`: every exposed port that is not published yet gets any free host port.
-fn add_exposed(engine: &Engine, record: &Record, request: &mut EndpointRequest) -> Result<()> {
-    for exposed in record.config.exposed_ports.iter().flatten().map(|(port, _)| port) {
-        let (container_port, protocol) = yare_specgen::ports::parse_key(exposed)?;
-        let protocol = protocol.parse().map_err(|error| Error::invalid(format!("{error}")))?;
-        let published = request
-            .ports
-            .iter()
-            .any(|port| port.container_port == container_port && port.protocol == protocol);
-        if !published {
-            let host_ip = Some(IpAddr::from(engine.config.publish_ip));
-            request.ports.push(yare_net::PortBinding { container_port, protocol, host_ip, host_port: None });
-        }
-    }
-    Ok(())
-}
 
 /// The running container that a mode `container:<name>` means.
 fn joined(engine: &Engine, wanted: &str) -> Result<Arc<Record>> {
@@ -164,11 +62,8 @@ pub(crate) fn is_network_shared(engine: &Engine, id: &str) -> bool {
     })
 }
 
-fn namespace_of(engine: &Engine, mode: &str, kind: &str) -> Result<OwnedFd> {
-    if !mode.starts_with("container:") {
-        return Err(Error::not_found(format!("network {mode} not found"))
-            .with_hint("networks of one's own are not built into this Yare yet; use bridge, host, none or container:NAME"));
-    }
+/// A namespace of the container that a mode means.
+pub(crate) fn namespace_of(engine: &Engine, mode: &str, kind: &str) -> Result<OwnedFd> {
     let path = namespace_path(engine, mode, kind)?;
     rustix::fs::open(
         &path,
@@ -188,7 +83,7 @@ pub(crate) fn files_owner(engine: &Engine, record: &Record) -> Result<String> {
 }
 
 /// Writes `hosts`, `hostname` and `resolv.conf` of a container that has a network of its own.
-pub(crate) fn write_files(engine: &Engine, record: &Record, endpoint: Option<&EndpointRecord>) -> Result<()> {
+pub(crate) fn write_files(engine: &Engine, record: &Record, endpoints: &[EndpointRecord]) -> Result<()> {
     let mode = networks::of_mode(&record.host_config.network_mode);
     if mode.starts_with("container:") {
         return Ok(());
@@ -199,7 +94,7 @@ pub(crate) fn write_files(engine: &Engine, record: &Record, endpoint: Option<&En
         _ => HostsFile {
             hostname: &record.plan.hostname,
             domainname: &record.plan.domainname,
-            ip: endpoint.map(|endpoint| endpoint.ip),
+            ips: &endpoints.iter().map(|endpoint| endpoint.ip.into()).collect::<Vec<_>>(),
             extra: &extra,
             ipv6_loopback: true,
         }
@@ -210,8 +105,8 @@ pub(crate) fn write_files(engine: &Engine, record: &Record, endpoint: Option<&En
     let host_resolv = if path == "/etc/resolv.conf" { host_resolv } else { read_host(path) };
     let dns = dns(engine, record)?;
     let resolv = match mode {
-        networks::BRIDGE => resolv::on_bridge(&host_resolv, path, &dns),
-        _ => resolv::on_host_network(&host_resolv, path, &dns),
+        networks::HOST | networks::NONE => resolv::on_host_network(&host_resolv, path, &dns),
+        _ => resolv::on_bridge(&host_resolv, path, &dns),
     };
     let folder = engine.container_dir(&record.id);
     let hostname = yare_net::hosts::hostname_file(&record.plan.hostname);
@@ -221,6 +116,19 @@ pub(crate) fn write_files(engine: &Engine, record: &Record, endpoint: Option<&En
             .map_err(|error| Error::internal(format!("cannot write {}", path.display())).caused_by(error))?;
     }
     Ok(())
+}
+
+/// Adds a container's lines in its hosts file for addresses that it has got, or takes away those of addresses
+/// that it has lost. The file is the same one, for the container has it mounted.
+pub(crate) fn hosts_changed(engine: &Engine, record: &Record, ips: &[IpAddr], come: bool) -> Result<()> {
+    let path = engine.container_dir(&record.id).join("hosts");
+    let failed =
+        |error: std::io::Error| Error::internal(format!("cannot change {}", path.display())).caused_by(error);
+    let text = std::fs::read_to_string(&path).map_err(failed)?;
+    let (hostname, domainname) = (&record.plan.hostname, &record.plan.domainname);
+    let file = HostsFile { hostname, domainname, ips, extra: &[], ipv6_loopback: false };
+    let changed = if come { file.added_to(&text) } else { file.taken_from(&text) };
+    std::fs::write(&path, changed).map_err(failed)
 }
 
 fn read_host(path: &str) -> String {

@@ -8,7 +8,8 @@ use crate::cidr::Ipv4Net;
 use crate::endpoint::MacAddr;
 use crate::error::NetError;
 use crate::link::{Kind, Link, Route};
-use crate::networks::NetConfig;
+use crate::network::NetConfig;
+use crate::pools::{self, AddressPool};
 
 /// What is to be done to have the bridge.
 #[derive(Debug)]
@@ -33,8 +34,8 @@ pub(crate) fn plan(route: &mut Route, config: &NetConfig) -> Result<Plan, NetErr
     let addresses: Vec<_> =
         all.iter().filter(|(owner, _)| Some(*owner) == index).map(|(_, address)| *address).collect();
     let foreign = all.iter().map(|(owner, address)| (Some(*owner), *address)).chain(routes);
-    let taken: Vec<_> =
-        foreign.filter(|(owner, _)| owner.is_none() || *owner != index).map(|(_, net)| net).collect();
+    let taken = foreign.filter(|(owner, _)| owner.is_none() || *owner != index).map(|(_, net)| net);
+    let taken: Vec<_> = taken.chain(config.avoid.iter().copied()).collect();
     let address = decide(config, &addresses, &taken)?;
     Ok(Plan { subnet: address.trunc(), gateway: address.address(), existing, addresses })
 }
@@ -42,14 +43,14 @@ pub(crate) fn plan(route: &mut Route, config: &NetConfig) -> Result<Plan, NetErr
 /// The bridge's address with its prefix: as configured, as it is, or free.
 fn decide(config: &NetConfig, present: &[Ipv4Net], taken: &[Ipv4Net]) -> Result<Ipv4Net, NetError> {
     let refuse = |subnet: Ipv4Net, why: String| {
-        Err(NetError::Subnet { bridge: config.bridge.clone(), subnet: subnet.trunc(), why })
+        Err(NetError::Subnet { bridge: config.bridge.clone(), subnet: subnet.trunc().to_string(), why })
     };
     let address = match (config.subnet, present.first()) {
         (None, Some(&present)) if config.gateway.is_none_or(|gateway| gateway == present.address()) => {
             present
         }
         (None, _) => {
-            let free = free_subnet(taken).ok_or(NetError::NoSubnet)?;
+            let free = pools::free(&AddressPool::defaults(), taken).ok_or(NetError::NoSubnet)?;
             with_gateway(free, config.gateway)
         }
         (Some(subnet), _) => with_gateway(subnet, config.gateway),
@@ -78,14 +79,6 @@ fn with_gateway(subnet: Ipv4Net, gateway: Option<Ipv4Addr>) -> Ipv4Net {
     Ipv4Net::new(gateway.unwrap_or(first), subnet.prefix())
 }
 
-/// The first of Docker's default pools that overlaps nothing: 172.17.0.0/16 to 172.31.0.0/16, then the /20s
-/// of 192.168.0.0/16.
-fn free_subnet(taken: &[Ipv4Net]) -> Option<Ipv4Net> {
-    let large = (17..=31).map(|second| Ipv4Net::new(Ipv4Addr::new(172, second, 0, 0), 16));
-    let small = (0..16).map(|part| Ipv4Net::new(Ipv4Addr::new(192, 168, part * 16, 0), 20));
-    large.chain(small).find(|net| !taken.iter().any(|other| other.overlaps(net)))
-}
-
 impl Plan {
     /// Makes the bridge what the plan says and returns its index.
     pub(crate) fn apply(&self, route: &mut Route, config: &NetConfig) -> Result<u32, NetError> {
@@ -94,12 +87,12 @@ impl Plan {
         if self.existing.is_none() {
             let mac = MacAddr::of_ip(self.gateway);
             route
-                .change(|changes| changes.new_bridge(name, config.mtu, mac))
+                .change(|changes| changes.new_bridge(name, config, mac))
                 .map_err(|error| NetError::kernel(format!("create bridge {name}"), error))?;
         }
-        // Before the bridge has an address: it must never have been reachable over IPv6.
-        without_ipv6(name);
-        settings(name)?;
+        // Before the bridge has an address: one of IPv4 must never have been reachable over IPv6.
+        switch_ipv6(name, config.ipv6.is_none());
+        settings(config)?;
         let link = route.link(name).map_err(fail)?;
         let link =
             link.ok_or_else(|| NetError::kernel(format!("find bridge {name}"), io::ErrorKind::NotFound))?;
@@ -112,6 +105,9 @@ impl Plan {
             if !self.addresses.contains(&wanted) {
                 changes.address(link.index, wanted);
             }
+            if let Some(ipv6) = config.ipv6 {
+                changes.address6(link.index, ipv6.gateway, ipv6.subnet.prefix());
+            }
             if link.mtu != config.mtu {
                 changes.mtu(link.index, config.mtu);
             }
@@ -123,20 +119,40 @@ impl Plan {
 }
 
 /// Writes the kernel settings without which nothing is forwarded.
-pub(crate) fn settings(bridge: &str) -> Result<(), NetError> {
+pub(crate) fn settings(config: &NetConfig) -> Result<(), NetError> {
     setting("net/ipv4/ip_forward", "1")?;
     // Answers to connections from 127.0.0.1 to a published port come back through the bridge.
-    setting(&format!("net/ipv4/conf/{bridge}/route_localnet"), "1")
+    setting(&format!("net/ipv4/conf/{}/route_localnet", config.bridge), "1")?;
+    if config.ipv6.is_some() { forward_ipv6() } else { Ok(()) }
 }
 
-/// Switches IPv6 off on an interface of the calling thread's namespace. A kernel without IPv6 has no file,
-/// and where settings are read-only the interface works all the same.
-pub(crate) fn without_ipv6(interface: &str) {
+/// Forwards IPv6. A host that forwards ignores router advertisements, and would lose its own way out with them,
+/// unless its interfaces are told to heed them all the same.
+fn forward_ipv6() -> Result<(), NetError> {
+    const ALL: &str = "net/ipv6/conf/all/forwarding";
+    if fs::read_to_string(format!("/proc/sys/{ALL}")).is_ok_and(|present| present.trim() == "1") {
+        return Ok(());
+    }
+    let folder = fs::read_dir("/proc/sys/net/ipv6/conf");
+    let folder = folder.map_err(|error| NetError::kernel("list the interfaces that have IPv6", error))?;
+    for interface in folder.flatten() {
+        let name = interface.file_name().to_string_lossy().into_owned();
+        let heeds = fs::read_to_string(interface.path().join("accept_ra"));
+        if name != "all" && heeds.is_ok_and(|heeds| heeds.trim() == "1") {
+            setting(&format!("net/ipv6/conf/{name}/accept_ra"), "2")?;
+        }
+    }
+    setting(ALL, "1")
+}
+
+/// Switches IPv6 off or on on an interface of the calling thread's namespace. A kernel without IPv6 has no
+/// file, and where settings are read-only the interface works all the same.
+pub(crate) fn switch_ipv6(interface: &str, off: bool) {
     let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
-    if let Err(error) = fs::write(&path, "1")
+    if let Err(error) = fs::write(&path, if off { "1" } else { "0" })
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::debug!(%path, %error, "cannot switch IPv6 off");
+        tracing::debug!(%path, %error, "cannot switch IPv6 off or on");
     }
 }
 

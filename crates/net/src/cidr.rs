@@ -1,7 +1,7 @@
-//! IPv4 networks in prefix notation.
+//! Networks in prefix notation.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ pub struct Ipv4Net {
     prefix: u8,
 }
 
-/// Text that is not an IPv4 address, a slash and a number from 0 to 32.
+/// Text that is not an address, a slash and the length of a prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid CIDR address: {0}")]
 pub struct ParseCidrError(String);
@@ -111,6 +111,83 @@ impl FromStr for Ipv4Net {
     }
 }
 
+/// An IPv6 network with the length of its prefix, such as `fd00:1::/64`; without host bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Ipv6Net {
+    network: Ipv6Addr,
+    prefix: u8,
+}
+
+impl Ipv6Net {
+    /// The network's first address.
+    pub fn network(&self) -> Ipv6Addr {
+        self.network
+    }
+
+    /// The network's last address.
+    pub fn last(&self) -> Ipv6Addr {
+        Ipv6Addr::from(u128::from(self.network) | !mask6(self.prefix))
+    }
+
+    /// Length of the prefix, in bits.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    /// The netmask.
+    pub fn mask(&self) -> Ipv6Addr {
+        Ipv6Addr::from(mask6(self.prefix))
+    }
+
+    /// Whether `address` lies in this network.
+    pub fn contains(&self, address: Ipv6Addr) -> bool {
+        u128::from(address) & mask6(self.prefix) == u128::from(self.network)
+    }
+
+    /// Whether the two networks have an address in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.contains(other.network) || other.contains(self.network)
+    }
+}
+
+fn mask6(prefix: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0)
+}
+
+impl fmt::Display for Ipv6Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+impl From<Ipv6Net> for String {
+    fn from(net: Ipv6Net) -> Self {
+        net.to_string()
+    }
+}
+
+impl TryFrom<String> for Ipv6Net {
+    type Error = ParseCidrError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl FromStr for Ipv6Net {
+    type Err = ParseCidrError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || ParseCidrError(text.to_owned());
+        let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+        let digits = prefix.bytes().all(|byte| byte.is_ascii_digit());
+        let prefix: u8 = prefix.parse().ok().filter(|prefix| digits && *prefix <= 128).ok_or_else(wrong)?;
+        let address: Ipv6Addr = address.parse().map_err(|_| wrong())?;
+        Ok(Self { network: Ipv6Addr::from(u128::from(address) & mask6(prefix)), prefix })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,5 +214,17 @@ mod tests {
         assert!(!net("172.17.0.0/16").overlaps(&net("172.18.0.0/16")));
         assert!(net("0.0.0.0/0").overlaps(&net("172.18.0.0/16")));
         assert!(net("192.0.2.2/32").overlaps(&net("192.0.2.2/32")));
+    }
+
+    #[test]
+    fn ipv6_networks_lose_their_host_bits() {
+        let net: Ipv6Net = "fd00:1::5/64".parse().unwrap();
+        assert_eq!(net.to_string(), "fd00:1::/64");
+        assert_eq!(net.last(), "fd00:1::ffff:ffff:ffff:ffff".parse::<Ipv6Addr>().unwrap());
+        assert!(net.contains("fd00:1::9".parse().unwrap()) && !net.contains("fd00:1:0:1::".parse().unwrap()));
+        assert!("::/0".parse::<Ipv6Net>().unwrap().overlaps(&net));
+        for wrong in ["fd00::", "fd00::/129", "fd00::/+1", "10.0.0.0/8"] {
+            assert!(wrong.parse::<Ipv6Net>().is_err(), "{wrong}");
+        }
     }
 }

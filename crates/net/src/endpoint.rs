@@ -1,11 +1,13 @@
 //! What the engine asks of a network, and what it gets.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::listen::ResolverSockets;
 
 /// A transport protocol whose ports can be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -143,7 +145,7 @@ pub struct Published {
     pub host_port: u16,
 }
 
-/// Wish for a container's place in the bridge network.
+/// Wish for a container's place in a network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EndpointRequest {
     /// Name of the container without a slash, for texts.
@@ -154,6 +156,8 @@ pub struct EndpointRequest {
     pub mac: Option<MacAddr>,
     /// A certain address of the subnet.
     pub ip: Option<Ipv4Addr>,
+    /// A certain IPv6 address.
+    pub ip6: Option<Ipv6Addr>,
 }
 
 impl EndpointRequest {
@@ -163,9 +167,12 @@ impl EndpointRequest {
     }
 }
 
-/// A container's place in the bridge network, as it is kept in the container's record.
+/// A container's place in a network, as it is kept in the container's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointRecord {
+    /// Name of the network; none, in records older than networks of one's own, is the default bridge.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub network: String,
     /// 64 hexadecimal digits, new at each attach.
     pub endpoint_id: String,
     /// Name of the container when it was attached.
@@ -178,12 +185,26 @@ pub struct EndpointRecord {
     pub ip: Ipv4Addr,
     /// Length of the subnet's prefix, in bits.
     pub prefix: u8,
-    /// Default gateway: the bridge.
-    pub gateway: Ipv4Addr,
+    /// The bridge's address; none on an internal network, which leads nowhere.
+    pub gateway: Option<Ipv4Addr>,
     /// MAC address inside.
     pub mac: MacAddr,
     /// What is published, in the order of the request.
     pub ports: Vec<Published>,
+    /// Its place in the IPv6 half of the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Place>,
+}
+
+/// An IPv6 address and what belongs to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6Place {
+    /// Address inside.
+    pub ip: Ipv6Addr,
+    /// Length of the subnet's prefix, in bits.
+    pub prefix: u8,
+    /// The bridge's address; none on an internal network.
+    pub gateway: Option<Ipv6Addr>,
 }
 
 /// A network namespace ready for a container, and what is known of it.
@@ -194,6 +215,8 @@ pub struct Attachment {
     pub netns: OwnedFd,
     /// For the container's record.
     pub endpoint: EndpointRecord,
+    /// Where the container asks for names, if the network has a resolver.
+    pub resolver: Option<ResolverSockets>,
 }
 
 #[cfg(test)]
@@ -213,13 +236,14 @@ mod tests {
     #[test]
     fn the_record_keeps_its_form_on_disk() {
         let record = EndpointRecord {
+            network: String::new(),
             endpoint_id: "ab".repeat(32),
             name: "web".into(),
             interface: "eth0".into(),
             veth: "veth0123456".into(),
             ip: Ipv4Addr::new(172, 17, 0, 2),
             prefix: 16,
-            gateway: Ipv4Addr::new(172, 17, 0, 1),
+            gateway: Some(Ipv4Addr::new(172, 17, 0, 1)),
             mac: MacAddr::of_ip(Ipv4Addr::new(172, 17, 0, 2)),
             ports: vec![Published {
                 container_port: 80,
@@ -227,6 +251,7 @@ mod tests {
                 host_ip: Ipv4Addr::UNSPECIFIED,
                 host_port: 8080,
             }],
+            ipv6: None,
         };
         let text = serde_json::to_string(&record).unwrap();
         assert!(text.ends_with(

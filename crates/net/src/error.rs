@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 
 use yare_errdefs::{Class, Classified};
 
-use crate::cidr::Ipv4Net;
 use crate::endpoint::Protocol;
 
 /// The bridge, its packet filter or a namespace could not be made, looked at or mended.
@@ -35,7 +34,7 @@ pub enum NetError {
         /// The bridge.
         bridge: String,
         /// The subnet.
-        subnet: Ipv4Net,
+        subnet: String,
         /// Why not.
         why: String,
     },
@@ -153,7 +152,7 @@ pub enum AttachError {
         host_ip: Ipv4Addr,
     },
     /// The published address is an IPv6 address, which the bridge does not serve.
-    #[error("cannot publish port {container_port}/{protocol} on {host_ip}: the bridge network has no IPv6")]
+    #[error("cannot publish port {container_port}/{protocol} on {host_ip}: published ports are IPv4 only")]
     NoIpv6 {
         /// Address asked for.
         host_ip: std::net::Ipv6Addr,
@@ -174,21 +173,34 @@ pub enum AttachError {
     },
     /// The address asked for is taken.
     #[error("Address already in use")]
-    AddressTaken(Ipv4Addr),
+    AddressTaken(std::net::IpAddr),
     /// The address asked for is not in the subnet, or is the network's, the bridge's or the broadcast one.
     #[error("no configured subnet or ip-range contain the IP address {0}")]
     AddressOutside(Ipv4Addr),
     /// Every address of the subnet is taken.
-    #[error("no available IPv4 addresses on this network's address pools: {bridge} ({subnet})")]
+    #[error("no available {family} addresses on this network's address pools: {network} ({subnet})")]
     NoAddress {
-        /// The bridge.
-        bridge: String,
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+        /// The network.
+        network: String,
         /// Its subnet.
-        subnet: Ipv4Net,
+        subnet: String,
     },
     /// The container has an endpoint already.
-    #[error("endpoint with name {0} already exists in network bridge")]
-    Attached(String),
+    #[error("endpoint with name {name} already exists in network {network}")]
+    Attached {
+        /// The container.
+        name: String,
+        /// The network.
+        network: String,
+    },
+    /// The network has just been removed.
+    #[error("network {0} not found")]
+    Gone(String),
+    /// An IPv6 address was asked for, and the network has none.
+    #[error("no configured subnet or ip-range contain the IP address {0}")]
+    Address6Outside(std::net::Ipv6Addr),
     /// The kernel refused.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -202,8 +214,13 @@ impl Classified for AttachError {
                 Class::Internal
             }
             Self::NoIpv6 { .. } => Class::Unimplemented,
-            Self::InvalidPort { .. } | Self::AddressOutside(_) => Class::InvalidArgument,
-            Self::AddressTaken(_) | Self::Attached(_) => Class::Conflict,
+            Self::InvalidPort { .. } | Self::AddressOutside(_) | Self::Address6Outside(_) => {
+                Class::InvalidArgument
+            }
+            Self::AddressTaken(_) => Class::Conflict,
+            // 403, as dockerd says it.
+            Self::Attached { .. } => Class::PermissionDenied,
+            Self::Gone(_) => Class::NotFound,
             Self::Net(error) => error.class(),
         }
     }

@@ -1,4 +1,4 @@
-//! The engine's nftables table: what it should be, and the socket that makes it so.
+//! A bridge's nftables tables: what they should be, and the socket that makes it so.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,11 +14,13 @@ use crate::rules::{Element, Map, Table};
 /// Enough for a batch that rebuilds a table with tens of thousands of elements.
 const SEND_BUFFER: i32 = 4 << 20;
 
-/// The table, with what is published. Own state is the truth; the kernel is brought in line with it.
+/// The tables, with what is published. Own state is the truth; the kernel is brought in line with it.
 #[derive(Debug)]
 pub(crate) struct Firewall {
     socket: Socket,
     table: Table,
+    /// The table of the IPv6 half.
+    beside: Option<Table>,
     elements: BTreeMap<HostPort, Element>,
     /// The kernel was told all of it, by us.
     told: bool,
@@ -26,11 +28,11 @@ pub(crate) struct Firewall {
 
 impl Firewall {
     /// Opens a socket in the namespace of the calling thread; changes nothing.
-    pub(crate) fn open(table: Table) -> io::Result<Self> {
+    pub(crate) fn open(table: Table, beside: Option<Table>) -> io::Result<Self> {
         let socket = Socket::open(netlink_sys::protocols::NETLINK_NETFILTER)?;
         // Without the privilege a batch is limited to net.core.wmem_max, enough for thousands of ports.
         let _ = yare_sys::netlink::force_send_buffer(socket.raw(), SEND_BUFFER);
-        Ok(Self { socket, table, elements: BTreeMap::new(), told: false })
+        Ok(Self { socket, table, beside, elements: BTreeMap::new(), told: false })
     }
 
     /// Our address in netlink.
@@ -43,21 +45,27 @@ impl Firewall {
         &self.table.name
     }
 
-    /// Whether the kernel has a table of our name.
+    /// Whether the kernel has tables of our name.
     pub(crate) fn exists(&mut self) -> Result<bool, Refused> {
-        let mut batch = self.socket.batch();
-        nft::ask_table(&mut batch, &self.table.name);
-        match self.socket.request(batch) {
-            Err(refused) if refused.errno == Errno::NOENT => Ok(false),
-            other => other.map(|()| true),
+        for table in std::iter::once(&self.table).chain(&self.beside) {
+            let mut batch = self.socket.batch();
+            nft::ask_table(&mut batch, table);
+            match self.socket.request(batch) {
+                Err(refused) if refused.errno == Errno::NOENT => return Ok(false),
+                other => other?,
+            }
         }
+        Ok(true)
     }
 
-    /// Replaces the kernel's table by ours in one transaction; no packet sees anything in between.
+    /// Replaces the kernel's tables by ours in one transaction; no packet sees anything in between.
     pub(crate) fn rebuild(&mut self) -> Result<(), Refused> {
         let elements: Vec<_> = self.elements.values().copied().collect();
-        let table = &self.table;
-        commit(&mut self.socket, |batch| nft::replace(batch, table, &elements))?;
+        let (table, beside) = (&self.table, &self.beside);
+        commit(&mut self.socket, |batch| {
+            nft::replace(batch, table, &elements);
+            beside.iter().for_each(|beside| nft::replace(batch, beside, &[]));
+        })?;
         self.told = true;
         Ok(())
     }
@@ -114,17 +122,22 @@ impl Firewall {
         if !self.exists()? {
             return Ok(false);
         }
-        let wanted: usize = self.table.chains.iter().map(|chain| chain.rules.len()).sum();
-        let mut rules = 0;
-        let mut batch = self.socket.batch();
-        nft::ask_rules(&mut batch, &self.table.name);
-        self.socket.dump(batch, |_, _| rules += 1)?;
+        for table in std::iter::once(&self.table).chain(&self.beside) {
+            let wanted: usize = table.chains.iter().map(|chain| chain.rules.len()).sum();
+            let mut rules = 0;
+            let mut batch = self.socket.batch();
+            nft::ask_rules(&mut batch, table);
+            self.socket.dump(batch, |_, _| rules += 1)?;
+            if rules != wanted {
+                return Ok(false);
+            }
+        }
         let kernel = self.kernel_elements()?;
         let ours = self
             .elements
             .values()
             .map(|element| (nft::key(element.from), nft::value(element.ip, element.port)));
-        Ok(rules == wanted && kernel == ours.collect())
+        Ok(kernel == ours.collect())
     }
 
     /// Chains of others that drop what this bridge forwards.
@@ -132,10 +145,13 @@ impl Firewall {
         forward::dropping(&mut self.socket, &self.table.name, bridge)
     }
 
-    /// Deletes the table.
+    /// Deletes the tables.
     pub(crate) fn delete(&mut self) -> Result<(), Refused> {
-        let name = &self.table.name;
-        commit(&mut self.socket, |batch| nft::delete_table(batch, name))
+        let (table, beside) = (&self.table, &self.beside);
+        commit(&mut self.socket, |batch| {
+            nft::delete_table(batch, table);
+            beside.iter().for_each(|beside| nft::delete_table(batch, beside));
+        })
     }
 
     fn kernel_elements(&mut self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
@@ -151,6 +167,12 @@ impl Firewall {
         }
         Ok(found)
     }
+}
+
+/// Makes or replaces a table in the namespace of the calling thread that nobody changes afterwards.
+pub(crate) fn install(table: &Table) -> io::Result<()> {
+    let mut socket = Socket::open(netlink_sys::protocols::NETLINK_NETFILTER)?;
+    Ok(commit(&mut socket, |batch| nft::replace(batch, table, &[]))?)
 }
 
 fn commit(socket: &mut Socket, fill: impl FnOnce(&mut Writer)) -> Result<(), Refused> {

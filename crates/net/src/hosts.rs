@@ -1,7 +1,7 @@
 //! Texts of `/etc/hosts` and `/etc/hostname`, as Docker writes them.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// One `--add-host`: a name and the address it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +58,8 @@ pub struct HostsFile<'a> {
     pub hostname: &'a str,
     /// Its domain, or nothing.
     pub domainname: &'a str,
-    /// Its address, when it is on a network.
-    pub ip: Option<Ipv4Addr>,
+    /// Its addresses, on each of its networks.
+    pub ips: &'a [IpAddr],
     /// `--add-host`, in order.
     pub extra: &'a [ExtraHost],
     /// Whether the container's loopback has `::1`.
@@ -77,14 +77,36 @@ impl HostsFile<'_> {
             );
         }
         push_extra(&mut text, self.extra);
-        if let Some(ip) = self.ip {
-            let names = if self.domainname.is_empty() {
-                self.hostname.to_owned()
-            } else {
-                format!("{0}.{1} {0}", self.hostname, self.domainname)
-            };
-            push_line(&mut text, ip.into(), &names);
+        text.push_str(&self.own_lines());
+        text
+    }
+
+    /// `text` with the container's own lines at its end.
+    pub fn added_to(&self, text: &str) -> String {
+        let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        format!("{text}{gap}{}", self.own_lines())
+    }
+
+    /// `text` without the container's own lines; what the user wrote stays.
+    pub fn taken_from(&self, text: &str) -> String {
+        let own = self.own_lines();
+        let is_own = |line: &&str| own.lines().any(|own| own == *line);
+        let mut left: String = String::with_capacity(text.len());
+        for line in text.lines().filter(|line| !is_own(line)) {
+            left.push_str(line);
+            left.push('\n');
         }
+        left
+    }
+
+    fn own_lines(&self) -> String {
+        let names = if self.domainname.is_empty() {
+            self.hostname.to_owned()
+        } else {
+            format!("{0}.{1} {0}", self.hostname, self.domainname)
+        };
+        let mut text = String::new();
+        self.ips.iter().for_each(|ip| push_line(&mut text, *ip, &names));
         text
     }
 }
@@ -118,6 +140,7 @@ fn push_line(text: &mut String, ip: IpAddr, names: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 17, 0, 1));
 
@@ -130,7 +153,7 @@ mod tests {
         let file = HostsFile {
             hostname: "web",
             domainname: "",
-            ip: Some(Ipv4Addr::new(172, 17, 0, 2)),
+            ips: &[IpAddr::V4(Ipv4Addr::new(172, 17, 0, 2))],
             extra: &extra,
             ipv6_loopback: true,
         };
@@ -144,15 +167,29 @@ mod tests {
 
     #[test]
     fn a_domain_puts_the_full_name_first() {
-        let ip = Some(Ipv4Addr::new(172, 17, 0, 2));
-        let file =
-            HostsFile { hostname: "web", domainname: "example.org", ip, extra: &[], ipv6_loopback: false };
+        let ips = [IpAddr::from([172, 17, 0, 2])];
+        let file = HostsFile {
+            hostname: "web",
+            domainname: "example.org",
+            ips: &ips,
+            extra: &[],
+            ipv6_loopback: false,
+        };
         assert_eq!(file.render(), "127.0.0.1\tlocalhost\n172.17.0.2\tweb.example.org web\n");
     }
 
     #[test]
+    fn own_lines_come_and_go_and_others_stay() {
+        let ips = [IpAddr::from([172, 18, 0, 2])];
+        let file = HostsFile { hostname: "web", domainname: "", ips: &ips, extra: &[], ipv6_loopback: false };
+        let text = file.added_to("127.0.0.1\tlocalhost\n10.0.0.1 mine");
+        assert_eq!(text, "127.0.0.1\tlocalhost\n10.0.0.1 mine\n172.18.0.2\tweb\n");
+        assert_eq!(file.taken_from(&text), "127.0.0.1\tlocalhost\n10.0.0.1 mine\n");
+    }
+
+    #[test]
     fn without_a_network_there_is_no_own_line() {
-        let file = HostsFile { hostname: "web", domainname: "", ip: None, extra: &[], ipv6_loopback: false };
+        let file = HostsFile { hostname: "web", domainname: "", ips: &[], extra: &[], ipv6_loopback: false };
         assert_eq!(file.render(), "127.0.0.1\tlocalhost\n");
     }
 

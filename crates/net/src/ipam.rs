@@ -4,9 +4,10 @@
 //! has been, so that a late packet or a cached neighbour entry of a container that has gone does not meet a
 //! new container.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::cidr::Ipv4Net;
+use crate::cidr::{Ipv4Net, Ipv6Net};
 
 /// Why an address is not to be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum Refusal {
 pub struct Pool {
     subnet: Ipv4Net,
     taken: Vec<u64>,
+    /// First offset that is handed out unasked, and the one after the last.
+    range: (u32, u32),
     next: u32,
     free: u32,
 }
@@ -38,7 +41,8 @@ impl Pool {
         }
         let size = 1_u32 << (32 - subnet.prefix());
         let words = usize::try_from(size.div_ceil(64)).ok()?;
-        let mut pool = Self { subnet: subnet.trunc(), taken: vec![0; words], next: 1, free: size };
+        let mut pool =
+            Self { subnet: subnet.trunc(), taken: vec![0; words], range: (0, size), next: 1, free: size };
         for address in [subnet.network(), subnet.broadcast(), gateway] {
             pool.mark(pool.offset(address).ok()?);
         }
@@ -50,26 +54,48 @@ impl Pool {
         self.subnet
     }
 
-    /// How many addresses are left.
+    /// How many addresses are left to be handed out unasked.
+    pub fn available(&self) -> u32 {
+        self.free.min(self.range.1 - self.range.0)
+    }
+
+    /// How many addresses of the subnet are left.
     pub fn free(&self) -> u32 {
         self.free
     }
 
+    /// Hands out only addresses of `range` from now on; others of the subnet have to be asked for. `None` when
+    /// it does not lie in the subnet.
+    #[must_use]
+    pub fn within(mut self, range: Ipv4Net) -> Option<Self> {
+        let (first, last) = (self.offset(range.network()).ok()?, self.offset(range.broadcast()).ok()?);
+        self.range = (first, last + 1);
+        self.next = first;
+        Some(self)
+    }
+
     /// The next free address.
     pub fn allocate(&mut self) -> Result<Ipv4Addr, Refusal> {
-        if self.free == 0 {
-            return Err(Refusal::Exhausted);
-        }
-        let size = self.size();
-        let mut offset = self.next % size;
-        while self.is_taken(offset) {
-            let word = self.taken[index(offset)];
-            // A full word is skipped in one step.
-            offset = if word == u64::MAX { (offset | 63) + 1 } else { offset + 1 } % size;
-        }
+        let (first, end) = self.range;
+        let start = if (first..end).contains(&self.next) { self.next } else { first };
+        let found = self.first_free(start, end).or_else(|| self.first_free(first, start));
+        let offset = found.ok_or(Refusal::Exhausted)?;
         self.mark(offset);
         self.next = offset + 1;
         Ok(self.address(offset))
+    }
+
+    fn first_free(&self, from: u32, end: u32) -> Option<u32> {
+        let mut offset = from;
+        while offset < end {
+            if !self.is_taken(offset) {
+                return Some(offset);
+            }
+            // A full word is skipped in one step.
+            let full = self.taken[index(offset)] == u64::MAX;
+            offset = if full { (offset | 63) + 1 } else { offset + 1 };
+        }
+        None
     }
 
     /// Takes this very address.
@@ -93,10 +119,6 @@ impl Pool {
             self.taken[index(offset)] &= !bit(offset);
             self.free += 1;
         }
-    }
-
-    fn size(&self) -> u32 {
-        1 << (32 - self.subnet.prefix())
     }
 
     fn offset(&self, address: Ipv4Addr) -> Result<u32, Refusal> {
@@ -128,6 +150,51 @@ fn index(offset: u32) -> usize {
 
 fn bit(offset: u32) -> u64 {
     1 << (offset % 64)
+}
+
+/// The addresses of an IPv6 subnet: those that are taken, for there are too many for a map of bits.
+#[derive(Debug, Clone)]
+pub struct Pool6 {
+    subnet: Ipv6Net,
+    taken: BTreeSet<Ipv6Addr>,
+    next: u128,
+}
+
+impl Pool6 {
+    /// A pool of `subnet` in which the network's and the gateway's addresses are taken; `None` when nothing is
+    /// left for containers.
+    pub fn new(subnet: Ipv6Net, gateway: Ipv6Addr) -> Option<Self> {
+        let room = subnet.prefix() <= 126 && subnet.contains(gateway) && gateway != subnet.network();
+        room.then(|| Self { subnet, taken: [subnet.network(), gateway].into(), next: 1 })
+    }
+
+    /// The next free address; the order is that of [`Pool::allocate`].
+    pub fn allocate(&mut self) -> Result<Ipv6Addr, Refusal> {
+        let last = u128::from(self.subnet.last()) - u128::from(self.subnet.network());
+        // More than one beyond what is taken need not be tried.
+        for _ in 0..=self.taken.len() {
+            let offset = if self.next > last { 1 } else { self.next };
+            self.next = offset + 1;
+            let address = Ipv6Addr::from(u128::from(self.subnet.network()) + offset);
+            if self.taken.insert(address) {
+                return Ok(address);
+            }
+        }
+        Err(Refusal::Exhausted)
+    }
+
+    /// Takes this very address.
+    pub fn reserve(&mut self, address: Ipv6Addr) -> Result<(), Refusal> {
+        if !self.subnet.contains(address) {
+            return Err(Refusal::Outside);
+        }
+        if self.taken.insert(address) { Ok(()) } else { Err(Refusal::Taken) }
+    }
+
+    /// Gives an address back.
+    pub fn release(&mut self, address: Ipv6Addr) {
+        self.taken.remove(&address);
+    }
 }
 
 #[cfg(test)]
@@ -187,6 +254,18 @@ mod tests {
     }
 
     #[test]
+    fn a_range_bounds_what_is_handed_out_unasked() {
+        let mut pool = pool("10.0.0.0/24", "10.0.0.1").within("10.0.0.128/30".parse().unwrap()).unwrap();
+        let given: Vec<_> = (0..4).map(|_| pool.allocate().unwrap()).collect();
+        assert_eq!(given, ["10.0.0.128", "10.0.0.129", "10.0.0.130", "10.0.0.131"].map(ip));
+        assert_eq!(pool.allocate(), Err(Refusal::Exhausted));
+        assert_eq!(pool.reserve(ip("10.0.0.5")), Ok(()));
+        pool.release(ip("10.0.0.129"));
+        assert_eq!(pool.allocate(), Ok(ip("10.0.0.129")));
+        assert!(self::pool("10.0.0.0/24", "10.0.0.1").within("10.0.1.0/30".parse().unwrap()).is_none());
+    }
+
+    #[test]
     fn a_subnet_without_room_is_no_pool() {
         for (subnet, gateway) in
             [("10.0.0.0/31", "10.0.0.0"), ("10.0.0.0/32", "10.0.0.0"), ("0.0.0.0/0", "1.1.1.1")]
@@ -194,5 +273,20 @@ mod tests {
             assert!(Pool::new(subnet.parse().unwrap(), ip(gateway)).is_none(), "{subnet}");
         }
         assert!(Pool::new("10.0.0.0/24".parse().unwrap(), ip("10.0.1.1")).is_none());
+    }
+
+    #[test]
+    fn ipv6_addresses_go_round_too() {
+        let mut pool = Pool6::new("fd00::/125".parse().unwrap(), "fd00::1".parse().unwrap()).unwrap();
+        let ip = |text: &str| text.parse::<Ipv6Addr>().unwrap();
+        assert_eq!(pool.reserve(ip("fd00::3")), Ok(()));
+        assert_eq!(pool.reserve(ip("fd00::3")), Err(Refusal::Taken));
+        assert_eq!(pool.reserve(ip("fd01::3")), Err(Refusal::Outside));
+        let given: Vec<_> = (0..5).map(|_| pool.allocate().unwrap()).collect();
+        assert_eq!(given, ["fd00::2", "fd00::4", "fd00::5", "fd00::6", "fd00::7"].map(ip));
+        assert_eq!(pool.allocate(), Err(Refusal::Exhausted));
+        pool.release(ip("fd00::5"));
+        assert_eq!(pool.allocate(), Ok(ip("fd00::5")));
+        assert!(Pool6::new("fd00::/127".parse().unwrap(), ip("fd00::1")).is_none());
     }
 }

@@ -2,19 +2,21 @@
 //!
 //! The pure half decides: [`ipam`] hands out addresses, [`ports`] hands out host ports, [`rules`] says which
 //! packet filter a bridge wants, [`hosts`] and [`resolv`] write the files that a container reads its names
-//! from. The other half tells the kernel: [`networks::Networks`] owns one bridge and one nftables table and
-//! is the only thing the engine calls.
+//! from. The other half tells the kernel: a [`Network`] owns one bridge and its nftables table, and is what
+//! the engine calls.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use yare_net::{EndpointRequest, NetConfig, Networks};
+//! use std::sync::Arc;
+//! use yare_net::{EndpointRequest, HostPorts, NetConfig, Network};
 //!
-//! let networks = Networks::open(NetConfig::new("yare0", "yare_default"))?;
-//! // After a restart of the engine: networks.restore("4f1c…", &record)? for every live endpoint.
-//! networks.sweep()?;
-//! let attachment = networks.attach("4f1c…", &EndpointRequest::named("web"))?;
+//! let ports = Arc::new(HostPorts::of_this_host());
+//! let network = Network::open(NetConfig::new("yare0", "yare_default"), &ports)?;
+//! // After a restart of the engine: network.restore("4f1c…", &record)? for every live endpoint.
+//! network.sweep()?;
+//! let attachment = network.attach("4f1c…", &EndpointRequest::named("web"))?;
 //! // attachment.netns goes to the container, attachment.endpoint into its record.
-//! networks.detach("4f1c…");
+//! network.detach("4f1c…");
 //! # Ok(())
 //! # }
 //! ```
@@ -30,19 +32,26 @@ mod holder;
 pub mod hosts;
 pub mod ipam;
 mod link;
+mod listen;
 mod netlink;
 pub mod netns;
-mod networks;
+mod network;
 mod nft;
 mod pool;
+mod pools;
 pub mod ports;
 mod publish;
 pub mod resolv;
 pub mod rules;
 mod watch;
 
-pub use cidr::Ipv4Net;
-pub use endpoint::{Attachment, EndpointRecord, EndpointRequest, MacAddr, PortBinding, Protocol, Published};
+pub use cidr::{Ipv4Net, Ipv6Net};
+pub use endpoint::{
+    Attachment, EndpointRecord, EndpointRequest, Ipv6Place, MacAddr, PortBinding, Protocol, Published,
+};
 pub use error::{AttachError, NetError};
 pub use forward::Dropping;
-pub use networks::{NetConfig, Networks};
+pub use listen::{RESOLVER, ResolverSockets, resolver_sockets};
+pub use network::{Ipv6Config, NetConfig, Network};
+pub use pools::{AddressPool, free_on_host};
+pub use ports::HostPorts;

@@ -1,11 +1,11 @@
 //! Interfaces, addresses and routes over rtnetlink.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
@@ -17,7 +17,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::cidr::Ipv4Net;
 use crate::endpoint::MacAddr;
-use crate::netlink::{CREATE, DUMP, EXCL, REQUEST, Refused, Socket, Writer};
+use crate::netlink::{CREATE, DUMP, EXCL, REPLACE, REQUEST, Refused, Socket, Writer};
+use crate::network::NetConfig;
 
 /// A link group that marks cables to be deleted in one stroke. Group 0 is everybody's default.
 const DOOMED: u32 = 0x5941_5245;
@@ -68,20 +69,23 @@ impl Changes {
     }
 
     /// Makes a bridge, up, without spanning tree.
-    pub(crate) fn new_bridge(&mut self, name: &str, mtu: u32, mac: MacAddr) {
+    pub(crate) fn new_bridge(&mut self, name: &str, config: &NetConfig, mac: MacAddr) {
         let mut link = LinkMessage::default();
         link.header.flags = LinkFlags::Up;
         link.header.change_mask = LinkFlags::Up;
         let data = vec![InfoBridge::StpState(BridgeStpState::Disabled), InfoBridge::ForwardDelay(0)];
         link.attributes = vec![
             LinkAttribute::IfName(name.to_owned()),
-            LinkAttribute::Mtu(mtu),
+            LinkAttribute::Mtu(config.mtu),
             LinkAttribute::Address(mac.0.to_vec()),
             LinkAttribute::LinkInfo(vec![
                 LinkInfo::Kind(InfoKind::Bridge),
                 LinkInfo::Data(InfoData::Bridge(data)),
             ]),
         ];
+        if !config.alias.is_empty() {
+            link.attributes.push(LinkAttribute::IfAlias(config.alias.clone()));
+        }
         self.add(CREATE | EXCL, RouteNetlinkMessage::NewLink(link));
     }
 
@@ -145,16 +149,34 @@ impl Changes {
         self.add(0, RouteNetlinkMessage::DelAddress(address_message(index, address)));
     }
 
+    /// Gives an interface an IPv6 address, usable at once; one that it has already is no error.
+    pub(crate) fn address6(&mut self, index: u32, address: Ipv6Addr, prefix: u8) {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet6;
+        message.header.prefix_len = prefix;
+        message.header.index = index;
+        // Nobody else has it: addresses are handed out here.
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message.attributes = vec![
+            AddressAttribute::Local(IpAddr::V6(address)),
+            AddressAttribute::Address(IpAddr::V6(address)),
+        ];
+        self.add(CREATE | REPLACE, RouteNetlinkMessage::NewAddress(message));
+    }
+
     /// Sends everything without a better route to `gateway`.
-    pub(crate) fn default_route(&mut self, gateway: Ipv4Addr) {
-        let mut route = RouteMessage::default();
-        route.header.address_family = AddressFamily::Inet;
-        route.header.table = RouteHeader::RT_TABLE_MAIN;
-        route.header.protocol = RouteProtocol::Boot;
-        route.header.scope = RouteScope::Universe;
-        route.header.kind = RouteType::Unicast;
-        route.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway))];
-        self.add(CREATE | EXCL, RouteNetlinkMessage::NewRoute(route));
+    pub(crate) fn default_route(&mut self, gateway: IpAddr) {
+        self.add(CREATE | EXCL, RouteNetlinkMessage::NewRoute(default_route(gateway, true)));
+    }
+
+    /// As [`Changes::default_route`], in place of another.
+    pub(crate) fn replace_default_route(&mut self, gateway: IpAddr) {
+        self.add(CREATE | REPLACE, RouteNetlinkMessage::NewRoute(default_route(gateway, true)));
+    }
+
+    /// Takes away the default route of the family of `any`.
+    pub(crate) fn remove_default_route(&mut self, any: IpAddr) {
+        self.add(0, RouteNetlinkMessage::DelRoute(default_route(any, false)));
     }
 
     /// Marks an interface for [`Changes::delete_doomed`].
@@ -186,6 +208,23 @@ fn up(index: u32) -> LinkMessage {
     link.header.flags = LinkFlags::Up;
     link.header.change_mask = LinkFlags::Up;
     link
+}
+
+fn default_route(gateway: IpAddr, named: bool) -> RouteMessage {
+    let mut route = RouteMessage::default();
+    route.header.table = RouteHeader::RT_TABLE_MAIN;
+    route.header.protocol = RouteProtocol::Boot;
+    route.header.scope = RouteScope::Universe;
+    route.header.kind = RouteType::Unicast;
+    let (family, gateway) = match gateway {
+        IpAddr::V4(ip) => (AddressFamily::Inet, RouteAddress::Inet(ip)),
+        IpAddr::V6(ip) => (AddressFamily::Inet6, RouteAddress::Inet6(ip)),
+    };
+    route.header.address_family = family;
+    if named {
+        route.attributes = vec![RouteAttribute::Gateway(gateway)];
+    }
+    route
 }
 
 fn address_message(index: u32, address: Ipv4Net) -> AddressMessage {

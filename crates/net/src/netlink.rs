@@ -16,6 +16,8 @@ pub(crate) const REQUEST: u16 = 0x1;
 pub(crate) const ACK: u16 = 0x4;
 /// All objects, not one.
 pub(crate) const DUMP: u16 = 0x300;
+/// Put it in the place of what is there.
+pub(crate) const REPLACE: u16 = 0x100;
 /// Fail if the object exists.
 pub(crate) const EXCL: u16 = 0x200;
 /// Make the object if it does not exist.

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use crate::cidr::Ipv4Net;
 use crate::netlink::{ACK, APPEND, CREATE, DUMP, EXCL, REQUEST, Writer};
 use crate::ports::HostPort;
-use crate::rules::{Chain, Element, Hook, Map, Rule, Statement, Table};
+use crate::rules::{Chain, Element, Family, Hook, Map, Rule, Statement, Table};
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -15,6 +15,7 @@ const BATCH_END: u16 = 0x11;
 /// Tables of IPv4, and of IPv4 and IPv6 together.
 pub(crate) const FAMILY_IP: u8 = 2;
 pub(crate) const FAMILY_INET: u8 = 1;
+const FAMILY_IP6: u8 = 10;
 
 /// Type of a message of the nftables subsystem.
 pub(crate) const fn kind(message: u16) -> u16 {
@@ -94,22 +95,22 @@ pub(crate) fn end(batch: &mut Writer) {
 /// Adds what replaces the table, whether it exists or not, by a fresh one with these elements.
 pub(crate) fn replace(batch: &mut Writer, table: &Table, elements: &[Element]) {
     // Deleting what may not exist is an error; making what may exist is none.
-    new_table(batch, &table.name);
-    delete_table(batch, &table.name);
-    new_table(batch, &table.name);
-    for map in Map::ALL {
-        new_map(batch, &table.name, map);
+    new_table(batch, table);
+    delete_table(batch, table);
+    new_table(batch, table);
+    for map in table.maps {
+        new_map(batch, &table.name, *map);
     }
     for chain in &table.chains {
-        new_chain(batch, &table.name, chain);
-        chain.rules.iter().for_each(|rule| new_rule(batch, &table.name, chain.name, rule));
+        new_chain(batch, table, chain);
+        chain.rules.iter().for_each(|rule| new_rule(batch, table, chain.name, rule));
     }
     add(batch, &table.name, elements);
 }
 
 /// Adds what deletes the table, which must exist.
-pub(crate) fn delete_table(batch: &mut Writer, table: &str) {
-    batch.message(DEL_TABLE, REQUEST | ACK, &header(), |w| w.text(TABLE, table));
+pub(crate) fn delete_table(batch: &mut Writer, table: &Table) {
+    batch.message(DEL_TABLE, REQUEST | ACK, &of(table), |w| w.text(TABLE, &table.name));
 }
 
 /// Adds what publishes.
@@ -123,13 +124,13 @@ pub(crate) fn remove(batch: &mut Writer, table: &str, elements: &[Element]) {
 }
 
 /// A question for the table itself.
-pub(crate) fn ask_table(batch: &mut Writer, table: &str) {
-    batch.message(GET_TABLE, REQUEST | ACK, &header(), |w| w.text(TABLE, table));
+pub(crate) fn ask_table(batch: &mut Writer, table: &Table) {
+    batch.message(GET_TABLE, REQUEST | ACK, &of(table), |w| w.text(TABLE, &table.name));
 }
 
 /// A question for all rules of the table.
-pub(crate) fn ask_rules(batch: &mut Writer, table: &str) {
-    batch.message(GET_RULE, REQUEST | DUMP, &header(), |w| w.text(TABLE, table));
+pub(crate) fn ask_rules(batch: &mut Writer, table: &Table) {
+    batch.message(GET_RULE, REQUEST | DUMP, &of(table), |w| w.text(TABLE, &table.name));
 }
 
 /// A question for all chains of all families.
@@ -181,8 +182,16 @@ fn header() -> [u8; 4] {
     general(FAMILY_IP, 0)
 }
 
-fn new_table(batch: &mut Writer, table: &str) {
-    batch.message(NEW_TABLE, REQUEST | CREATE | ACK, &header(), |w| w.text(TABLE, table));
+/// The header of messages about a table.
+fn of(table: &Table) -> [u8; 4] {
+    match table.family {
+        Family::V4 => header(),
+        Family::V6 => general(FAMILY_IP6, 0),
+    }
+}
+
+fn new_table(batch: &mut Writer, table: &Table) {
+    batch.message(NEW_TABLE, REQUEST | CREATE | ACK, &of(table), |w| w.text(TABLE, &table.name));
 }
 
 fn new_map(batch: &mut Writer, table: &str, map: Map) {
@@ -206,15 +215,15 @@ fn packed(types: &[u32]) -> u32 {
     types.iter().fold(0, |packed, kind| (packed << 6) | kind)
 }
 
-fn new_chain(batch: &mut Writer, table: &str, chain: &Chain) {
+fn new_chain(batch: &mut Writer, table: &Table, chain: &Chain) {
     let hook = match chain.hook {
         Hook::Prerouting => 0,
         Hook::Forward => 2,
         Hook::Output => 3,
         Hook::Postrouting => 4,
     };
-    batch.message(NEW_CHAIN, REQUEST | CREATE | EXCL | ACK, &header(), |w| {
-        w.text(TABLE, table);
+    batch.message(NEW_CHAIN, REQUEST | CREATE | EXCL | ACK, &of(table), |w| {
+        w.text(TABLE, &table.name);
         w.text(CHAIN_NAME, chain.name);
         w.nest(CHAIN_HOOK, |w| {
             w.number(HOOK_NUMBER, hook);
@@ -225,9 +234,9 @@ fn new_chain(batch: &mut Writer, table: &str, chain: &Chain) {
     });
 }
 
-fn new_rule(batch: &mut Writer, table: &str, chain: &str, rule: &Rule) {
-    batch.message(NEW_RULE, REQUEST | CREATE | APPEND | ACK, &header(), |w| {
-        w.text(TABLE, table);
+fn new_rule(batch: &mut Writer, table: &Table, chain: &str, rule: &Rule) {
+    batch.message(NEW_RULE, REQUEST | CREATE | APPEND | ACK, &of(table), |w| {
+        w.text(TABLE, &table.name);
         w.text(RULE_CHAIN, chain);
         w.nest(RULE_EXPRESSIONS, |w| rule.iter().for_each(|statement| encode(w, statement)));
     });
@@ -262,6 +271,7 @@ const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 const SOURCE_OFFSET: u32 = 12;
 const DESTINATION_OFFSET: u32 = 16;
+const SOURCE6_OFFSET: u32 = 8;
 const TRACK_STATE: u32 = 0;
 const TRACK_STATUS: u32 = 2;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`.
@@ -278,7 +288,23 @@ fn encode(w: &mut Writer, statement: &Statement) {
         Statement::In(positive, name) => interface(w, META_IN_NAME, *positive, name),
         Statement::Out(positive, name) => interface(w, META_OUT_NAME, *positive, name),
         Statement::Source(positive, net) => network(w, SOURCE_OFFSET, *positive, *net),
+        Statement::Source6(net) => {
+            payload(w, REGISTER, NETWORK_HEADER, SOURCE6_OFFSET, 16);
+            mask(w, &net.mask().octets());
+            compare(w, true, &net.network().octets());
+        }
         Statement::Destination(positive, net) => network(w, DESTINATION_OFFSET, *positive, *net),
+        Statement::ToPort(protocol, port) => {
+            meta(w, META_PROTOCOL, REGISTER);
+            compare(w, true, &[protocol.number()]);
+            payload(w, REGISTER, TRANSPORT_HEADER, 2, 2);
+            compare(w, true, &port.to_be_bytes());
+        }
+        Statement::TranslateTo(ip, port) => {
+            immediate(w, REGISTER_NARROW, &ip.octets());
+            immediate(w, REGISTER_NARROW + 1, &port.to_be_bytes());
+            translate_destination(w);
+        }
         Statement::ToThisHost => {
             expression(w, "fib", |w| {
                 w.number(1, REGISTER);
@@ -327,13 +353,13 @@ fn compare(w: &mut Writer, equal: bool, bytes: &[u8]) {
     });
 }
 
-fn mask(w: &mut Writer, bytes: [u8; 4]) {
+fn mask<const N: usize>(w: &mut Writer, bytes: &[u8; N]) {
     expression(w, "bitwise", |w| {
         w.number(1, REGISTER);
         w.number(2, REGISTER);
-        w.number(3, 4);
-        w.nest(4, |w| w.attribute(DATA_VALUE, &bytes));
-        w.nest(5, |w| w.attribute(DATA_VALUE, &[0; 4]));
+        w.number(3, u32::try_from(N).unwrap_or(u32::MAX));
+        w.nest(4, |w| w.attribute(DATA_VALUE, bytes));
+        w.nest(5, |w| w.attribute(DATA_VALUE, &[0; N]));
     });
 }
 
@@ -348,7 +374,7 @@ fn interface(w: &mut Writer, key: u32, positive: bool, name: &str) {
 fn network(w: &mut Writer, offset: u32, positive: bool, net: Ipv4Net) {
     payload(w, REGISTER, NETWORK_HEADER, offset, 4);
     if net.prefix() < 32 {
-        mask(w, net.mask().octets());
+        mask(w, &net.mask().octets());
     }
     compare(w, positive, &net.network().octets());
 }
@@ -358,7 +384,7 @@ fn tracked(w: &mut Writer, key: u32, bits: u32) {
         w.number(1, REGISTER);
         w.number(2, key);
     });
-    mask(w, bits.to_ne_bytes());
+    mask(w, &bits.to_ne_bytes());
     compare(w, false, &[0; 4]);
 }
 
@@ -384,6 +410,18 @@ fn translate(w: &mut Writer, map: Map) {
         w.number(3, REGISTER_NARROW);
         w.number(4, 1 + map as u32);
     });
+    translate_destination(w);
+}
+
+fn immediate(w: &mut Writer, register: u32, bytes: &[u8]) {
+    expression(w, "immediate", |w| {
+        w.number(1, register);
+        w.nest(2, |w| w.attribute(DATA_VALUE, bytes));
+    });
+}
+
+/// To the address in the first narrow register and the port in the next.
+fn translate_destination(w: &mut Writer) {
     expression(w, "nat", |w| {
         w.number(1, NAT_DESTINATION);
         w.number(2, u32::from(FAMILY_IP));
@@ -451,7 +489,8 @@ mod tests {
 
     #[test]
     fn a_replacement_is_one_transaction_of_known_steps() {
-        let table = crate::rules::for_bridge("t", "yare0", "10.0.0.0/24".parse().unwrap(), true);
+        let policy = crate::rules::Policy { icc: true, masquerade: true, internal: false };
+        let table = crate::rules::for_bridge("t", "yare0", "10.0.0.0/24".parse().unwrap(), policy);
         let mut batch = Writer::new(1);
         replace(&mut batch, &table, &[element([0, 0, 0, 0], 80)]);
         let kinds: Vec<_> = Messages(batch.bytes()).map(|message| message.kind).collect();

@@ -1,13 +1,14 @@
 //! Namespaces kept ready, and the queue of what the background thread should do.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::endpoint::MacAddr;
+use crate::listen::ResolverSockets;
 
 /// The pool is refilled once nobody has taken from it for so long: starts go first. An empty pool is
 /// refilled at once, because then starts wait for the same work anyway.
@@ -21,8 +22,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Ready {
     pub(crate) netns: OwnedFd,
     pub(crate) ip: Ipv4Addr,
+    pub(crate) ip6: Option<Ipv6Addr>,
     pub(crate) mac: MacAddr,
     pub(crate) veth: String,
+    pub(crate) resolver: Option<ResolverSockets>,
 }
 
 /// What the background thread should do next.
@@ -32,10 +35,10 @@ pub(crate) enum Job {
     Connected,
     /// Make one with loopback alone.
     Bare,
-    /// Forget the UDP flows of a container that has gone, then give its address back.
-    Forget(Ipv4Addr),
-    /// Cut a cable by its name, then do the same for the address at its end.
-    Unplug(String, Ipv4Addr),
+    /// Forget the UDP flows of a container that has gone, then give its addresses back.
+    Forget(Ipv4Addr, Option<Ipv6Addr>),
+    /// Cut a cable by its name, then do the same for the addresses at its end.
+    Unplug(String, Ipv4Addr, Option<Ipv6Addr>),
     /// Delete cables that belong to nobody, by index.
     Cut(Vec<u32>),
     /// End.
@@ -227,7 +230,8 @@ mod tests {
 
     fn ready(last: u8) -> Ready {
         let ip = Ipv4Addr::new(10, 0, 0, last);
-        Ready { netns: descriptor(), ip, mac: MacAddr::of_ip(ip), veth: format!("veth{last}") }
+        let (mac, veth) = (MacAddr::of_ip(ip), format!("veth{last}"));
+        Ready { netns: descriptor(), ip, ip6: None, mac, veth, resolver: None }
     }
 
     #[test]

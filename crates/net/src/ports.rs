@@ -2,8 +2,10 @@
 //!
 //! Pure bookkeeping: whether the host lets us have the port is found out by binding it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
+
+use parking_lot::Mutex;
 
 use crate::endpoint::Protocol;
 
@@ -21,7 +23,7 @@ pub struct HostPort {
     pub ip: Ipv4Addr,
 }
 
-/// The claims of all containers of one engine.
+/// The claims of all containers.
 #[derive(Debug, Clone)]
 pub struct Ports {
     claims: BTreeMap<HostPort, String>,
@@ -92,6 +94,45 @@ impl Ports {
     /// Whether no port is claimed.
     pub fn is_empty(&self) -> bool {
         self.claims.is_empty()
+    }
+}
+
+/// The host's ports as all networks of an engine share them.
+#[derive(Debug)]
+pub struct HostPorts {
+    pub(crate) claims: Mutex<Ports>,
+    /// Names of the containers that have some, for texts.
+    names: Mutex<HashMap<String, String>>,
+}
+
+impl HostPorts {
+    /// Nothing is claimed yet; the range of ports that nobody chose is this host's.
+    pub fn of_this_host() -> Self {
+        let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+        let range = Ports::parse_range(&text).unwrap_or(DEFAULT_EPHEMERAL);
+        Self { claims: Mutex::new(Ports::new(range)), names: Mutex::default() }
+    }
+
+    /// Takes note of the name of a container that has ports.
+    pub(crate) fn name(&self, id: &str, name: &str) {
+        self.names.lock().insert(id.to_owned(), name.to_owned());
+    }
+
+    /// Takes note of another name of a container, should it have ports.
+    pub(crate) fn rename(&self, id: &str, name: &str) {
+        if let Some(known) = self.names.lock().get_mut(id) {
+            name.clone_into(known);
+        }
+    }
+
+    /// Forgets a container that has none any more.
+    pub(crate) fn forget(&self, id: &str) {
+        self.names.lock().remove(id);
+    }
+
+    /// The name of a container that has ports.
+    pub(crate) fn name_of(&self, id: &str) -> String {
+        self.names.lock().get(id).cloned().unwrap_or_else(|| id.to_owned())
     }
 }
 

@@ -35,6 +35,8 @@ pub struct ResolvConf {
     ndots_from: Option<&'static str>,
     bridge: bool,
     defaults: bool,
+    /// Whom the resolver asks, as the trailer shows them.
+    behind: Option<Vec<String>>,
 }
 
 /// What the command line or the daemon said about name resolution. Empty means: as the host.
@@ -54,6 +56,15 @@ pub fn on_bridge(host_text: &str, path: &str, dns: &DnsOptions) -> String {
     conf.apply(dns);
     conf.for_bridge(false);
     conf.render()
+}
+
+/// What a container of a user-defined network gets: a file that names the resolver, and whom the resolver asks
+/// about names that it does not know.
+pub fn with_resolver(host_text: &str, path: &str, dns: &DnsOptions) -> (String, Vec<IpAddr>) {
+    let mut conf = ResolvConf::parse(host_text, path);
+    conf.apply(dns);
+    let upstreams = conf.for_resolver(&["ndots:0"]);
+    (conf.render(), upstreams)
 }
 
 /// The text for a container in the host's network, or without one: loopback nameservers stay.
@@ -161,6 +172,33 @@ impl ResolvConf {
         }
     }
 
+    /// Puts the resolver in the place of the nameservers, which it will ask; `required` options are set unless
+    /// they are already.
+    fn for_resolver(&mut self, required: &[&str]) -> Vec<IpAddr> {
+        let own = self.overridden.contains(&"nameservers");
+        // A zone belongs to an interface of the host, where the resolver is.
+        let servers = std::mem::replace(
+            &mut self.servers,
+            vec![Server { ip: IpAddr::V4(crate::listen::RESOLVER), zone: None }],
+        );
+        let shown = |server: &Server| {
+            let zone = server.zone.as_ref().map(|zone| format!("%{zone}")).unwrap_or_default();
+            if own { format!("{}{zone}", server.ip) } else { format!("host({}{zone})", server.ip) }
+        };
+        self.behind = Some(servers.iter().map(shown).collect());
+        for option in required {
+            let name = option.split_once(':').map_or(*option, |(name, _)| name);
+            let is_set = |set: &String| set.split_once(':').map_or(set.as_str(), |(name, _)| name) == name;
+            if !self.options.iter().any(is_set) {
+                self.options.push((*option).to_owned());
+                if name == "ndots" {
+                    self.ndots_from = Some("internal");
+                }
+            }
+        }
+        servers.into_iter().map(|server| server.ip).collect()
+    }
+
     /// The text, with a trailer of comments that says where it comes from.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -187,8 +225,19 @@ impl ResolvConf {
     }
 
     fn render_trailer(&self, text: &mut String) {
-        let kind = if self.bridge { " (legacy)" } else { "" };
+        let kind = match (&self.behind, self.bridge) {
+            (Some(_), _) => " (internal resolver)",
+            (None, true) => " (legacy)",
+            (None, false) => "",
+        };
         let _ = writeln!(text, "\n# Based on host file: '{}'{kind}", self.path);
+        match self.behind.as_deref() {
+            None => {}
+            Some([]) => text.push_str("# NO EXTERNAL NAMESERVERS DEFINED\n"),
+            Some(servers) => {
+                let _ = writeln!(text, "# ExtServers: [{}]", servers.join(" "));
+            }
+        }
         if self.defaults {
             text.push_str("# Used default nameservers.\n");
         }

@@ -114,3 +114,37 @@ fn systemds_stub_points_at_its_own_list() {
     assert_eq!(host_path("nameserver 127.0.0.53\nnameserver 1.1.1.1\n"), HOST);
     assert_eq!(host_path(""), HOST);
 }
+
+#[test]
+fn the_resolver_stands_before_the_nameservers() {
+    let cases: [(&str, &[&str], &str); 8] = [
+        ("", &[], golden!("TransformForIntNS_No_config")),
+        ("10.0.0.1", &[], golden!("TransformForIntNS_IPv4_only")),
+        ("fd14:6e0e:f855::1", &[], golden!("TransformForIntNS_IPv6_only")),
+        ("127.0.0.53", &[], golden!("TransformForIntNS_IPv4_localhost")),
+        ("127.0.0.53 ::1", &[], golden!("TransformForIntNS_IPv4_and_IPv6_localhost")),
+        ("127.0.0.53", &["ndots:0"], golden!("TransformForIntNS_ndots_missing_but_required")),
+        ("10.0.0.1 fdb6:b8fe:b528::1", &[], golden!("TransformForIntNS_IPv4_and_IPv6+_ipv6_enabled")),
+        (
+            "127.0.0.53\noptions trust-ad",
+            &["ndots:0", "attempts:3", "edns0", "trust-ad"],
+            golden!("TransformForIntNS_Extra_required_options"),
+        ),
+    ];
+    for (host, required, expected) in cases {
+        let (servers_text, rest) = host.split_once('\n').unwrap_or((host, ""));
+        let lines: String = servers_text
+            .split(' ')
+            .filter(|word| !word.is_empty())
+            .map(|ip| format!("nameserver {ip}\n"))
+            .collect();
+        let mut conf = ResolvConf::parse(&format!("{lines}{rest}"), HOST);
+        assert_eq!(conf.for_resolver(required), servers(servers_text), "{host}");
+        assert_eq!(conf.render(), expected, "{host}");
+    }
+    let dns = DnsOptions { servers: servers("127.0.0.53"), ..DnsOptions::default() };
+    let mut conf = ResolvConf::parse("nameserver 10.0.0.1", HOST);
+    conf.apply(&dns);
+    conf.for_resolver(&[]);
+    assert_eq!(conf.render(), golden!("TransformForIntNS_IPv4_localhost_override"));
+}

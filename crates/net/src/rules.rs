@@ -1,6 +1,6 @@
 //! The packet filter that a bridge wants, as values.
 //!
-//! One nftables table of family ip for each engine. Published ports are elements of two maps, so that
+//! One nftables table of family ip for each bridge, and one of family ip6 where it has IPv6. Published ports are elements of two maps, so that
 //! publishing a port is one small message and the chains never change while the engine runs:
 //!
 //! - `published` leads (protocol . port) of any local address to a container,
@@ -11,16 +11,44 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use crate::cidr::Ipv4Net;
+use crate::cidr::{Ipv4Net, Ipv6Net};
+use crate::endpoint::Protocol;
 use crate::ports::HostPort;
+
+/// The port at which resolvers are asked.
+const DNS: u16 = 53;
 
 const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
 
-/// A table: two maps, and chains.
+/// Which packets a table sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// What a bridge lets pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Containers on it reach each other.
+    pub icc: bool,
+    /// Who is beyond this host sees this host's address.
+    pub masquerade: bool,
+    /// Nobody beyond this host is reached.
+    pub internal: bool,
+}
+
+/// A table: maps, and chains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
+    /// Its packets.
+    pub family: Family,
     /// Its name.
     pub name: String,
+    /// Its maps.
+    pub maps: &'static [Map],
     /// Its chains.
     pub chains: Vec<Chain>,
 }
@@ -117,8 +145,12 @@ pub enum Statement {
     Out(bool, String),
     /// The source is (`true`) or is not in the network.
     Source(bool, Ipv4Net),
+    /// The source is in the network.
+    Source6(Ipv6Net),
     /// The destination is (`true`) or is not in the network.
     Destination(bool, Ipv4Net),
+    /// Goes to this port.
+    ToPort(Protocol, u16),
     /// The destination is an address of this host.
     ToThisHost,
     /// Belongs to a connection that was let through.
@@ -127,6 +159,8 @@ pub enum Statement {
     Translated,
     /// Send it where the map says, if the map says something.
     Translate(Map),
+    /// Send it there.
+    TranslateTo(Ipv4Addr, u16),
     /// Give it the address of the interface it leaves through.
     Masquerade,
     /// Let it pass this hook of this table.
@@ -135,24 +169,54 @@ pub enum Statement {
     Drop,
 }
 
-/// The table for a bridge. `icc` says whether containers on it reach each other.
-pub fn for_bridge(table: &str, bridge: &str, subnet: Ipv4Net, icc: bool) -> Table {
-    let words = Words { bridge, subnet };
+/// The table for a bridge.
+pub fn for_bridge(table: &str, bridge: &str, subnet: Ipv4Net, policy: Policy) -> Table {
+    let words = Words { bridge, subnet, policy };
     Table {
+        family: Family::V4,
         name: table.to_owned(),
-        chains: vec![
-            words.raw(),
-            words.prerouting(),
-            words.output(),
-            words.postrouting(),
-            words.forward(icc),
-        ],
+        maps: &Map::ALL,
+        chains: vec![words.raw(), words.prerouting(), words.output(), words.postrouting(), words.forward()],
     }
+}
+
+/// The table for the IPv6 half of a bridge. Nothing is published there.
+pub fn for_bridge6(table: &str, bridge: &str, subnet: Ipv6Net, policy: Policy) -> Table {
+    let words = Words { bridge, subnet: Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0), policy };
+    let out = Statement::Out(false, bridge.to_owned());
+    let masquerade = vec![out, Statement::Source6(subnet), Statement::Masquerade];
+    let postrouting = Chain {
+        rules: if policy.masquerade && !policy.internal { vec![masquerade] } else { Vec::new() },
+        ..words.postrouting()
+    };
+    let chains = vec![postrouting, words.forward()];
+    Table { family: Family::V6, name: table.to_owned(), maps: &[], chains }
+}
+
+/// The table inside a container's namespace that leads questions to the resolver: it listens on ports of its
+/// own there, so that the container's programs may have port 53.
+pub fn for_resolver(address: Ipv4Addr, udp: u16, tcp: u16) -> Table {
+    let rule = |protocol, port| {
+        vec![
+            Statement::Destination(true, Ipv4Net::new(address, 32)),
+            Statement::ToPort(protocol, DNS),
+            Statement::TranslateTo(address, port),
+        ]
+    };
+    let output = Chain {
+        name: "output",
+        nat: true,
+        hook: Hook::Output,
+        priority: -100,
+        rules: vec![rule(Protocol::Udp, udp), rule(Protocol::Tcp, tcp)],
+    };
+    Table { family: Family::V4, name: "yare_resolver".to_owned(), maps: &[], chains: vec![output] }
 }
 
 struct Words<'a> {
     bridge: &'a str,
     subnet: Ipv4Net,
+    policy: Policy,
 }
 
 impl Words<'_> {
@@ -206,27 +270,31 @@ impl Words<'_> {
 
     fn postrouting(&self) -> Chain {
         let from_subnet = || Statement::Source(true, self.subnet);
-        Chain {
-            name: "postrouting",
-            nat: true,
-            hook: Hook::Postrouting,
-            priority: 100,
-            rules: vec![
-                vec![Statement::Out(false, self.bridge.to_owned()), from_subnet(), Statement::Masquerade],
-                // From this host's loopback to a published port.
-                vec![self.leaving(), Statement::Source(true, loopback()), Statement::Masquerade],
-                // From a container through the host back to the bridge: the answer must come back this way.
-                vec![self.leaving(), from_subnet(), Statement::Translated, Statement::Masquerade],
-            ],
+        let mut rules = Vec::new();
+        if self.policy.masquerade && !self.policy.internal {
+            let out = Statement::Out(false, self.bridge.to_owned());
+            rules.push(vec![out, from_subnet(), Statement::Masquerade]);
         }
+        // From this host's loopback to a published port.
+        rules.push(vec![self.leaving(), Statement::Source(true, loopback()), Statement::Masquerade]);
+        // From a container through the host back to the bridge: the answer must come back this way.
+        rules.push(vec![self.leaving(), from_subnet(), Statement::Translated, Statement::Masquerade]);
+        Chain { name: "postrouting", nat: true, hook: Hook::Postrouting, priority: 100, rules }
     }
 
-    fn forward(&self, icc: bool) -> Chain {
-        let mut rules = vec![vec![self.leaving(), Statement::Established, Statement::Accept]];
-        if icc {
+    fn forward(&self) -> Chain {
+        let mut rules = Vec::new();
+        if self.policy.internal {
+            let out = Statement::Out(false, self.bridge.to_owned());
+            rules.push(vec![self.entering(), out, Statement::Drop]);
+        }
+        rules.push(vec![self.leaving(), Statement::Established, Statement::Accept]);
+        if self.policy.icc {
             rules.push(vec![self.leaving(), self.entering(), Statement::Accept]);
         }
-        rules.push(vec![self.leaving(), Statement::Translated, Statement::Accept]);
+        if !self.policy.internal {
+            rules.push(vec![self.leaving(), Statement::Translated, Statement::Accept]);
+        }
         rules.push(vec![self.leaving(), Statement::Drop]);
         Chain { name: "forward", nat: false, hook: Hook::Forward, priority: 0, rules }
     }
@@ -236,10 +304,19 @@ fn loopback() -> Ipv4Net {
     Ipv4Net::new(LOOPBACK.0, LOOPBACK.1)
 }
 
+impl Family {
+    fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "ip",
+            Self::V6 => "ip6",
+        }
+    }
+}
+
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table ip {} {{", self.name)?;
-        for map in Map::ALL {
+        writeln!(f, "table {} {} {{", self.family.name(), self.name)?;
+        for map in self.maps {
             writeln!(f, "\tmap {} {{\n\t\ttype {}\n\t}}\n", map.name(), map.types())?;
         }
         for (index, chain) in self.chains.iter().enumerate() {
@@ -292,7 +369,10 @@ impl fmt::Display for Statement {
             Self::In(positive, name) => write!(f, "iifname {}\"{name}\"", not(positive)),
             Self::Out(positive, name) => write!(f, "oifname {}\"{name}\"", not(positive)),
             Self::Source(positive, net) => write!(f, "ip saddr {}{net}", not(positive)),
+            Self::Source6(net) => write!(f, "ip6 saddr {net}"),
             Self::Destination(positive, net) => write!(f, "ip daddr {}{net}", not(positive)),
+            Self::ToPort(protocol, port) => write!(f, "{protocol} dport {port}"),
+            Self::TranslateTo(ip, port) => write!(f, "dnat to {ip}:{port}"),
             Self::ToThisHost => f.write_str("fib daddr type local"),
             Self::Established => f.write_str("ct state established,related"),
             Self::Translated => f.write_str("ct status dnat"),
@@ -307,17 +387,52 @@ impl fmt::Display for Statement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::Protocol;
+
+    const OPEN: Policy = Policy { icc: true, masquerade: true, internal: false };
+
+    #[test]
+    fn an_internal_bridge_has_no_way_out_and_no_published_port() {
+        let internal = Policy { internal: true, ..OPEN };
+        let table = for_bridge("t", "br0", "172.18.0.0/16".parse().unwrap(), internal);
+        let text = table.chains.last().unwrap().to_string();
+        assert!(text.contains("iifname \"br0\" oifname != \"br0\" drop\n"), "{text}");
+        assert!(!text.contains("ct status dnat"), "{text}");
+        assert!(!table.to_string().contains("saddr 172.18.0.0/16 masquerade"), "{table}");
+    }
+
+    #[test]
+    fn the_table_of_the_resolver() {
+        assert_eq!(
+            for_resolver(Ipv4Addr::new(127, 0, 0, 11), 4000, 5000).to_string(),
+            "table ip yare_resolver {\n\tchain output {\n\t\ttype nat hook output priority dstnat; policy \
+             accept;\n\t\tip daddr 127.0.0.11/32 udp dport 53 dnat to 127.0.0.11:4000\n\t\tip daddr \
+             127.0.0.11/32 tcp dport 53 dnat to 127.0.0.11:5000\n\t}\n}\n"
+        );
+    }
+
+    #[test]
+    fn the_table_of_the_ipv6_half() {
+        let table = for_bridge6("t", "br0", "fd00:1::/64".parse().unwrap(), OPEN);
+        assert_eq!(
+            table.to_string(),
+            "table ip6 t {\n\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy \
+             accept;\n\t\toifname != \"br0\" ip6 saddr fd00:1::/64 masquerade\n\t}\n\n\tchain forward \
+             {\n\t\ttype filter hook forward priority filter; policy accept;\n\t\toifname \"br0\" ct state \
+             established,related accept\n\t\toifname \"br0\" iifname \"br0\" accept\n\t\toifname \"br0\" ct \
+             status dnat accept\n\t\toifname \"br0\" drop\n\t}\n}\n"
+        );
+    }
 
     #[test]
     fn the_table_of_a_bridge() {
-        let table = for_bridge("yare_test", "yare0", "172.17.0.0/16".parse().unwrap(), true);
+        let table = for_bridge("yare_test", "yare0", "172.17.0.0/16".parse().unwrap(), OPEN);
         assert_eq!(table.to_string(), include_str!("../tests/data/bridge.nft"));
     }
 
     #[test]
     fn without_icc_only_published_ports_are_open_between_containers() {
-        let table = for_bridge("t", "yare0", "172.17.0.0/16".parse().unwrap(), false);
+        let closed = Policy { icc: false, ..OPEN };
+        let table = for_bridge("t", "yare0", "172.17.0.0/16".parse().unwrap(), closed);
         let forward = table.chains.last().unwrap();
         assert!(forward.rules.iter().all(|rule| !rule.contains(&Statement::In(true, "yare0".into()))));
         assert_eq!(forward.rules.len(), 3);

@@ -95,7 +95,9 @@ mod tests {
     #[test]
     fn only_others_changes_of_our_table_count() {
         let mut news = Writer::new(1);
-        nft::delete_table(&mut news, "ours");
+        let policy = crate::rules::Policy { icc: true, masquerade: true, internal: false };
+        let ours = crate::rules::for_bridge("ours", "yare0", "10.0.0.0/24".parse().unwrap(), policy);
+        nft::delete_table(&mut news, &ours);
         assert!(concerns(news.bytes(), "ours", 42));
         // The writer leaves the port 0.
         assert!(!concerns(news.bytes(), "ours", 0));

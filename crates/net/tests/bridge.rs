@@ -13,7 +13,7 @@ use sandbox::{
 };
 use yare_errdefs::{Class, Classified};
 use yare_net::{
-    AttachError, EndpointRequest, MacAddr, NetConfig, NetError, Networks, PortBinding, Protocol, rules,
+    AttachError, EndpointRequest, MacAddr, NetConfig, NetError, Network, PortBinding, Protocol, rules,
 };
 
 fn port(container_port: u16, host_ip: Option<[u8; 4]>, host_port: Option<(u16, u16)>) -> PortBinding {
@@ -39,7 +39,7 @@ fn a_container_reaches_the_world_under_the_hosts_address() {
         let endpoint = &attachment.endpoint;
         assert_eq!((endpoint.ip, endpoint.prefix), (Ipv4Addr::new(10, 80, 0, 2), 24));
         assert_eq!(endpoint.mac.to_string(), "02:42:0a:50:00:02");
-        assert_eq!((endpoint.interface.as_str(), endpoint.gateway), ("eth0", networks.gateway()));
+        assert_eq!((endpoint.interface.as_str(), endpoint.gateway), ("eth0", Some(networks.gateway())));
         assert_eq!(networks.endpoint("a").as_ref(), Some(endpoint));
         serve_tcp(&sandbox.neighbour, 7);
         serve_tcp(yare_net::netns::of_this_thread().unwrap(), 8);
@@ -183,7 +183,7 @@ fn without_icc_containers_do_not_see_each_other() {
                 std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", bridged_packets_are_filtered);
             let subnet = Some("10.96.0.0/24".parse().unwrap());
             let config = NetConfig { icc: false, subnet, pool: 0, ..NetConfig::new("yt16", "yt16_table") };
-            let networks = Networks::open(config).unwrap();
+            let networks = Network::open(config, &sandbox::ports()).unwrap();
             let web =
                 networks.attach("web", &publishing("web", vec![port(80, None, Some((8080, 8080)))])).unwrap();
             let other = networks.attach("other", &EndpointRequest::named("other")).unwrap();
@@ -301,12 +301,15 @@ fn nonsense_is_refused_before_anything_happens() {
         let granted = networks.attach("x", &wish).unwrap();
         assert_eq!(granted.endpoint.ip, Ipv4Addr::new(10, 90, 0, 77));
         within(&granted.netns, || assert!(ip("link show eth0").contains("02:00:00:00:00:09")));
-        assert!(matches!(networks.attach("x", &wish), Err(AttachError::Attached(_))));
+        assert!(matches!(networks.attach("x", &wish), Err(AttachError::Attached { .. })));
         for bridge in ["", "lo", "a/b", ".x", "sixteen-bytes-xx"] {
-            let error = Networks::open(NetConfig::new(bridge, "t")).unwrap_err();
+            let error = Network::open(NetConfig::new(bridge, "t"), &sandbox::ports()).unwrap_err();
             assert!(matches!(error, NetError::Name { .. }), "{bridge}: {error}");
         }
-        assert!(matches!(Networks::open(NetConfig::new("wan0", "t")), Err(NetError::NotABridge(_))));
+        assert!(matches!(
+            Network::open(NetConfig::new("wan0", "t"), &sandbox::ports()),
+            Err(NetError::NotABridge(_))
+        ));
     });
 }
 
@@ -343,7 +346,7 @@ fn two_hundred_containers_come_and_go_without_a_trace() {
         let full = networks.attach("one more", &EndpointRequest::default()).unwrap_err();
         assert_eq!(
             full.to_string(),
-            "no available IPv4 addresses on this network's address pools: yt11 (10.91.0.0/24)"
+            "no available IPv4 addresses on this network's address pools: bridge (10.91.0.0/24)"
         );
     });
 }
@@ -406,7 +409,8 @@ fn the_kernel_holds_what_the_values_say() {
         }
         let networks = sandbox::open("yt14", "10.94.0.0/24");
         let listing = program("nft", "list table ip yt14_table");
-        let wanted = rules::for_bridge("yt14_table", "yt14", networks.subnet(), true).to_string();
+        const OPEN: rules::Policy = rules::Policy { icc: true, masquerade: true, internal: false };
+        let wanted = rules::for_bridge("yt14_table", "yt14", networks.subnet(), OPEN).to_string();
         // Older versions of nft know that name for one hook only.
         assert_eq!(listing.replace("hook output priority -100", "hook output priority dstnat"), wanted);
         let udp =
@@ -435,7 +439,7 @@ fn an_engine_is_replaced_under_running_containers() {
         drop(first);
         assert!(reach(), "without an engine");
 
-        let second = Networks::open(NetConfig::new("yt15", "yt15_table")).unwrap();
+        let second = Network::open(NetConfig::new("yt15", "yt15_table"), &sandbox::ports()).unwrap();
         assert_eq!(second.subnet().to_string(), "10.95.0.0/24");
         assert!(reach(), "opened");
         second.restore("web", &web.endpoint).unwrap();
@@ -495,12 +499,14 @@ fn the_pool_is_filled_and_let_go() {
 fn a_subnet_that_the_host_reaches_elsewhere_is_avoided_or_refused() {
     sandbox::run("a_subnet_that_the_host_reaches_elsewhere_is_avoided_or_refused", |_| {
         ip("route add 172.17.5.0/24 dev wan0");
-        let networks = Networks::open(NetConfig::new("yt18", "yt18_table")).unwrap();
+        let networks = Network::open(NetConfig::new("yt18", "yt18_table"), &sandbox::ports()).unwrap();
         assert_eq!(networks.subnet().to_string(), "172.18.0.0/16");
-        let second = Networks::open(NetConfig::new("yt19", "yt19_table")).unwrap();
+        let second = Network::open(NetConfig::new("yt19", "yt19_table"), &sandbox::ports()).unwrap();
         assert_eq!(second.subnet().to_string(), "172.19.0.0/16");
         let subnet = Some("192.0.2.128/25".parse().unwrap());
-        let error = Networks::open(NetConfig { subnet, ..NetConfig::new("yt20", "yt20_table") }).unwrap_err();
+        let error =
+            Network::open(NetConfig { subnet, ..NetConfig::new("yt20", "yt20_table") }, &sandbox::ports())
+                .unwrap_err();
         assert_eq!(error.class(), Class::InvalidArgument);
         assert!(!sandbox::interfaces().contains(&"yt20".to_owned()), "refused before anything was made");
     });

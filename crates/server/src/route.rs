@@ -103,6 +103,10 @@ pub(crate) enum Operation {
     VolumePrune,
     NetworkList,
     NetworkInspect,
+    NetworkCreate,
+    NetworkConnect,
+    NetworkDisconnect,
+    NetworkRemove,
     NetworkPrune,
     PluginList,
     PluginInspect,
@@ -166,7 +170,6 @@ use Verb::{Delete, Get, Head, Post, Put};
 
 const CHECKPOINTS: &str = "checkpoint and restore";
 const COPYING: &str = "copying files from and to containers";
-const NETWORKS: &str = "user-defined networks";
 const PLUGINS: &str = "managed plugins";
 const DEBUGGING: &str = "the Go runtime's debug page";
 
@@ -250,12 +253,12 @@ pub(crate) static TABLE: &[Route] = &[
     // Networks.
     route(Get, "/networks", 0, Operation::NetworkList),
     route(Get, "/networks/", 0, Operation::NetworkList),
-    route(Post, "/networks/create", 0, NotBuilt(NETWORKS)),
+    route(Post, "/networks/create", 0, Operation::NetworkCreate),
     route(Post, "/networks/prune", 25, Operation::NetworkPrune),
-    route(Post, "/networks/{id}/connect", 0, NotBuilt(NETWORKS)),
-    route(Post, "/networks/{id}/disconnect", 0, NotBuilt(NETWORKS)),
+    route(Post, "/networks/{id}/connect", 0, Operation::NetworkConnect),
+    route(Post, "/networks/{id}/disconnect", 0, Operation::NetworkDisconnect),
     route(Get, "/networks/{id}", 0, Operation::NetworkInspect),
-    route(Delete, "/networks/{id}", 0, NotBuilt(NETWORKS)),
+    route(Delete, "/networks/{id}", 0, Operation::NetworkRemove),
     // Plugins.
     route(Get, "/plugins", 25, Operation::PluginList),
     route(Get, "/plugins/privileges", 25, NotBuilt(PLUGINS)),

@@ -59,18 +59,25 @@ impl Territory {
     }
 
     fn clear_network(&self) {
-        for link in self.links() {
-            Invocation::new("ip", &["link", "delete", &link]).run();
+        for bridge in self.bridges() {
+            for link in ports(&bridge) {
+                Invocation::new("ip", &["link", "delete", &link]).run();
+            }
+            Invocation::new("ip", &["link", "delete", &bridge]).run();
+            clear_table(&format!("yare_{}", bridge.replace('-', "_")));
         }
-        if Path::new("/sys/class/net").join(&self.bridge).exists() {
-            Invocation::new("ip", &["link", "delete", &self.bridge]).run();
-        }
-        let table = format!("yare_{}", self.bridge);
-        let listed = Invocation::new("nft", &["list", "tables"]).run().stdout;
-        let own = listed.lines().filter_map(|line| line.strip_prefix("table "));
-        for (family, name) in own.filter_map(|line| line.split_once(' ')).filter(|(_, name)| *name == table) {
-            Invocation::new("nft", &["delete", "table", family, name]).run();
-        }
+        clear_table(&format!("yare_{}", self.bridge));
+    }
+
+    /// Its bridge and those of its users' networks, which name it in their aliases.
+    fn bridges(&self) -> Vec<String> {
+        let sign = format!("engine of {}\n", self.bridge);
+        let of_ours = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| *name == *self.bridge)
+                || fs::read_to_string(path.join("ifalias")).is_ok_and(|alias| alias.ends_with(&sign))
+        };
+        let all = entries(Path::new("/sys/class/net")).into_iter().filter(of_ours);
+        all.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect()
     }
 
     fn kill_containers(&self) {
@@ -89,10 +96,9 @@ impl Territory {
         points.map(PathBuf::from).filter(|point| point.starts_with(&self.folder)).collect()
     }
 
-    /// Interfaces that hang on the bridge.
+    /// Interfaces that hang on the bridges.
     fn links(&self) -> Vec<String> {
-        let ports = Path::new("/sys/class/net").join(&self.bridge).join("brif");
-        entries(&ports).iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect()
+        self.bridges().iter().flat_map(|bridge| ports(bridge)).collect()
     }
 
     /// The parent cgroup in every hierarchy that has it.
@@ -115,6 +121,20 @@ impl Territory {
             (ours && pid != std::process::id()).then_some((pid, command))
         });
         found.collect()
+    }
+}
+
+/// Interfaces that hang on a bridge.
+fn ports(bridge: &str) -> Vec<String> {
+    let ports = Path::new("/sys/class/net").join(bridge).join("brif");
+    entries(&ports).iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect()
+}
+
+fn clear_table(table: &str) {
+    let listed = Invocation::new("nft", &["list", "tables"]).run().stdout;
+    let own = listed.lines().filter_map(|line| line.strip_prefix("table "));
+    for (family, name) in own.filter_map(|line| line.split_once(' ')).filter(|(_, name)| *name == table) {
+        Invocation::new("nft", &["delete", "table", family, name]).run();
     }
 }
 

@@ -86,6 +86,7 @@ impl Engine {
             ("--host", self.host()),
             ("--bridge", self.slot.bridge()),
             ("--bip", self.slot.bip()),
+            ("--default-address-pool", self.slot.pool()),
             ("--cgroup-parent", self.slot.cgroup()),
             ("--log-level", "debug".to_owned()),
         ];

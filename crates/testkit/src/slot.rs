@@ -42,6 +42,11 @@ impl Slot {
         format!("10.210.{}.1/24", self.number)
     }
 
+    /// Where the networks of its users are.
+    pub(crate) fn pool(&self) -> String {
+        format!("base=10.211.{}.0/24,size=28", self.number)
+    }
+
     /// The parent of the containers' cgroups.
     pub(crate) fn cgroup(&self) -> String {
         format!("/yare-test-{}", self.number)

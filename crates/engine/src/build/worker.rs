@@ -4,6 +4,7 @@
 use super::keys::Keys;
 use crate::container::{Record, StateRecord};
 use crate::images::{Output, PullRequest, PushRequest};
+use crate::networks::join::Wired;
 use crate::{Engine, containers, wiring};
 use futures_util::StreamExt;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -171,7 +172,7 @@ impl<'a> Step<'a> {
             mounts: Vec::new(),
             anonymous: Vec::new(),
             state: StateRecord::default(),
-            endpoint: None,
+            endpoints: Vec::new(),
         };
         let step = Self { engine, record };
         let folder = engine.container_dir(&step.record.id);
@@ -195,10 +196,10 @@ impl<'a> Step<'a> {
     /// Starts the process. As the start of a container, without anything that is kept.
     fn launch(&self, run: &Run) -> Result<Process<'_>> {
         let (engine, record) = (self.engine, &self.record);
-        let network = wiring::Wired::connect(engine, record)?;
-        wiring::write_files(engine, record, network.endpoint.as_ref())?;
+        let network = Wired::connect(engine, record)?;
+        wiring::write_files(engine, record, &network.endpoints)?;
         let mut spec = wiring::spec(engine, record)?;
-        let run_dir = containers::start::make_run_dir(engine, record, network.endpoint.clone())?;
+        let run_dir = containers::start::make_run_dir(engine, record, network.endpoints.clone())?;
         self.mount(run, &run_dir, &mut spec)?;
         let rootfs = run.rootfs.clone().ok_or_else(|| Error::internal("a step without a file system"))?;
         let failed = |error: std::io::Error| {
@@ -361,7 +362,7 @@ struct Process<'a> {
     pidfd: OwnedFd,
     output: UnixStream,
     control: Connection,
-    _network: wiring::Wired<'a>,
+    _network: Wired<'a>,
 }
 
 /// How often a silent process is looked at for a cancelled build.

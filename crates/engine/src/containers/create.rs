@@ -44,6 +44,7 @@ async fn create_now(
     let lease = engine.images.hold(&image.id, &id)?;
     let mut plan = yare_specgen::settle(&request, &image.config, &engine.facts).map_err(together)?;
     plan.identify(&id);
+    let networks = wanted_endpoints(engine, &request)?;
     let warnings = std::mem::take(&mut plan.warnings);
     let mut prepared = prepare::mounts(engine, &id, &plan).await?;
     let holds = std::mem::take(&mut prepared.holds);
@@ -53,7 +54,7 @@ async fn create_now(
         anonymous: prepared.anonymous.clone(),
         kept: false,
     };
-    let record = record(engine, id.clone(), name, &request, &image, plan, &prepared);
+    let record = record(engine, (id.clone(), name), &request, &image, plan, (&prepared, networks));
     blocking({
         let (engine, record) = (Arc::clone(engine), record.clone());
         move || make(&engine, &record, &prepared)
@@ -114,12 +115,11 @@ pub(crate) fn together(errors: Vec<Error>) -> Error {
 
 fn record(
     engine: &Engine,
-    id: String,
-    name: String,
+    (id, name): (String, String),
     request: &ContainerCreateRequest,
     image: &Image,
     mut plan: Plan,
-    prepared: &Prepared,
+    (prepared, networks): (&Prepared, BTreeMap<String, EndpointSettings>),
 ) -> Record {
     let config = std::mem::take(&mut plan.config);
     let host_config = std::mem::take(&mut plan.host_config);
@@ -132,23 +132,34 @@ fn record(
         layers: image.layers.to_vec(),
         config,
         host_config,
-        networks: wanted_endpoints(request),
+        networks,
         plan,
         mounts: prepared.points.clone(),
         anonymous: prepared.anonymous.clone(),
         state: StateRecord::default(),
-        endpoint: None,
+        endpoints: Vec::new(),
     }
 }
 
-fn wanted_endpoints(request: &ContainerCreateRequest) -> BTreeMap<String, EndpointSettings> {
+/// The networks that it is to be on, by name. That one is not there is found out by the start, as with dockerd.
+fn wanted_endpoints(
+    engine: &Engine,
+    request: &ContainerCreateRequest,
+) -> Result<BTreeMap<String, EndpointSettings>> {
     let wanted = request.networking_config.as_ref().and_then(|config| config.endpoints_config.as_ref());
     let named = wanted.into_iter().flatten();
-    named
+    let mut networks: BTreeMap<_, _> = named
         .map(|(name, settings)| {
-            (crate::networks::of_mode(name).to_owned(), settings.clone().unwrap_or_default())
+            (crate::networks::canonical(engine, name), settings.clone().unwrap_or_default())
         })
-        .collect()
+        .collect();
+    let mode = request.host_config.as_ref().map_or("", |config| config.network_mode.as_str());
+    let mode = crate::networks::canonical(engine, mode);
+    crate::networks::connect::check_all(engine, &mode, &networks)?;
+    if !mode.starts_with("container:") {
+        networks.entry(mode).or_default();
+    }
+    Ok(networks)
 }
 
 /// Makes the writable layer, the folder for its files, and fills new volumes from the image.

@@ -28,7 +28,7 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
         live.pidfd = None;
         (std::mem::take(&mut live.orphaned), live.stays)
     };
-    let connected = engine.detach_network(container);
+    let left = engine.detach_networks(container);
     let mut follows = AfterExit::Stay;
     // One step: a stop that comes now is either seen here, or sees what was decided.
     container.update(|record| {
@@ -54,11 +54,11 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
         state.oom_killed = exit.oom;
         state.finished_at = Some(finished);
         state.error = exit.error.clone().unwrap_or_default();
-        record.endpoint = None;
+        record.endpoints.clear();
     });
     publish_end(engine, container, &exit, ran_for);
-    if connected {
-        engine.publish_network(container, "disconnect");
+    for network in &left {
+        crate::networks::publish_member(engine, "disconnect", network, &container.id);
     }
     engine.publish_unmounted(container);
     engine.execs.forget_container(&container.id);

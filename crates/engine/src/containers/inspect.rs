@@ -13,6 +13,7 @@ use yare_api::{
     NetworkSettings, PortBinding, PortMap,
 };
 use yare_errdefs::{Error, Result};
+use yare_net::EndpointRecord;
 
 /// [`inspect`] with sizes, which takes a walk over the writable layer.
 pub async fn inspect_with_size(engine: &Arc<Engine>, id: &str) -> Result<ContainerInspectResponse> {
@@ -105,16 +106,18 @@ fn graph_driver(engine: &Engine, record: &Record) -> GraphDriver {
 fn network_settings(engine: &Engine, record: &Record) -> NetworkSettings {
     let mut settings = NetworkSettings {
         ports: ports(record),
-        networks: super::list::endpoints(engine, record).into_iter().collect(),
+        networks: super::list::endpoints(engine, record),
         ..NetworkSettings::default()
     };
     if record.state.status.has_process() {
         settings.sandbox_id = record.id.clone();
         settings.sandbox_key = format!("/proc/{}/ns/net", record.state.pid);
     }
-    if let Some(endpoint) = &record.endpoint {
+    // What was there before networks of one's own: the place in the default bridge.
+    let in_bridge = |endpoint: &&EndpointRecord| networks::of_endpoint(endpoint) == networks::BRIDGE;
+    if let Some(endpoint) = record.endpoints.iter().find(in_bridge) {
         settings.endpoint_id = endpoint.endpoint_id.clone();
-        settings.gateway = endpoint.gateway.to_string();
+        settings.gateway = endpoint.gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
         settings.ip_address = endpoint.ip.to_string();
         settings.ip_prefix_len = i64::from(endpoint.prefix);
         settings.mac_address = endpoint.mac.to_string();
@@ -124,14 +127,12 @@ fn network_settings(engine: &Engine, record: &Record) -> NetworkSettings {
 
 /// Exposed ports, with where they are published while it runs.
 fn ports(record: &Record) -> PortMap {
-    if !record.state.status.has_process()
-        || networks::of_mode(&record.host_config.network_mode) != networks::BRIDGE
-    {
+    if !record.state.status.has_process() || record.endpoints.is_empty() {
         return PortMap::new();
     }
     let exposed = record.config.exposed_ports.iter().flatten().map(|(port, _)| (port.clone(), None));
     let mut ports: PortMap = exposed.collect();
-    for published in record.endpoint.iter().flat_map(|endpoint| &endpoint.ports) {
+    for published in record.endpoints.iter().flat_map(|endpoint| &endpoint.ports) {
         let bindings =
             ports.entry(format!("{}/{}", published.container_port, published.protocol)).or_default();
         bindings.get_or_insert_default().push(PortBinding {

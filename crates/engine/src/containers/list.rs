@@ -11,6 +11,7 @@ use yare_api::{
     ContainerSummary, ContainerSummaryHostConfig, ContainerSummaryNetworkSettings, EndpointSettings, Port,
 };
 use yare_errdefs::{Error, Result};
+use yare_net::EndpointRecord;
 use yare_oci::Digest;
 
 /// What to list.
@@ -143,8 +144,10 @@ impl<'a> Wanted<'a> {
                 record.mounts.iter().any(|mount| mount.name == volume || mount.destination == volume)
             })
             && any("network", &|network| {
-                let mode = networks::of_mode(&record.host_config.network_mode);
-                mode == network || networks::id_of(engine, mode).starts_with(network)
+                let names = networks::wanted(engine, record).into_keys();
+                names
+                    .into_iter()
+                    .any(|name| name == network || networks::id_of(engine, &name).starts_with(network))
             })
             && any("publish", &|port| {
                 ports(record).iter().any(|have| have.public_port != 0 && port_fits(have, port))
@@ -194,7 +197,7 @@ fn port_fits(port: &Port, wanted: &str) -> bool {
 /// Ports as a list shows them: published ones with their host side, exposed ones without.
 fn ports(record: &Record) -> Vec<Port> {
     let mut ports: Vec<Port> = Vec::new();
-    for published in record.endpoint.iter().flat_map(|endpoint| &endpoint.ports) {
+    for published in record.endpoints.iter().flat_map(|endpoint| &endpoint.ports) {
         ports.push(Port {
             ip: published.host_ip.to_string(),
             private_port: published.container_port,
@@ -284,22 +287,34 @@ fn status(engine: &Engine, record: &Record) -> String {
     yare_api::status::status(&super::inspect::state(record), engine.clock.now())
 }
 
-/// Network memberships as lists and inspect show them; there is at most one yet.
-pub(crate) fn endpoints(engine: &Engine, record: &Record) -> Option<(String, EndpointSettings)> {
-    let mode = networks::of_mode(&record.host_config.network_mode);
-    if mode.starts_with("container:") {
-        return None;
+/// Network memberships as lists and inspect show them.
+pub(crate) fn endpoints(engine: &Engine, record: &Record) -> BTreeMap<String, EndpointSettings> {
+    let mut shown = networks::wanted(engine, record);
+    for (name, settings) in &mut shown {
+        settings.network_id = networks::id_of(engine, name);
+        if !matches!(name.as_str(), networks::BRIDGE | networks::HOST | networks::NONE) {
+            settings.dns_names = Some(networks::dns_names(record, settings));
+        }
+        let live = record.endpoints.iter().find(|endpoint| networks::of_endpoint(endpoint) == name);
+        if let Some(endpoint) = live {
+            show(endpoint, settings);
+        }
     }
-    let mut settings = record.networks.get(mode).cloned().unwrap_or_default();
-    settings.network_id = networks::id_of(engine, mode);
-    if let Some(endpoint) = &record.endpoint {
-        settings.endpoint_id = endpoint.endpoint_id.clone();
-        settings.gateway = endpoint.gateway.to_string();
-        settings.ip_address = endpoint.ip.to_string();
-        settings.ip_prefix_len = i64::from(endpoint.prefix);
-        settings.mac_address = endpoint.mac.to_string();
+    shown
+}
+
+fn show(endpoint: &EndpointRecord, settings: &mut EndpointSettings) {
+    let text = |gateway: Option<std::net::IpAddr>| gateway.map(|ip| ip.to_string()).unwrap_or_default();
+    settings.endpoint_id = endpoint.endpoint_id.clone();
+    settings.gateway = text(endpoint.gateway.map(Into::into));
+    settings.ip_address = endpoint.ip.to_string();
+    settings.ip_prefix_len = i64::from(endpoint.prefix);
+    settings.mac_address = endpoint.mac.to_string();
+    if let Some(place) = endpoint.ipv6 {
+        settings.ipv6_gateway = text(place.gateway.map(Into::into));
+        settings.global_ipv6_address = place.ip.to_string();
+        settings.global_ipv6_prefix_len = i64::from(place.prefix);
     }
-    Some((mode.to_owned(), settings))
 }
 
 #[cfg(test)]

@@ -27,9 +27,7 @@ pub async fn rename(engine: &Arc<Engine>, id: &str, new_name: &str) -> Result<()
     }
     claim.keep();
     engine.containers.release_name(&old_name);
-    if let Some(bridge) = &engine.bridge {
-        bridge.renamed(&container.id, new_name);
-    }
+    crate::networks::renamed(engine, &container.record());
     engine.publish_container(
         &container,
         "rename",

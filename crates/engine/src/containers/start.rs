@@ -4,6 +4,7 @@ use crate::Engine;
 use crate::container::{Container, Record};
 use crate::images::blocking;
 use crate::lifecycle::{self, State, Verdict};
+use crate::networks::join::Wired;
 use crate::task::{self, Begun, run_dir};
 use crate::wiring;
 use std::collections::BTreeMap;
@@ -77,7 +78,7 @@ struct Run {
     pid: i32,
     pidfd: OwnedFd,
     control: UnixStream,
-    endpoint: Option<EndpointRecord>,
+    endpoints: Vec<EndpointRecord>,
 }
 
 /// Makes everything ready and starts the container. What fails half way is undone by the guard of the
@@ -87,10 +88,10 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
     let rootfs = engine.images.snapshots().mounts(&record.id, &record.layers).map_err(|error| {
         Error::wrap(format!("cannot put together the root of container {}", record.id), error)
     })?;
-    let mut network = wiring::Wired::connect(engine, &record)?;
-    wiring::write_files(engine, &record, network.endpoint.as_ref())?;
+    let mut network = Wired::connect(engine, &record)?;
+    wiring::write_files(engine, &record, &network.endpoints)?;
     let spec = wiring::spec(engine, &record)?;
-    let run_dir = make_run_dir(engine, &record, network.endpoint.clone())?;
+    let run_dir = make_run_dir(engine, &record, network.endpoints.clone())?;
     let (attaches, streams): (Vec<AttachSpec>, Vec<OwnedFd>) =
         std::mem::take(&mut container.live.lock().pending)
             .into_iter()
@@ -131,7 +132,7 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
         (Reply::Started { pid }, descriptors) => {
             let pidfd =
                 descriptors.into_iter().next().ok_or_else(|| lost(std::io::ErrorKind::InvalidData.into()))?;
-            Ok(Run { pid, pidfd, control, endpoint: network.keep() })
+            Ok(Run { pid, pidfd, control, endpoints: network.keep() })
         }
         (Reply::Failed(failure), _) => Err(explained(&record, failure.into_error())),
         _ => Err(lost(std::io::ErrorKind::InvalidData.into())),
@@ -142,10 +143,10 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
 pub(crate) fn make_run_dir(
     engine: &Engine,
     record: &Record,
-    endpoint: Option<EndpointRecord>,
+    endpoints: Vec<EndpointRecord>,
 ) -> Result<PathBuf> {
     let run_dir = run_dir(engine, &record.id);
-    let begun = Begun { at: engine.clock.now(), endpoint };
+    let begun = Begun { at: engine.clock.now(), endpoints };
     let make = || {
         match std::fs::DirBuilder::new().mode(0o700).create(&run_dir) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
@@ -188,7 +189,7 @@ fn started(engine: &Arc<Engine>, container: &Arc<Container>, run: Run, cause: Ca
             state.restarts = 0;
             state.restart_delay = std::time::Duration::ZERO;
         }
-        record.endpoint = run.endpoint;
+        record.endpoints = run.endpoints;
     });
     let late = {
         let mut live = container.live.lock();
@@ -240,7 +241,7 @@ async fn failed(engine: &Arc<Engine>, container: &Arc<Container>, error: &Error)
     container.update(|record| {
         record.state.exit_code = code;
         record.state.error.clone_from(&text);
-        record.endpoint = None;
+        record.endpoints.clear();
         record.state.status = match (auto_remove, record.state.status) {
             (true, _) => State::Removing,
             (false, State::Restarting) => State::Exited,

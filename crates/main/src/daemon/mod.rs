@@ -12,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use yare_engine::{Config, Engine, Roots};
+use yare_engine::{AddressPool, Config, Engine, Roots};
 use yare_errdefs::{Error, Result};
 use yare_shim::Launcher;
 
@@ -182,6 +182,7 @@ fn plan(settings: &Settings) -> Result<Plan> {
         bip: one(settings, "bip").map(str::to_owned),
         mtu: number(settings, "mtu", defaults.mtu)?,
         publish_ip: number(settings, "ip", Ipv4Addr::UNSPECIFIED)?,
+        address_pools: address_pools(&many(settings, "default-address-pool"), defaults.address_pools)?,
         cgroup_parent: text("cgroup-parent", &defaults.cgroup_parent),
         init: one(settings, "init").is_none_or(|value| matches!(value, "true" | "1")),
         log_driver: text("log-driver", &defaults.log_driver),
@@ -218,6 +219,30 @@ fn plan(settings: &Settings) -> Result<Plan> {
 fn absolute(path: PathBuf) -> Result<PathBuf> {
     std::path::absolute(&path)
         .map_err(|error| Error::invalid(format!("cannot use the path {}", path.display())).caused_by(error))
+}
+
+/// Pools by pairs of `base=` and `size=`, in flags or as members of the file's objects.
+fn address_pools(texts: &[String], default: Vec<AddressPool>) -> Result<Vec<AddressPool>> {
+    let mut pools = Vec::new();
+    let mut base = None;
+    for part in texts.iter().flat_map(|text| text.split(',')) {
+        let wrong = || {
+            Error::invalid(format!("invalid default address pool: {part}"))
+                .with_hint("give base and size, such as base=10.10.0.0/16,size=24")
+        };
+        match part.trim().split_once('=') {
+            Some(("base", net)) => base = Some(net.parse().map_err(|_| wrong())?),
+            Some(("size", size)) => {
+                let (net, size) = (base.take().ok_or_else(wrong)?, size.parse().map_err(|_| wrong())?);
+                pools.push(AddressPool::new(net, size).ok_or_else(wrong)?);
+            }
+            _ => return Err(wrong()),
+        }
+    }
+    match base {
+        Some(base) => Err(Error::invalid(format!("the default address pool {base} has no size"))),
+        None => Ok(if pools.is_empty() { default } else { pools }),
+    }
 }
 
 fn number<T: std::str::FromStr>(settings: &Settings, name: &str, default: T) -> Result<T> {

@@ -5,11 +5,12 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use yare_net::{NetConfig, Networks, netns};
+use yare_net::{HostPorts, NetConfig, Network, netns};
 
 /// The host's address on the cable to its neighbour.
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -67,14 +68,19 @@ impl Sandbox {
     }
 }
 
+/// The host's ports, nobody's yet.
+pub(crate) fn ports() -> Arc<HostPorts> {
+    Arc::new(HostPorts::of_this_host())
+}
+
 /// A network that begins with an empty pool, so that tests say what they need.
-pub(crate) fn open(bridge: &str, subnet: &str) -> Networks {
+pub(crate) fn open(bridge: &str, subnet: &str) -> Network {
     let config = NetConfig {
         subnet: Some(subnet.parse().unwrap()),
         pool: 2,
         ..NetConfig::new(bridge, format!("{bridge}_table"))
     };
-    Networks::open(config).unwrap()
+    Network::open(config, &ports()).unwrap()
 }
 
 /// Runs `work` in another namespace.

@@ -77,7 +77,11 @@ pub(crate) async fn answer(engine: &Arc<Engine>, buildkit: &BuildKit, call: Call
         Operation::VolumePrune => volumes::prune(engine, &call).await,
         Operation::NetworkList => networks::list(engine, &call),
         Operation::NetworkInspect => networks::inspect(engine, &call),
-        Operation::NetworkPrune => networks::prune(&call),
+        Operation::NetworkCreate => networks::create(engine, call).await,
+        Operation::NetworkConnect => networks::connect(engine, call).await,
+        Operation::NetworkDisconnect => networks::disconnect(engine, call).await,
+        Operation::NetworkRemove => networks::remove(engine, &call).await,
+        Operation::NetworkPrune => networks::prune(engine, &call).await,
         Operation::PluginList => system::plugins(),
         Operation::PluginInspect => Err(Error::not_found(format!("plugin {:?} not found", call.name()))),
         // The edge answers these two itself.

@@ -162,7 +162,6 @@ fn version_1_41_has_its_own_forms(c: &Client) {
 
 fn unbuilt_features_are_501(c: &Client) {
     for (method, path) in [
-        ("POST", "/v1.51/networks/create"),
         ("POST", "/v1.51/commit?container=nosuch"),
         ("GET", "/v1.51/containers/nosuch/export"),
         ("GET", "/v1.51/containers/nosuch/changes"),

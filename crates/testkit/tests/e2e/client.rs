@@ -190,6 +190,12 @@ impl Client {
                 self.api("DELETE", &format!("/containers/{id}?force=1&v=1"), None);
             }
         }
+        for network in get("/networks").as_array().into_iter().flatten() {
+            if starts(&network["Name"], "") {
+                let id = network["Id"].as_str().unwrap_or_default();
+                self.api("DELETE", &format!("/networks/{id}"), None);
+            }
+        }
         for image in get("/images/json").as_array().into_iter().flatten() {
             for tag in image["RepoTags"].as_array().into_iter().flatten().filter(|tag| starts(tag, "/")) {
                 let tag = tag.as_str().unwrap_or_default();

@@ -58,6 +58,7 @@ mod soak;
 mod streams;
 mod system;
 mod tty;
+mod user_networks;
 mod volumes;
 
 fn main() {
@@ -89,6 +90,7 @@ fn main() {
         publish::CASES,
         registry::CASES,
         errors::CASES,
+        user_networks::CASES,
         system::CASES,
         api::CASES,
         build_language::CASES,

@@ -112,7 +112,7 @@ fn resolv_conf_follows_flags(c: &Client) {
 
 fn network_ls_and_inspect(c: &Client) {
     c.says(
-        "docker network ls --format '{{.Name}} {{.Driver}} {{.Scope}}' | sort",
+        "docker network ls --filter type=builtin --format '{{.Name}} {{.Driver}} {{.Scope}}' | sort",
         "bridge bridge local\nhost host local\nnone null local\n",
     );
     c.says("docker network ls -q --no-trunc | awk '{print length}' | uniq", "64\n");

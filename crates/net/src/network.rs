@@ -1,7 +1,7 @@
-//! The bridge network of one engine.
+//! A bridge network.
 //!
-//! Life cycle: [`Networks::open`], then [`Networks::restore`] for every container that outlived the last
-//! engine, then [`Networks::sweep`]; from there on [`Networks::attach`] and [`Networks::detach`]. Dropping it
+//! Life cycle: [`Network::open`], then [`Network::restore`] for every container that outlived the last
+//! engine, then [`Network::sweep`]; from there on [`Network::attach`] and [`Network::detach`]. Dropping it
 //! ends its threads and lets go of the pool; the bridge, the packet filter and the containers stay, so that
 //! an engine can be replaced under running containers.
 
@@ -10,68 +10,117 @@ mod background;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
-use self::attach::Attempt;
+use self::attach::{Attached, Attempt};
 use crate::bridge;
-use crate::cidr::Ipv4Net;
+use crate::cidr::{Ipv4Net, Ipv6Net};
 use crate::conntrack::{self, Flows};
-use crate::endpoint::{Attachment, EndpointRecord, EndpointRequest, MacAddr, Protocol};
+use crate::endpoint::{
+    Attachment, EndpointRecord, EndpointRequest, MacAddr, PortBinding, Protocol, Published,
+};
 use crate::error::{AttachError, NetError};
 use crate::firewall::Firewall;
 use crate::forward::Dropping;
 use crate::ipam;
-use crate::link::{Cable, Kind, Route};
+use crate::link::{Cable, Changes, Kind, Route};
+use crate::listen::resolver_sockets;
 use crate::netlink::Refused;
 use crate::netns;
 use crate::pool::{Job, Pool, Ready};
-use crate::ports::Ports;
+use crate::ports::HostPorts;
 use crate::publish::{self, Applicant, Held};
 use crate::rules;
 use crate::watch::Watch;
 
-const INTERFACE: &str = "eth0";
 const LOOPBACK_INDEX: u32 = 1;
 
-/// What one engine's bridge network should be.
+/// What a bridge network should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetConfig {
+    /// Name of the network, for records and texts.
+    pub name: String,
     /// Name of the bridge interface, at most 15 bytes of `[a-zA-Z0-9_.-]`.
     pub bridge: String,
-    /// Name of the nftables table (family ip), one per engine; at most 64 bytes of `[a-zA-Z0-9_.-]`.
+    /// What the interface is for, in words that `ip link` shows; at most 255 bytes.
+    pub alias: String,
+    /// Name of its nftables tables (families ip and ip6), one per bridge; at most 64 bytes of `[a-zA-Z0-9_.-]`.
     pub table: String,
     /// The subnet; none means the subnet that the bridge has already, else the first of Docker's default
     /// pools that overlaps no route of the host.
     pub subnet: Option<Ipv4Net>,
     /// The bridge's own address; none means the first one of the subnet.
     pub gateway: Option<Ipv4Addr>,
+    /// The part of the subnet that addresses are handed out from, unless a container asks for a certain one.
+    pub ip_range: Option<Ipv4Net>,
+    /// Addresses of the subnet that are somebody else's.
+    pub reserved: Vec<Ipv4Addr>,
+    /// Subnets that are not to be chosen although no route says so.
+    pub avoid: Vec<Ipv4Net>,
+    /// The IPv6 half.
+    pub ipv6: Option<Ipv6Config>,
     /// MTU of the bridge and of containers' interfaces, in bytes.
     pub mtu: u32,
-    /// How many network namespaces are kept ready, of each kind.
+    /// How many network namespaces are kept ready on the bridge.
     pub pool: usize,
+    /// How many are kept ready that have loopback alone.
+    pub bare: usize,
     /// Whether containers on the bridge reach each other.
     pub icc: bool,
+    /// Whether who is beyond this host sees this host's address, not the container's.
+    pub masquerade: bool,
+    /// Whether nobody beyond this host is reached.
+    pub internal: bool,
+    /// Whether containers find a resolver at [`crate::RESOLVER`].
+    pub resolver: bool,
+    /// What names of containers' interfaces begin with.
+    pub interface: String,
+}
+
+/// The IPv6 half of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ipv6Config {
+    /// Its subnet.
+    pub subnet: Ipv6Net,
+    /// The bridge's address in it.
+    pub gateway: Ipv6Addr,
 }
 
 impl NetConfig {
     /// Docker's defaults for a bridge and a table of these names.
     pub fn new(bridge: impl Into<String>, table: impl Into<String>) -> Self {
         Self {
+            name: "bridge".to_owned(),
             bridge: bridge.into(),
+            alias: String::new(),
             table: table.into(),
             subnet: None,
             gateway: None,
+            ip_range: None,
+            reserved: Vec::new(),
+            avoid: Vec::new(),
+            ipv6: None,
             mtu: 1500,
             pool: 16,
+            bare: 8,
             icc: true,
+            masquerade: true,
+            internal: false,
+            resolver: false,
+            interface: "eth".to_owned(),
         }
+    }
+
+    fn policy(&self) -> rules::Policy {
+        rules::Policy { icc: self.icc, masquerade: self.masquerade, internal: self.internal }
     }
 
     fn validate(&self) -> Result<(), NetError> {
@@ -101,7 +150,7 @@ impl NetConfig {
 /// All methods may be called from any thread of the process that is in the network namespace in which it was
 /// opened. None blocks for longer than the kernel needs for a handful of messages.
 #[derive(Debug)]
-pub struct Networks {
+pub struct Network {
     inner: Arc<Inner>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     started: AtomicBool,
@@ -119,7 +168,8 @@ struct Inner {
     route: Mutex<Route>,
     firewall: Mutex<Firewall>,
     addresses: Mutex<ipam::Pool>,
-    ports: Mutex<Ports>,
+    addresses6: Option<Mutex<ipam::Pool6>>,
+    ports: Arc<HostPorts>,
     state: Mutex<State>,
     pool: Pool,
 }
@@ -129,6 +179,8 @@ struct State {
     endpoints: HashMap<String, Slot>,
     /// Names of all cables that are ours, also of those that are being made.
     cables: HashSet<String>,
+    /// The network is being removed: nobody comes in any more.
+    closed: bool,
 }
 
 #[derive(Debug)]
@@ -144,27 +196,23 @@ struct Live {
     held: Vec<Held>,
 }
 
-impl Networks {
+impl Network {
     /// Makes or re-uses the bridge, and checks that the kernel can hold its packet filter. A packet filter
-    /// that is there already stays as it is until [`Networks::sweep`].
+    /// that is there already stays as it is until [`Network::sweep`].
     ///
     /// Class `Unavailable` when nftables is missing: then only host networking and none are to be had, and
     /// [`netns::fresh`] makes the namespaces of the latter.
-    pub fn open(config: NetConfig) -> Result<Self, NetError> {
+    pub fn open(config: NetConfig, ports: &Arc<HostPorts>) -> Result<Self, NetError> {
         config.validate()?;
         let mut route = Route::open().map_err(|error| NetError::kernel("open an rtnetlink socket", error))?;
         let plan = bridge::plan(&mut route, &config)?;
+        let (addresses, addresses6) = address_pools(&config, &plan)?;
         let firewall = open_firewall(&config, plan.subnet)?;
         let index = plan.apply(&mut route, &config)?;
-        let addresses = ipam::Pool::new(plan.subnet, plan.gateway).ok_or_else(|| NetError::Subnet {
-            bridge: config.bridge.clone(),
-            subnet: plan.subnet,
-            why: "it has no address for a container".into(),
-        })?;
         // Addresses in the pool are taken; a small subnet must not be eaten by it.
-        let connected = config.pool.min(usize::try_from(addresses.free() / 4).unwrap_or(usize::MAX));
+        let connected = config.pool.min(usize::try_from(addresses.available() / 4).unwrap_or(usize::MAX));
         let inner = Inner {
-            pool: Pool::new(connected, config.pool.min(8)),
+            pool: Pool::new(connected, config.bare),
             subnet: plan.subnet,
             gateway: plan.gateway,
             isolated: !config.icc && !bridge::filters_bridged_packets(),
@@ -172,7 +220,8 @@ impl Networks {
             route: Mutex::new(route),
             firewall: Mutex::new(firewall),
             addresses: Mutex::new(addresses),
-            ports: Mutex::new(Ports::new(ephemeral_range())),
+            addresses6: addresses6.map(Mutex::new),
+            ports: Arc::clone(ports),
             state: Mutex::default(),
             config,
         };
@@ -183,16 +232,24 @@ impl Networks {
 
     /// Takes over the endpoint of a container that outlived the engine: its address, its ports.
     ///
-    /// Must be called for all of them before [`Networks::sweep`], which deletes what nobody claimed.
+    /// Must be called for all of them before [`Network::sweep`], which deletes what nobody claimed.
     pub fn restore(&self, id: &str, record: &EndpointRecord) -> Result<(), AttachError> {
         let inner = &self.inner;
         if inner.state.lock().endpoints.contains_key(id) {
-            return Err(AttachError::Attached(id.to_owned()));
+            return Err(inner.attached(id));
         }
         inner.reserve(record.ip)?;
+        if let (Some(place), Some(addresses)) = (&record.ipv6, &inner.addresses6)
+            && let Err(refusal) = addresses.lock().reserve(place.ip)
+        {
+            tracing::warn!(%id, ?refusal, ip = %place.ip, "IPv6 address of a container that runs");
+        }
+        if !record.ports.is_empty() {
+            inner.ports.name(id, &record.name);
+        }
         let mut held = Vec::with_capacity(record.ports.len());
         for port in &record.ports {
-            match publish::retake(&mut inner.ports.lock(), *port, id) {
+            match publish::retake(&mut inner.ports.claims.lock(), *port, id) {
                 Ok(port) => held.push(port),
                 // Two records with one port: the first keeps it, as in the kernel.
                 Err(other) => {
@@ -219,6 +276,21 @@ impl Networks {
     /// fill.
     pub fn sweep(&self) -> Result<(), NetError> {
         self.start()?;
+        self.cut_lost()
+    }
+
+    /// As [`Network::sweep`], but the pool stays empty, and nothing watches the packet filter, until a container
+    /// comes: for one of many networks, of which most may be idle.
+    pub fn settle(&self) -> Result<(), NetError> {
+        let inner = &self.inner;
+        if !inner.state.lock().endpoints.is_empty() {
+            return self.sweep();
+        }
+        let settled = inner.firewall.lock().settle();
+        settled.map_err(|refused| inner.firewall_error(refused))
+    }
+
+    fn cut_lost(&self) -> Result<(), NetError> {
         let inner = &self.inner;
         let links =
             inner.route.lock().links().map_err(|error| inner.kernel_error("list the ports of", error))?;
@@ -247,7 +319,64 @@ impl Networks {
         let ip = attempt.obtain(request)?;
         let who = Applicant { id, name: &request.name, endpoint_id: &endpoint_id, ip };
         attempt.publish(&request.ports, who)?;
-        Ok(attempt.commit(request, endpoint_id))
+        let Attached { netns, resolver, endpoint } = attempt.commit(request, endpoint_id);
+        let netns = netns.expect("obtain gives one");
+        Ok(Attachment { netns, endpoint, resolver })
+    }
+
+    /// Gives a container that has a namespace another interface in it, the `number`th. Its default route stays
+    /// as it is; see [`netns::set_gateways`].
+    ///
+    /// On an error everything is as before.
+    pub fn plug(
+        &self,
+        id: &str,
+        request: &EndpointRequest,
+        netns: BorrowedFd<'_>,
+        number: usize,
+    ) -> Result<EndpointRecord, AttachError> {
+        publish::validate(request)?;
+        self.start()?;
+        let inner = &*self.inner;
+        let mut attempt = Attempt::begin(inner, id, &request.name)?;
+        let endpoint_id = random_hex(32)?;
+        let ip = attempt.plug(request, netns, number)?;
+        let who = Applicant { id, name: &request.name, endpoint_id: &endpoint_id, ip };
+        attempt.publish(&request.ports, who)?;
+        Ok(attempt.commit(request, endpoint_id).endpoint)
+    }
+
+    /// Publishes more ports of a container that is attached; gives all that it has then.
+    pub fn publish(&self, id: &str, ports: &[PortBinding]) -> Result<Vec<Published>, AttachError> {
+        let inner = &*self.inner;
+        let Some(record) = self.endpoint(id) else { return Ok(Vec::new()) };
+        let who = Applicant { id, name: &record.name, endpoint_id: &record.endpoint_id, ip: record.ip };
+        let held = attach::publish(inner, ports, who)?;
+        match inner.state.lock().endpoints.get_mut(id) {
+            Some(Slot::Live(live)) => {
+                live.record.ports.extend(held.iter().map(|held| held.published));
+                live.held.extend(held);
+                Ok(live.record.ports.clone())
+            }
+            _ => {
+                inner.unpublish(held);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Lets nobody in any more. Fails when somebody is in, with their names and endpoints.
+    pub fn close(&self) -> Result<(), Vec<(String, String)>> {
+        let mut state = self.inner.state.lock();
+        if state.endpoints.is_empty() {
+            state.closed = true;
+            return Ok(());
+        }
+        let holders = state.endpoints.values().map(|slot| match slot {
+            Slot::Pending(name) => (name.clone(), String::new()),
+            Slot::Live(live) => (live.record.name.clone(), live.record.endpoint_id.clone()),
+        });
+        Err(holders.collect())
     }
 
     /// Withdraws the container's ports at once and gives its address back. The namespace and its cable go
@@ -256,23 +385,58 @@ impl Networks {
         self.take_off(id, false);
     }
 
-    /// As [`Networks::detach`], for a container in whose namespace others live on: the cable is cut before its
+    /// As [`Network::detach`], for a container in whose namespace others live on: the cable is cut before its
     /// address becomes another's.
     pub fn detach_shared(&self, id: &str) {
         self.take_off(id, true);
+    }
+
+    /// As [`Network::detach`], for a container that lives on: its interface is gone when this returns.
+    pub fn unplug(&self, id: &str) {
+        let inner = &self.inner;
+        let Some(live) = inner.state.lock().remove(id) else { return };
+        if !live.held.is_empty() {
+            inner.ports.forget(id);
+        }
+        inner.unpublish(live.held);
+        inner.unplug(&live.record.veth);
+        inner.retire(live.record.ip, live.record.ipv6.map(|place| place.ip));
+    }
+
+    /// Withdraws the ports of a container that stays attached, and gives them.
+    pub fn withdraw(&self, id: &str) -> Vec<Published> {
+        let inner = &self.inner;
+        let (held, ports) = match inner.state.lock().endpoints.get_mut(id) {
+            Some(Slot::Live(live)) => {
+                (std::mem::take(&mut live.held), std::mem::take(&mut live.record.ports))
+            }
+            _ => return Vec::new(),
+        };
+        inner.ports.forget(id);
+        inner.unpublish(held);
+        ports
+    }
+
+    /// Whether nobody is attached.
+    pub fn is_idle(&self) -> bool {
+        self.inner.state.lock().endpoints.is_empty()
     }
 
     fn take_off(&self, id: &str, shared: bool) {
         let inner = &self.inner;
         let Some(live) = inner.state.lock().remove(id) else { return };
         let udp = live.held.iter().any(|held| held.published.protocol == Protocol::Udp);
+        if !live.held.is_empty() {
+            inner.ports.forget(id);
+        }
         inner.unpublish(live.held);
+        let (ip, ip6) = (live.record.ip, live.record.ipv6.map(|place| place.ip));
         if shared {
-            inner.pool.ask(Job::Unplug(live.record.veth, live.record.ip));
+            inner.pool.ask(Job::Unplug(live.record.veth, ip, ip6));
         } else if udp && self.started.load(Ordering::Acquire) {
-            inner.pool.ask(Job::Forget(live.record.ip));
+            inner.pool.ask(Job::Forget(ip, ip6));
         } else {
-            inner.addresses.lock().release(live.record.ip);
+            inner.release(ip, ip6);
         }
     }
 
@@ -300,6 +464,7 @@ impl Networks {
 
     /// Takes note of a container's new name, for texts that say who has a port.
     pub fn renamed(&self, id: &str, name: &str) {
+        self.inner.ports.rename(id, name);
         if let Some(Slot::Live(live)) = self.inner.state.lock().endpoints.get_mut(id) {
             name.clone_into(&mut live.record.name);
         }
@@ -327,6 +492,11 @@ impl Networks {
         self.inner.gateway
     }
 
+    /// What it was opened with.
+    pub fn config(&self) -> &NetConfig {
+        &self.inner.config
+    }
+
     /// The bridge's name.
     pub fn bridge(&self) -> &str {
         &self.inner.config.bridge
@@ -337,16 +507,19 @@ impl Networks {
         self.inner.config.mtu
     }
 
-    /// Deletes the bridge and the packet filter: for an engine that is removed for good.
-    pub fn destroy(self) -> Result<(), NetError> {
+    /// Deletes the bridge and the packet filter: for a network that is removed for good.
+    pub fn destroy(&self) -> Result<(), NetError> {
         self.end_threads();
         let inner = &self.inner;
-        inner.firewall.lock().delete().map_err(|refused| inner.firewall_error(refused))?;
-        inner
-            .route
-            .lock()
-            .change(|changes| changes.delete(inner.index))
-            .map_err(|error| inner.kernel_error("delete", error))
+        // What somebody else has deleted already is as good as deleted.
+        match inner.firewall.lock().delete() {
+            Err(refused) if refused.errno != Errno::NOENT => return Err(inner.firewall_error(refused)),
+            _ => {}
+        }
+        match inner.route.lock().change(|changes| changes.delete(inner.index)) {
+            Err(refused) if refused.errno != Errno::NODEV => Err(inner.kernel_error("delete", refused)),
+            _ => Ok(()),
+        }
     }
 
     /// Rebuilds the packet filter and starts the threads, once.
@@ -360,7 +533,13 @@ impl Networks {
         }
         let inner = &self.inner;
         let watch = self.stop.try_clone().and_then(Watch::open);
-        inner.firewall.lock().settle().map_err(|refused| inner.firewall_error(refused))?;
+        let mut firewall = inner.firewall.lock();
+        firewall.settle().map_err(|refused| inner.firewall_error(refused))?;
+        // Until now nobody has watched it.
+        if !firewall.intact().map_err(|refused| inner.firewall_error(refused))? {
+            firewall.rebuild().map_err(|refused| inner.firewall_error(refused))?;
+        }
+        drop(firewall);
         self.started.store(true, Ordering::Release);
         threads.extend(spawn("net-pool", inner, Inner::work));
         match watch {
@@ -382,7 +561,7 @@ impl Networks {
     }
 }
 
-impl Drop for Networks {
+impl Drop for Network {
     fn drop(&mut self) {
         self.end_threads();
     }
@@ -400,8 +579,11 @@ fn spawn(
 
 fn open_firewall(config: &NetConfig, subnet: Ipv4Net) -> Result<Firewall, NetError> {
     let fail = |source| NetError::Firewall { bridge: config.bridge.clone(), source };
-    let table = rules::for_bridge(&config.table, &config.bridge, subnet, config.icc);
-    let mut firewall = Firewall::open(table).map_err(fail)?;
+    let table = rules::for_bridge(&config.table, &config.bridge, subnet, config.policy());
+    let beside = config
+        .ipv6
+        .map(|ipv6| rules::for_bridge6(&config.table, &config.bridge, ipv6.subnet, config.policy()));
+    let mut firewall = Firewall::open(table, beside).map_err(fail)?;
     // Building it is the only honest test of what the kernel can do.
     if !firewall.exists().map_err(|refused| fail(refused.into()))? {
         firewall.rebuild().map_err(|refused| fail(refused.into()))?;
@@ -409,9 +591,31 @@ fn open_firewall(config: &NetConfig, subnet: Ipv4Net) -> Result<Firewall, NetErr
     Ok(firewall)
 }
 
-fn ephemeral_range() -> (u16, u16) {
-    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    Ports::parse_range(&text).unwrap_or(crate::ports::DEFAULT_EPHEMERAL)
+/// The addresses that containers can have, by the configuration.
+fn address_pools(
+    config: &NetConfig,
+    plan: &bridge::Plan,
+) -> Result<(ipam::Pool, Option<ipam::Pool6>), NetError> {
+    let refuse = |subnet: String, why: &str| NetError::Subnet {
+        bridge: config.bridge.clone(),
+        subnet,
+        why: why.to_owned(),
+    };
+    let pool = ipam::Pool::new(plan.subnet, plan.gateway);
+    let pool = pool.ok_or_else(|| refuse(plan.subnet.to_string(), "it has no address for a container"))?;
+    let mut pool = match config.ip_range {
+        Some(range) => pool.within(range).ok_or_else(|| refuse(range.to_string(), "it is no part of it"))?,
+        None => pool,
+    };
+    for ip in &config.reserved {
+        if pool.reserve(*ip) == Err(ipam::Refusal::Outside) {
+            return Err(refuse(plan.subnet.to_string(), &format!("the reserved address {ip} is not in it")));
+        }
+    }
+    let Some(ipv6) = config.ipv6 else { return Ok((pool, None)) };
+    let pool6 = ipam::Pool6::new(ipv6.subnet, ipv6.gateway);
+    let pool6 = pool6.ok_or_else(|| refuse(ipv6.subnet.to_string(), "it has no address for a container"))?;
+    Ok((pool, Some(pool6)))
 }
 
 /// Forgets flows that would go astray; without it they do so until they pause.
@@ -442,14 +646,6 @@ impl State {
         self.cables.remove(&live.record.veth);
         Some(live)
     }
-
-    fn name_of(&self, id: &str) -> String {
-        match self.endpoints.get(id) {
-            Some(Slot::Live(live)) => live.record.name.clone(),
-            Some(Slot::Pending(name)) => name.clone(),
-            None => id.to_owned(),
-        }
-    }
 }
 
 impl Inner {
@@ -462,7 +658,7 @@ impl Inner {
     }
 
     fn heal(&self) -> Result<bool, NetError> {
-        bridge::settings(&self.config.bridge)?;
+        bridge::settings(&self.config)?;
         for slot in self.state.lock().endpoints.values_mut() {
             if let Slot::Live(live) = slot {
                 live.held.iter_mut().for_each(Held::hold_again);
@@ -487,7 +683,7 @@ impl Inner {
                     self.state.lock().cables.remove(&ready.veth);
                     Ok(())
                 }
-                None => Err(AttachError::AddressTaken(ip)),
+                None => Err(AttachError::AddressTaken(ip.into())),
             },
             Err(_) => Err(AttachError::AddressOutside(ip)),
         }
@@ -495,8 +691,41 @@ impl Inner {
 
     fn allocate(&self) -> Result<Ipv4Addr, AttachError> {
         let outcome = self.addresses.lock().allocate();
-        outcome
-            .map_err(|_| AttachError::NoAddress { bridge: self.config.bridge.clone(), subnet: self.subnet })
+        outcome.map_err(|_| self.exhausted("IPv4", self.subnet.to_string()))
+    }
+
+    /// The IPv6 address of an endpoint: none where there is no IPv6.
+    fn obtain6(&self, wanted: Option<Ipv6Addr>) -> Result<Option<Ipv6Addr>, AttachError> {
+        let Some(addresses) = &self.addresses6 else {
+            return wanted.map_or(Ok(None), |ip| Err(AttachError::Address6Outside(ip)));
+        };
+        let mut addresses = addresses.lock();
+        match wanted {
+            None => addresses.allocate().map(Some).map_err(|_| {
+                let subnet = self.config.ipv6.map(|ipv6| ipv6.subnet.to_string());
+                self.exhausted("IPv6", subnet.unwrap_or_default())
+            }),
+            Some(ip) => match addresses.reserve(ip) {
+                Ok(()) => Ok(Some(ip)),
+                Err(ipam::Refusal::Outside) => Err(AttachError::Address6Outside(ip)),
+                Err(_) => Err(AttachError::AddressTaken(ip.into())),
+            },
+        }
+    }
+
+    fn exhausted(&self, family: &'static str, subnet: String) -> AttachError {
+        AttachError::NoAddress { family, network: self.config.name.clone(), subnet }
+    }
+
+    fn release(&self, ip: Ipv4Addr, ip6: Option<Ipv6Addr>) {
+        self.addresses.lock().release(ip);
+        if let (Some(ip), Some(addresses)) = (ip6, &self.addresses6) {
+            addresses.lock().release(ip);
+        }
+    }
+
+    fn attached(&self, name: &str) -> AttachError {
+        AttachError::Attached { name: name.to_owned(), network: self.config.name.clone() }
     }
 
     fn unpublish(&self, held: Vec<Held>) {
@@ -508,16 +737,29 @@ impl Inner {
         }
         // Sockets first: whoever gets a claim must be able to bind.
         drop(held);
-        let mut claims = self.ports.lock();
+        let mut claims = self.ports.claims.lock();
         ports.into_iter().for_each(|port| claims.release(port));
     }
 
-    /// A namespace on the bridge. The address stays the caller's when it fails.
-    fn make(&self, ip: Ipv4Addr, mac: MacAddr) -> Result<Ready, NetError> {
-        let veth = format!("veth{}", &random_hex(4)?[..7]);
-        self.state.lock().cables.insert(veth.clone());
-        match self.wire(&veth, ip, mac) {
-            Ok(netns) => Ok(Ready { netns, ip, mac, veth }),
+    /// A namespace on the bridge. The addresses stay the caller's when it fails.
+    fn make(&self, ip: Ipv4Addr, ip6: Option<Ipv6Addr>, mac: MacAddr) -> Result<Ready, NetError> {
+        let (netns, mut inside) = netns::create(ip6.is_some())?;
+        let interface = format!("{}0", self.config.interface);
+        let (gateway, gateway6) = self.gateways();
+        let veth = self.lay_cable(netns.as_fd(), &interface, mac)?;
+        let wired = self.set_up(&mut inside, &interface, ip, ip6, |changes| {
+            changes.up(LOOPBACK_INDEX);
+        });
+        let wired = wired.and_then(|()| {
+            let gateways = gateway.map(IpAddr::from).into_iter().chain(gateway6.map(IpAddr::from));
+            for gateway in gateways {
+                let routed = inside.change(|changes| changes.default_route(gateway));
+                routed.map_err(|refused| NetError::kernel("give a container its default route", refused))?;
+            }
+            self.config.resolver.then(|| resolver_sockets(netns.as_fd())).transpose()
+        });
+        match wired {
+            Ok(resolver) => Ok(Ready { netns, ip, ip6, mac, veth, resolver }),
             Err(error) => {
                 self.state.lock().cables.remove(&veth);
                 Err(error)
@@ -525,39 +767,81 @@ impl Inner {
         }
     }
 
-    fn wire(&self, veth: &str, ip: Ipv4Addr, mac: MacAddr) -> Result<OwnedFd, NetError> {
-        let (netns, mut inside) = netns::create()?;
-        let cable = Cable {
-            name: veth,
-            bridge: self.index,
-            mtu: self.config.mtu,
-            netns: netns.as_fd(),
-            peer: INTERFACE,
-            peer_mac: mac,
-        };
-        self.route
-            .lock()
-            .change(|changes| changes.new_cable(&cable))
-            .map_err(|refused| self.port_error(refused))?;
-        // Before it is up, so that it never gets a link-local address.
-        bridge::without_ipv6(veth);
-        self.route
-            .lock()
-            .change(|changes| changes.open_port(veth, self.isolated))
-            .map_err(|refused| self.kernel_error("open a port of", refused))?;
+    /// A cable from the bridge into a namespace that is there; gives its name on this side.
+    fn extend(
+        &self,
+        netns: BorrowedFd<'_>,
+        number: usize,
+        (ip, ip6, mac): (Ipv4Addr, Option<Ipv6Addr>, MacAddr),
+    ) -> Result<(String, String), NetError> {
+        let interface = format!("{}{number}", self.config.interface);
+        let veth = self.lay_cable(netns, &interface, mac)?;
+        let enter = |error| NetError::kernel("enter the network namespace of a container", error);
+        let without = ip6.is_none();
+        let wired = netns::within(netns, || {
+            bridge::switch_ipv6(&interface, without);
+            Route::open()
+        });
+        let wired =
+            wired.map_err(enter).and_then(|mut inside| self.set_up(&mut inside, &interface, ip, ip6, |_| {}));
+        match wired {
+            Ok(()) => Ok((veth, interface)),
+            Err(error) => {
+                self.state.lock().cables.remove(&veth);
+                // The namespace lives on, so the cable would.
+                self.pool.ask(Job::Unplug(veth, Ipv4Addr::UNSPECIFIED, None));
+                Err(error)
+            }
+        }
+    }
+
+    /// What an endpoint is told of the way out.
+    fn gateways(&self) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+        let out = !self.config.internal;
+        (out.then_some(self.gateway), self.config.ipv6.filter(|_| out).map(|ipv6| ipv6.gateway))
+    }
+
+    fn lay_cable(&self, netns: BorrowedFd<'_>, peer: &str, peer_mac: MacAddr) -> Result<String, NetError> {
+        let veth = format!("veth{}", &random_hex(4)?[..7]);
+        self.state.lock().cables.insert(veth.clone());
+        let cable = Cable { name: &veth, bridge: self.index, mtu: self.config.mtu, netns, peer, peer_mac };
+        let laid = self.route.lock().change(|changes| changes.new_cable(&cable));
+        let laid = laid.map_err(|refused| self.port_error(refused)).and_then(|()| {
+            // Before it is up, so that it never gets a link-local address.
+            bridge::switch_ipv6(&veth, true);
+            let opened = self.route.lock().change(|changes| changes.open_port(&veth, self.isolated));
+            opened.map_err(|refused| self.kernel_error("open a port of", refused))
+        });
+        match laid {
+            Ok(()) => Ok(veth),
+            Err(error) => {
+                self.state.lock().cables.remove(&veth);
+                Err(error)
+            }
+        }
+    }
+
+    /// Brings up the end of a cable inside, with its addresses.
+    fn set_up(
+        &self,
+        inside: &mut Route,
+        interface: &str,
+        ip: Ipv4Addr,
+        ip6: Option<Ipv6Addr>,
+        also: impl FnOnce(&mut Changes),
+    ) -> Result<(), NetError> {
         let failed =
-            |refused| NetError::kernel(format!("give {ip} to interface {INTERFACE} of a container"), refused);
-        let index = inside.link(INTERFACE).map_err(failed)?.map_or(0, |link| link.index);
+            |refused| NetError::kernel(format!("give {ip} to interface {interface} of a container"), refused);
+        let index = inside.link(interface).map_err(failed)?.map_or(0, |link| link.index);
         let address = Ipv4Net::new(ip, self.subnet.prefix());
-        inside
-            .change(|changes| {
-                changes.up(LOOPBACK_INDEX);
-                changes.up(index);
-                changes.address(index, address);
-                changes.default_route(self.gateway);
-            })
-            .map_err(failed)?;
-        Ok(netns)
+        let prefix6 = self.config.ipv6.map_or(128, |ipv6| ipv6.subnet.prefix());
+        let changed = inside.change(|changes| {
+            also(changes);
+            changes.up(index);
+            changes.address(index, address);
+            ip6.into_iter().for_each(|ip| changes.address6(index, ip, prefix6));
+        });
+        changed.map_err(failed)
     }
 
     fn port_error(&self, refused: Refused) -> NetError {

@@ -1,6 +1,6 @@
 //! What the two threads of a network do.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::thread;
 use std::time::Duration;
 
@@ -28,10 +28,10 @@ impl Inner {
                     Ok(netns) => self.pool.put_bare(netns),
                     Err(error) => self.give_up(&error),
                 },
-                Job::Forget(ip) => self.retire(ip),
-                Job::Unplug(cable, ip) => {
+                Job::Forget(ip, ip6) => self.retire(ip, ip6),
+                Job::Unplug(cable, ip, ip6) => {
                     self.unplug(&cable);
-                    self.retire(ip);
+                    self.retire(ip, ip6);
                 }
                 Job::Cut(indices) => self.cut(&indices),
             }
@@ -40,8 +40,9 @@ impl Inner {
 
     fn refill(&self) {
         let outcome = self.allocate().and_then(|ip| {
-            self.make(ip, MacAddr::of_ip(ip)).map_err(|error| {
-                self.addresses.lock().release(ip);
+            let ip6 = self.obtain6(None).inspect_err(|_| self.release(ip, None))?;
+            self.make(ip, ip6, MacAddr::of_ip(ip)).map_err(|error| {
+                self.release(ip, ip6);
                 error.into()
             })
         });
@@ -56,12 +57,12 @@ impl Inner {
         self.pool.pause();
     }
 
-    fn retire(&self, ip: Ipv4Addr) {
+    pub(super) fn retire(&self, ip: Ipv4Addr, ip6: Option<Ipv6Addr>) {
         forget(Flows::AnsweredBy(ip));
-        self.addresses.lock().release(ip);
+        self.release(ip, ip6);
     }
 
-    fn unplug(&self, cable: &str) {
+    pub(super) fn unplug(&self, cable: &str) {
         let found = self.route.lock().link(cable);
         match found {
             Ok(link) => self.cut(link.map(|link| link.index).as_slice()),
