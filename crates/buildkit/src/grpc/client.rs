@@ -1,6 +1,6 @@
 //! Calling what a peer offers.
 
-use super::{Code, Inbound, Outbound, Status, WINDOW, WINDOW_OF_ALL};
+use super::{Code, Inbound, Outbound, PULSE, Status, WINDOW, WINDOW_OF_ALL};
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
@@ -22,14 +22,15 @@ pub(crate) async fn connect<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (client, connection) = h2::client::Builder::new()
+    let (client, mut connection) = h2::client::Builder::new()
         .initial_window_size(WINDOW)
         .initial_connection_window_size(WINDOW_OF_ALL)
         .max_header_list_size(64 << 10)
         .enable_push(false)
         .handshake(stream)
         .await?;
-    Ok((Client(client), connection))
+    let ping = connection.ping_pong();
+    Ok((Client(client), PULSE.keep(ping, connection)))
 }
 
 /// A call under way.

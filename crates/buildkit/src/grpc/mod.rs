@@ -10,10 +10,11 @@ mod status;
 pub(crate) use status::{Code, Status};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use h2::{RecvStream, SendStream};
+use h2::{Ping, PingPong, RecvStream, SendStream};
 use http::HeaderMap;
 use prost::Message;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::time::Duration;
 
 /// Most bytes of a message, as BuildKit's own limit.
 const LONGEST: usize = 16 << 20;
@@ -24,6 +25,41 @@ const WINDOW_OF_ALL: u32 = 4 << 20;
 const PREFIX: usize = 5;
 /// Bytes handed to HTTP/2 at once.
 const PIECE: usize = 64 << 10;
+
+/// How often a peer is asked whether it is there, and how long it may take to say so.
+const PULSE: Pulse = Pulse { pause: Duration::from_secs(15), patience: Duration::from_secs(60) };
+
+/// Notices that a peer is gone where no packet says so, as over TCP.
+#[derive(Debug, Clone, Copy)]
+struct Pulse {
+    pause: Duration,
+    patience: Duration,
+}
+
+impl Pulse {
+    /// Drives a connection until it ends, or until its peer does not answer any more.
+    async fn keep<T>(
+        self,
+        ping: Option<PingPong>,
+        connection: impl Future<Output = Result<T, h2::Error>>,
+    ) -> Result<T, h2::Error> {
+        let Some(mut ping) = ping else { return connection.await };
+        let silent = async {
+            loop {
+                tokio::time::sleep(self.pause).await;
+                match tokio::time::timeout(self.patience, ping.ping(Ping::opaque())).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return error,
+                    Err(_) => return h2::Reason::CANCEL.into(),
+                }
+            }
+        };
+        tokio::select! {
+            ended = connection => ended,
+            error = silent => Err(error),
+        }
+    }
+}
 
 /// The messages that a peer sends.
 #[derive(Debug)]
@@ -196,6 +232,28 @@ mod tests {
         driver.abort();
         let ended = tokio::time::timeout(std::time::Duration::from_secs(10), served).await;
         ended.expect("the server notices").expect("no panic").ok();
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_without_a_word_is_noticed() {
+        let pulse = Pulse { pause: Duration::from_millis(10), patience: Duration::from_millis(300) };
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let (client, mut connection) =
+            h2::client::Builder::new().handshake::<_, Bytes>(ours).await.expect("begun");
+        let ping = connection.ping_pong();
+        // The other end takes everything and says nothing.
+        tokio::spawn(async move { tokio::io::copy(&mut theirs, &mut tokio::io::sink()).await });
+        let ended = tokio::time::timeout(Duration::from_secs(30), pulse.keep(ping, connection)).await;
+        assert!(ended.expect("noticed").is_err());
+        drop(client);
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        tokio::spawn(server::serve(theirs, answer));
+        let (client, mut connection) =
+            h2::client::Builder::new().handshake::<_, Bytes>(ours).await.expect("begun");
+        let ping = connection.ping_pong();
+        let kept = tokio::time::timeout(Duration::from_secs(2), pulse.keep(ping, connection)).await;
+        assert!(kept.is_err(), "one that answers stays");
+        drop(client);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Answering calls.
 
-use super::{Code, Inbound, Outbound, PIECE, Status, WINDOW, WINDOW_OF_ALL};
+use super::{Code, Inbound, Outbound, PIECE, PULSE, Status, WINDOW, WINDOW_OF_ALL};
 use crate::proto::session::BytesMessage;
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
@@ -41,20 +41,24 @@ where
         .max_send_buffer_size(UNSENT)
         .handshake(stream)
         .await?;
-    let mut calls = JoinSet::new();
-    while let Some(accepted) = connection.accept().await {
-        let (request, respond) = accepted?;
-        let (head, body) = request.into_parts();
-        let call = Call {
-            path: head.uri.path().to_owned(),
-            metadata: head.headers,
-            inbound: Inbound::new(body),
-            respond,
-        };
-        calls.spawn(handler(call));
-        while calls.try_join_next().is_some() {}
-    }
-    Ok(())
+    let ping = connection.ping_pong();
+    let answering = async {
+        let mut calls = JoinSet::new();
+        while let Some(accepted) = connection.accept().await {
+            let (request, respond) = accepted?;
+            let (head, body) = request.into_parts();
+            let call = Call {
+                path: head.uri.path().to_owned(),
+                metadata: head.headers,
+                inbound: Inbound::new(body),
+                respond,
+            };
+            calls.spawn(handler(call));
+            while calls.try_join_next().is_some() {}
+        }
+        Ok(())
+    };
+    PULSE.keep(ping, answering).await
 }
 
 fn head() -> Response<()> {
