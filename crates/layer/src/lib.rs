@@ -30,7 +30,7 @@ pub use compression::{Compression, Compressor, Decompressor, compress};
 pub use copy::{copy_metadata, copy_tree, merge_layer, tree_size};
 pub use error::{ApplyError, LayerError};
 pub use extract::{ExtractOptions, Extracted, extract, is_archive};
-pub use metadata::{Metadata, Xattrs, image_xattrs};
+pub use metadata::{Metadata, Xattrs, image_xattrs, permitted_xattr};
 pub use readahead::ReadAhead;
 pub use rebuild::rebuild_tar;
 pub use tar::Timestamp;

@@ -34,7 +34,7 @@ fn step<T>(operation: &'static str, result: Result<T, impl Into<io::Error>>) -> 
 
 /// Attributes that may be in an image: none that overlayfs acts on, and of the security ones only file
 /// capabilities (labels are the host's business).
-pub(crate) fn permitted_xattr(name: &[u8], unprivileged: bool) -> bool {
+pub fn permitted_xattr(name: &[u8], unprivileged: bool) -> bool {
     let user = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
     if unprivileged {
         return user;

@@ -39,4 +39,15 @@ pub(crate) struct Stat {
     pub(crate) modified: i64,
     #[prost(bytes = "vec", tag = "7")]
     pub(crate) link: Vec<u8>,
+    #[prost(message, repeated, tag = "10")]
+    pub(crate) xattrs: Vec<Xattr>,
+}
+
+/// A row of the map of extended attributes.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Xattr {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) name: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) value: Vec<u8>,
 }

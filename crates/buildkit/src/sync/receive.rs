@@ -12,10 +12,13 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::Write;
 use yare_errdefs::{Error, Result};
+use yare_layer::Xattrs;
 
 const METHOD: &str = "/moby.filesync.v1.FileSync/DiffCopy";
 /// Files that are under way at once.
 const AT_ONCE: usize = 64;
+/// Most bytes of the name of an extended attribute, as Linux has them.
+const XATTR_NAME: usize = 255;
 
 /// What came.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,9 +105,10 @@ impl Transfer<'_> {
         Err(wrong("breaks off"))
     }
 
-    fn stat(&mut self, number: u32, stat: Stat) -> Result<()> {
+    fn stat(&mut self, number: u32, mut stat: Stat) -> Result<()> {
         self.received.entries += 1;
-        self.names += stat.path.len() + stat.link.len();
+        let attributes = stat.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len());
+        self.names += stat.path.len() + stat.link.len() + attributes.sum::<usize>();
         let Limits { entries, names, .. } = self.limits;
         if self.received.entries > entries || self.names > names {
             return Err(Error::invalid(format!(
@@ -112,7 +116,7 @@ impl Transfer<'_> {
             ))
             .with_hint("name in .dockerignore what the build does not need"));
         }
-        let Some(entry) = entry(&stat) else {
+        let Some(entry) = entry(&mut stat) else {
             // Sockets, pipes and devices are nothing that a build can use.
             return Ok(());
         };
@@ -186,7 +190,7 @@ fn wrong(what: &str) -> Error {
 }
 
 /// What a stat says; `None` for what is neither file, directory nor link.
-fn entry(stat: &Stat) -> Option<Entry> {
+fn entry(stat: &mut Stat) -> Option<Entry> {
     let go = stat.mode;
     let mut mode = Go::permissions(go);
     let kind = if go & Go::DIRECTORY != 0 {
@@ -199,7 +203,11 @@ fn entry(stat: &Stat) -> Option<Entry> {
     } else {
         Kind::File(u64::try_from(stat.size).unwrap_or(0), i128::from(stat.modified))
     };
-    Some(Entry { kind, mode })
+    let mut xattrs: Xattrs =
+        std::mem::take(&mut stat.xattrs).into_iter().map(|xattr| (xattr.name, xattr.value)).collect();
+    // As of a context that is sent as a tar: what is the system's own to say is not taken from a client.
+    xattrs.retain(|(name, _)| yare_layer::permitted_xattr(name, true) && name.len() <= XATTR_NAME);
+    Some(Entry { kind, mode, xattrs })
 }
 
 fn metadata(wanted: &Wanted) -> Result<HeaderMap> {

@@ -139,6 +139,7 @@ fn walk(dir: &OwnedFd, prefix: &[u8], found: &mut Vec<Stat>) -> std::io::Result<
                 .saturating_mul(1_000_000_000)
                 .saturating_add(i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
             link,
+            xattrs: Vec::new(),
         });
         if kind == FileType::Directory {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

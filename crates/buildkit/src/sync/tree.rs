@@ -6,9 +6,10 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use yare_errdefs::{Error, Result};
+use yare_layer::Xattrs;
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,15 @@ pub(crate) struct Entry {
     pub(crate) kind: Kind,
     /// Permission bits with setuid, setgid and sticky.
     pub(crate) mode: u32,
+    /// Extended attributes that the client tells. Those of what is here are looked at only where it tells
+    /// some: one that it took away from a file stays until the file changes, as in the field.
+    pub(crate) xattrs: Xattrs,
+}
+
+impl Entry {
+    fn is(&self, other: &Self) -> bool {
+        self.mode == other.mode && self.kind == other.kind
+    }
 }
 
 /// A private folder: nobody but its owner changes it.
@@ -78,7 +88,8 @@ impl Tree {
             if kind == Kind::Directory {
                 directories.push(path.clone());
             }
-            self.known.insert(path, (Entry { kind, mode: stat.st_mode & 0o7777 }, false));
+            let entry = Entry { kind, mode: stat.st_mode & 0o7777, xattrs: Xattrs::new() };
+            self.known.insert(path, (entry, false));
         }
         Ok(())
     }
@@ -126,9 +137,9 @@ impl Tree {
                 let path = String::from_utf8_lossy(path);
                 return Err(Error::invalid(format!("the client sent {path:?} twice")));
             }
-            Some((known, told)) if *known == entry => {
+            Some((known, told)) if known.is(&entry) => {
                 *told = true;
-                return Ok(false);
+                return self.dress(path, &entry).map(|()| false);
             }
             Some((known, _)) => {
                 let both = (&known.kind, &entry.kind);
@@ -158,6 +169,7 @@ impl Tree {
                 // What the mode of a directory forbids does not stop us: we are root.
                 rustix::fs::chmodat(parent, OsStr::from_bytes(last), mode, AtFlags::empty())
                     .map_err(|error| failed("set the mode of", path, error))?;
+                self.dress(path, entry)?;
             }
             Kind::Link(target) => {
                 rustix::fs::symlinkat(OsStr::from_bytes(target), parent, OsStr::from_bytes(last))
@@ -165,6 +177,18 @@ impl Tree {
             }
         }
         Ok(false)
+    }
+
+    /// Gives what is there the extended attributes that it lacks.
+    fn dress(&self, path: &[u8], entry: &Entry) -> Result<()> {
+        if entry.xattrs.is_empty() || matches!(entry.kind, Kind::Link(_)) {
+            return Ok(());
+        }
+        let (_, last) = name::split(path);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(self.parent()?, OsStr::from_bytes(last), flags, Mode::empty())
+            .map_err(|error| failed("open", path, error))?;
+        set_xattrs(fd.as_fd(), path, &entry.xattrs)
     }
 
     fn remove(&self, path: &[u8]) -> Result<()> {
@@ -186,9 +210,10 @@ impl Tree {
 
     /// Gives a file that came its mode and time. Until then it differs from what was told.
     pub(crate) fn seal(&self, path: &[u8], file: &File) -> Result<()> {
-        let Some((Entry { kind: Kind::File(_, time), mode }, _)) = self.known.get(path) else {
+        let Some((Entry { kind: Kind::File(_, time), mode, xattrs }, _)) = self.known.get(path) else {
             return Err(Error::internal("a file that was not told"));
         };
+        set_xattrs(file.as_fd(), path, xattrs)?;
         rustix::fs::fchmod(file, Mode::from_raw_mode(*mode))
             .map_err(|error| failed("set the mode of", path, error))?;
         let time = Timespec {
@@ -245,6 +270,21 @@ impl Tree {
         self.parent = None;
         Ok(())
     }
+}
+
+fn set_xattrs(fd: BorrowedFd<'_>, path: &[u8], wanted: &Xattrs) -> Result<()> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let there = yare_sys::fs::xattrs(fd).map_err(|error| failed("read the attributes of", path, error))?;
+    for (name, value) in wanted.iter().filter(|row| !there.contains(row)) {
+        match yare_sys::fs::set_xattr(fd, name, value) {
+            // A file system without them is no reason to refuse a context.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTSUP) => return Ok(()),
+            set => set.map_err(|error| failed("set an attribute of", path, error))?,
+        }
+    }
+    Ok(())
 }
 
 fn modified(stat: &Stat) -> i128 {
