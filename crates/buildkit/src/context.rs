@@ -10,7 +10,6 @@ use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use yare_api::build::VertexStatus;
@@ -21,6 +20,8 @@ use yare_build::progress::{Work, now};
 use yare_build::source::git::{Git, GitRef};
 use yare_build::source::upload::{self, Received};
 use yare_dockerfile::ignore::Ignore;
+use yare_engine::Engine;
+use yare_engine::build;
 use yare_errdefs::{Class, Classified, Error, Result};
 
 /// Most bytes of a Dockerfile or an ignore file.
@@ -46,8 +47,7 @@ pub(crate) struct Source {
     /// Sessions that have folders which the build's own has not, by the folder's name.
     pub(crate) others: BTreeMap<String, Arc<Session>>,
     pub(crate) folders: Arc<Folders>,
-    /// Where git repositories are kept.
-    pub(crate) repositories: PathBuf,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) progress: Progress,
 }
 
@@ -120,38 +120,36 @@ impl Source {
     }
 
     fn main(&self, context: &Place) -> Result<Main> {
-        let place = match context {
+        let bring: Box<dyn FnOnce() -> Result<Main> + '_> = match context {
             Place::Client(dir) => return Ok(Main::Client(dir.clone())),
-            Place::Web(url) => {
-                return Err(Error::unimplemented("a context from the web is not built into this Yare yet")
-                    .with_hint(format!("fetch it first: curl -L {url} | docker build -")));
-            }
-            place => place,
+            Place::Git(remote) => Box::new(move || self.checkout(remote)),
+            Place::Web(url) => Box::new(move || {
+                let Link { runtime, stop, .. } = &self.link;
+                self.unpack(build::download(&self.engine, runtime, url, &stop.cancel)?)
+            }),
+            Place::Upload(id) => Box::new(move || self.unpack(Upload::begin(&self.link, id)?)),
         };
+        noted(self.progress.work("[internal] load remote build context"), |_| bring())
+    }
+
+    fn checkout(&self, remote: &str) -> Result<Main> {
+        let wanted =
+            GitRef::parse(remote)?.ok_or_else(|| Error::invalid(format!("{remote} is no git repository")))?;
+        let folder = self.folders.take("")?;
+        let git = Git::new(build::kept_folder(&self.engine, "sources")?.join("git"));
+        let checkout = git.checkout(&wanted, folder.path(), (false, 0), &self.link.stop.cancel)?;
+        // The asked folder of the repository, which is checked to be in it.
+        Ok(Main::Folder(yare_sys::fs::open_dir(&checkout.dir).map_err(Error::from)?, folder))
+    }
+
+    /// Takes a tar apart, or the text of a Dockerfile.
+    fn unpack(&self, source: impl std::io::Read) -> Result<Main> {
         let folder = self.folders.take("")?;
         let root = folder.open()?;
-        let work = self.progress.work("[internal] load remote build context");
-        let load = |_: &Work| match place {
-            Place::Git(remote) => {
-                let wanted = GitRef::parse(remote)?
-                    .ok_or_else(|| Error::invalid(format!("{remote} is no git repository")))?;
-                let git = Git::new(self.repositories.clone());
-                git.checkout(&wanted, folder.path(), (false, 0), &self.link.stop.cancel)?;
-                Ok(None)
-            }
-            Place::Upload(id) => {
-                let reader = Upload::begin(&self.link, id)?;
-                let limits = yare_layer::Limits { bytes: Some(LARGEST), ..yare_layer::Limits::default() };
-                match upload::receive(reader, root.as_fd(), limits, &self.link.stop.cancel)? {
-                    Received::Files { .. } => Ok(None),
-                    Received::Dockerfile(text) => Ok(Some(text)),
-                }
-            }
-            Place::Client(_) | Place::Web(_) => Ok(None),
-        };
-        Ok(match noted(work, load)? {
-            Some(text) => Main::Dockerfile(text),
-            None => Main::Folder(root, folder),
+        let limits = yare_layer::Limits { bytes: Some(LARGEST), ..yare_layer::Limits::default() };
+        Ok(match upload::receive(source, root.as_fd(), limits, &self.link.stop.cancel)? {
+            Received::Files { .. } => Main::Folder(root, folder),
+            Received::Dockerfile(text) => Main::Dockerfile(text),
         })
     }
 }

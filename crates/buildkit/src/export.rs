@@ -59,15 +59,16 @@ impl<'a> Exporters<'a> {
         // A path of the client's, which it keeps to itself; here it would be one of this host.
         attributes.remove("dest");
         let kind = match exporter.kind.as_str() {
-            "moby" | "image" => {
-                // Clients of the image store push by themselves when the build is done, whatever they say here.
-                let push = attributes.remove("push").is_some_and(|push| push == "true");
-                if push && exporter.kind == "image" {
-                    return Err(Error::unimplemented("pushing from a build is not built into this Yare yet"));
+            kind @ ("moby" | "image") => {
+                if kind == "moby" {
+                    // Clients of an image store that no worker's label promises more of push by themselves
+                    // when the build is done.
+                    attributes.remove("push");
                 }
+                // Which registries are spoken to without TLS is the engine's to know.
+                attributes.remove("registry.insecure");
                 let names = attributes.remove("name").unwrap_or_default();
                 self.names.extend(names.split(',').filter(|name| !name.is_empty()).map(str::to_owned));
-                attributes.remove("unpack");
                 "image"
             }
             "local" => {

@@ -1,5 +1,6 @@
 //! What a client asks of the Dockerfile frontend, as a [`BuildRequest`]. Pure.
 
+use crate::layout::LayoutImage;
 use std::collections::BTreeMap;
 use yare_api::build::BuildRequest;
 use yare_build::request::ContextSource;
@@ -24,6 +25,8 @@ pub(crate) struct Asked {
     pub(crate) sessions: BTreeMap<String, String>,
     /// Named contexts that are results of other builds: the input's name in the request.
     pub(crate) inputs: BTreeMap<String, String>,
+    /// Named contexts that are images in the client's OCI layouts.
+    pub(crate) layouts: BTreeMap<String, LayoutImage>,
     /// Something else than a build.
     pub(crate) call: Option<String>,
     /// Options that have no effect here, and why.
@@ -39,7 +42,7 @@ pub(crate) enum Place {
     Upload(String),
     /// A git repository.
     Git(String),
-    /// A tar on the web.
+    /// A tar or a Dockerfile on the web.
     Web(String),
 }
 
@@ -148,9 +151,12 @@ fn prefixed(asked: &mut Asked, name: &str, value: &str) -> Result<()> {
         Some(("context", key)) => {
             // A platform may follow; the same source serves all.
             let key = key.split("::").next().unwrap_or(key);
-            match value.strip_prefix("input:") {
-                Some(input) => drop(asked.inputs.insert(key.to_owned(), input.to_owned())),
-                None => drop(asked.sources.insert(key.to_owned(), named(key, value)?)),
+            if let Some(input) = value.strip_prefix("input:") {
+                asked.inputs.insert(key.to_owned(), input.to_owned());
+            } else if let Some(image) = value.strip_prefix("oci-layout://") {
+                asked.layouts.insert(key.to_owned(), LayoutImage::parse(image)?);
+            } else {
+                asked.sources.insert(key.to_owned(), named(key, value)?);
             }
         }
         Some(("attest", kind)) => {
@@ -192,13 +198,6 @@ fn named(key: &str, value: &str) -> Result<ContextSource> {
     }
     if value.starts_with("local:") {
         return Ok(ContextSource::Folder);
-    }
-    if value.starts_with("oci-layout:") {
-        let kind = value.split(':').next().unwrap_or_default();
-        return Err(Error::unimplemented(format!(
-            "the build context {key} of kind {kind:?} is not built into this Yare yet"
-        ))
-        .with_hint("build it into an image first, and name that: docker-image://NAME"));
     }
     Ok(match place(value) {
         Place::Web(url) => ContextSource::Http(url),

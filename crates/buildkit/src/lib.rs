@@ -2,7 +2,7 @@
 //!
 //! A client upgrades `POST /grpc` and calls services on it (`services`): workers, builds, the cache, the
 //! history. It upgrades `POST /session` too, and answers calls there (`session`): its files (`sync`), its
-//! secrets and agents (`keys`), what builds hand out (`export`). A build is one call of `Control/Solve` that
+//! secrets and agents (`keys`), its images (`layout`), what builds hand out (`export`). A build is one call of `Control/Solve` that
 //! stays open, `Control/Status` which tells its news, and calls of `LLBBridge` in which the client runs the
 //! frontend; they find each other by the id that the client chose (`builds`), and so do targets that stand on
 //! one another (`inputs`). The frontend is the Dockerfile's alone, done by [`yare_build`]: `frontend` reads its
@@ -19,6 +19,7 @@ mod grpc;
 mod history;
 mod inputs;
 mod keys;
+mod layout;
 mod link;
 mod news;
 mod proto;

@@ -9,6 +9,7 @@ use crate::frontend::{self, Asked, Options};
 use crate::grpc::{Code, Status};
 use crate::inputs::{self, Held};
 use crate::keys::ClientKeys;
+use crate::layout::LayoutImage;
 use crate::link::Link;
 use crate::proto::control::{SolveRequest, SolveResponse};
 use crate::proto::{Any, Definition, Empty, SourceInfo};
@@ -22,7 +23,7 @@ use yare_build::request::ContextSource;
 use yare_build::{Failure, Progress};
 use yare_engine::build::{self, Job};
 use yare_errdefs::Error;
-use yare_oci::{Digest, Reference};
+use yare_oci::{Digest, Platform, Reference};
 
 /// `Control/Solve`: waits for what the client's frontend returns, or runs the one that is named, then builds.
 pub(crate) async fn solve(kit: &Arc<Kit>, request: SolveRequest) -> Result<SolveResponse, Status> {
@@ -71,9 +72,16 @@ pub(crate) async fn load(
 ) -> Result<Arc<Loaded>, Status> {
     frontend::check(frontend, options)?;
     let mut asked = frontend::parse(options, &build.request.entitlements)?;
-    let inputs = build_inputs(kit, &mut asked, inputs).await?;
+    let mut inputs = build_inputs(kit, &mut asked, inputs).await?;
     let source = source(kit, build, &asked, progress(build, None)).await?;
+    let images = std::mem::take(&mut asked.layouts);
+    let names = images.iter().map(|_| Held::new(kit)).collect::<Result<Vec<_>, _>>()?;
     on_thread(move || {
+        for ((context, image), (name, reference)) in images.iter().zip(names) {
+            bring(&source, &asked, (context.as_str(), image), name.name())?;
+            asked.sources.insert(context.clone(), ContextSource::Image(reference));
+            inputs.push(name);
+        }
         let name = file_name(&asked.request.dockerfile);
         let dir = asked.dockerfile_dir.as_deref();
         // In a folder of the client's it is there by its own name; elsewhere, by its path.
@@ -86,6 +94,25 @@ pub(crate) async fn load(
         Ok(Arc::new(Loaded { asked, definition, _inputs: inputs }))
     })
     .await
+}
+
+/// Brings an image of the client's into the store, under this name.
+fn bring(
+    source: &Source,
+    asked: &Asked,
+    (context, image): (&str, &LayoutImage),
+    name: &str,
+) -> Result<(), Status> {
+    let platform = asked.request.platforms.first().map(|text| Platform::parse(text)).transpose();
+    let platform = platform.map_err(Error::invalid)?.unwrap_or_else(Platform::host);
+    let work = source.progress.work(&format!("[context {context}] load from the client's OCI layout"));
+    let folder = source.folders.take("")?;
+    let brought = image.bring(source, &platform, (&folder, name));
+    let loaded = brought.and_then(|archive| yare_engine::images::adopt(&source.engine, archive));
+    if let Err(error) = &loaded {
+        work.failed(&yare_errdefs::chain(error));
+    }
+    Ok(loaded?)
 }
 
 /// Builds the targets of the client that this one stands on.
@@ -137,8 +164,8 @@ async fn source(kit: &Kit, build: &Build, asked: &Asked, progress: Progress) -> 
         others.insert(dir.clone(), kit.sessions.find(id).await?);
     }
     let link = Link { session, runtime: tokio::runtime::Handle::current(), stop: build.stop.clone() };
-    let repositories = build::kept_folder(&kit.engine, "sources")?.join("git");
-    Ok(Source { link, others, folders: Arc::clone(&kit.folders), repositories, progress })
+    let (engine, folders) = (Arc::clone(&kit.engine), Arc::clone(&kit.folders));
+    Ok(Source { link, others, folders, engine, progress })
 }
 
 /// The Dockerfile, as warnings and errors point into it.

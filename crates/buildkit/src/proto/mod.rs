@@ -2,6 +2,7 @@
 //!
 //! Fields that nothing here reads or writes are left out: a decoder skips what it does not know.
 
+pub(crate) mod content;
 pub(crate) mod control;
 pub(crate) mod files;
 pub(crate) mod gateway;

@@ -236,6 +236,15 @@ pub fn run(engine: &Arc<Engine>, job: Job<'_>) -> Result<BuildResult, Failure> {
     Ok(result)
 }
 
+/// Gets a build context from the web. Holds its thread.
+///
+/// # Errors
+/// It cannot be had.
+pub fn download(engine: &Arc<Engine>, runtime: &Handle, url: &str, cancel: &Cancel) -> Result<std::fs::File> {
+    let web = web::Web { engine: Arc::clone(engine), runtime: runtime.clone() };
+    prepare::download(engine, &web, url, cancel)
+}
+
 /// The folder for what builds keep beside the cache: a client's files, kept for its next build.
 pub fn kept_folder(engine: &Engine, name: &str) -> Result<PathBuf> {
     let folder = engine.builder.folder.join(name);

@@ -5,6 +5,7 @@ use crate::Engine;
 use crate::images::BodyReader;
 use base64::Engine as _;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
@@ -167,18 +168,19 @@ fn main_context(
             }
             "git" => cloned(engine, &context.value, cancel),
             "none" => Ok(Main { root: None, lasting: false, dockerfile: None, made: None }),
-            "http" => {
-                let downloads = Downloads::open(&engine.builder.folder.join("sources").join("http"))?;
-                let wanted = Wanted { url: &context.value, checksum: None, limit: LARGEST };
-                let path = downloads.get(web, &wanted, cancel)?.path;
-                let file = std::fs::File::open(&path).map_err(|error| {
-                    Error::internal(format!("cannot open {}", path.display())).caused_by(error)
-                })?;
-                sent(engine, file, cancel)
-            }
+            "http" => sent(engine, download(engine, web, &context.value, cancel)?, cancel),
             other => Err(Error::invalid(format!("unknown kind of build context {other:?}"))),
         },
     }
+}
+
+/// Gets a context from the web; it stays among the downloads.
+pub(super) fn download(engine: &Engine, web: &dyn Fetch, url: &str, cancel: &Cancel) -> Result<File> {
+    let downloads = Downloads::open(&engine.builder.folder.join("sources").join("http"))?;
+    let wanted = Wanted { url, checksum: None, limit: LARGEST };
+    let path = downloads.get(web, &wanted, cancel)?.path;
+    File::open(&path)
+        .map_err(|error| Error::internal(format!("cannot open {}", path.display())).caused_by(error))
 }
 
 /// A directory of this host. That the client means the same one is known by its device and inode.

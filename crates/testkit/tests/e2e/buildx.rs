@@ -10,7 +10,7 @@ use crate::case::cases;
 use crate::client::Client;
 
 /// Why nothing here runs against dockerd.
-const OWN: &str = "the reference engine is tried without the plugins";
+pub(crate) const OWN: &str = "the reference engine is tried without the plugins";
 
 cases![
     Docker:
@@ -60,7 +60,7 @@ fn has(c: &Client, wanted: &[&str]) -> bool {
     true
 }
 
-fn buildx(c: &Client) -> bool {
+pub(crate) fn buildx(c: &Client) -> bool {
     has(c, &["docker-buildx"])
 }
 
@@ -69,15 +69,15 @@ fn with(script: &str) -> String {
     format!("export DOCKER_CONFIG=$PWD/docker BUILDKIT_PROGRESS=plain; cd ctx\n{script}")
 }
 
-fn ok(c: &Client, script: &str) -> String {
+pub(crate) fn ok(c: &Client, script: &str) -> String {
     c.ok(&with(script))
 }
 
-fn fails(c: &Client, script: &str) -> String {
+pub(crate) fn fails(c: &Client, script: &str) -> String {
     c.fails(1, &with(script))
 }
 
-fn dockerfile(c: &Client, lines: &str) {
+pub(crate) fn dockerfile(c: &Client, lines: &str) {
     std::fs::write(c.folder.join("ctx/Dockerfile"), lines).unwrap();
 }
 

@@ -38,6 +38,7 @@ mod build_run;
 mod build_table;
 mod build_vectors;
 mod buildx;
+mod buildx_contexts;
 mod errors;
 mod exec;
 mod flags;
@@ -103,6 +104,7 @@ fn main() {
         build_vectors::CASES,
         build_outputs::CASES,
         buildx::CASES,
+        buildx_contexts::CASES,
         soak::CASES,
     ];
     let ok = runner::run(&themes.concat());
