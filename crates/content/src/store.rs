@@ -1,8 +1,9 @@
 use crate::{Error, Ingest, Partial, Result, partial};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use yare_oci::{Digest, Hasher};
 use yare_sys::fs as files;
@@ -80,6 +81,31 @@ impl Store {
     pub fn place(&self, file: &Path, digest: &Digest) -> Result<()> {
         let target = self.path(digest);
         rustix::fs::rename(file, &target).map_err(|error| Error::io("place", &target, error))
+    }
+
+    /// As [`Store::place`], for a file that stays where it is: the blob is another name of it, or a copy where
+    /// it is on another file system.
+    pub fn adopt(&self, file: &File, digest: &Digest) -> Result<()> {
+        let name = self.ingests.join(files::unique_name("a-"));
+        let opened = files::proc_path(file.as_fd());
+        match rustix::fs::linkat(CWD, &opened, CWD, &name, AtFlags::SYMLINK_FOLLOW) {
+            Ok(()) => {
+                let placed = self.place(&name, digest);
+                // A rename does nothing when both are names of the same file already.
+                match rustix::fs::unlink(&name) {
+                    Ok(()) | Err(Errno::NOENT) => placed,
+                    Err(error) => placed.and(Err(Error::io("remove", &name, error))),
+                }
+            }
+            Err(Errno::XDEV | Errno::NOENT) => {
+                let mut ingest = self.ingest()?;
+                let failed = |error| Error::io("copy to", &name, error);
+                let mut source = File::open(&opened).map_err(failed)?;
+                std::io::copy(&mut source, &mut ingest).map_err(failed)?;
+                ingest.commit(Some(*digest), None).map(drop)
+            }
+            Err(error) => Err(Error::io("link", &name, error)),
+        }
     }
 
     /// Moves the blob's file to `target`, on the same file system; one that is not there is no error. The

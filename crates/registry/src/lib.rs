@@ -23,6 +23,8 @@
 //! any point leaves at most a file that no record speaks of, which the next collection takes. Nothing is
 //! walked at the start.
 //!
+//! An engine's images are served beside what is here: see `images`.
+//!
 //! Other stores of bytes (S3) would take the place of `yare_content::Store` and of the files of `uploads`;
 //! nothing else knows of files.
 
@@ -35,6 +37,7 @@ pub mod config;
 mod events;
 mod htpasswd;
 mod http_client;
+mod images;
 mod limit;
 mod links;
 mod listing;
@@ -60,6 +63,7 @@ pub use cache::{Outbound, Proxy};
 pub use collect::{Collected, collect};
 pub use config::Config;
 pub use htpasswd::line as htpasswd_line;
+pub use images::{Document, Images, Pushed};
 pub use registry::Registry;
 pub use scrub::{Damage, Scrubbed, scrub};
 pub use serve::{ask, bind, serve};

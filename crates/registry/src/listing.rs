@@ -50,9 +50,26 @@ pub(crate) struct Page<T> {
     pub(crate) next: Option<String>,
 }
 
-impl<T> Page<T> {
-    fn new() -> Self {
+impl<T> Default for Page<T> {
+    fn default() -> Self {
         Self { entries: Vec::new(), next: None }
+    }
+}
+
+impl Page<String> {
+    /// Adds names of another list, which has all of them, in the order of `key`.
+    pub(crate) fn with(mut self, more: Vec<String>, wanted: &Wanted, key: impl Fn(&str) -> String) -> Self {
+        let order = |name: &str| (key(name), name.to_owned());
+        let after = wanted.after.as_deref().map(order);
+        self.entries
+            .extend(more.into_iter().filter(|name| after.as_ref().is_none_or(|after| order(name) > *after)));
+        self.entries.sort_by_key(|name| order(name));
+        self.entries.dedup();
+        if self.entries.len() > wanted.limit() || self.next.is_some() {
+            self.entries.truncate(wanted.limit());
+            self.next = self.entries.last().cloned();
+        }
+        self
     }
 }
 
@@ -69,7 +86,7 @@ pub(crate) fn tags(
     let after = wanted.after.clone().unwrap_or_default();
     let folded = after.to_lowercase();
     let start = (repository, folded.as_str(), after.as_str());
-    let mut page = Page::new();
+    let mut page = Page::default();
     let table = view.open_table(TAGS)?;
     for row in table.range(start..)? {
         let (key, _) = row?;
@@ -96,7 +113,7 @@ pub(crate) fn repositories(
     may_see: impl Fn(&str) -> bool,
 ) -> Result<Page<String>> {
     let after = wanted.after.as_deref().unwrap_or_default();
-    let mut page = Page::new();
+    let mut page = Page::default();
     for row in view.open_table(REPOSITORIES)?.range(after..)? {
         let (name, _) = row?;
         let name = name.value();
@@ -129,7 +146,7 @@ pub(crate) fn referrers(
     let from = after.map_or(LEAST, |after| *after.as_bytes());
     let table = view.open_table(REFERRERS)?;
     let range = (repository, subject.as_bytes(), &from)..=(repository, subject.as_bytes(), &GREATEST);
-    let mut page = Page::new();
+    let mut page = Page::default();
     let (mut size, mut last) = (0, None);
     for row in table.range(range)? {
         let (key, value) = row?;
@@ -153,4 +170,39 @@ pub(crate) fn referrers(
         page.entries.push(serde_json::from_slice(text)?);
     }
     Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All pages of two lists that are shown as one.
+    fn pages(recorded: &[&str], more: &[&str], count: usize) -> Vec<String> {
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (mut wanted, mut all) = (Wanted { count: Some(count), after: None }, Vec::new());
+        loop {
+            let after = wanted.after.clone().unwrap_or_default();
+            let rest = recorded.iter().copied().filter(|name| *name > after.as_str()).collect::<Vec<_>>();
+            let own = &rest[..rest.len().min(count)];
+            let next = (rest.len() > count).then(|| own.last().map(|name| (*name).to_owned())).flatten();
+            let page = Page { entries: names(own), next };
+            let page = page.with(names(more), &wanted, str::to_owned);
+            assert!(page.entries.len() <= count);
+            all.extend(page.entries);
+            if page.next.is_none() {
+                return all;
+            }
+            wanted.after = page.next;
+        }
+    }
+
+    #[test]
+    fn two_lists_are_paged_as_one() {
+        let all = ["a", "b", "c", "d", "e"];
+        for count in 1..7 {
+            assert_eq!(pages(&["b", "d", "e"], &["a", "b", "c"], count), all, "{count}");
+            assert_eq!(pages(&[], &all, count), all, "{count}");
+            assert_eq!(pages(&all, &[], count), all, "{count}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use yare_oci::Digest;
 
 /// Tags that do not move once pushed.
@@ -131,6 +132,8 @@ pub(crate) struct Push {
     pub(crate) bytes: Bytes,
     /// What they say.
     pub(crate) manifest: Manifest,
+    /// What it needs and another store has.
+    pub(crate) elsewhere: HashSet<Digest>,
     /// The time.
     pub(crate) now: u64,
 }
@@ -210,7 +213,8 @@ fn check_content(writing: &Writing, push: &Push, rules: &PushRules) -> Result<()
             .with_detail(json!({ "digest": digest.to_string() }))
     };
     let links = writing.tables.open_table(LINKS)?;
-    for blob in push.manifest.blobs.iter().filter(|_| !rules.absent_blobs) {
+    let is_wanted = |part: &&Digest| !push.elsewhere.contains(*part);
+    for blob in push.manifest.blobs.iter().filter(|_| !rules.absent_blobs).filter(is_wanted) {
         if links.get((repository, blob.as_bytes()))?.is_none() {
             return Err(refused(blob, "blob").into());
         }
@@ -219,7 +223,7 @@ fn check_content(writing: &Writing, push: &Push, rules: &PushRules) -> Result<()
         return Ok(());
     }
     let manifests = writing.tables.open_table(MANIFESTS)?;
-    for member in &push.manifest.members {
+    for member in push.manifest.members.iter().filter(is_wanted) {
         if manifests.get((repository, member.as_bytes()))?.is_none() {
             return Err(refused(member, "manifest").into());
         }
@@ -303,6 +307,15 @@ pub(crate) fn remove_tag(writing: &Writing, repository: &str, tag: &str, digest:
     writing.tables.open_table(TAGS)?.remove((repository, tag.to_lowercase().as_str(), tag))?;
     writing.tables.open_table(TAGGED)?.remove((repository, digest.as_bytes(), tag))?;
     Ok(())
+}
+
+/// Takes a name away, whatever it stands for; one that is not there is no error.
+pub(crate) fn forget_tag(writing: &Writing, repository: &str, tag: &Tag) -> Result<()> {
+    let record = tag_record(&writing.tables.open_table(TAGS)?, repository, tag)?;
+    match record {
+        Some(record) => remove_tag(writing, repository, tag.as_str(), &record.digest),
+        None => Ok(()),
+    }
 }
 
 /// The tags that name a manifest.

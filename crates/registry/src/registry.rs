@@ -3,8 +3,9 @@
 use crate::cache::Caches;
 use crate::clock::now;
 use crate::config::Config;
+use crate::images::{self, Document, Images, Pushed};
 use crate::links::{self, Finished};
-use crate::manifest;
+use crate::manifest::{self, Manifest};
 use crate::manifests::{self, Found, Push, PushRules};
 use crate::name::{Reference, Tag};
 use crate::problem::{Code, Error, Refusal, Result, file_error};
@@ -14,12 +15,13 @@ use crate::usage::Usage;
 use bytes::Bytes;
 use rustix::fs::Mode;
 use rustix::io::Errno;
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use yare_content::Store;
-use yare_oci::Digest;
+use yare_oci::{Digest, MediaType};
 
 /// An open registry. One process has it open at a time.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Registry {
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) usage: Usage,
     pub(crate) caches: Caches,
+    /// Images of another store that are served, too.
+    pub(crate) images: Option<Arc<dyn Images>>,
     /// Since when it is served, 0 for not at all: what clients were told before is not known any more.
     pub(crate) served_since: AtomicU64,
     /// Held by the collection that runs: there is one at a time.
@@ -42,7 +46,7 @@ pub struct Registry {
 /// A blob that is to be sent.
 #[derive(Debug)]
 pub(crate) struct OpenBlob {
-    pub(crate) file: File,
+    pub(crate) file: Arc<File>,
     pub(crate) size: u64,
 }
 
@@ -50,13 +54,18 @@ impl Registry {
     /// Opens the registry below the configured root, making it when missing. Takes time that does not grow
     /// with what is in it.
     pub fn open(config: Config) -> yare_errdefs::Result<Arc<Self>> {
-        Self::try_open(config).map(Arc::new).map_err(|error| match error {
+        Self::open_beside(config, None)
+    }
+
+    /// The same, to serve the images of another store, too.
+    pub fn open_beside(config: Config, images: Option<Arc<dyn Images>>) -> yare_errdefs::Result<Arc<Self>> {
+        Self::try_open(config, images).map(Arc::new).map_err(|error| match error {
             Error::Failed(error) => error,
             Error::Refused(refusal) => yare_errdefs::Error::internal(refusal.message),
         })
     }
 
-    fn try_open(mut config: Config) -> Result<Self> {
+    fn try_open(mut config: Config, images: Option<Arc<dyn Images>>) -> Result<Self> {
         let root = config.root.clone();
         make_root(&root)?;
         let lock = lock(&root)?;
@@ -90,6 +99,7 @@ impl Registry {
             uploads,
             usage,
             caches,
+            images,
             served_since: AtomicU64::new(0),
             collecting: tokio::sync::Mutex::default(),
             _lock: lock,
@@ -112,9 +122,23 @@ impl Registry {
             Some(size) if self.store.contains(digest) => Ok(size),
             _ => {
                 self.usage.withdraw(repository, digest);
-                Err(links::unknown(digest).into())
+                let images = self.images.as_ref();
+                let elsewhere = images.map(|images| images.blob_size(repository, digest)).transpose()?;
+                elsewhere.flatten().ok_or_else(|| links::unknown(digest).into())
             }
         }
+    }
+
+    /// Opens a blob of the repository that an image of the other store has.
+    pub(crate) async fn open_elsewhere(&self, repository: &str, digest: &Digest) -> Result<Option<OpenBlob>> {
+        let Some(images) = self.images.clone() else { return Ok(None) };
+        let (repository, digest) = (repository.to_owned(), *digest);
+        images::blocking(move || {
+            let Some(file) = images.open_blob(&repository, &digest)? else { return Ok(None) };
+            let size = file.metadata().map_err(yare_errdefs::Error::from)?.len();
+            Ok(Some(OpenBlob { file, size }))
+        })
+        .await
     }
 
     /// Opens a blob of the repository.
@@ -125,7 +149,7 @@ impl Registry {
         match self.store.open_blob(digest) {
             Ok(file) => {
                 let size = file.metadata().map_err(|error| file_error("read", &self.root, error))?.len();
-                Ok(OpenBlob { file, size })
+                Ok(OpenBlob { file: Arc::new(file), size })
             }
             Err(yare_content::Error::NotFound(_)) => {
                 tracing::error!(%digest, repository, "a blob's file is missing; a push of it will mend that");
@@ -200,10 +224,34 @@ impl Registry {
     ) -> Result<(Found, Option<Bytes>)> {
         // One view for both: a manifest that is found has its bytes.
         let view = self.records.view()?;
-        let found = manifests::resolve(&view, repository, reference)?;
+        let recorded = manifests::resolve(&view, repository, reference);
+        if let Some(document) = self.document_elsewhere(&view, repository, reference, &recorded)? {
+            let found = document.found();
+            let bytes = (!is_known(&found.digest)).then_some(document.bytes);
+            return Ok((found, bytes));
+        }
+        let found = recorded?;
         let bytes =
             if is_known(&found.digest) { None } else { Some(manifests::document(&view, &found.digest)?) };
         Ok((found, bytes))
+    }
+
+    /// A manifest of the other store, unless the records know it, or know the tag by a later push.
+    fn document_elsewhere(
+        &self,
+        view: &redb::ReadTransaction,
+        repository: &str,
+        reference: &Reference,
+        recorded: &Result<Found>,
+    ) -> Result<Option<Document>> {
+        let Some(images) = &self.images else { return Ok(None) };
+        let pushed = match (reference, recorded) {
+            (_, Err(Error::Failed(_))) | (Reference::Digest(_), Ok(_)) => return Ok(None),
+            (_, Err(Error::Refused(_))) => None,
+            (Reference::Tag(tag), Ok(_)) => manifests::tag_time(view, repository, tag)?,
+        };
+        let document = images.manifest(repository, reference)?;
+        Ok(document.filter(|document| pushed.is_none_or(|pushed| document.tagged > pushed)))
     }
 
     /// Stores a manifest under a tag, or under its digest and further tags; when this returns it survives
@@ -228,15 +276,103 @@ impl Registry {
             Reference::Tag(tag) => tags.push(tag.clone()),
         }
         let subject = manifest.subject;
+        if self.hand_over(repository, &tags, &manifest, &bytes).await? {
+            return Ok((digest, subject));
+        }
+        let elsewhere = self.parts_elsewhere(repository, &manifest)?;
         let repository = repository.to_owned();
-        let push = Push { repository, tags, digest, bytes, manifest, now: now() };
+        let push = Push { repository, tags, digest, bytes, manifest, elsewhere, now: now() };
         let rules = self.rules.clone();
         self.records.write(move |writing| manifests::put(writing, &push, &rules)).await?;
         Ok((digest, subject))
     }
 
+    /// Gives an image that is pushed under tags to the other store; whether that has it now.
+    async fn hand_over(
+        &self,
+        repository: &str,
+        tags: &[Tag],
+        manifest: &Manifest,
+        bytes: &Bytes,
+    ) -> Result<bool> {
+        let Some(images) = self.images.clone().filter(|_| !tags.is_empty()) else { return Ok(false) };
+        if MediaType::is_index(&manifest.media_type) || manifest.subject.is_some() {
+            return Ok(false);
+        }
+        let (repository, tags, bytes) = (repository.to_owned(), tags.to_vec(), bytes.clone());
+        let view = self.records.view()?;
+        let linked = |blob: &Digest| Ok(links::size(&view, &repository, blob)?.is_some());
+        let pushed: HashSet<Digest> = manifest
+            .blobs
+            .iter()
+            .filter_map(|blob| linked(blob).map(|linked| linked.then_some(*blob)).transpose())
+            .collect::<Result<_>>()?;
+        drop(view);
+        let store = Arc::clone(&self.store);
+        let (name, names) = (repository.clone(), tags.clone());
+        let taken = images::blocking(move || {
+            let blob = |digest: &Digest| match pushed.contains(digest).then(|| store.open_blob(digest)) {
+                None | Some(Err(yare_content::Error::NotFound(_))) => Ok(None),
+                Some(Ok(file)) => Ok(Some(file)),
+                Some(Err(error)) => Err(yare_errdefs::Error::wrap("cannot open a pushed blob", error)),
+            };
+            let pushed = Pushed { repository: &name, tags: &names, manifest: &bytes, blob: &blob };
+            images.take(&pushed).map_err(images::refused)
+        });
+        if !taken.await? {
+            return Ok(false);
+        }
+        self.forget_tags(&repository, tags).await?;
+        Ok(true)
+    }
+
+    /// Takes tags off the records that the other store has now.
+    async fn forget_tags(&self, repository: &str, tags: Vec<Tag>) -> Result<()> {
+        let view = self.records.view()?;
+        let mut recorded = Vec::new();
+        for tag in tags {
+            if manifests::tag_time(&view, repository, &tag)?.is_some() {
+                recorded.push(tag);
+            }
+        }
+        drop(view);
+        if recorded.is_empty() {
+            return Ok(());
+        }
+        let repository = repository.to_owned();
+        let change = move |writing: &crate::records::Writing| {
+            recorded.iter().try_for_each(|tag| manifests::forget_tag(writing, &repository, tag))
+        };
+        self.records.write(change).await
+    }
+
+    /// What a manifest needs and the other store has for the repository.
+    fn parts_elsewhere(&self, repository: &str, manifest: &Manifest) -> Result<HashSet<Digest>> {
+        let mut found = HashSet::new();
+        let Some(images) = &self.images else { return Ok(found) };
+        for blob in &manifest.blobs {
+            if images.blob_size(repository, blob)?.is_some() {
+                found.insert(*blob);
+            }
+        }
+        for member in &manifest.members {
+            if images.manifest(repository, &Reference::Digest(*member))?.is_some() {
+                found.insert(*member);
+            }
+        }
+        Ok(found)
+    }
+
     /// Deletes a tag, or a manifest with its tags.
     pub(crate) async fn delete_manifest(&self, repository: &str, reference: &Reference) -> Result<()> {
+        if let Some(images) = self.images.clone() {
+            let (repository, reference) = (repository.to_owned(), reference.clone());
+            let is_recorded = manifests::is_there(&self.records.view()?, &repository, &reference)?;
+            let remove = move || images.remove(&repository, &reference).map_err(images::refused);
+            if images::blocking(remove).await? && !is_recorded {
+                return Ok(());
+            }
+        }
         let (repository, reference, rules) = (repository.to_owned(), reference.clone(), self.rules.clone());
         self.records.write(move |writing| manifests::delete(writing, &repository, &reference, &rules)).await
     }

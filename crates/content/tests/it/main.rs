@@ -40,6 +40,25 @@ fn what_was_put_is_read() {
 }
 
 #[test]
+fn a_file_that_stays_is_adopted() {
+    let (top, store) = store();
+    let path = top.path().join("file");
+    std::fs::write(&path, "hello").unwrap();
+    let (file, digest) = (std::fs::File::open(&path).unwrap(), Digest::of("hello"));
+    for _ in 0..2 {
+        store.adopt(&file, &digest).unwrap();
+        assert_eq!(store.read(&digest).unwrap(), b"hello");
+    }
+    assert!(path.exists());
+    store.delete(&digest).unwrap();
+    // One without a name any more is copied.
+    std::fs::remove_file(&path).unwrap();
+    store.adopt(&file, &digest).unwrap();
+    assert_eq!(store.read(&digest).unwrap(), b"hello");
+    assert_eq!(files(&top, "ingest"), 0);
+}
+
+#[test]
 fn a_blob_is_invisible_until_it_is_verified() {
     let (top, store) = store();
     let digest = Digest::of("hello");

@@ -9,6 +9,7 @@ use crate::name::Reference;
 use crate::problem::{Error, Result};
 use crate::registry::Registry;
 use bytes::Bytes;
+use std::collections::HashSet;
 use yare_distribution::{Document, Name};
 use yare_errdefs::{Class, Classified};
 use yare_oci::Digest;
@@ -131,7 +132,8 @@ async fn keep(
         Reference::Digest(_) => Vec::new(),
     };
     let digest = Digest::of(&bytes);
-    let push = Push { repository: name.to_owned(), tags, digest, bytes, manifest, now: now() };
+    let (repository, elsewhere) = (name.to_owned(), HashSet::new());
+    let push = Push { repository, tags, digest, bytes, manifest, elsewhere, now: now() };
     let rules = PushRules {
         quotas: registry.rules.quotas.clone(),
         // The upstream decides where its tags go.

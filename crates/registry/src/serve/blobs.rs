@@ -78,11 +78,15 @@ async fn open(registry: &Arc<Registry>, name: &RepositoryName, digest: &Digest) 
                 return Ok((Source::Fetch(fetch), size));
             }
         }
+        (Err(error), None) if is_unknown(&error) => {
+            let blob = registry.open_elsewhere(name.as_str(), digest).await?.ok_or(error)?;
+            return Ok((Source::File(blob.file), blob.size));
+        }
         (Err(error), _) => return Err(error),
-        (Ok(blob), _) => return Ok((Source::File(Arc::new(blob.file)), blob.size)),
+        (Ok(blob), _) => return Ok((Source::File(blob.file), blob.size)),
     }
     let blob = registry.open_blob(name.as_str(), digest)?;
-    Ok((Source::File(Arc::new(blob.file)), blob.size))
+    Ok((Source::File(blob.file), blob.size))
 }
 
 fn is_unknown(error: &Error) -> bool {

@@ -78,9 +78,11 @@ pub async fn serve(
     let finished = async { while acceptors.join_next().await.is_some() {} };
     if tokio::time::timeout(grace, finished).await.is_err() {
         tracing::info!("ended while requests were still being answered");
-        acceptors.abort_all();
+        acceptors.shutdown().await;
     }
     background.abort();
+    // Ended, not only told to: whoever opens the root next finds it free.
+    let _ = background.await;
     let _ = rustix::fs::unlink(control::path(registry.root()));
     registry.close().await;
     Ok(())

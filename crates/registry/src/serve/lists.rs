@@ -29,7 +29,11 @@ fn link(reply: &mut Reply, call: &Call, wanted: &Wanted, next: Option<&str>, mor
 pub(crate) fn tags(registry: &Registry, call: &Call, name: &RepositoryName) -> Result<Reply> {
     let wanted = wanted(call)?;
     let page = listing::tags(&registry.records.view()?, name.as_str(), &wanted)?;
-    let page = page.ok_or_else(|| no_repository(name.as_str()))?;
+    let more = registry.images.as_ref().map(|images| images.tags(name.as_str())).unwrap_or_default();
+    let page = match page {
+        None if more.is_empty() => return Err(no_repository(name.as_str()).into()),
+        page => page.unwrap_or_default().with(more, &wanted, str::to_lowercase),
+    };
     let value = serde_json::json!({ "name": name.as_str(), "tags": page.entries });
     let mut reply = json(&value, "application/json")?;
     link(&mut reply, call, &wanted, page.next.as_deref(), "");
@@ -41,6 +45,9 @@ pub(crate) fn catalog(registry: &Registry, call: &Call) -> Result<Reply> {
     let wanted = wanted(call)?;
     let may_see = |name: &str| call.may_list(name) || call.allows(name, Action::Pull);
     let page = listing::repositories(&registry.records.view()?, &wanted, may_see)?;
+    let mut more = registry.images.as_ref().map(|images| images.repositories()).unwrap_or_default();
+    more.retain(|name| may_see(name));
+    let page = page.with(more, &wanted, str::to_owned);
     let mut reply = json(&serde_json::json!({ "repositories": page.entries }), "application/json")?;
     link(&mut reply, call, &wanted, page.next.as_deref(), "");
     Ok(reply)
