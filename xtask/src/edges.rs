@@ -58,6 +58,7 @@ const CRATES: &[Crate] = &[
             "logs",
             "net",
             "oci",
+            "registry",
             "shim",
             "snapshot",
             "specgen",

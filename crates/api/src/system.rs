@@ -11,6 +11,31 @@ use std::collections::BTreeMap;
 wire! {
     "PascalCase";
 
+    /// What `PUT /yare/registry` takes.
+    RegistryOptions {
+        /// Addresses to listen on.
+        #[serde(skip_serializing_if = "no_members")]
+        listen: Option<Vec<String>>,
+        /// Further configuration, TOML.
+        #[serde(skip_serializing_if = "empty")]
+        config: String,
+    }
+
+    /// What `GET` and `PUT /yare/registry` reply.
+    RegistryStatus {
+        enabled: bool,
+        /// Where it listens.
+        listen: Option<Vec<String>>,
+        /// What clients on this machine call it.
+        names: Option<Vec<String>>,
+        #[serde(rename = "TLS")]
+        tls: bool,
+        auth: bool,
+        /// Why it is not served although it is enabled.
+        #[serde(skip_serializing_if = "empty")]
+        problem: String,
+    }
+
     /// What `GET /info` replies.
     SystemInfo {
         #[serde(rename = "ID")]

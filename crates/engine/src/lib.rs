@@ -2,7 +2,7 @@
 //!
 //! [`Engine`] is a set of handles with a constructor and an end; what can be done with it are functions in
 //! modules named after what they act on: [`build`], [`containers`], [`exec`], [`images`], [`volumes`], [`networks`],
-//! [`events`], [`system`]. Each use case reads from top to bottom and has one commit point. What may happen
+//! [`events`], [`served`], [`system`]. Each use case reads from top to bottom and has one commit point. What may happen
 //! next to a container is decided in [`lifecycle`], purely.
 //!
 //! Operations that change things go on when the client that asked leaves: they run as tasks of their own
@@ -25,6 +25,7 @@ mod prepare;
 pub mod records;
 mod registry;
 mod restore;
+pub mod served;
 pub mod session;
 pub mod system;
 mod task;
@@ -69,6 +70,7 @@ pub struct Engine {
     containers: registry::Registry,
     volumes: volumes::Volumes,
     execs: exec::Execs,
+    served: served::Served,
     events: Events,
     /// Who follows logs; opened when somebody does.
     growth: parking_lot::Mutex<Option<Arc<growth::Growth>>>,
@@ -150,6 +152,7 @@ impl Engine {
             started: jiff::Timestamp::now(),
             containers: registry::Registry::default(),
             execs: exec::Execs::default(),
+            served: served::Served::default(),
             events: Events::default(),
             growth: parking_lot::Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -178,6 +181,7 @@ impl Engine {
     /// Ends what serves a client only, as builds do: the engine is about to close.
     pub fn end(&self) {
         self.builder.end();
+        self.served.end();
     }
 
     /// Stops serving: what was promised is written. Containers run on.

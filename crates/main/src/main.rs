@@ -29,11 +29,17 @@ fn run(args: &[OsString]) -> i32 {
         ("docker", _) => command_line(args),
         (_, Some("hello")) => embedded::greet(),
         (_, Some("daemon")) => service(&args[2..], daemon::main),
+        (_, Some("registry")) if args.get(2).is_some_and(of_the_engine) => command_line(args),
         (_, Some("registry")) => service(&args[2..], registry::main),
         (_, Some("launcher")) => launcher(args),
         (_, Some("runtime")) => yare_runtime::cli::main(&args[2..]),
         _ => command_line(args),
     }
+}
+
+/// Whether a command of `yare registry` is one of the engine's.
+fn of_the_engine(command: &OsString) -> bool {
+    ["enable", "disable", "status"].iter().any(|word| command == word)
 }
 
 /// Runs what lives long. Whoever starts it may have blocked signals for itself, as a command that starts an

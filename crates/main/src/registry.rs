@@ -11,9 +11,12 @@ use yare_registry::{Collected, Config, Outbound, Registry, Scrubbed};
 
 const HELP: &str = "Usage:  yare registry COMMAND [OPTIONS]
 
-An OCI registry over local files
+An OCI registry over local files, or over the engine's own images
 
 Commands:
+  enable   Serve the engine's images from now on; see yare registry enable --help
+  disable  Serve them no more
+  status   Show whether they are served, and how
   serve    Serve a registry
   gc       Remove what nobody needs, also while the registry is served
   user     Read a password from standard input and print a line for the htpasswd file: user NAME
@@ -56,10 +59,6 @@ pub(crate) fn main(args: &[String]) -> i32 {
 }
 
 fn run(command: &str, rest: &[String]) -> Result<i32> {
-    if matches!(command, "enable" | "disable") {
-        return Err(Error::unimplemented("the engine's own store cannot be served as a registry yet")
-            .with_hint("serve a registry beside it and push to that: yare registry serve --root DIR"));
-    }
     let arguments = parse(rest)?;
     let level = arguments.log_level.as_deref().unwrap_or("info");
     let level = level.parse().map_err(|_| Error::invalid(format!("invalid log level: {level}")))?;
@@ -76,8 +75,9 @@ fn run(command: &str, rest: &[String]) -> Result<i32> {
             "serve" => serve(config).await,
             "gc" => gc(config, &arguments).await,
             "scrub" => scrub(config, &arguments).await,
-            other => Err(Error::invalid(format!("no such command: {other}"))
-                .with_hint("want serve, gc, scrub or user; see yare registry --help")),
+            other => Err(Error::invalid(format!("no such command: {other}")).with_hint(
+                "want serve, gc, scrub, user, enable, disable or status; see yare registry --help",
+            )),
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));

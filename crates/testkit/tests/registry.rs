@@ -114,7 +114,6 @@ fn mistakes_are_told() {
         (vec!["serve", "--nope"], "unknown flag: --nope"),
         (vec!["explode", "--root", "/nonexistent/x"], "no such command: explode"),
         (vec!["serve", "--config", config.to_str().unwrap()], "not of the form host:port/path"),
-        (vec!["enable"], "cannot be served as a registry yet"),
         (vec!["serve", "--root", "/dev/null/x"], "cannot make the folder /dev/null"),
         (vec!["serve", "--root", folder.path().to_str().unwrap(), "--listen", "nowhere"], "no address"),
     ];

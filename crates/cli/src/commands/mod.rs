@@ -25,6 +25,7 @@ pub(crate) mod ps;
 pub(crate) mod registry;
 pub(crate) mod remote;
 pub(crate) mod run;
+pub(crate) mod served;
 pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod transfer;

@@ -6,6 +6,7 @@ mod container;
 mod create;
 mod image;
 mod network;
+mod registry;
 mod system;
 mod volume;
 
@@ -113,6 +114,7 @@ pub(crate) const GROUPS: &[Group] = &[
     Group { name: "image", about: "Manage images" },
     Group { name: "manifest", about: "Look at manifests of registries" },
     Group { name: "network", about: "Manage networks" },
+    Group { name: "registry", about: "Serve the engine's images as a registry" },
     Group { name: "system", about: "Manage Docker" },
     Group { name: "volume", about: "Manage volumes" },
 ];
@@ -129,6 +131,7 @@ pub(crate) fn commands() -> impl Iterator<Item = &'static Command> {
         container::COMMANDS,
         image::COMMANDS,
         network::COMMANDS,
+        registry::COMMANDS,
         volume::COMMANDS,
         system::COMMANDS,
     ]

@@ -1,7 +1,7 @@
 //! Images, as the API sees them. The work is the image store's; here it gets its threads and its events.
 
 mod lines;
-mod pull;
+pub(crate) mod pull;
 mod push;
 pub mod registries;
 mod transfers;
@@ -346,11 +346,16 @@ pub(crate) fn publish(engine: &Engine, action: &str, id: &ImageId, name: &str) {
     engine.publish("image", action, &id.to_string(), attributes);
 }
 
-fn publish_all(engine: &Engine, events: &[ImageEvent]) {
+pub(crate) fn publish_all(engine: &Engine, events: &[ImageEvent]) {
     for event in events {
         let attributes = BTreeMap::from([("name".to_owned(), event.name.clone())]);
         engine.publish("image", event.action, &event.id.to_string(), attributes);
     }
+}
+
+/// An error of the content store in its own words.
+pub(crate) fn lifted(error: yare_content::Error) -> Error {
+    Error::wrap(error.to_string(), error)
 }
 
 pub(crate) async fn blocking<T: Send + 'static>(

@@ -7,7 +7,7 @@
 
 use super::lines::{Bar, Lines};
 use super::registries::{self, failed};
-use super::{Output, blocking, parse, publish};
+use super::{Output, blocking, lifted, parse, publish};
 use crate::Engine;
 use bytes::{Buf, Bytes};
 use futures_util::stream::{FuturesUnordered, TryStreamExt};
@@ -25,7 +25,7 @@ use yare_oci::{Descriptor, DiffId, Digest, ImageConfig, Index, Manifest, MediaTy
 /// Pieces of a layer that wait between the network and the disk.
 const PIECES: usize = 16;
 /// The largest image config, in bytes.
-const LARGEST_CONFIG: u64 = 8 << 20;
+pub(crate) const LARGEST_CONFIG: u64 = 8 << 20;
 /// The most layers of an image: far beyond what overlayfs can stack.
 const LAYERS: usize = 500;
 /// Indexes within indexes.
@@ -111,11 +111,11 @@ struct Pull {
 
 /// A layer by both of its names.
 #[derive(Clone)]
-struct Layer {
-    blob: Descriptor,
-    diff_id: DiffId,
+pub(crate) struct Layer {
+    pub(crate) blob: Descriptor,
+    pub(crate) diff_id: DiffId,
     /// Whether the image has it more than once, and this is not the first.
-    again: bool,
+    pub(crate) again: bool,
 }
 
 impl Pull {
@@ -469,10 +469,6 @@ impl Read for Incoming {
     }
 }
 
-fn lifted(error: yare_content::Error) -> Error {
-    Error::wrap(error.to_string(), error)
-}
-
 fn read_document<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| {
         Error::precondition(format!("the registry's answer for {what} cannot be read")).caused_by(error)
@@ -480,7 +476,7 @@ fn read_document<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Re
 }
 
 /// The layers of a manifest with the names that the config has for them.
-fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<Layer>> {
+pub(crate) fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<Layer>> {
     let diff_ids = &config.rootfs.diff_ids;
     if manifest.layers.len() != diff_ids.len() {
         return Err(Error::precondition(format!(

@@ -176,8 +176,10 @@ impl Push<'_> {
         let failed = |error| failed(&self.name, error);
         let made_here = blob.digest == diff_id.0;
         let known = self.engine.transfers.compressed(&diff_id);
-        // A layer that a registry had is asked for by that name, one of ours by what it became last time.
-        let named = if made_here { known.as_ref() } else { Some(&blob) };
+        // A layer that a registry had is asked for by that name, one of ours by what it became last time. The
+        // engine's own registry has all of them by the names that the manifest has.
+        let is_self = self.engine.served.has(self.name.domain());
+        let named = if made_here && !is_self { known.as_ref() } else { Some(&blob) };
         if let Some(named) = named
             && self.is_there(named, &id, lines).await?
         {

@@ -102,6 +102,7 @@ async fn serve(
         // On a full disk, say: what runs still has to be served.
         tracing::warn!(error = yare_errdefs::chain(&error), "the images of this binary are not there");
     }
+    yare_engine::served::restore(&engine).await;
     tracing::info!(hosts = plan.hosts.join(" "), "yare {} is ready", env!("CARGO_PKG_VERSION"));
     listen::notify_ready();
     let options = yare_server::Options { grace, ..yare_server::Options::default() };

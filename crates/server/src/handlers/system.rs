@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue, PRAGMA};
-use yare_api::{AuthConfig, SystemAuthResponse, compat};
-use yare_engine::{Engine, events, images, system};
+use yare_api::{AuthConfig, RegistryOptions, SystemAuthResponse, compat};
+use yare_engine::{Engine, events, images, served, system};
 use yare_errdefs::Result;
 
 use crate::body;
@@ -71,6 +71,23 @@ pub(super) async fn auth(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
     let login = images::registries::login(engine, &auth).await?;
     let status = "Login Succeeded".to_owned();
     reply::json(StatusCode::OK, &SystemAuthResponse { status, identity_token: login.identity })
+}
+
+/// `GET /yare/registry`.
+pub(super) async fn registry(engine: &Arc<Engine>) -> Result<Reply> {
+    reply::json(StatusCode::OK, &served::status(engine).await)
+}
+
+/// `PUT /yare/registry`: serves the image store, also after the next start.
+pub(super) async fn enable_registry(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
+    let options: RegistryOptions = body::json(&call.headers, call.body).await?.unwrap_or_default();
+    reply::json(StatusCode::OK, &served::enable(engine, options).await?)
+}
+
+/// `DELETE /yare/registry`.
+pub(super) async fn disable_registry(engine: &Arc<Engine>) -> Result<Reply> {
+    served::disable(engine).await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
 }
 
 /// `GET /plugins`: there are none.

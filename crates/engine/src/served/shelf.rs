@@ -1,0 +1,246 @@
+//! What the registry sees of the image store.
+//!
+//! A repository `team/app` of the registry is, in this order: what this engine calls `localhost:PORT/team/app`
+//! (and `127.0.0.1:PORT/…`), PORT being one that the registry listens on; what the name stands for without a
+//! registry in it (`docker.io/team/app`); and for a name that begins with a host, `quay.io/team/app`, that.
+//! What is pushed gets the first of these names, so that nobody from elsewhere moves any other.
+//!
+//! Manifests are those that the store has, byte by byte. Layers that came compressed and are kept so are
+//! served as they came; others exist unpacked only, are named by their DiffID in their image's manifest, and
+//! are rebuilt when somebody wants the bytes.
+
+use super::taking::{self, Wanted};
+use crate::Engine;
+use crate::images::{lifted, publish_all};
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{BufWriter, Seek, Write};
+use std::sync::{Arc, Weak};
+use yare_errdefs::{Error, Result};
+use yare_image::{Image, RemoveOptions};
+use yare_oci::reference::DEFAULT_DOMAIN;
+use yare_oci::{DiffId, Digest, MediaType, Reference};
+use yare_registry::name::Reference as Name;
+use yare_registry::{Document, Images, Pushed};
+
+/// The images of an engine as a registry serves them.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    engine: Weak<Engine>,
+    /// What clients on this machine call the registry; what is pushed is named by the first.
+    domains: Vec<String>,
+    rebuilt: Rebuilt,
+}
+
+impl Shelf {
+    pub(super) fn new(engine: &Arc<Engine>, domains: Vec<String>) -> Self {
+        Self { engine: Arc::downgrade(engine), domains, rebuilt: Rebuilt::default() }
+    }
+
+    fn engine(&self) -> Result<Arc<Engine>> {
+        self.engine.upgrade().ok_or_else(|| Error::unavailable("the engine is ending"))
+    }
+
+    /// What a repository may be called in the store, without tags.
+    fn names(&self, repository: &str) -> Vec<Reference> {
+        let own = self.own_names(repository);
+        own.into_iter().chain(Reference::parse(repository).ok().map(|name| name.trimmed())).collect()
+    }
+
+    fn own_names(&self, repository: &str) -> Vec<Reference> {
+        let named = |domain: &String| Reference::parse(&format!("{domain}/{repository}")).ok();
+        self.domains.iter().filter_map(named).map(|name| name.trimmed()).collect()
+    }
+
+    /// The repository that an image's name is in; `None` when no name of a repository says it.
+    fn repository_of(&self, name: &Reference) -> Option<String> {
+        if self.domains.iter().any(|domain| domain == name.domain()) {
+            return Some(name.path().to_owned());
+        }
+        match name.domain() {
+            DEFAULT_DOMAIN => Some(name.familiar_name()),
+            domain if domain.contains(':') => None,
+            domain => Some(format!("{domain}/{}", name.path())),
+        }
+    }
+
+    /// The images of a repository: by a tag, or by a digest that they had there.
+    fn images(&self, engine: &Engine, repository: &str) -> Vec<Arc<Image>> {
+        let names = self.names(repository);
+        let tagged = names.iter().flat_map(|name| engine.images.tags_of(name));
+        let mut images: Vec<Arc<Image>> = tagged.filter_map(|(_, id)| engine.images.image(&id)).collect();
+        let is_known =
+            |image: &Arc<Image>| image.digests.iter().any(|known| names.contains(&known.trimmed()));
+        images.extend(engine.images.list().into_iter().filter(is_known));
+        images
+    }
+
+    fn find_blob(&self, engine: &Engine, repository: &str, digest: &Digest) -> Result<Option<Blob>> {
+        let images = self.images(engine, repository);
+        let is_document = |image: &Arc<Image>| image.id.0 == *digest || image.kept.contains(digest);
+        if images.iter().any(is_document) && engine.images.content().contains(digest) {
+            let size = engine.images.content().size(digest).map_err(lifted)?;
+            return Ok(Some(Blob { size, unpacked: None }));
+        }
+        let layer = DiffId(*digest);
+        if images.iter().any(|image| image.layers.contains(&layer)) {
+            let info = engine.images.snapshots().layer(&layer);
+            let size = info.map_err(|error| Error::wrap(error.to_string(), error))?.size;
+            return Ok(Some(Blob { size, unpacked: Some(layer) }));
+        }
+        Ok(None)
+    }
+}
+
+/// A blob that can be had.
+struct Blob {
+    size: u64,
+    /// The layer that it is rebuilt from.
+    unpacked: Option<DiffId>,
+}
+
+impl Images for Shelf {
+    fn manifest(&self, repository: &str, wanted: &Name) -> Result<Option<Document>> {
+        let engine = self.engine()?;
+        let image = match wanted {
+            Name::Tag(tag) => self
+                .names(repository)
+                .iter()
+                .filter_map(|name| name.with_tag(tag.as_str()).ok())
+                .find_map(|name| engine.images.named(&name)),
+            Name::Digest(digest) => {
+                self.images(&engine, repository).into_iter().find(|image| image.manifest == *digest)
+            }
+        };
+        let Some(image) = image else { return Ok(None) };
+        let bytes = engine.images.manifest_bytes(&image)?;
+        let said: serde_json::Value = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::internal("a stored manifest cannot be read").caused_by(error))?;
+        let media_type = said["mediaType"].as_str().unwrap_or(MediaType::OCI_MANIFEST).to_owned();
+        let tagged = image.tagged.and_then(|moment| u64::try_from(moment.as_second()).ok());
+        Ok(Some(Document { media_type, bytes: bytes.into(), tagged: tagged.unwrap_or_default() }))
+    }
+
+    fn blob_size(&self, repository: &str, digest: &Digest) -> Result<Option<u64>> {
+        let found = self.find_blob(&*self.engine()?, repository, digest)?;
+        Ok(found.map(|blob| blob.size))
+    }
+
+    fn open_blob(&self, repository: &str, digest: &Digest) -> Result<Option<Arc<File>>> {
+        let engine = self.engine()?;
+        let Some(blob) = self.find_blob(&engine, repository, digest)? else { return Ok(None) };
+        let file = match blob.unpacked {
+            None => Arc::new(engine.images.content().open_blob(digest).map_err(lifted)?),
+            Some(layer) => self.rebuilt.open(&engine, layer)?,
+        };
+        Ok(Some(file))
+    }
+
+    fn repositories(&self) -> Vec<String> {
+        let Ok(engine) = self.engine() else { return Vec::new() };
+        let images = engine.images.list();
+        let names = images.iter().flat_map(|image| image.references.iter());
+        let found: BTreeSet<String> = names.filter_map(|name| self.repository_of(name)).collect();
+        found.into_iter().collect()
+    }
+
+    fn tags(&self, repository: &str) -> Vec<String> {
+        let Ok(engine) = self.engine() else { return Vec::new() };
+        let names = self.names(repository);
+        let tagged = names.iter().flat_map(|name| engine.images.tags_of(name));
+        let found: BTreeSet<String> = tagged.filter_map(|(name, _)| name.tag().map(str::to_owned)).collect();
+        found.into_iter().collect()
+    }
+
+    fn take(&self, pushed: &Pushed<'_>) -> Result<bool> {
+        let Some(own) = self.own_names(pushed.repository).into_iter().next() else { return Ok(false) };
+        let Some(wanted) = Wanted::of(pushed.manifest) else { return Ok(false) };
+        let names = pushed.tags.iter().map(|tag| own.with_tag(tag.as_str()));
+        let names =
+            names.collect::<Result<Vec<_>, _>>().map_err(|error| Error::invalid(error.to_string()))?;
+        taking::take(&*self.engine()?, &wanted, &own, &names, pushed)
+    }
+
+    fn remove(&self, repository: &str, reference: &Name) -> Result<bool> {
+        let engine = self.engine()?;
+        let own = self.own_names(repository);
+        let is_meant = |name: &Reference, image: &Image| match reference {
+            Name::Tag(tag) => name.tag() == Some(tag.as_str()),
+            Name::Digest(digest) => image.manifest == *digest,
+        };
+        let mut meant = Vec::new();
+        for name in self.names(repository) {
+            let tags = engine.images.tags_of(&name).into_iter();
+            let images = tags.filter_map(|(tag, id)| engine.images.image(&id).map(|image| (tag, image)));
+            meant.extend(images.filter(|(tag, image)| is_meant(tag, image)).map(|(tag, _)| tag));
+        }
+        let (own, others): (Vec<_>, Vec<_>) =
+            meant.into_iter().partition(|name| own.contains(&name.trimmed()));
+        if let (true, Some(other)) = (own.is_empty(), others.first()) {
+            let name = other.familiar();
+            return Err(Error::conflict(format!(
+                "{name} is an image of the engine, and can only be removed there"
+            )));
+        }
+        for name in &own {
+            let holders = |image: &yare_image::ImageId| crate::holders::of_image(&engine, &image.0);
+            let options = RemoveOptions { force: false, no_prune: false };
+            let removal = engine.images.remove(&name.to_string(), options, &holders)?;
+            publish_all(&engine, &removal.events);
+        }
+        Ok(!own.is_empty())
+    }
+}
+
+/// Layers that were rebuilt for somebody: files without a name, shared by those who read at the same time.
+#[derive(Debug, Default)]
+struct Rebuilt {
+    files: Mutex<HashMap<DiffId, Arc<Mutex<Weak<File>>>>>,
+}
+
+impl Rebuilt {
+    fn open(&self, engine: &Engine, layer: DiffId) -> Result<Arc<File>> {
+        let place = {
+            let mut files = self.files.lock();
+            files.retain(|_, place| Arc::strong_count(place) > 1 || place.lock().strong_count() > 0);
+            Arc::clone(files.entry(layer).or_default())
+        };
+        let mut place = place.lock();
+        if let Some(file) = place.upgrade() {
+            return Ok(file);
+        }
+        let file = Arc::new(rebuild(engine, layer)?);
+        *place = Arc::downgrade(&file);
+        Ok(file)
+    }
+}
+
+/// Writes the tar of a layer, the bytes that it was made of, into a file without a name.
+fn rebuild(engine: &Engine, layer: DiffId) -> Result<File> {
+    let mut lease = engine.images.lease();
+    lease.layer(layer);
+    let mut writer = BufWriter::with_capacity(256 << 10, engine.images.content().ingest().map_err(lifted)?);
+    let exported = engine.images.snapshots().export_layer(&layer, &mut writer);
+    exported.map_err(|error| Error::wrap(error.to_string(), error))?;
+    writer.flush().map_err(Error::from)?;
+    let ingest = writer.into_inner().map_err(|error| Error::from(error.into_error()))?;
+    let (_, _, mut file) = ingest.take().map_err(lifted)?;
+    file.rewind().map_err(Error::from)?;
+    Ok(file)
+}
+
+/// What clients on this machine call the registry that the engine serves; empty when it serves none.
+#[derive(Debug, Default)]
+pub(crate) struct Domains(RwLock<Vec<String>>);
+
+impl Domains {
+    pub(super) fn set(&self, domains: Vec<String>) {
+        *self.0.write() = domains;
+    }
+
+    /// Whether a registry by this name is the engine itself.
+    pub(crate) fn has(&self, domain: &str) -> bool {
+        self.0.read().iter().any(|known| known == domain)
+    }
+}
