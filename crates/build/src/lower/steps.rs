@@ -8,6 +8,7 @@ use crate::graph::{
     Vertex, VertexId,
 };
 use crate::request::Entitlement;
+use crate::source::git::GitRef;
 use crate::{Error, Result};
 use yare_dockerfile::args::is_proxy;
 use yare_dockerfile::expand::{Expanded, expand, expand_content};
@@ -515,8 +516,10 @@ impl Lowering<'_> {
         };
         let words = Words { keyword: "ADD", flags: copy_flags(&spec), paths: &add.paths };
         let checksum = add.checksum.as_ref().map(|word| self.text(state, word)).transpose()?;
-        let (remote, local): (Vec<String>, Vec<String>) =
-            spec.sources.drain(..).partition(|source| is_remote(source));
+        let (mut remote, mut local) = (Vec::new(), Vec::new());
+        for source in spec.sources.drain(..) {
+            if is_remote(&source)? { &mut remote } else { &mut local }.push(source);
+        }
         if checksum.is_some() && !(remote.len() == 1 && local.is_empty()) {
             return Err(Error::invalid("checksum requires exactly one remote source").into());
         }
@@ -565,7 +568,7 @@ impl Lowering<'_> {
         add: &Add,
         checksum: Option<&str>,
     ) -> Result<(FetchOp, bool)> {
-        if is_git(source) {
+        if is_git(source)? {
             let keep = add.keep_git_dir.unwrap_or_else(|| {
                 let given = self.request.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").cloned().flatten();
                 given.is_some_and(|value| value == "1" || value == "true")
@@ -633,17 +636,13 @@ fn copy_flags(spec: &CopyDefinition) -> String {
     flags
 }
 
-fn is_remote(source: &str) -> bool {
-    source.starts_with("http://") || source.starts_with("https://") || is_git(source)
+/// Whether a source is a repository. A path of this host that looks like one is none.
+fn is_git(source: &str) -> Result<bool> {
+    Ok(GitRef::parse(source)?.is_some_and(|git| !git.indistinguishable_from_local))
 }
 
-/// Whether a source is a repository rather than a file.
-fn is_git(source: &str) -> bool {
-    let path = source.split(['#', '?']).next().unwrap_or_default();
-    if source.starts_with("http://") || source.starts_with("https://") {
-        return path.ends_with(".git");
-    }
-    source.starts_with("git://") || source.starts_with("ssh://") || source.starts_with("git@")
+fn is_remote(source: &str) -> Result<bool> {
+    Ok(source.starts_with("http://") || source.starts_with("https://") || is_git(source)?)
 }
 
 fn is_alone(text: &str) -> bool {
@@ -713,10 +712,15 @@ mod tests {
 
     #[test]
     fn remote_sources_are_known() {
-        for git in ["https://h/x.git", "https://h/x.git#v1:sub", "git@h:x", "ssh://h/x", "git://h/x"] {
-            assert!(is_git(git) && is_remote(git), "{git}");
+        let git =
+            ["https://h/x.git", "https://h/x.git#v1:sub", "git@h:x", "me@h:x.git", "ssh://h/x", "git://h/x"];
+        for git in git {
+            assert!(is_git(git).unwrap() && is_remote(git).unwrap(), "{git}");
         }
-        assert!(!is_git("https://h/x.tar") && is_remote("https://h/x.tar"));
-        assert!(!is_remote("x.git"));
+        assert!(!is_git("https://h/x.tar").unwrap() && is_remote("https://h/x.tar").unwrap());
+        for local in ["x.git", "github.com/x/y", "a\tb", "d/me@h:x"] {
+            assert!(!is_remote(local).unwrap(), "{local}");
+        }
+        assert!(is_remote("git@h").is_err(), "neither a repository nor a path");
     }
 }

@@ -95,9 +95,6 @@ pub(in crate::source) fn redact(text: &str) -> String {
 impl GitUrl {
     /// Reads an URL of one of the four schemes or the form `user@host:path`. `None` when it is neither.
     pub fn parse(text: &str) -> Result<Option<Self>> {
-        if text.chars().any(char::is_control) {
-            return Err(invalid(text, "it has a control character"));
-        }
         let url = match text.split_once("://") {
             Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
                 "http" => Self::of_authority(Scheme::Http, rest),
@@ -111,6 +108,9 @@ impl GitUrl {
                 None => return Ok(None),
             },
         };
+        if text.chars().any(char::is_control) {
+            return Err(invalid(text, "it has a control character"));
+        }
         url.check().map_err(|why| invalid(text, why))?;
         Ok(Some(url))
     }
