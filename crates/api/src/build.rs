@@ -109,7 +109,8 @@ wire! {
         /// What is made of the result; empty is the image store.
         #[serde(skip_serializing_if = "empty")]
         outputs: Vec<BuildOutput>,
-        /// `type=registry,ref=…` and the like, as attributes.
+        /// `type=registry,ref=…` and the like, as attributes; `type=image` is an image of the store with
+        /// its history, as the classic endpoint means it.
         #[serde(skip_serializing_if = "empty")]
         cache_from: Vec<BTreeMap<String, String>>,
         /// The same for where the cache is written.

@@ -48,7 +48,7 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
     let plan = Plan::of(request)?;
     let wanted = Wanted::of(request)?;
     let exports = request.cache_to.iter().map(Export::of).collect::<crate::Result<Vec<_>>>()?;
-    let imports = Imports::open(&request.cache_from, images, &tools)?;
+    let mut imports = Imports::open(&request.cache_from, images, &tools)?;
     if wanted.any() && !plan.can_attest() {
         return Err(Error::unimplemented("the image store and plain files cannot hold attestations")
             .with_hint(
@@ -65,6 +65,7 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
     for name in &lowered.unused_args {
         tracing::debug!(name, "an argument that nothing declares");
     }
+    imports.compare(&lowered);
     let lease = tools.cache.lease();
     let solved = solve(&lowered, request, (&plan, &lease, &imports), tools).map_err(quoting)?;
     if exports.contains(&Export::Inline) {
@@ -78,13 +79,8 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
     }
     wanted.attest(&mut products, (&lowered, &solved.needed), &solved.outcomes, (request, &tools))?;
     let delivered = deliver::deliver(&plan, &products, images, &tools)?;
-    for export in exports.iter().filter(|export| **export != Export::Inline) {
-        let work = tools.progress.work("exporting cache to client directory");
-        let graph = (&lowered.graph, lowered.targets.as_slice(), solved.needed.as_slice());
-        if let Err(error) = export.write(graph, &solved.outcomes, &tools) {
-            work.failed(&yare_errdefs::chain(&error));
-            return Err(error.into());
-        }
+    for export in &exports {
+        keep_cache(export, (&lowered, &solved), &tools)?;
     }
     let digest = delivered.digest;
     tools.cancel.check()?;
@@ -116,7 +112,7 @@ struct Solved {
 fn solve(
     lowered: &Lowered,
     request: &Request,
-    (plan, lease, imports): (&Plan, &Lease, &Imports),
+    (plan, lease, imports): (&Plan, &Lease, &Imports<'_>),
     tools: Tools<'_>,
 ) -> Result<Solved, Failure> {
     let (progress, cancel) = (tools.progress.clone(), tools.cancel.clone());
@@ -167,6 +163,25 @@ fn note_cache(lowered: &mut Lowered, solved: &Solved) {
         let layers = root.stack.layers.len() + root.stack.drafts.len();
         target.cache = Some(transfer::inline(&lowered.graph, target, &solved.outcomes, layers));
     }
+}
+
+/// Writes the cache to another place. Where the user wants it so, a failure is only told of.
+fn keep_cache(
+    export: &Export,
+    (lowered, solved): (&Lowered, &Solved),
+    tools: &Tools<'_>,
+) -> Result<(), Failure> {
+    let Export::Apart(export) = export else { return Ok(()) };
+    let work = tools.progress.work(export.title());
+    let graph = (&lowered.graph, lowered.targets.as_slice(), solved.needed.as_slice());
+    let Err(error) = export.write(graph, &solved.outcomes, tools) else { return Ok(()) };
+    work.failed(&yare_errdefs::chain(&error));
+    tools.cancel.check()?;
+    if export.ignore_error {
+        tracing::warn!(error = yare_errdefs::chain(&error), "a build cache is not written");
+        return Ok(());
+    }
+    Err(Error::wrap("cannot export the build cache", error).into())
 }
 
 /// Builds again without the cache and for itself alone, and compares.

@@ -42,6 +42,7 @@ pub use failure::Failure;
 pub use progress::Progress;
 pub use request::Request;
 pub use solve::Tools;
+pub use transfer::ContentStore;
 pub use worker::Worker;
 pub use yare_dockerfile::text::duration;
 

@@ -1,16 +1,20 @@
 //! The build cache in another place: `--cache-to` and `--cache-from`.
 //!
-//! # `type=local`: a folder
+//! # `type=registry`, `type=local`: apart from the image
 //!
-//! An OCI layout. `index.json` has a manifest for each tag (`tag=`, else `latest`), whose config is of media
-//! type [`MEDIA_TYPE`] and whose layers are the results of steps:
+//! A manifest whose config is of media type [`MEDIA_TYPE`] and whose layers are the results of steps, each
+//! blob once. In a registry it is under a tag; a folder is an OCI layout, whose `index.json` has one for each
+//! tag (`tag=`, else `latest`), and blobs that no tag leads to go when it is written again.
 //!
 //! ```text
 //! {"version":1,"steps":[{"key":"sha256:…","layer":{"diffId":"sha256:…","blob":"sha256:…","size":1,"tar":1},
-//!   "description":"…","kind":"regular","size":1,"remark":"","parents":["sha256:…"]}]}
+//!   "description":"…","kind":"regular","size":1,"remark":"","parents":["sha256:…"]}],
+//!  "mounts":[{"id":"go-build","layer":{…}}]}
 //! ```
 //!
-//! `layer` is missing where a step added nothing. The same cache gives the same bytes.
+//! `layer` is missing where a step added nothing, `mounts` (directories of `RUN --mount=type=cache`) where
+//! none was asked for. A mount's blob is a plain tar of the directory, without the directory itself: its
+//! owner and mode are those that the step asks for. The same cache gives the same bytes.
 //!
 //! # `type=inline`: in the image
 //!
@@ -23,17 +27,29 @@
 //! with it. Beyond that nothing is: every blob must have the digest that the manifest names, its tar the
 //! DiffID that the config names, and it is unpacked under the same bounds as any layer. What does not fit is
 //! left out, and the step runs.
+//!
+//! # An image without a cache
+//!
+//! What the classic endpoint names with `cachefrom` may be any image of the store: its history tells which
+//! `RUN` made which of its layers ([`history`]).
 
 mod export;
+mod folder;
+mod history;
 mod import;
+mod options;
+mod store;
+#[cfg(test)]
+mod tests;
 
-pub(crate) use export::{Export, inline};
+pub(crate) use export::inline;
 pub(crate) use import::Imports;
+pub(crate) use options::Export;
+pub use store::ContentStore;
 
-use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use yare_oci::{DiffId, Digest};
+use yare_oci::{Descriptor, DiffId, Digest};
 
 /// The media type of a cache's config.
 pub(crate) const MEDIA_TYPE: &str = "application/vnd.yare.buildcache.v1+json";
@@ -46,6 +62,8 @@ const VERSION: u32 = 1;
 struct Config {
     version: u32,
     steps: Vec<Entry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    mounts: Vec<Mount>,
 }
 
 /// The result of a step.
@@ -74,8 +92,22 @@ struct Layer {
     blob: Digest,
     /// Bytes of the blob.
     size: u64,
-    /// Bytes of its tar.
-    tar: u64,
+    /// Bytes of its tar, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tar: Option<u64>,
+}
+
+impl Layer {
+    fn descriptor(&self) -> Descriptor {
+        Descriptor::new("application/octet-stream", self.blob, self.size)
+    }
+}
+
+/// What was in a cache mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Mount {
+    id: String,
+    layer: Layer,
 }
 
 /// The cache in an image.
@@ -86,110 +118,3 @@ struct Inline {
 }
 
 type Map = BTreeMap<String, String>;
-
-fn attribute<'a>(attributes: &'a Map, name: &str) -> Option<&'a str> {
-    attributes.get(name).map(String::as_str).filter(|value| !value.is_empty())
-}
-
-/// What cannot be had for want of a client.
-fn unbuilt(option: &str, kind: &str) -> Error {
-    match kind {
-        "registry" => Error::unimplemented(format!("{option} type=registry is not built into this Yare yet"))
-            .with_hint("use type=inline and push the image, or type=local with a directory that you keep"),
-        "gha" | "s3" | "azblob" => Error::unimplemented(format!("{option} type={kind} is not supported"))
-            .with_hint("use type=local with a directory, and keep that"),
-        other => Error::invalid(format!("unknown cache type {other:?} of {option}"))
-            .with_hint("the types are local and inline"),
-    }
-}
-
-/// Refuses attributes that would have no effect.
-fn check(option: &str, attributes: &Map, known: &[&str]) -> Result<()> {
-    match attributes.keys().find(|name| *name != "type" && !known.contains(&name.as_str())) {
-        Some(name) => Err(Error::invalid(format!("unknown attribute {name:?} of {option}"))),
-        None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::import::read_folder;
-    use super::*;
-    use std::path::Path;
-
-    fn map(pairs: &[(&str, &str)]) -> Map {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn attributes_are_read_strictly() {
-        assert_eq!(Export::of(&map(&[("type", "inline")])).unwrap(), Export::Inline);
-        let local = Export::of(&map(&[("type", "local"), ("dest", "/c"), ("mode", "max")])).unwrap();
-        let zstd = (yare_layer::Compression::Zstd, None);
-        let expected =
-            Export::Local { dest: "/c".into(), tag: "latest".to_owned(), all: true, packing: zstd };
-        assert_eq!(local, expected);
-        for (bad, words) in [
-            (&[("type", "local")][..], "needs dest"),
-            (&[("type", "local"), ("dest", "/c"), ("mode", "most")], "min or max"),
-            (&[("type", "local"), ("dest", "/c"), ("what", "x")], "unknown attribute"),
-            (&[("type", "local"), ("dest", "/c"), ("compression", "lzma")], "uncompressed, gzip or zstd"),
-            (&[("type", "registry"), ("ref", "x")], "not built into this Yare yet"),
-            (&[("type", "gha")], "not supported"),
-            (&[("type", "other")], "unknown cache type"),
-        ] {
-            let error = Export::of(&map(bad)).unwrap_err();
-            assert!(error.to_string().contains(words), "{bad:?}: {error}");
-        }
-    }
-
-    /// Writes a document where its digest says, or where another's does.
-    fn put(folder: &Path, bytes: &[u8], name: &Digest) {
-        let blobs = folder.join("blobs/sha256");
-        std::fs::create_dir_all(&blobs).unwrap();
-        std::fs::write(blobs.join(name.hex()), bytes).unwrap();
-    }
-
-    /// A cache without steps, whose config is of this type and has this version.
-    fn folder(media_type: &str, version: u32) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        let config = serde_json::to_vec(&Config { version, steps: Vec::new() }).unwrap();
-        put(folder.path(), &config, &Digest::of(&config));
-        let manifest = serde_json::json!({
-            "schemaVersion": 2, "layers": [],
-            "config": { "mediaType": media_type, "digest": Digest::of(&config), "size": config.len() },
-        });
-        let manifest = manifest.to_string().into_bytes();
-        put(folder.path(), &manifest, &Digest::of(&manifest));
-        let index = serde_json::json!({ "schemaVersion": 2, "manifests": [{
-            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": Digest::of(&manifest),
-            "size": manifest.len(), "annotations": { "org.opencontainers.image.ref.name": "latest" },
-        }]});
-        std::fs::write(folder.path().join("index.json"), index.to_string()).unwrap();
-        folder
-    }
-
-    #[test]
-    fn a_folder_is_believed_as_far_as_its_digests() {
-        let good = folder(MEDIA_TYPE, VERSION);
-        assert!(read_folder(good.path(), "latest", None).unwrap().steps.is_empty());
-        let fails = |folder: &Path, tag: &str, words: &str| {
-            let error = read_folder(folder, tag, None).unwrap_err();
-            assert!(error.to_string().contains(words), "{error}");
-        };
-        fails(good.path(), "other", "no manifest of that name");
-        fails(folder(MEDIA_TYPE, VERSION + 1).path(), "latest", "format 2, known is 1");
-        fails(folder("application/x", VERSION).path(), "latest", "no build cache of this engine");
-        fails(Path::new("/nowhere"), "latest", "cannot open the build cache /nowhere");
-        let config = serde_json::to_vec(&Config { version: VERSION, steps: Vec::new() }).unwrap();
-        put(good.path(), b"{}", &Digest::of(&config));
-        fails(good.path(), "latest", "has digest");
-        // A link that leads out of the folder is no blob.
-        let place = good.path().join("blobs/sha256").join(Digest::of(&config).hex());
-        let outside = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(outside.path(), &config).unwrap();
-        std::fs::remove_file(&place).unwrap();
-        std::os::unix::fs::symlink(outside.path(), &place).unwrap();
-        fails(good.path(), "latest", "cannot open");
-    }
-}

@@ -1,5 +1,6 @@
 //! What the build engine needs from the engine around it.
 
+use crate::transfer::ContentStore;
 use crate::{Cancel, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,6 +22,17 @@ pub trait Worker: Send + Sync {
 
     /// The socket of the SSH agent of this id.
     fn ssh(&self, id: &str) -> Result<Option<PathBuf>>;
+
+    /// A name in a registry as the place of a build cache, to read or to write.
+    fn repository(
+        &self,
+        reference: &Reference,
+        write: bool,
+        cancel: &Cancel,
+    ) -> Result<Box<dyn ContentStore + '_>>;
+
+    /// A folder of the client's as the place of a build cache, by what the client calls it.
+    fn client_folder(&self, id: &str) -> Result<Box<dyn ContentStore + '_>>;
 }
 
 /// Which stream of a process.

@@ -1,5 +1,6 @@
 //! What a client asks of the Dockerfile frontend, as a [`BuildRequest`]. Pure.
 
+use crate::cache;
 use crate::layout::LayoutImage;
 use std::collections::BTreeMap;
 use yare_api::build::BuildRequest;
@@ -67,7 +68,7 @@ pub(crate) fn parse(options: &Options, entitlements: &[String]) -> Result<Asked>
         asked.context = Place::Client(key.clone());
     }
     for (name, value) in options {
-        option(&mut asked, name, value)?;
+        option(&mut asked, options, (name, value))?;
     }
     let from_client = matches!(asked.context, Place::Client(_));
     if from_client && asked.dockerfile_dir.is_none() {
@@ -81,7 +82,7 @@ fn entitlement(text: &str) -> String {
     text.split('=').next().unwrap_or_default().to_owned()
 }
 
-fn option(asked: &mut Asked, name: &str, value: &str) -> Result<()> {
+fn option(asked: &mut Asked, options: &Options, (name, value): (&str, &str)) -> Result<()> {
     let request = &mut asked.request;
     let list = || value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned);
     match name {
@@ -103,6 +104,14 @@ fn option(asked: &mut Asked, name: &str, value: &str) -> Result<()> {
         "cgroup-parent" => request.cgroup_parent = value.to_owned(),
         "context" => asked.context = place(value),
         "dockerfilekey" => asked.dockerfile_dir = Some(value.to_owned()),
+        "cache-imports" => request.cache_from.extend(cache::imports(value)?),
+        // Older clients say it in both ways.
+        "cache-from" if !options.contains_key("cache-imports") => {
+            request.cache_from.extend(cache::references(value));
+        }
+        "build-arg:BUILDKIT_INLINE_CACHE" if matches!(value, "1" | "true") => {
+            request.cache_to.push(cache::entry("inline", &BTreeMap::new()));
+        }
         "requestid" => asked.call = Some(value.to_owned()),
         // Read elsewhere, about what clients keep for themselves, or true anyway.
         "contextkey"
@@ -110,33 +119,14 @@ fn option(asked: &mut Asked, name: &str, value: &str) -> Result<()> {
         | "multi-platform"
         | "source"
         | "cmdline"
-        | "cache-imports"
         | "cache-from"
         | "build-arg:BUILDKIT_INLINE_CACHE"
         | "build-arg:BUILDKIT_SYNTAX"
-        | "input-metadata"
-        | "hostname" => {
-            note(asked, name, value);
-        }
+        | "input-metadata" => {}
+        "hostname" => asked.notes.push("the host name of steps cannot be set in this Yare yet".to_owned()),
         _ => return prefixed(asked, name, value),
     }
     Ok(())
-}
-
-fn note(asked: &mut Asked, name: &str, value: &str) {
-    match name {
-        "cache-imports" | "cache-from" if !matches!(value, "" | "null" | "[]") => asked.notes.push(
-            "importing a build cache is not built into this Yare yet: steps come from the local cache alone"
-                .to_owned(),
-        ),
-        "build-arg:BUILDKIT_INLINE_CACHE" => {
-            asked
-                .notes
-                .push("an inline cache is not built into this Yare yet: the image has none".to_owned());
-        }
-        "hostname" => asked.notes.push("the host name of steps cannot be set in this Yare yet".to_owned()),
-        _ => {}
-    }
 }
 
 fn prefixed(asked: &mut Asked, name: &str, value: &str) -> Result<()> {
@@ -251,6 +241,8 @@ mod tests {
                 ("context:base", "docker-image://busybox"),
                 ("context:files", "local:files"),
                 ("vcs:revision", "x"),
+                ("cache-from", "one,two"),
+                ("build-arg:BUILDKIT_INLINE_CACHE", "1"),
             ]),
             &["network.host".to_owned()],
         )
@@ -262,6 +254,10 @@ mod tests {
         assert!(!request.no_cache && request.pull && request.network_mode.is_empty());
         assert_eq!(request.extra_hosts, ["a:1.2.3.4", "b:::1"]);
         assert_eq!(request.allow, ["network.host"]);
+        assert_eq!(
+            (request.cache_from[1]["ref"].as_str(), request.cache_to[0]["type"].as_str()),
+            ("two", "inline")
+        );
         assert_eq!(asked.sources["files"], ContextSource::Folder);
         assert!(
             matches!(&asked.sources["base"], ContextSource::Image(name) if name.familiar() == "busybox:latest")

@@ -1,5 +1,6 @@
 //! Secrets, SSH agents and credentials over a client's session.
 
+use crate::cache::{ClientFolder, Published};
 use crate::grpc::{Code, Status};
 use crate::link::Link;
 use crate::proto::Empty;
@@ -15,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::AbortHandle;
 use yare_api::AuthConfig;
+use yare_build::ContentStore;
 use yare_engine::build::Keys;
 use yare_errdefs::{Error, Result};
 
@@ -32,6 +34,8 @@ pub(crate) struct ClientKeys {
     /// Holds the sockets; below the folder of what lives as long as the engine.
     folder: PathBuf,
     agents: Mutex<HashMap<String, Agent>>,
+    /// A cache that went into one of the client's folders.
+    pub(crate) published: Published,
 }
 
 #[derive(Debug)]
@@ -43,7 +47,7 @@ struct Agent {
 impl ClientKeys {
     pub(crate) fn new(link: Link, exec_root: &std::path::Path) -> Self {
         let folder = exec_root.join(yare_sys::fs::unique_name("ssh-"));
-        Self { link, folder, agents: Mutex::default() }
+        Self { link, folder, agents: Mutex::default(), published: Published::default() }
     }
 
     fn listen(&self, id: &str, place: usize) -> Result<Agent> {
@@ -120,6 +124,10 @@ impl Keys for ClientKeys {
     fn credentials(&self, registry: &str) -> Result<AuthConfig> {
         let host = if registry == "docker.io" { HUB } else { registry };
         self.link.wait(self.ask_credentials(host))
+    }
+
+    fn folder(&self, id: &str) -> Result<Box<dyn ContentStore + '_>> {
+        Ok(Box::new(ClientFolder::new(&self.link, id, &self.published)?))
     }
 }
 

@@ -11,6 +11,7 @@
 //! All protobuf and gRPC is in this crate (`proto`, `grpc`).
 
 mod builds;
+mod cache;
 mod calls;
 mod context;
 mod export;

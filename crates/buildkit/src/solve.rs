@@ -2,6 +2,7 @@
 
 use crate::Kit;
 use crate::builds::{Active, Build};
+use crate::cache;
 use crate::calls::{Loaded, file_name};
 use crate::context::{ClientContexts, Source};
 use crate::export::Exporters;
@@ -23,7 +24,7 @@ use yare_build::request::ContextSource;
 use yare_build::{Failure, Progress};
 use yare_engine::build::{self, Job};
 use yare_errdefs::Error;
-use yare_oci::{Digest, Platform, Reference};
+use yare_oci::{Descriptor, Digest, Platform, Reference};
 
 /// `Control/Solve`: waits for what the client's frontend returns, or runs the one that is named, then builds.
 pub(crate) async fn solve(kit: &Arc<Kit>, request: SolveRequest) -> Result<SolveResponse, Status> {
@@ -52,10 +53,6 @@ async fn build_active(kit: &Arc<Kit>, active: &mut Active<'_>) -> Result<SolveRe
     let Some(loaded) = loaded else { return Ok(SolveResponse::default()) };
     if loaded.asked.call.is_some() {
         return Ok(SolveResponse::default());
-    }
-    if request.cache.as_ref().is_some_and(|cache| cache.exports.iter().any(|export| export.kind != "inline"))
-    {
-        return Err(Error::unimplemented("exporting a build cache is not built into this Yare yet").into());
     }
     let source = source(kit, &build, &loaded.asked, progress(&build, Some(file(&loaded)))).await?;
     let kit = Arc::clone(kit);
@@ -141,7 +138,7 @@ async fn hold(kit: &Arc<Kit>, build: &Arc<Build>, loaded: Arc<Loaded>) -> Result
     let (kit, tag) = (Arc::clone(kit), name.name().to_owned());
     on_thread(move || {
         let nowhere = |_: usize, _: &[u8]| Err(std::io::ErrorKind::Unsupported.into());
-        build_image(&kit, &source, &loaded, (&[tag], &[]), &nowhere)
+        build_image(&kit, &source, &loaded, ((&[tag], &[]), Vec::new()), &nowhere).map(drop)
     })
     .await?;
     Ok((name, reference))
@@ -197,7 +194,9 @@ fn run(kit: &Kit, build: &Arc<Build>, source: &Source, loaded: &Loaded) -> Resul
     let exporters = Exporters::of(&build.request, &source.link, &kit.folders)?;
     let wanted = (exporters.names.as_slice(), exporters.outputs.as_slice());
     let send = |place: usize, piece: &[u8]| exporters.take(place, piece);
-    let result = build_image(kit, source, loaded, wanted, &send)?;
+    let options = build.request.cache.as_ref();
+    let exports = cache::entries(options.map(|cache| cache.exports.as_slice()).unwrap_or_default());
+    let (result, published) = build_image(kit, source, loaded, (wanted, exports), &send)?;
     let names = exporters.names.clone();
     exporters.finish().map_err(|error| Status::of_build(&error))?;
     // As the image store of the field's engine has it: an image is known by its config.
@@ -206,19 +205,20 @@ fn run(kit: &Kit, build: &Arc<Build>, source: &Source, loaded: &Loaded) -> Resul
         ("containerimage.config.digest", id.clone()),
         ("containerimage.digest", id),
         ("image.name", names.iter().map(|name| full_name(name)).collect::<Vec<_>>().join(",")),
+        ("cache.manifest", published.map(|manifest| json!(manifest).to_string()).unwrap_or_default()),
     ];
     let rows = rows.into_iter().filter(|(_, value)| !value.is_empty());
     Ok(SolveResponse { exporter_response: rows.map(|(name, value)| (name.to_owned(), value)).collect() })
 }
 
-/// Builds what a frontend loaded, under these names, into these outputs.
+/// Builds what a frontend loaded, under these names, into these outputs and places of caches.
 fn build_image(
     kit: &Kit,
     source: &Source,
     loaded: &Loaded,
-    (names, outputs): (&[String], &[BuildOutput]),
+    ((names, outputs), exports): ((&[String], &[BuildOutput]), Vec<cache::Entry>),
     send: &build::Send<'_>,
-) -> Result<BuildResult, Status> {
+) -> Result<(BuildResult, Option<Descriptor>), Status> {
     let Loaded { asked, definition, .. } = loaded;
     let progress = &source.progress;
     for note in &asked.notes {
@@ -228,6 +228,7 @@ fn build_image(
     let mut request = asked.request.clone();
     request.tags = names.to_vec();
     request.outputs = outputs.to_vec();
+    request.cache_to.extend(exports);
     let keys = ClientKeys::new(source.link.clone(), &kit.engine.config().exec_root);
     let contexts = ClientContexts::new(source, definition, &asked.context);
     let job = Job {
@@ -241,7 +242,9 @@ fn build_image(
         progress,
         cancel: &source.link.stop.cancel,
     };
-    build::run(&kit.engine, job).map_err(|failure| failed(&failure, &file(loaded)))
+    let built = build::run(&kit.engine, job).map_err(|failure| failed(&failure, &file(loaded)))?;
+    let published = keys.published.lock().unwrap_or_else(PoisonError::into_inner).take();
+    Ok((built, published))
 }
 
 fn full_name(name: &str) -> String {

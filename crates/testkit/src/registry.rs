@@ -1,4 +1,4 @@
-//! Debian's `docker-registry`, on a port of its own.
+//! Debian's `docker-registry`, or our own, on a port of its own.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -43,9 +43,21 @@ impl Registry {
         )
     }
 
+    /// Starts our own.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn of_yare(folder: &Path) -> Self {
+        let port = free_port();
+        let mut command = Command::new(crate::yare_binary());
+        command.args(["registry", "serve", "--listen", &format!("127.0.0.1:{port}"), "--root"]);
+        command.arg(folder.join("data"));
+        Self::run(folder, command, port)
+    }
+
     fn start_with(folder: &Path, auth: &str) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.expect("there is a free port").port();
+        let port = free_port();
         fs::create_dir_all(folder).expect("a folder can be made");
         let config = format!(
             "version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
@@ -53,11 +65,16 @@ impl Registry {
             folder.join("data").display()
         );
         fs::write(folder.join("config.yml"), config).expect("a file can be written");
-        let log = fs::File::create(folder.join("log")).expect("a file can be written");
         let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(folder.join("config.yml")).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.stderr(log).spawn();
-        let child = child.expect("docker-registry is installed (apt-get install docker-registry)");
+        command.arg("serve").arg(folder.join("config.yml"));
+        Self::run(folder, command, port)
+    }
+
+    fn run(folder: &Path, mut command: Command, port: u16) -> Self {
+        fs::create_dir_all(folder).expect("a folder can be made");
+        let log = fs::File::create(folder.join("log")).expect("a file can be written");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        let child = child.expect("the registry is installed (apt-get install docker-registry)");
         let registry = Self { child, port };
         let listens = wait_for(Duration::from_secs(20), || TcpStream::connect(("127.0.0.1", port)).is_ok());
         assert!(listens, "the registry does not listen");
@@ -68,6 +85,11 @@ impl Registry {
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
+}
+
+fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    free.expect("there is a free port").port()
 }
 
 impl Drop for Registry {

@@ -5,7 +5,7 @@ use crate::graph::Sharing;
 use crate::{Cancel, Error, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use yare_oci::Digest;
@@ -38,7 +38,7 @@ pub struct NewMount {
 
 impl Cache {
     /// Finds or makes the directory of this id and keeps it as `sharing` wants. A new one begins with what
-    /// `seed` gives, if it gives something.
+    /// `fill` puts there; its owner and mode are those of `new` whatever that does.
     ///
     /// # Errors
     /// The build was cancelled while it waited for another, or the directory cannot be made.
@@ -47,14 +47,14 @@ impl Cache {
         id: &str,
         sharing: Sharing,
         new: NewMount,
-        seed: &dyn Fn() -> Result<Option<OwnedFd>>,
+        fill: &dyn Fn(&Path) -> Result<()>,
         cancel: &Cancel,
     ) -> Result<MountLease> {
         let name = self.reserve(&Digest::of(id).hex(), sharing, cancel)?;
         let path = self.inner.folder.join("mounts").join(&name);
         let lease = MountLease { cache: self.clone(), name, path };
         if !lease.path.is_dir() {
-            self.make(&lease.path, new, seed)?;
+            self.make(&lease.path, new, fill)?;
         }
         let key = key_of(&lease.name);
         let step = {
@@ -72,6 +72,18 @@ impl Cache {
         };
         self.inner.writer.send(super::db::Edits::step(key, Some(step)));
         Ok(lease)
+    }
+
+    /// The directory of this id, once nobody uses it; steps that want it wait then. `None` when there is
+    /// none: nothing is made.
+    ///
+    /// # Errors
+    /// The build was cancelled while it waited for another.
+    pub(crate) fn mount_alone(&self, id: &str, cancel: &Cancel) -> Result<Option<MountLease>> {
+        let name = self.reserve(&Digest::of(id).hex(), Sharing::Locked, cancel)?;
+        let path = self.inner.folder.join("mounts").join(&name);
+        let lease = MountLease { cache: self.clone(), name, path };
+        Ok(lease.path.is_dir().then_some(lease))
     }
 
     /// Waits until the directory may be used, and notes its use.
@@ -107,7 +119,7 @@ impl Cache {
     /// Makes a directory beside its place and moves it there: one that was half filled at a crash has
     /// another name and is swept. Steps that share it may do so at the same time, each under a name of its
     /// own; the first to finish wins, and what it has put there is never replaced, since a step may run on it.
-    fn make(&self, path: &Path, new: NewMount, seed: &dyn Fn() -> Result<Option<OwnedFd>>) -> Result<()> {
+    fn make(&self, path: &Path, new: NewMount, fill: &dyn Fn(&Path) -> Result<()>) -> Result<()> {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let temporary = path.with_extension(format!("new{}", MADE.fetch_add(1, Ordering::Relaxed)));
         let failed = |error: std::io::Error| {
@@ -115,15 +127,12 @@ impl Cache {
         };
         yare_sys::fs::remove_tree(&temporary).map_err(failed)?;
         std::fs::create_dir(&temporary).map_err(failed)?;
+        fill(&temporary)?;
         let dir = yare_sys::fs::open_dir(&temporary).map_err(failed)?;
         let (uid, gid) = (rustix::fs::Uid::from_raw(new.uid), rustix::fs::Gid::from_raw(new.gid));
         rustix::fs::fchown(&dir, Some(uid), Some(gid)).map_err(|error| failed(error.into()))?;
         rustix::fs::fchmod(&dir, rustix::fs::Mode::from_raw_mode(new.mode))
             .map_err(|error| failed(error.into()))?;
-        if let Some(source) = seed()? {
-            yare_layer::copy_tree(source.as_fd(), dir.as_fd())
-                .map_err(|error| Error::wrap("cannot fill a new cache directory", error))?;
-        }
         match renameat_with(CWD, &temporary, CWD, path, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(()),
             Err(Errno::EXIST) => yare_sys::fs::remove_tree(&temporary).map_err(failed),
@@ -228,7 +237,7 @@ mod tests {
             let (id, together) = (format!("id{round}"), Barrier::new(8));
             let step = || {
                 together.wait();
-                let lease = cache.mount(&id, Sharing::Shared, new, &|| Ok(None), &Cancel::default()).unwrap();
+                let lease = cache.mount(&id, Sharing::Shared, new, &|_| Ok(()), &Cancel::default()).unwrap();
                 cache.remove_mount(&key_of(&lease.name));
                 let inode = std::fs::metadata(&lease.path).unwrap().ino();
                 together.wait();

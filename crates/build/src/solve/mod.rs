@@ -120,7 +120,7 @@ pub(crate) struct Solver<'a> {
     /// Goes into every key, so that nothing is shared with other builds.
     apart: Option<Digest>,
     /// Results of other builds.
-    imports: Option<&'a Imports>,
+    pub(super) imports: Option<&'a Imports<'a>>,
     progress: Mutex<Schedule>,
     changed: Condvar,
 }
@@ -152,7 +152,7 @@ impl<'a> Solver<'a> {
     }
 
     /// Takes results from there that are not here.
-    pub(crate) fn importing(mut self, imports: &'a Imports) -> Self {
+    pub(crate) fn importing(mut self, imports: &'a Imports<'a>) -> Self {
         self.imports = Some(imports);
         self
     }
@@ -362,7 +362,7 @@ impl<'a> Solver<'a> {
                 Claim::Run(claimed) => claimed,
             };
         if let Some(imports) = self.imports.filter(|_| !vertex.no_cache)
-            && let Some(step) = imports.fetch(&key, base, &self.tools)?
+            && let Some(step) = imports.fetch((id, &key), base, &self.tools)?
         {
             return Ok(self.hit(id, key, base, &claimed.finish(step)));
         }

@@ -12,7 +12,6 @@ use crate::worker::{Exit, Run, RunMount as WorkerMount, Stream};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use yare_errdefs::{Class, Classified};
 use yare_snapshot::{PendingDraft, Place, Stack};
@@ -139,21 +138,28 @@ impl Solver<'_> {
         let MountKind::Cache { id, from, source, read_only, sharing, mode, uid, gid } = &mount.kind else {
             return Ok(());
         };
-        let seed = || -> Result<Option<OwnedFd>> {
-            let Some(from) = from else { return Ok(None) };
+        let fill = |dir: &std::path::Path| -> Result<()> {
+            if let Some(imports) = self.imports
+                && imports.fill(id, dir, &self.tools)?
+            {
+                return Ok(());
+            }
+            let Some(from) = from else { return Ok(()) };
             let root = self.view(&self.outcome(*from)?.stack)?;
             let path = source.trim_start_matches('/');
             let path = if path.is_empty() { "." } else { path };
             let flags =
                 rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-            yare_sys::fs::open_beneath(root.as_fd(), path, flags, rustix::fs::Mode::empty())
-                .map(Some)
-                .map_err(|error| {
-                    Error::not_found(format!("cannot fill the cache {id} from {source}")).caused_by(error)
-                })
+            let tree = yare_sys::fs::open_beneath(root.as_fd(), path, flags, rustix::fs::Mode::empty());
+            let tree = tree.map_err(|error| {
+                Error::not_found(format!("cannot fill the cache {id} from {source}")).caused_by(error)
+            })?;
+            yare_layer::copy_tree(tree.as_fd(), yare_sys::fs::open_dir(dir)?.as_fd())
+                .map(drop)
+                .map_err(|error| Error::wrap("cannot fill a new cache directory", error))
         };
         let new = NewMount { mode: *mode, uid: *uid, gid: *gid };
-        let lease = self.tools.cache.mount(id, *sharing, new, &seed, self.tools.cancel)?;
+        let lease = self.tools.cache.mount(id, *sharing, new, &fill, self.tools.cancel)?;
         let view = WorkerMount::Bind { path: lease.path.clone(), read_only: *read_only };
         mounted.mounts.insert(mount.target.clone(), view);
         mounted.caches.push(lease);

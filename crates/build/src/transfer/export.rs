@@ -1,67 +1,32 @@
 //! Writing a cache.
 
-use super::{Config, Entry, Inline, Layer, MEDIA_TYPE, Map, VERSION, attribute, check, unbuilt};
-use crate::graph::{Graph, VertexId};
+use super::folder::{Folder, UNFINISHED, failed};
+use super::options::{Apart, Mounts, Place};
+use super::store::{ContentStore, json};
+use super::{Config, Entry, Inline, Layer, MEDIA_TYPE, Map, Mount, VERSION};
+use crate::graph::{Graph, MountKind, Op, VertexId};
 use crate::lower::Target;
 use crate::output::blobs::Counted;
-use crate::output::layout::{layer_type, manifest};
+use crate::output::layout::layer_type;
 use crate::solve::{Outcome, Tools};
 use crate::{Error, Result, export};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
-use std::io::{self, BufWriter};
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
-use yare_layer::{Compression, Form, WriteOptions, compress, write_tar};
-use yare_oci::{Descriptor, DiffId, Digest, Index, MediaType};
+use std::io::BufWriter;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use yare_errdefs::{Class, Classified};
+use yare_layer::{Form, WriteOptions, compress, write_tar};
+use yare_oci::{Descriptor, DiffId, Digest, Manifest, MediaType};
 use yare_snapshot::DraftId;
-use yare_sys::fs::{Durability, atomic_write};
 
-/// One `--cache-to`.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Export {
-    Inline,
-    Local { dest: PathBuf, tag: String, all: bool, packing: (Compression, Option<u32>) },
-}
-
-/// Annotation of a manifest in an index: its tag.
-pub(super) const TAG: &str = "org.opencontainers.image.ref.name";
-
-impl Export {
-    /// Reads the attributes.
-    ///
-    /// # Errors
-    /// They are malformed, or name a kind of cache that is not here.
-    pub(crate) fn of(attributes: &Map) -> Result<Self> {
-        let kind = attribute(attributes, "type").unwrap_or_default();
-        if kind == "inline" {
-            check("--cache-to", attributes, &["mode"])?;
-            return Ok(Self::Inline);
+impl Apart {
+    /// What this piece of work is called, as in the field.
+    pub(crate) fn title(&self) -> &'static str {
+        match self.place {
+            Place::Registry(_) => "exporting cache to registry",
+            Place::Folder { .. } | Place::Client(_) => "exporting cache to client directory",
         }
-        if kind != "local" {
-            return Err(unbuilt("--cache-to", kind));
-        }
-        let known = ["dest", "mode", "tag", "compression", "compression-level", "force-compression"];
-        check("--cache-to", attributes, &[&known[..], &["oci-mediatypes", "image-manifest"]].concat())?;
-        let dest = attribute(attributes, "dest")
-            .ok_or_else(|| Error::invalid("--cache-to type=local needs dest=DIR"))?;
-        let all = match attribute(attributes, "mode").unwrap_or("min") {
-            "min" => false,
-            "max" => true,
-            other => return Err(Error::invalid(format!("invalid mode {other:?} of --cache-to: min or max"))),
-        };
-        // The same words as for an output, and the same rules.
-        let words = ["compression", "compression-level"].into_iter();
-        let words = words.filter_map(|name| Some((name.to_owned(), attributes.get(name)?.clone())));
-        let mut words: Map = words.collect();
-        words.entry("compression".to_owned()).or_insert_with(|| "zstd".to_owned());
-        let packing = crate::output::Request::parse("oci", &words)?.packing;
-        Ok(Self::Local {
-            dest: dest.into(),
-            tag: attribute(attributes, "tag").unwrap_or("latest").to_owned(),
-            all,
-            packing: (packing.compression, packing.level),
-        })
     }
 
     /// Writes the results of a build.
@@ -71,21 +36,19 @@ impl Export {
         outcomes: &BTreeMap<VertexId, Outcome>,
         tools: &Tools<'_>,
     ) -> Result<()> {
-        let Self::Local { dest, tag, all, packing } = self else { return Ok(()) };
         let chain = export::layer_vertices(graph, targets);
-        let wanted = needed.iter().filter(|id| *all || chain.contains(id));
+        let wanted = needed.iter().filter(|id| self.all || chain.contains(id));
         let outcomes = wanted.filter_map(|id| outcomes.get(id));
-        let folder = Folder { path: dest, packing: *packing, tools };
-        folder.prepare()?;
-        let known = folder.known(tag);
-        let mut config = Config { version: VERSION, steps: Vec::new() };
+        let store = self.open(tools)?;
+        let mut writer = Writer::new(self, store.as_ref(), tools)?;
+        let mut config = Config { version: VERSION, ..Config::default() };
         let mut seen = HashSet::new();
         for outcome in outcomes {
             // Sources that cost nothing have no row, and need none.
             let Some(step) = tools.cache.look(&outcome.key).filter(|_| seen.insert(outcome.key)) else {
                 continue;
             };
-            let layer = step.draft.as_ref().map(|draft| folder.layer(draft, &known)).transpose()?;
+            let layer = step.draft.as_ref().map(|draft| writer.draft(draft)).transpose()?;
             config.steps.push(Entry {
                 key: outcome.key,
                 layer,
@@ -97,7 +60,40 @@ impl Export {
             });
         }
         config.steps.sort_by_key(|step| step.key);
-        folder.finish(&config, tag)
+        for id in self.mounts.of(graph, needed) {
+            config.mounts.extend(writer.mount(&id, matches!(self.mounts, Mounts::Named(_)))?);
+        }
+        writer.finish(&config)
+    }
+
+    fn open<'a>(&self, tools: &Tools<'a>) -> Result<Box<dyn ContentStore + 'a>> {
+        Ok(match &self.place {
+            Place::Folder { path, tag } => Box::new(Folder::create(path, tag, tools.cancel)?),
+            Place::Registry(reference) => tools.worker.repository(reference, true, tools.cancel)?,
+            Place::Client(id) => tools.worker.client_folder(id)?,
+        })
+    }
+}
+
+impl Mounts {
+    /// The ids of the mounts that go along, each once.
+    fn of(&self, graph: &Graph, needed: &[VertexId]) -> BTreeSet<String> {
+        let mut ids = BTreeSet::new();
+        match self {
+            Self::None => {}
+            Self::Named(named) => ids.clone_from(named),
+            Self::All => {
+                for vertex in needed {
+                    let Op::Run(run) = &graph.vertex(*vertex).op else { continue };
+                    let mounts = run.spec.mounts.iter();
+                    ids.extend(mounts.filter_map(|mount| match &mount.kind {
+                        MountKind::Cache { id, .. } => Some(id.clone()),
+                        _ => None,
+                    }));
+                }
+            }
+        }
+        ids
     }
 }
 
@@ -121,108 +117,144 @@ pub(crate) fn inline(
     serde_json::json!(Inline { version: VERSION, keys })
 }
 
-struct Folder<'a> {
-    path: &'a Path,
-    packing: (Compression, Option<u32>),
+/// Packs what the store does not have yet.
+struct Writer<'a> {
+    export: &'a Apart,
+    store: &'a dyn ContentStore,
     tools: &'a Tools<'a>,
+    media_type: &'static str,
+    /// Blobs of the cache that is there under this name, by what they hold.
+    known: BTreeMap<DiffId, (Layer, String)>,
+    /// What the manifest names: each blob once, in the order of their making.
+    blobs: Vec<Descriptor>,
 }
 
-impl Folder<'_> {
-    fn blobs(&self) -> PathBuf {
-        self.path.join("blobs/sha256")
-    }
-
-    fn prepare(&self) -> Result<()> {
-        std::fs::create_dir_all(self.blobs()).map_err(|error| failed("make", &self.blobs(), error))?;
-        self.put(self.path, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)
-    }
-
-    fn put(&self, folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-        atomic_write(folder, name, bytes, Durability::Relaxed)
-            .map_err(|error| failed("write", &folder.join(name), error))
-    }
-
-    /// Blobs that an earlier export left under this tag, by what they hold.
-    fn known(&self, tag: &str) -> BTreeMap<DiffId, Layer> {
-        let read = super::import::read_folder(self.path, tag, None).unwrap_or_default();
-        let layers = read.steps.into_iter().filter_map(|step| step.layer);
-        let there = |layer: &Layer| {
-            let found = std::fs::metadata(self.blobs().join(layer.blob.hex()));
-            found.is_ok_and(|found| found.len() == layer.size)
+impl<'a> Writer<'a> {
+    fn new(export: &'a Apart, store: &'a dyn ContentStore, tools: &'a Tools<'a>) -> Result<Self> {
+        let media_type = layer_type(export.packing.0)?;
+        let known = match super::import::read_cache(store, None) {
+            Ok((config, manifest)) => {
+                let kinds = manifest.layers.into_iter().map(|blob| (blob.digest, blob.media_type));
+                let kinds: BTreeMap<Digest, String> = kinds.collect();
+                let layers = config.steps.into_iter().filter_map(|step| step.layer);
+                let layers = layers.chain(config.mounts.into_iter().map(|mount| mount.layer));
+                let known = layers.filter_map(|layer| {
+                    let kind = kinds.get(&layer.blob)?.clone();
+                    Some((layer.diff_id, (layer, kind)))
+                });
+                known.filter(|(_, (_, kind))| !export.force || kind == media_type).collect()
+            }
+            // There is none, or none of ours: it is written anew.
+            Err(error) => {
+                tracing::debug!(error = yare_errdefs::chain(&error), "no build cache is there yet");
+                BTreeMap::new()
+            }
         };
-        layers.filter(there).map(|layer| (layer.diff_id, layer)).collect()
+        Ok(Self { export, store, tools, media_type, known, blobs: Vec::new() })
     }
 
-    fn layer(&self, draft: &DraftId, known: &BTreeMap<DiffId, Layer>) -> Result<Layer> {
+    /// The result of a step.
+    fn draft(&mut self, draft: &DraftId) -> Result<Layer> {
         let snapshots = self.tools.snapshots;
         if snapshots.is_hashed(draft) {
             let info =
                 snapshots.hash_draft(draft).map_err(|error| Error::wrap("cannot export a layer", error))?;
-            if let Some(layer) = known.get(&info.diff_id) {
-                return Ok(layer.clone());
+            if let Some((layer, kind)) = self.known.get(&info.diff_id).cloned() {
+                let blob = Descriptor::new(&kind, layer.blob, layer.size);
+                if self.store.has(&blob)? {
+                    self.name(blob);
+                    return Ok(layer);
+                }
             }
         }
-        let temporary = self.blobs().join(yare_sys::fs::unique_name(".unfinished-"));
-        let packed = self.pack(draft, &temporary);
-        let layer = packed.inspect_err(|_| {
-            // Nobody looks for it.
-            let _ = std::fs::remove_file(&temporary);
-        })?;
-        let place = self.blobs().join(layer.blob.hex());
-        std::fs::rename(&temporary, &place).map_err(|error| failed("write", &place, error))?;
+        let dir = yare_sys::fs::open_dir(snapshots.draft_dir(draft))?;
+        self.tree(std::os::fd::AsFd::as_fd(&dir), Form::Overlay)
+    }
+
+    /// A cache mount, while nobody uses it. One that is not here is an error when it was named.
+    fn mount(&mut self, id: &str, named: bool) -> Result<Option<Mount>> {
+        let Some(lease) = self.tools.cache.mount_alone(id, self.tools.cancel)? else {
+            return match named {
+                true => Err(Error::not_found(format!("cannot export the cache mount {id}: there is none"))),
+                false => Ok(None),
+            };
+        };
+        let dir = yare_sys::fs::open_dir(&lease.path)?;
+        let layer = self.tree(std::os::fd::AsFd::as_fd(&dir), Form::Plain)?;
+        Ok(Some(Mount { id: id.to_owned(), layer }))
+    }
+
+    /// Packs a directory into a blob, and sends it where it is not there.
+    fn tree(&mut self, dir: BorrowedFd<'_>, form: Form) -> Result<Layer> {
+        let room = self.store.room().unwrap_or(self.tools.scratch);
+        let temporary = room.join(yare_sys::fs::unique_name(UNFINISHED));
+        let sent = self.pack(dir, form, &temporary).and_then(|layer| {
+            let blob = Descriptor::new(self.media_type, layer.blob, layer.size);
+            if !self.store.has(&blob)? {
+                self.store.put(&blob, &temporary)?;
+            }
+            Ok((layer, blob))
+        });
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "a packed layer stays until the next start");
+            }
+            _ => {}
+        }
+        let (layer, blob) = sent?;
+        self.name(blob);
         Ok(layer)
     }
 
-    fn pack(&self, draft: &DraftId, path: &Path) -> Result<Layer> {
+    fn pack(&self, dir: BorrowedFd<'_>, form: Form, path: &Path) -> Result<Layer> {
         let cannot = |error| failed("write", path, error);
         let file = File::options().write(true).create_new(true).open(path).map_err(cannot)?;
         let counted = Counted::new(BufWriter::new(file));
-        let mut packer = compress(counted, self.packing.0, self.packing.1).map_err(cannot)?;
-        let dir = yare_sys::fs::open_dir(self.tools.snapshots.draft_dir(draft))?;
-        let options = WriteOptions { form: Form::Overlay, root: false };
-        let written = write_tar(dir.as_fd(), &mut packer, &options);
+        let (compression, level) = self.export.packing;
+        let mut packer = compress(counted, compression, level).map_err(cannot)?;
+        let written = write_tar(dir, &mut packer, &WriteOptions { form, root: false });
         self.tools.cancel.check()?;
         let written = written.map_err(|error| Error::wrap("cannot export a layer", error))?;
         let counted = packer.finish().map_err(cannot)?;
         counted.sink.into_inner().map_err(|error| cannot(error.into_error()))?;
         let (diff_id, tar) = (written.diff_id, written.size);
-        Ok(Layer { diff_id, blob: counted.hasher.finish(), size: counted.size, tar })
+        Ok(Layer { diff_id, blob: counted.hasher.finish(), size: counted.size, tar: Some(tar) })
     }
 
-    /// ● The index is the commit point: until it names the manifest, the folder holds what it held.
-    fn finish(&self, config: &Config, tag: &str) -> Result<()> {
-        let config_bytes = json(config)?;
-        let media_type = layer_type(self.packing.0)?;
-        let layers = config.steps.iter().filter_map(|step| step.layer.as_ref());
-        let layers = layers.map(|layer| Descriptor::new(media_type, layer.blob, layer.size)).collect();
-        let mut document = manifest(&config_bytes, layers, Map::new())?;
-        // The config is no image's.
-        let mut parsed: yare_oci::Manifest = serde_json::from_slice(&document.bytes)
-            .map_err(|error| Error::internal("cannot write a manifest as JSON").caused_by(error))?;
-        parsed.config.media_type = MEDIA_TYPE.to_owned();
-        document.bytes = json(&parsed)?;
-        document.descriptor = Descriptor::of(MediaType::OCI_MANIFEST, &document.bytes);
-        self.put(&self.blobs(), &Digest::of(&config_bytes).hex(), &config_bytes)?;
-        self.put(&self.blobs(), &document.descriptor.digest.hex(), &document.bytes)?;
-        let mut descriptor = document.descriptor;
-        descriptor.annotations.insert(TAG.to_owned(), tag.to_owned());
-        let others = std::fs::read(self.path.join("index.json")).ok();
-        let others = others.and_then(|bytes| serde_json::from_slice::<Index>(&bytes).ok());
-        let mut manifests = others.map(|index| index.manifests).unwrap_or_default();
-        manifests.retain(|other| other.annotations.get(TAG).is_some_and(|other| other != tag));
-        manifests.push(descriptor);
-        let media_type = MediaType::OCI_INDEX.to_owned();
-        let index = Index { schema_version: 2, media_type, manifests, annotations: Map::new() };
-        self.put(self.path, "index.json", &json(&index)?)
+    fn name(&mut self, blob: Descriptor) {
+        if self.blobs.iter().all(|other| other.digest != blob.digest) {
+            self.blobs.push(blob);
+        }
     }
-}
 
-fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(value)
-        .map_err(|error| Error::internal("cannot write the build cache as JSON").caused_by(error))
-}
-
-fn failed(operation: &str, path: &Path, error: io::Error) -> Error {
-    Error::new(yare_errdefs::class_of_io(&error), format!("cannot {operation} {}", path.display()))
-        .caused_by(error)
+    /// The config, then ● the manifest under its name.
+    fn finish(mut self, config: &Config) -> Result<()> {
+        let bytes = json(config)?;
+        let config = Descriptor::of(MEDIA_TYPE, &bytes);
+        if !self.store.has(&config)? {
+            let room = self.store.room().unwrap_or(self.tools.scratch);
+            let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(room)?;
+            std::io::Write::write_all(&mut file, &bytes)?;
+            let path = file.into_temp_path();
+            self.store.put(&config, &path)?;
+        }
+        // The same cache gives the same bytes, whatever the order of steps that ran beside one another.
+        self.blobs.sort_by_key(|blob| blob.digest);
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: MediaType::OCI_MANIFEST.to_owned(),
+            artifact_type: None,
+            config,
+            layers: self.blobs,
+            subject: None,
+            annotations: Map::new(),
+        };
+        let bytes = json(&manifest)?;
+        self.tools.cancel.check()?;
+        let descriptor = Descriptor::of(MediaType::OCI_MANIFEST, &bytes);
+        self.store.publish(&descriptor, &bytes).map_err(|error| match error.class() {
+            Class::NotFound => Error::precondition("the build cache was not taken").caused_by(error),
+            _ => error,
+        })
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use yare_api::AuthConfig;
 use yare_api::build::BuildRequest;
+use yare_build::ContentStore;
 use yare_errdefs::{Error, Result};
 
 /// Hands out what comes with a request, or over a client's session.
@@ -17,6 +18,9 @@ pub trait Keys: Send + Sync {
 
     /// What the client knows of a registry, by its domain; nothing is an empty value.
     fn credentials(&self, registry: &str) -> Result<AuthConfig>;
+
+    /// A folder of the client's that keeps a build cache, by what the client calls it.
+    fn folder(&self, id: &str) -> Result<Box<dyn ContentStore + '_>>;
 }
 
 /// What came with a request.
@@ -46,5 +50,10 @@ impl Keys for Sent<'_> {
         let names = [registry.to_owned(), format!("https://{registry}")];
         let hub = (registry == "docker.io").then(|| HUB.to_owned());
         Ok(names.iter().chain(&hub).find_map(|name| self.auths.get(name)).cloned().unwrap_or_default())
+    }
+
+    fn folder(&self, id: &str) -> Result<Box<dyn ContentStore + '_>> {
+        Err(Error::invalid(format!("this client has no session, and so no folder {id:?} for a build cache"))
+            .with_hint("use type=local"))
     }
 }

@@ -1,5 +1,6 @@
 //! Building images.
 
+mod caches;
 mod classic;
 pub(crate) mod collect;
 mod keys;

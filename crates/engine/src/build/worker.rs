@@ -1,6 +1,7 @@
 //! What the build engine asks of this one: base images, and processes. A step's process is a container
 //! without record, name or log: it lives as long as its build.
 
+use super::caches::CacheRepository;
 use super::keys::Keys;
 use crate::container::{Record, StateRecord};
 use crate::images::{Output, PullRequest, PushRequest};
@@ -21,7 +22,7 @@ use yare_api::build::VertexStatus;
 use yare_api::progress::JSONMessage;
 use yare_api::{ContainerConfig, ContainerCreateRequest, HostConfig};
 use yare_build::worker::{Exit, Run, RunMount, Stream, Worker};
-use yare_build::{Cancel, Progress};
+use yare_build::{Cancel, ContentStore, Progress};
 use yare_errdefs::{Class, Classified, Error, Result};
 use yare_image::Image;
 use yare_oci::runtime::{Mount, Spec};
@@ -140,6 +141,21 @@ impl Worker for EngineWorker<'_> {
 
     fn ssh(&self, id: &str) -> Result<Option<PathBuf>> {
         self.keys.agent(id)
+    }
+
+    fn repository(
+        &self,
+        reference: &Reference,
+        write: bool,
+        cancel: &Cancel,
+    ) -> Result<Box<dyn ContentStore + '_>> {
+        let auth = self.keys.credentials(reference.domain())?;
+        let opened = CacheRepository::open(self.engine, &self.runtime, (reference, &auth), write, cancel)?;
+        Ok(Box::new(opened))
+    }
+
+    fn client_folder(&self, id: &str) -> Result<Box<dyn ContentStore + '_>> {
+        self.keys.folder(id)
     }
 }
 

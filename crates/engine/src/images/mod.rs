@@ -7,7 +7,9 @@ pub mod registries;
 mod transfers;
 
 pub use pull::{PullRequest, pull};
+pub(crate) use push::read_from;
 pub use push::{PushRequest, push};
+pub(crate) use registries::{credentials, failed as registry_error};
 pub(crate) use transfers::Transfers;
 
 use crate::Engine;

@@ -206,7 +206,10 @@ impl Push<'_> {
         }
         let bar = lines.bar(&id, "Pushing", descriptor.size);
         let file = Arc::new(file);
-        let open = |offset: u64| read_from(&file, offset, bar.clone());
+        let open = |offset: u64| {
+            let bar: Bar = bar.clone();
+            read_from(&file, offset, move |at| bar.at(at))
+        };
         self.repository.upload(&descriptor, &open).await.map_err(failed)?;
         lines.state(&id, "Pushed").await;
         Ok(descriptor)
@@ -275,8 +278,12 @@ fn compress(engine: &Engine, diff_id: DiffId) -> Result<(Descriptor, File)> {
     Ok((descriptor, file))
 }
 
-/// The content of a file from an offset on; the bar shows what was taken.
-fn read_from(file: &Arc<File>, offset: u64, bar: Bar) -> Content {
+/// The content of a file from an offset on; `taken` is told how far it was taken.
+pub(crate) fn read_from(
+    file: &Arc<File>,
+    offset: u64,
+    taken: impl Fn(u64) + Clone + Send + 'static,
+) -> Content {
     use std::os::unix::fs::FileExt;
     let file = Arc::clone(file);
     let read = move |at: u64| {
@@ -290,11 +297,11 @@ fn read_from(file: &Arc<File>, offset: u64, bar: Bar) -> Content {
     };
     Box::pin(stream::try_unfold(offset, move |at| {
         let reading = read(at);
-        let bar = bar.clone();
+        let taken = taken.clone();
         async move {
             let piece = reading.await.map_err(io::Error::other)??;
             let next = at + piece.len() as u64;
-            bar.at(next);
+            taken(next);
             Ok((!piece.is_empty()).then_some((piece, next)))
         }
     }))

@@ -25,7 +25,7 @@ pub struct Distribution {
 }
 
 /// What a client handed over, in the client's words.
-pub(super) fn credentials(auth: &AuthConfig) -> Credentials {
+pub(crate) fn credentials(auth: &AuthConfig) -> Credentials {
     if !auth.registrytoken.is_empty() {
         return Credentials::Token(Secret::new(auth.registrytoken.clone()));
     }
@@ -46,7 +46,7 @@ pub(super) fn credentials(auth: &AuthConfig) -> Credentials {
 }
 
 /// An error of a registry in the words that Docker's clients know, where there are such.
-pub(super) fn failed(reference: &Reference, error: yare_distribution::Error) -> Error {
+pub(crate) fn failed(reference: &Reference, error: yare_distribution::Error) -> Error {
     let told = error.told().first().cloned();
     let name = reference.clone().or_latest();
     match (error.class(), told) {

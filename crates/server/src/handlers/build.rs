@@ -151,6 +151,7 @@ fn classic(query: &Query) -> Result<BuildRequest> {
         cpuset_cpus: query.or_empty("cpusetcpus"),
         cpuset_mems: query.or_empty("cpusetmems"),
         squash: query.flag("squash"),
+        cache_from: images(query, "cachefrom")?,
         ..BuildRequest::default()
     })
 }
@@ -167,6 +168,16 @@ fn json<T: serde::de::DeserializeOwned + Default>(query: &Query, key: &str) -> R
     serde_json::from_str::<Option<BTreeMap<String, T>>>(&text)
         .map(Option::unwrap_or_default)
         .map_err(|error| Error::invalid(format!("error reading {key}")).caused_by(error))
+}
+
+/// Images whose steps may be taken: a JSON list of names.
+fn images(query: &Query, key: &str) -> Result<Vec<BTreeMap<String, String>>> {
+    let Some(text) = query.text(key) else { return Ok(Vec::new()) };
+    let names: Option<Vec<String>> = serde_json::from_str(&text)
+        .map_err(|error| Error::invalid(format!("error reading {key}")).caused_by(error))?;
+    let entry =
+        |name: String| BTreeMap::from([("type".to_owned(), "image".to_owned()), ("ref".to_owned(), name)]);
+    Ok(names.unwrap_or_default().into_iter().filter(|name| !name.is_empty()).map(entry).collect())
 }
 
 fn ulimits(query: &Query) -> Result<Vec<String>> {
@@ -225,13 +236,18 @@ mod tests {
 
     #[test]
     fn a_classic_query_is_read() {
-        let text = "t=a&t=b%3A1&buildargs=%7B%22X%22%3A%221%22%2C%22Y%22%3Anull%7D&labels=null&ulimits=%5B%7B%22Name%22%3A%22nofile%22%2C%22Soft%22%3A1%2C%22Hard%22%3A2%7D%5D&memory=5&extrahosts=%5B%22h%3A1.2.3.4%22%5D&nocache=1";
+        let text = "t=a&t=b%3A1&buildargs=%7B%22X%22%3A%221%22%2C%22Y%22%3Anull%7D&labels=null&ulimits=%5B%7B%22Name%22%3A%22nofile%22%2C%22Soft%22%3A1%2C%22Hard%22%3A2%7D%5D&memory=5&extrahosts=%5B%22h%3A1.2.3.4%22%5D&nocache=1&cachefrom=%5B%22c%3A1%22%5D";
         let read = classic(&Query::parse(Some(text)).unwrap()).unwrap();
         assert_eq!(read.tags, ["a", "b:1"]);
         assert_eq!(read.build_args["X"].as_deref(), Some("1"));
         assert_eq!(read.build_args["Y"], None);
         assert_eq!((read.ulimits, read.memory, read.no_cache), (vec!["nofile=1:2".to_owned()], 5, true));
         assert_eq!(read.extra_hosts, ["h:1.2.3.4"]);
+        assert_eq!(
+            (read.cache_from[0]["type"].as_str(), read.cache_from[0]["ref"].as_str()),
+            ("image", "c:1")
+        );
+        assert!(classic(&Query::parse(Some("cachefrom=x")).unwrap()).is_err());
         assert_eq!(remote_context("https://h/x.git#main").kind, "git");
         assert_eq!(remote_context("https://h/x.tar").kind, "http");
     }

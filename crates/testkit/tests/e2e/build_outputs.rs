@@ -277,8 +277,6 @@ fn a_cache_in_a_folder_serves_another_engine(c: &Client) {
     assert_ne!(yare(&other, "yare run --rm $n/a cat /uuid"), yare(c, "cat uuid"));
     drop(other);
     engine.finish();
-    let text = c.fails(1, &with_yare("yare build -q --cache-to type=registry,ref=r.example/c ."));
-    assert!(text.contains("--cache-to type=registry is not built into this Yare yet"), "{text}");
 }
 
 fn a_cache_in_an_image_serves(c: &Client) {

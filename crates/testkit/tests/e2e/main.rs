@@ -28,6 +28,7 @@ mod terminal;
 
 mod api;
 mod build_cache;
+mod build_caches;
 mod build_copy;
 mod build_ends;
 mod build_errors;
@@ -98,6 +99,7 @@ fn main() {
         build_copy::CASES,
         build_run::CASES,
         build_cache::CASES,
+        build_caches::CASES,
         build_ends::CASES,
         build_errors::CASES,
         build_options::CASES,
