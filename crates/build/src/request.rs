@@ -1,5 +1,6 @@
 //! What a build is asked for, as plain values: every client's wire ends in a [`Request`].
 
+use crate::attest::provenance::Material;
 use std::collections::{BTreeMap, BTreeSet};
 use yare_oci::{Platform, Reference};
 
@@ -12,6 +13,8 @@ pub struct Request {
     pub dockerfile_name: String,
     /// What makes two builds the same one made again: `--explain` compares with the last of its kind.
     pub identity: String,
+    /// The repository that the main context is a commit of, for attestations.
+    pub repository: Option<Material>,
     /// Where named contexts are; the main one has the empty name.
     pub contexts: BTreeMap<String, ContextSource>,
     /// Values of build arguments; `None` unsets one.

@@ -117,6 +117,7 @@ fn build(
     request: &Request,
 ) -> Build {
     let mut build = Build {
+        config_source: request.repository.clone(),
         dockerfile: request.dockerfile_name.clone(),
         args: arguments(request),
         sources: [(
@@ -132,6 +133,7 @@ fn build(
         Material::image(reference, platform, &image.manifest)
     };
     build.materials.extend(lowered.images.iter().map(image));
+    build.materials.extend(request.repository.clone());
     let mut locals = BTreeSet::new();
     let id = |vertex: &VertexId| outcomes.get(vertex).map(|outcome| outcome.key.to_string());
     for vertex in needed {
@@ -142,6 +144,9 @@ fn build(
             inputs: known.op.inputs().iter().filter_map(id).collect(),
         });
         match &known.op {
+            // What is in a commit is told by the commit.
+            Op::Copy(CopyOp { source: CopySource::Context(name), .. })
+                if name.is_empty() && request.repository.is_some() => {}
             Op::Copy(CopyOp { source: CopySource::Context(name), .. }) => {
                 locals.insert(if name.is_empty() { "context".to_owned() } else { name.clone() });
             }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use yare_api::build::{BuildContext, BuildRequest};
 use yare_build::Cancel;
+use yare_build::attest::provenance::Material;
 use yare_build::context::{ContextTree, Contexts, parse_ignore};
 use yare_build::files::{Tree, read_file};
 use yare_build::request::{ContextSource, Entitlement, NoCache, Request, RunSettings, SecretScan};
@@ -69,11 +70,14 @@ impl Drop for Made {
 }
 
 /// The main context.
+#[derive(Default)]
 struct Main {
     root: Option<OwnedFd>,
     lasting: bool,
     /// What came instead of files.
     dockerfile: Option<Vec<u8>>,
+    /// The repository that it is a commit of.
+    repository: Option<Material>,
     made: Option<Made>,
 }
 
@@ -95,7 +99,7 @@ pub(super) fn prepare(
     for (name, context) in &asked.contexts {
         sources.insert(name.clone(), named(name, context, &mut trees)?);
     }
-    let request = settle(asked, dockerfile, sources)?;
+    let request = Request { repository: main.repository, ..settle(asked, dockerfile, sources)? };
     Ok(Prepared { request, contexts: Folders { trees, _made: main.made } })
 }
 
@@ -109,6 +113,7 @@ pub(super) fn settle(
     Ok(Request {
         dockerfile,
         dockerfile_name: shown_name(name).to_owned(),
+        repository: None,
         identity: identity(asked),
         contexts,
         build_args: asked.build_args.clone(),
@@ -164,10 +169,10 @@ fn main_context(
         Some(context) => match context.kind.as_str() {
             "local" => {
                 let root = Some(open_local(context)?);
-                Ok(Main { root, lasting: true, dockerfile: None, made: None })
+                Ok(Main { root, lasting: true, ..Main::default() })
             }
             "git" => cloned(engine, &context.value, cancel),
-            "none" => Ok(Main { root: None, lasting: false, dockerfile: None, made: None }),
+            "none" => Ok(Main::default()),
             "http" => sent(engine, download(engine, web, &context.value, cancel)?, cancel),
             other => Err(Error::invalid(format!("unknown kind of build context {other:?}"))),
         },
@@ -222,7 +227,7 @@ fn sent(engine: &Arc<Engine>, reader: impl Read, cancel: &Cancel) -> Result<Main
         Received::Files { .. } => None,
         Received::Dockerfile(text) => Some(text),
     };
-    Ok(Main { root: Some(dir), lasting: false, dockerfile, made: Some(made) })
+    Ok(Main { root: Some(dir), dockerfile, made: Some(made), ..Main::default() })
 }
 
 fn cloned(engine: &Arc<Engine>, remote: &str, cancel: &Cancel) -> Result<Main> {
@@ -232,7 +237,8 @@ fn cloned(engine: &Arc<Engine>, remote: &str, cancel: &Cancel) -> Result<Main> {
     let git = Git::new(engine.builder.folder.join("sources").join("git"));
     let checkout = git.checkout(&wanted, &made.path, (false, 0), cancel)?;
     let dir = yare_sys::fs::open_dir(&checkout.dir).map_err(Error::from)?;
-    Ok(Main { root: Some(dir), lasting: false, dockerfile: None, made: Some(made) })
+    let repository = Some(Material::git(&wanted.fragment_form(true), &checkout.commit));
+    Ok(Main { root: Some(dir), made: Some(made), repository, ..Main::default() })
 }
 
 fn named(

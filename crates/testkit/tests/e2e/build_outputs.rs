@@ -16,6 +16,7 @@ cases![
         several_platforms_are_one_archive.differs(OWN),
         a_step_of_another_platform_says_what_is_missing.differs(OWN),
         attestations_are_in_the_archive.differs(OWN),
+        a_repository_is_in_the_provenance.differs(OWN),
         a_build_made_again_is_compared.differs(OWN),
         squashed_layers_show_the_same_files.differs(OWN),
         a_cache_in_a_folder_serves_another_engine.differs(OWN),
@@ -207,6 +208,32 @@ fn attestations_are_in_the_archive(c: &Client) {
     assert_eq!(request["args"]["build-arg:V"], "2");
     let text = c.fails(1, &with_yare("yare build -q --provenance true -t $n/a ."));
     assert!(text.contains("cannot hold attestations"), "{text}");
+}
+
+fn a_repository_is_in_the_provenance(c: &Client) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let statements = yare(
+        c,
+        &format!(
+            "set -e; git init -q -b main repo; cd repo; git config user.email x@y; git config user.name x
+             mkdir sub; printf 'FROM busybox\\nCOPY f /f\\n' > sub/Dockerfile; echo f > sub/f; git add .; git commit -qm one
+             git rev-parse HEAD > ../commit; cd ..; mkdir served; git clone -q --bare repo served/r.git
+             git daemon --reuseaddr --export-all --base-path=served --listen=127.0.0.1 --port={port} served > /dev/null 2>&1 & daemon=$!
+             trap 'kill $daemon' EXIT; u=git://127.0.0.1:{port}/r.git#main:sub
+             for try in $(seq 50); do git ls-remote -q ${{u%#*}} > /dev/null 2>&1 && break; sleep 0.1; done
+             yare build -q --provenance mode=min -o type=oci,dest=o.tar $u > /dev/null
+             mkdir o; tar -xf o.tar -C o; cat $(grep -l in-toto.io/Statement o/blobs/sha256/*)"
+        ),
+    );
+    let statement: Value = serde_json::from_str(&statements).unwrap();
+    let definition = &statement["predicate"]["buildDefinition"];
+    let source = &definition["externalParameters"]["configSource"];
+    assert_eq!(source["uri"], format!("git://127.0.0.1:{port}/r.git#main:sub"));
+    assert_eq!(source["digest"]["sha1"], yare(c, "cat commit").trim());
+    assert_eq!(source["path"], "Dockerfile");
+    let materials = definition["resolvedDependencies"].as_array().unwrap();
+    assert!(materials.iter().any(|one| one["uri"] == source["uri"]), "{materials:?}");
+    assert_eq!(definition["externalParameters"]["request"]["locals"], Value::Null);
 }
 
 fn a_build_made_again_is_compared(c: &Client) {
