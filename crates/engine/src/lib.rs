@@ -24,6 +24,7 @@ pub mod networks;
 mod prepare;
 pub mod records;
 mod registry;
+mod resolver;
 mod restore;
 pub mod served;
 pub mod session;
@@ -65,6 +66,7 @@ pub struct Engine {
     /// Why there is no bridge.
     bridge_error: Option<String>,
     networks: networks::Networks,
+    resolver: Arc<resolver::Resolver>,
     cgroups: yare_cgroup::Host,
     launcher: Launcher,
     containers: registry::Registry,
@@ -144,6 +146,8 @@ impl Engine {
         let (cgroups, mut warnings) = facts::cgroups()?;
         let (bridge, bridge_error, networks) = networks::open(&config, records.all(Table::Networks)?)?;
         warnings.extend(bridge_error.clone());
+        let resolver = resolver::Resolver::new(&config.exec_root);
+        let predecessor = resolver::predecessor(&config.exec_root);
         let engine = Arc::new(Self {
             facts: facts::gather(&config, &cgroups),
             engine_id: facts::engine_id(&config.data_root)?,
@@ -163,6 +167,7 @@ impl Engine {
             bridge,
             bridge_error,
             networks,
+            resolver,
             cgroups,
             launcher,
             volumes,
@@ -172,6 +177,8 @@ impl Engine {
             _roots: roots,
         });
         restore::restore(&engine)?;
+        // Its containers have a new one.
+        predecessor.into_iter().for_each(resolver::end);
         networks::dropping(&engine).iter().for_each(|warning| tracing::warn!("{warning}"));
         keep_last_used(&engine);
         build::collect::keep_small(&engine);
@@ -352,6 +359,7 @@ impl Engine {
     /// Gives up its places in networks; says which.
     fn detach_networks(&self, container: &Container) -> Vec<String> {
         let record = container.record();
+        self.resolver.forget(&container.id);
         let shared = !record.endpoints.is_empty() && wiring::is_network_shared(self, &container.id);
         for endpoint in &record.endpoints {
             match networks::live(self, networks::of_endpoint(endpoint)) {

@@ -7,6 +7,7 @@
 pub(crate) mod connect;
 mod create;
 pub(crate) mod join;
+pub(crate) mod naming;
 mod record;
 mod remove;
 
@@ -201,6 +202,20 @@ pub(crate) fn of_endpoint(endpoint: &EndpointRecord) -> &str {
     if endpoint.network.is_empty() { BRIDGE } else { &endpoint.network }
 }
 
+/// Takes up the networks of a container that outlived the last engine.
+pub(crate) fn restore_run(engine: &Engine, record: &Record) {
+    restore(engine, &record.id, &record.endpoints);
+    if naming::has_resolver(&record.endpoints)
+        && let Err(error) = naming::revive(engine, record, &record.endpoints)
+    {
+        tracing::error!(
+            container = record.id,
+            error = yare_errdefs::chain(&error),
+            "it cannot resolve names any more"
+        );
+    }
+}
+
 /// Takes up the endpoints of a container that outlived the last engine.
 pub(crate) fn restore(engine: &Engine, id: &str, endpoints: &[EndpointRecord]) {
     for endpoint in endpoints {
@@ -224,6 +239,11 @@ pub(crate) fn renamed(engine: &Engine, record: &Record) {
         if let Ok(network) = live(engine, of_endpoint(endpoint)) {
             network.renamed(&record.id, &record.name);
         }
+    }
+    if engine.resolver.serves(&record.id)
+        && let Err(error) = naming::changed(engine, record, &record.endpoints)
+    {
+        tracing::warn!(container = record.id, error = yare_errdefs::chain(&error), "telling the resolver");
     }
 }
 

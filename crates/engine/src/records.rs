@@ -45,6 +45,8 @@ pub enum Table {
 }
 
 impl Table {
+    const ALL: [Self; 3] = [Self::Containers, Self::Volumes, Self::Networks];
+
     fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
         match self {
             Self::Containers => CONTAINERS,
@@ -194,9 +196,9 @@ fn prepare(database: &redb::Database) -> std::result::Result<(), Box<dyn std::er
                 .into());
             }
         }
-        transaction.open_table(CONTAINERS)?;
-        transaction.open_table(VOLUMES)?;
-        transaction.open_table(NETWORKS)?;
+        for table in Table::ALL {
+            transaction.open_table(table.definition())?;
+        }
     }
     transaction.commit()?;
     Ok(())
@@ -240,7 +242,7 @@ impl Change {
 fn commit(database: &redb::Database, batch: &[Change]) -> std::result::Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
-    for table in [Table::Containers, Table::Volumes] {
+    for table in Table::ALL {
         let edits: Vec<&Edit> =
             batch.iter().flat_map(|change| &change.edits).filter(|edit| edit.table == table).collect();
         if edits.is_empty() {
@@ -267,12 +269,22 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let records = Records::open(root.path()).unwrap();
         records.put(Table::Containers, "a", b"1".to_vec()).await.unwrap();
+        for table in Table::ALL {
+            records.put(table, "of each", b"3".to_vec()).await.unwrap();
+        }
         drop(records.commit(vec![Edit::put(Table::Containers, "b", b"2".to_vec())]));
         records.delete(Table::Containers, "a").await.unwrap();
         records.close();
         drop(records);
         let records = Records::open(root.path()).unwrap();
-        assert_eq!(records.all(Table::Containers).unwrap(), [("b".to_owned(), b"2".to_vec())]);
+        let of_each = ("of each".to_owned(), b"3".to_vec());
+        assert_eq!(
+            records.all(Table::Containers).unwrap(),
+            [("b".to_owned(), b"2".to_vec()), of_each.clone()]
+        );
+        for table in Table::ALL {
+            assert!(records.all(table).unwrap().contains(&of_each), "{table:?}");
+        }
         records.close();
     }
 

@@ -212,7 +212,7 @@ fn go_on(engine: &Arc<Engine>, container: &Arc<Container>, pid: i32) {
     });
     let record = note_frozen(engine, container);
     engine.save_soon(container);
-    crate::networks::restore(engine, &record.id, &record.endpoints);
+    crate::networks::restore_run(engine, &record);
 }
 
 /// Whether it is paused is for the kernel to say.
@@ -228,7 +228,7 @@ fn lost_run(engine: &Arc<Engine>, container: &Arc<Container>, record: &Record) -
     if let Some(pidfd) = surviving_process(engine, record, Some(record.state.pid)) {
         container.live.lock().pidfd = Some(Arc::new(pidfd));
         note_frozen(engine, container);
-        crate::networks::restore(engine, &record.id, &record.endpoints);
+        crate::networks::restore_run(engine, record);
         task::follow_orphan(engine, container);
         return None;
     }

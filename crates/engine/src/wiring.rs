@@ -100,14 +100,7 @@ pub(crate) fn write_files(engine: &Engine, record: &Record, endpoints: &[Endpoin
         }
         .render(),
     };
-    let host_resolv = read_host("/etc/resolv.conf");
-    let path = resolv::host_path(&host_resolv);
-    let host_resolv = if path == "/etc/resolv.conf" { host_resolv } else { read_host(path) };
-    let dns = dns(engine, record)?;
-    let resolv = match mode {
-        networks::HOST | networks::NONE => resolv::on_host_network(&host_resolv, path, &dns),
-        _ => resolv::on_bridge(&host_resolv, path, &dns),
-    };
+    let (resolv, _) = resolv(engine, record, endpoints)?;
     let folder = engine.container_dir(&record.id);
     let hostname = yare_net::hosts::hostname_file(&record.plan.hostname);
     for (name, text) in [("hosts", hosts), ("hostname", hostname), ("resolv.conf", resolv)] {
@@ -116,6 +109,37 @@ pub(crate) fn write_files(engine: &Engine, record: &Record, endpoints: &[Endpoin
             .map_err(|error| Error::internal(format!("cannot write {}", path.display())).caused_by(error))?;
     }
     Ok(())
+}
+
+/// The text of a container's `resolv.conf`, and whom its resolver asks if it has one.
+pub(crate) fn resolv(
+    engine: &Engine,
+    record: &Record,
+    endpoints: &[EndpointRecord],
+) -> Result<(String, Vec<IpAddr>)> {
+    let text = read_host("/etc/resolv.conf");
+    let path = resolv::host_path(&text);
+    let named = networks::naming::has_resolver(endpoints);
+    // The resolver can ask systemd's, which a container on the bridge cannot.
+    let (text, path) = match path {
+        "/etc/resolv.conf" => (text, path),
+        _ if named => (text, "/etc/resolv.conf"),
+        other => (read_host(other), other),
+    };
+    let dns = dns(engine, record)?;
+    Ok(match networks::of_mode(&record.host_config.network_mode) {
+        networks::HOST | networks::NONE => (resolv::on_host_network(&text, path, &dns), Vec::new()),
+        _ if named => resolv::with_resolver(&text, path, &dns),
+        _ => (resolv::on_bridge(&text, path, &dns), Vec::new()),
+    })
+}
+
+/// Writes a container's `resolv.conf` anew while it runs. The file is the same one.
+pub(crate) fn resolv_changed(engine: &Engine, record: &Record, endpoints: &[EndpointRecord]) -> Result<()> {
+    let path = engine.container_dir(&record.id).join("resolv.conf");
+    let (text, _) = resolv(engine, record, endpoints)?;
+    std::fs::write(&path, text)
+        .map_err(|error| Error::internal(format!("cannot change {}", path.display())).caused_by(error))
 }
 
 /// Adds a container's lines in its hosts file for addresses that it has got, or takes away those of addresses

@@ -1,4 +1,4 @@
-//! Yare: one binary that is the command line, the engine, the shims' launcher, an OCI runtime, a
+//! Yare: one binary that is the command line, the engine, the shims' launcher, the resolver, an OCI runtime, a
 //! registry and the program of the images that it brings along.
 //!
 //! Which of them it is says the name it was called by, or else the first word. This crate is the only one
@@ -32,6 +32,7 @@ fn run(args: &[OsString]) -> i32 {
         (_, Some("registry")) if args.get(2).is_some_and(of_the_engine) => command_line(args),
         (_, Some("registry")) => service(&args[2..], registry::main),
         (_, Some("launcher")) => launcher(args),
+        (_, Some("resolver")) => resolver(),
         (_, Some("runtime")) => yare_runtime::cli::main(&args[2..]),
         _ => command_line(args),
     }
@@ -88,6 +89,17 @@ fn launcher(args: &[OsString]) -> i32 {
         Ok(()) => 0,
         Err(error) => {
             complain("yare launcher", &error);
+            1
+        }
+    }
+}
+
+/// Runs the resolver of user-defined networks; it comes back when nobody needs it any more.
+fn resolver() -> i32 {
+    match yare_resolver::main() {
+        Ok(()) => 0,
+        Err(error) => {
+            complain("yare resolver", &Error::internal("the resolver cannot go on").caused_by(error));
             1
         }
     }

@@ -1,7 +1,7 @@
 //! Taking a container into a network, or out of it, while it runs or not.
 
 use super::join::{self, as_error};
-use super::{BRIDGE, HOST, NONE, canonical, live, of_endpoint, of_mode, wanted};
+use super::{BRIDGE, HOST, NONE, canonical, live, naming, of_endpoint, of_mode, wanted};
 use crate::Engine;
 use crate::container::{Container, Record};
 use crate::images::blocking;
@@ -212,6 +212,7 @@ fn plug(
     let endpoints = ordered(engine, record, endpoints, Some((name, settings)));
     let changed = rearrange(engine, record, netns.as_fd(), endpoints);
     let changed = changed.inspect_err(|_| network.unplug(&record.id))?;
+    naming::changed(engine, &member(record, name, settings), &changed)?;
     crate::wiring::hosts_changed(engine, record, &addresses(&endpoint), true)?;
     Ok(changed)
 }
@@ -231,10 +232,18 @@ fn unplug(engine: &Engine, record: &Record, name: &str) -> Result<Vec<EndpointRe
         publish_at(engine, record, first, &ports)?;
     }
     let left = rearrange(engine, record, netns.as_fd(), left)?;
+    naming::changed(engine, record, &left)?;
     for endpoint in &gone {
         crate::wiring::hosts_changed(engine, record, &addresses(endpoint), false)?;
     }
     Ok(left)
+}
+
+/// The record with a network that is not on it yet.
+fn member(record: &Record, network: &str, settings: &EndpointSettings) -> Record {
+    let mut record = record.clone();
+    record.networks.insert(network.to_owned(), settings.clone());
+    record
 }
 
 fn addresses(endpoint: &EndpointRecord) -> Vec<IpAddr> {

@@ -1,6 +1,6 @@
 //! A container's way into its networks, when it starts.
 
-use super::{BRIDGE, HOST, NONE, live, of_mode, wanted};
+use super::{BRIDGE, HOST, NONE, live, naming, of_mode, wanted};
 use crate::Engine;
 use crate::container::Record;
 use std::cmp::Reverse;
@@ -71,6 +71,13 @@ impl<'a> Wired<'a> {
             let gateway = self.endpoints[0].gateway;
             yare_net::netns::set_gateways(netns.as_fd(), gateway, ipv6).map_err(as_error)?;
         }
+        if naming::has_resolver(&self.endpoints) {
+            let sockets = match attachment.resolver {
+                Some(sockets) => sockets,
+                None => yare_net::resolver_sockets(netns.as_fd()).map_err(as_error)?,
+            };
+            naming::introduce(engine, record, &self.endpoints, sockets)?;
+        }
         Ok(())
     }
 
@@ -86,6 +93,7 @@ impl Drop for Wired<'_> {
         if self.kept {
             return;
         }
+        self.engine.resolver.forget(&self.id);
         for endpoint in &self.endpoints {
             if let Ok(network) = live(self.engine, super::of_endpoint(endpoint)) {
                 network.detach(&self.id);

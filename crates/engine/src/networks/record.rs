@@ -86,6 +86,7 @@ impl NetworkRecord {
             icc: is_on(ICC),
             masquerade: is_on(MASQUERADE),
             internal: self.internal,
+            resolver: true,
             interface: self.options.get(INTERFACE_PREFIX).cloned().unwrap_or_else(|| "eth".to_owned()),
             ..NetConfig::new(&self.bridge, super::table(&self.bridge))
         }

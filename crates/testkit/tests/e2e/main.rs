@@ -50,6 +50,7 @@ mod lifecycle;
 mod limits;
 mod listing;
 mod logs;
+mod names;
 mod network;
 mod policy;
 mod publish;
@@ -93,6 +94,7 @@ fn main() {
         registry::CASES,
         errors::CASES,
         user_networks::CASES,
+        names::CASES,
         system::CASES,
         api::CASES,
         build_language::CASES,
