@@ -3,6 +3,7 @@
 use crate::attest::Wanted;
 use crate::cache::Lease;
 use crate::check;
+use crate::definition;
 use crate::deliver::{self, Plan};
 use crate::export::{self, Product};
 use crate::failure::Failure;
@@ -56,15 +57,8 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
             )
             .into());
     }
-    let dockerfile = parse(request)?;
-    let quoting = |failure: Failure| failure.quoting(&request.dockerfile_name, &dockerfile.source);
-    let ignore = tools.contexts.ignore();
-    let mut lowered = lower::lower(&dockerfile, request, tools.worker, ignore).map_err(quoting)?;
-    let found = std::mem::take(&mut lowered.warnings);
-    warn(&dockerfile, found, request, &tools).map_err(quoting)?;
-    for name in &lowered.unused_args {
-        tracing::debug!(name, "an argument that nothing declares");
-    }
+    let (mut lowered, source) = understand(request, &tools)?;
+    let quoting = |failure: Failure| failure.quoting(&request.dockerfile_name, &source);
     imports.compare(&lowered);
     let lease = tools.cache.lease();
     let solved = solve(&lowered, request, (&plan, &lease, &imports), tools).map_err(quoting)?;
@@ -100,6 +94,23 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
         push: plan.pushed(),
         replaced: committed.map(|committed| committed.replaced).unwrap_or_default(),
     })
+}
+
+/// The graph of what is asked for, and the text that errors point into.
+fn understand(request: &Request, tools: &Tools<'_>) -> Result<(Lowered, String), Failure> {
+    if let Some(definition) = &request.definition {
+        return Ok((definition::assemble(definition, request, tools.worker)?, String::new()));
+    }
+    let dockerfile = parse(request)?;
+    let quoting = |failure: Failure| failure.quoting(&request.dockerfile_name, &dockerfile.source);
+    let ignore = tools.contexts.ignore();
+    let mut lowered = lower::lower(&dockerfile, request, tools.worker, ignore).map_err(quoting)?;
+    let found = std::mem::take(&mut lowered.warnings);
+    warn(&dockerfile, found, request, tools).map_err(quoting)?;
+    for name in &lowered.unused_args {
+        tracing::debug!(name, "an argument that nothing declares");
+    }
+    Ok((lowered, dockerfile.source))
 }
 
 /// A graph that is done.

@@ -1,6 +1,6 @@
 //! From a solved target to an image: names for its layers, a config.
 
-use crate::graph::VertexId;
+use crate::graph::{Op, VertexId};
 use crate::lower::{HistoryStep, Target};
 use crate::output::Image;
 use crate::solve::{Beside, Outcome, Tools};
@@ -130,6 +130,9 @@ fn settle(
         ..History::default()
     };
     config.history.extend(target.history.iter().map(step));
+    if target.given {
+        fit(&mut config.history, layers.len(), &created);
+    }
     if let Some(count) = squashed {
         // As the classic builder does: the steps stay, and the one layer has a line of its own.
         config.history.push(History {
@@ -138,20 +141,39 @@ fn settle(
             ..History::default()
         });
     }
-    config.created = Some(created.clone());
+    if !target.given || config.created.is_none() {
+        config.created = Some(created.clone());
+    }
     config.rootfs.kind = "layers".to_owned();
     config.rootfs.diff_ids = layers.to_vec();
     Ok(config)
+}
+
+/// Makes a history have a line for each layer: what a frontend expected need not be what came out.
+fn fit(history: &mut Vec<History>, layers: usize, created: &str) {
+    let mut with_layer = 0;
+    for line in history.iter_mut().filter(|line| !line.empty_layer) {
+        with_layer += 1;
+        line.empty_layer = with_layer > layers;
+    }
+    let line =
+        History { created: Some(created.to_owned()), comment: COMMENT.to_owned(), ..History::default() };
+    history.extend(std::iter::repeat_n(line, layers.saturating_sub(with_layer)));
 }
 
 /// The vertices whose drafts become layers of a target.
 pub(crate) fn layer_vertices(graph: &crate::graph::Graph, targets: &[Target]) -> HashSet<VertexId> {
     let mut found = HashSet::new();
     for target in targets {
-        let mut next = Some(target.root);
-        while let Some(id) = next {
-            found.insert(id);
-            next = graph.vertex(id).op.base();
+        let mut open = vec![target.root];
+        while let Some(id) = open.pop() {
+            if found.insert(id) {
+                let op = &graph.vertex(id).op;
+                match op {
+                    Op::Merge(inputs) => open.extend(inputs),
+                    _ => open.extend(op.base()),
+                }
+            }
         }
     }
     found

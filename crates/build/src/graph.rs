@@ -42,6 +42,94 @@ pub enum Op {
     MakeDir(MakeDirOp),
     /// A process.
     Run(Box<RunOp>),
+    /// What a process left in a mount that is kept.
+    Output(OutputOp),
+    /// One change of files.
+    Edit(EditOp),
+    /// File systems laid one above the other.
+    Merge(Vec<VertexId>),
+    /// What a file system has above another.
+    Diff(DiffOp),
+}
+
+/// A file system beside the root that a process wrote to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputOp {
+    /// The process.
+    pub run: VertexId,
+    /// Which of its mounts.
+    pub mount: usize,
+}
+
+/// What is left of `upper` without `lower`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiffOp {
+    /// What is taken away.
+    pub lower: VertexId,
+    /// What it is taken from.
+    pub upper: VertexId,
+}
+
+/// A change of a few files, as other frontends than the Dockerfile's ask for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EditOp {
+    /// The file system.
+    pub base: VertexId,
+    /// What happens to it; part of the key.
+    pub edit: Edit,
+    /// Where names of owners are looked up, when not in the base.
+    pub names: Option<VertexId>,
+}
+
+/// What an edit does. Paths are absolute and clean, owners `user[:group]`, and a time is seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Edit {
+    /// A file with this content, in a directory that is there.
+    MakeFile {
+        /// Where.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// The content.
+        content: Vec<u8>,
+        /// Whose.
+        owner: String,
+        /// Its time; that of the build without one.
+        time: Option<i64>,
+    },
+    /// A directory.
+    MakeDir {
+        /// Where.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// Whether those above it are made too, and one that is there is no error.
+        parents: bool,
+        /// Whose.
+        owner: String,
+        /// Its time; that of the build without one.
+        time: Option<i64>,
+    },
+    /// A symbolic link.
+    MakeLink {
+        /// Where.
+        path: String,
+        /// Where it leads, as written.
+        target: String,
+        /// Whose.
+        owner: String,
+        /// Its time; that of the build without one.
+        time: Option<i64>,
+    },
+    /// A file or a directory with everything in it goes.
+    Remove {
+        /// Which.
+        path: String,
+        /// Whether its absence is fine.
+        may_lack: bool,
+        /// Whether the last names may be patterns.
+        wildcard: bool,
+    },
 }
 
 /// Something from outside.
@@ -111,6 +199,33 @@ pub struct CopyDefinition {
     pub unpack: bool,
     /// Whether the sources come from a fetched vertex rather than a stage: owners are not kept.
     pub fetched: bool,
+    /// Where a copy differs from the Dockerfile's.
+    #[serde(skip_serializing_if = "CopyRules::is_dockerfile")]
+    pub rules: CopyRules,
+}
+
+/// Rules of a copy that are fixed in a Dockerfile. The default is its rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CopyRules {
+    /// Whether a source that is a directory is copied itself, and not what is in it.
+    pub whole: bool,
+    /// Whether a source that is a link is copied as one.
+    pub keep_link: bool,
+    /// Whether sources are names and not patterns.
+    pub literal: bool,
+    /// Whether a pattern must match something.
+    pub must_match: bool,
+    /// Whether the directory that takes the files must be there.
+    pub no_parents: bool,
+    /// The time of all that is copied, seconds since 1970.
+    pub time: Option<i64>,
+}
+
+impl CopyRules {
+    /// Whether these are the Dockerfile's.
+    pub fn is_dockerfile(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// `WORKDIR`.
@@ -165,6 +280,12 @@ pub struct RunDefinition {
     pub files: Vec<(String, String)>,
     /// What is mounted.
     pub mounts: Vec<RunMount>,
+    /// Whether the root cannot be written.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// Exit codes that are no failure; without any, 0 alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub valid_codes: Vec<i32>,
 }
 
 /// One mount of a process.
@@ -188,6 +309,12 @@ pub enum MountKind {
         source: String,
         /// Whether it may be written; what is written is lost.
         writable: bool,
+    },
+    /// A file system that is kept afterwards with what was written ([`Op::Output`]).
+    Kept {
+        /// What it begins with; its content is in the key, not its number.
+        #[serde(skip)]
+        from: VertexId,
     },
     /// A directory that outlives the build.
     Cache {
@@ -248,6 +375,8 @@ pub enum MountKind {
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
     vertices: Vec<Vertex>,
+    /// What makes vertices known to clients; without it, their number.
+    digests: BTreeMap<VertexId, String>,
 }
 
 impl Graph {
@@ -255,6 +384,17 @@ impl Graph {
     pub fn add(&mut self, vertex: Vertex) -> VertexId {
         self.vertices.push(vertex);
         VertexId(self.vertices.len() - 1)
+    }
+
+    /// Gives a vertex the digest that its client knows it by.
+    pub fn know(&mut self, id: VertexId, digest: String) {
+        self.digests.insert(id, digest);
+    }
+
+    /// What a vertex is called in news.
+    pub fn digest(&self, id: VertexId) -> String {
+        let known = self.digests.get(&id).cloned();
+        known.unwrap_or_else(|| Digest::of(format!("vertex {}", id.0)).to_string())
     }
 
     /// The vertex of this id.
@@ -316,10 +456,12 @@ impl Op {
     /// The file system it stands on.
     pub fn base(&self) -> Option<VertexId> {
         match self {
-            Self::Scratch | Self::Image(_) | Self::Fetch(_) => None,
+            Self::Scratch | Self::Image(_) | Self::Fetch(_) | Self::Merge(_) | Self::Output(_) => None,
             Self::Copy(copy) => Some(copy.base),
             Self::MakeDir(make) => Some(make.base),
+            Self::Edit(edit) => Some(edit.base),
             Self::Run(run) => Some(run.base),
+            Self::Diff(diff) => Some(diff.upper),
         }
     }
 
@@ -328,6 +470,10 @@ impl Op {
         let mut inputs: Vec<VertexId> = self.base().into_iter().collect();
         match self {
             Self::Copy(CopyOp { source: CopySource::Vertex(from), .. }) => inputs.push(*from),
+            Self::Edit(EditOp { names: Some(names), .. }) => inputs.push(*names),
+            Self::Merge(all) => inputs.extend(all),
+            Self::Diff(diff) => inputs.push(diff.lower),
+            Self::Output(output) => inputs.push(output.run),
             Self::Run(run) => inputs.extend(run.spec.mounts.iter().filter_map(|mount| mount.kind.from())),
             _ => {}
         }
@@ -339,7 +485,7 @@ impl MountKind {
     /// The vertex whose files it shows.
     pub fn from(&self) -> Option<VertexId> {
         match self {
-            Self::Bind { from, .. } => Some(*from),
+            Self::Bind { from, .. } | Self::Kept { from } => Some(*from),
             Self::Cache { from, .. } => *from,
             _ => None,
         }

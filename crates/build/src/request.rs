@@ -9,6 +9,8 @@ use yare_oci::{Platform, Reference};
 pub struct Request {
     /// The Dockerfile.
     pub dockerfile: Vec<u8>,
+    /// What is to be done, when a client says so by itself and the Dockerfile does not count.
+    pub definition: Option<crate::definition::Definition>,
     /// What it is called in messages.
     pub dockerfile_name: String,
     /// What makes two builds the same one made again: `--explain` compares with the last of its kind.

@@ -71,6 +71,8 @@ pub struct CopyOptions<'a> {
     pub times: Times,
     /// Whether a source that is a tar archive, compressed or not, is unpacked instead, as `ADD` does.
     pub unpack: bool,
+    /// Whether a source that is a directory is copied itself: as the destination, or into one that is there.
+    pub whole: bool,
     /// Bounds on an archive.
     pub limits: Limits,
     /// Told now and then how many bytes were copied.
@@ -87,6 +89,7 @@ impl Default for CopyOptions<'_> {
             mode: None,
             times: Times::Keep,
             unpack: false,
+            whole: false,
             limits,
             progress: None,
             twin: None,
@@ -192,6 +195,13 @@ impl Copier<'_> {
         if !item.directory {
             let path = file_path(&located, &item.name);
             return item.entries.iter().try_for_each(|entry| self.entry(item, entry, &path));
+        }
+        if self.options.whole {
+            let path = file_path(&located, &item.name);
+            return item
+                .entries
+                .iter()
+                .try_for_each(|entry| self.entry(item, entry, &join(&path, &entry.path)));
         }
         match &located.stat {
             None => self.make_dirs(&located.path)?,

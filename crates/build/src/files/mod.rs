@@ -13,6 +13,7 @@ mod archive;
 mod checksum;
 mod copy;
 mod destination;
+mod edit;
 mod hash_cache;
 mod pattern;
 mod resolve;
@@ -26,10 +27,11 @@ mod tests;
 
 pub use checksum::{ChecksumOptions, checksum, checksum_noted};
 pub use copy::{Copied, CopyOptions, ModeChange, Owner, copy};
+pub use edit::{check_parent, make_dir, make_link, remove};
 pub use hash_cache::HashCache;
 pub use pattern::{BadPattern, has_wildcard, matches};
 pub use select::{CopySpec, Selection, select};
-pub use single::{FileToWrite, make_dirs, read_file, write_file};
+pub use single::{FileToWrite, find, make_dirs, read_file, write_file};
 pub use times::{Times, clamp_times};
 pub use twin::{Twin, WORTH_A_NOTE, encode as encode_origins};
 

@@ -26,6 +26,12 @@ pub struct CopySpec<'a> {
     /// `--exclude`: over paths below a source that is a directory, over the name of another, and with
     /// `--parents` over what is made.
     pub exclude: Option<&'a dyn Ignore>,
+    /// Whether a source that is a link is taken as one, rather than what it leads to.
+    pub keep_link: bool,
+    /// Whether sources are names, whatever characters they have.
+    pub literal: bool,
+    /// Whether a source that is a directory is taken itself, with its owner and mode.
+    pub whole: bool,
 }
 
 impl std::fmt::Debug for CopySpec<'_> {
@@ -128,26 +134,32 @@ impl Entry {
 /// Chooses the files. A wildcard that matches nothing adds nothing; a plain source that is not there is an
 /// error of class `NotFound`, whose hint names the ignore pattern that hides it, if one does.
 pub fn select<'t>(tree: &'t Tree<'t>, spec: &CopySpec<'_>, cancel: &Cancel) -> Result<Selection<'t>> {
-    let selector = Selector { tree, exclude: spec.exclude, cancel };
+    let selector = Selector { tree, exclude: spec.exclude, whole: spec.whole, cancel };
     let mut items = Vec::new();
     for source in spec.sources {
         if spec.parents {
             items.extend(selector.with_parents(source.as_bytes())?);
-        } else if has_wildcard(source.as_bytes()) {
+        } else if !spec.literal && has_wildcard(source.as_bytes()) {
             for path in selector.expand(source)? {
-                items.extend(selector.item(&path)?);
+                items.extend(selector.item(&path, spec.keep_link)?);
             }
         } else {
             let path = lexical(source.as_bytes()).join(&b'/');
-            items.extend(selector.item(&path)?);
+            items.extend(selector.item(&path, spec.keep_link)?);
         }
     }
     Ok(Selection { tree, dest: spec.dest.to_owned(), items })
 }
 
+/// The paths that a pattern matches.
+pub(super) fn expand(tree: &Tree<'_>, pattern: &str, cancel: &Cancel) -> Result<Vec<Vec<u8>>> {
+    Selector { tree, exclude: None, whole: false, cancel }.expand(pattern)
+}
+
 struct Selector<'s, 't> {
     tree: &'t Tree<'t>,
     exclude: Option<&'s dyn Ignore>,
+    whole: bool,
     cancel: &'s Cancel,
 }
 
@@ -165,13 +177,32 @@ impl Selector<'_, '_> {
             .map_err(|error| failed("look up", path, error))
     }
 
+    /// The link at a path, when it is one: those above it are followed, and it is not.
+    fn link(&self, path: &[u8]) -> Result<Option<Item>> {
+        let (above, name) = split(path);
+        let base = join(&self.locate(above)?.path, name);
+        let seen = look(self.tree.root.as_fd(), &base).map_err(|error| failed("look up", &base, error))?;
+        let Some((stat, Some(target))) = seen.filter(|(stat, _)| self.visible(&base, stat)) else {
+            return Ok(None);
+        };
+        let mut entry = Entry::of(name.to_vec(), &stat, Some(target))?;
+        entry.path.clear();
+        Ok(Some(Item { base, name: name.to_vec(), directory: false, entries: vec![entry] }))
+    }
+
     /// One source, its links followed. Nothing when `--exclude` leaves nothing of a file.
-    fn item(&self, path: &[u8]) -> Result<Option<Item>> {
+    fn item(&self, path: &[u8], keep_link: bool) -> Result<Option<Item>> {
+        if keep_link && let Some(link) = self.link(path)? {
+            return Ok(Some(link));
+        }
         let found = self.locate(path)?;
         let Some(stat) = found.stat else { return Err(self.missing(path, &found.path)) };
         let name = split(path).1.to_vec();
         if is_dir(&stat) {
             let mut entries = Vec::new();
+            if self.whole {
+                entries.push(Entry::of(Vec::new(), &stat, None)?);
+            }
             self.gather(&found.path, &[], &mut |entry| entries.push(entry))?;
             if entries.is_empty() && self.tree.verdict(&found.path, true) != Verdict::Keep {
                 return Err(self.missing(path, &found.path));

@@ -7,7 +7,7 @@ use super::{Owner, Times, Tree, as_path, failed, kind_of, shown, split};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use yare_errdefs::{Error, Result};
 use yare_layer::Metadata;
@@ -88,6 +88,20 @@ pub fn read_file(tree: &Tree<'_>, path: &str, most: u64) -> Result<Vec<u8>> {
         }
         _ => failed("read", &written, error),
     })
+}
+
+/// Finds what is at a path, links followed below the root. What is given can be looked at and not read.
+///
+/// # Errors
+/// Nothing is there.
+pub fn find(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
+    let written = lexical(path.as_bytes()).join(&b'/');
+    let located = locate(root, &written, &|_, _| true).map_err(|error| failed("look up", &written, error))?;
+    if located.stat.is_none() {
+        return Err(Error::not_found(format!("{}: no such file or directory", shown(&written))));
+    }
+    files::open_strict(root, as_path(&located.path), OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())
+        .map_err(|error| failed("open", &located.path, error))
 }
 
 /// Reads a regular file at a path without links. More than `most` bytes are [`io::ErrorKind::FileTooLarge`].

@@ -9,6 +9,8 @@ mod stage;
 mod steps;
 mod words;
 
+pub(crate) use stage::{DEFAULT_EPOCH, DEFAULT_PATH, given_epoch};
+
 use crate::failure::Failure;
 use crate::graph::{Graph, VertexId};
 use crate::request::Request;
@@ -50,6 +52,8 @@ pub(crate) struct Target {
     pub(crate) epoch: i64,
     /// The build cache that its config has in it, when that was asked for.
     pub(crate) cache: Option<serde_json::Value>,
+    /// Whether the config is another frontend's, with a history that may not fit.
+    pub(crate) given: bool,
 }
 
 /// One line of the history to be.

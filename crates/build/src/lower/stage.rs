@@ -60,7 +60,14 @@ impl State {
         self.config.architecture.clone_from(&self.platform.architecture);
         self.config.os.clone_from(&self.platform.os);
         self.config.variant.clone_from(&self.platform.variant);
-        Target { root: self.root, config: self.config, history: self.history, epoch: self.epoch, cache: None }
+        Target {
+            root: self.root,
+            config: self.config,
+            history: self.history,
+            epoch: self.epoch,
+            cache: None,
+            given: false,
+        }
     }
 
     /// The value of a variable: what `ENV` says wins over arguments.
@@ -73,10 +80,10 @@ impl State {
 }
 
 /// The time of what stands on nothing: the first that a zip archive can hold, which some tools insist on.
-const DEFAULT_EPOCH: i64 = 315_532_800;
+pub(crate) const DEFAULT_EPOCH: i64 = 315_532_800;
 
 /// The path that programs are looked for in when an image has none.
-pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub(super) fn lines(span: Span) -> (u32, u32) {
     (span.line, span.end_line)
@@ -311,11 +318,8 @@ impl Lowering<'_> {
     /// The time of what is built on this image: the client's choice, or the time of the image. The clock is
     /// no part of a build.
     fn epoch(&self, image: Option<&Image>) -> Result<i64> {
-        let given = self.request.build_args.get("SOURCE_DATE_EPOCH").cloned().flatten();
-        if let Some(given) = given.filter(|given| !given.is_empty()) {
-            return given.parse().map_err(|_| {
-                Error::invalid(format!("invalid SOURCE_DATE_EPOCH {given:?}: seconds since 1970 are wanted"))
-            });
+        if let Some(given) = given_epoch(self.request)? {
+            return Ok(given);
         }
         let created = image.map(Image::created_unix).filter(|created| *created > 0);
         Ok(created.unwrap_or(DEFAULT_EPOCH))
@@ -393,4 +397,15 @@ fn total_of(stage: &Stage) -> usize {
         )
     };
     stage.steps.iter().filter(counts).count()
+}
+
+/// The time that the client chose for what is built, seconds since 1970.
+pub(crate) fn given_epoch(request: &Request) -> Result<Option<i64>> {
+    let given = request.build_args.get("SOURCE_DATE_EPOCH").cloned().flatten();
+    let parse = |given: String| {
+        given.parse().map_err(|_| {
+            Error::invalid(format!("invalid SOURCE_DATE_EPOCH {given:?}: seconds since 1970 are wanted"))
+        })
+    };
+    given.filter(|given| !given.is_empty()).map(parse).transpose()
 }

@@ -242,6 +242,8 @@ impl Lowering<'_> {
             shm_size: self.request.run.shm_size,
             files,
             mounts: self.mounts(state, run)?,
+            read_only: false,
+            valid_codes: Vec::new(),
             argv: argv.clone(),
         };
         let proxies = scope::proxies(&self.request.build_args);

@@ -91,7 +91,11 @@ impl Solver<'_> {
         };
         let keeps_owners = op.spec.chown.is_none() && !op.spec.fetched;
         let wanted = (&op.spec.sources, &op.spec.exclude, op.spec.parents, keeps_owners, &op.spec.dest);
-        let wanted = Parts::of("selection", &wanted).key();
+        let mut wanted = Parts::of("selection", &wanted);
+        if !op.spec.rules.is_dockerfile() {
+            wanted = wanted.with("rules", format!("{:?}", op.spec.rules));
+        }
+        let wanted = wanted.key();
         let select = || files::select(open()?, &spec(&op.spec, exclude.as_ref()), self.tools.cancel);
         let sum = match self.tools.cache.sum(&source.key, &wanted) {
             Some(sum) => sum,
@@ -121,8 +125,17 @@ impl Solver<'_> {
         select: impl FnOnce() -> Result<Selection<'t>>,
     ) -> Result<Outcome, Failure> {
         let parts = self.copy_parts(id, op, &sum)?.listing(listing);
+        let rules = &op.spec.rules;
+        let times = rules.time.map_or(times, Times::Set);
         self.copied(id, op, &parts, |root, names, twin| {
             let selection = select()?;
+            if rules.must_match && selection.is_empty() {
+                let text = format!("{}: nothing matches", op.spec.sources.join(" "));
+                return Err(Error::not_found(text).into());
+            }
+            if rules.no_parents {
+                files::check_parent(root, &op.spec.dest)?;
+            }
             let owner = match &op.spec.chown {
                 Some(chown) => set_owner(names, chown)?,
                 None => owner,
@@ -136,6 +149,7 @@ impl Solver<'_> {
                 mode: change.as_ref().map(|change| ModeChange::With(change)),
                 times,
                 unpack: op.spec.unpack,
+                whole: rules.whole,
                 progress: Some(&progress),
                 twin,
                 ..CopyOptions::default()
@@ -284,5 +298,8 @@ fn spec<'a>(spec: &'a CopyDefinition, exclude: Option<&'a Ignored<'a>>) -> CopyS
         dest: &spec.dest,
         parents: spec.parents,
         exclude: exclude.map(|exclude| exclude as &dyn files::Ignore),
+        keep_link: spec.rules.keep_link,
+        literal: spec.rules.literal,
+        whole: spec.rules.whole,
     }
 }

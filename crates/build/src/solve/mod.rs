@@ -3,9 +3,11 @@
 
 mod beside;
 mod copy;
+mod edit;
 mod emulation;
 mod explain;
 mod fetch;
+mod layers;
 mod make_dir;
 mod run;
 mod stubs;
@@ -86,6 +88,8 @@ pub(crate) struct Outcome {
     pub(crate) reason: String,
     /// What was fetched, by address and digest.
     pub(crate) material: Option<Arc<Material>>,
+    /// File systems that a process wrote beside its root, by mount.
+    pub(crate) outputs: BTreeMap<usize, (Digest, Stack)>,
 }
 
 /// What doing a step gave, beside its files.
@@ -272,7 +276,7 @@ impl<'a> Solver<'a> {
 
     /// What a vertex is called in messages.
     pub(super) fn digest(&self, id: VertexId) -> String {
-        Digest::of(format!("vertex {}", id.0)).to_string()
+        self.graph.digest(id)
     }
 
     fn announce(&self, id: VertexId) {
@@ -338,6 +342,10 @@ impl<'a> Solver<'a> {
             Op::Copy(copy) => self.copy(id, copy),
             Op::MakeDir(make) => Ok(self.make_dir(id, make)?),
             Op::Run(run) => self.run(id, run),
+            Op::Output(output) => Ok(self.output(id, *output)?),
+            Op::Edit(edit) => self.edit(id, edit),
+            Op::Merge(inputs) => Ok(self.merge(inputs)?),
+            Op::Diff(diff) => Ok(self.diff(diff)?),
         }
     }
 
@@ -351,17 +359,34 @@ impl<'a> Solver<'a> {
         kind: &str,
         make: impl FnOnce(&PendingDraft, Option<&DraftId>) -> Result<Made, Failure>,
     ) -> Result<Outcome, Failure> {
-        let vertex = self.graph.vertex(id);
-        let key = match &self.apart {
+        let fresh = self.graph.vertex(id).no_cache;
+        self.cached_unless(fresh, id, parts, base, (kind, make))
+    }
+
+    /// The key of a step that is made of these parts.
+    pub(super) fn key(&self, parts: &Parts) -> Digest {
+        match &self.apart {
             Some(word) => parts.clone().with("apart", word).key(),
             None => parts.key(),
+        }
+    }
+
+    /// As [`Solver::cached`]; with `fresh` an old result does not count.
+    pub(super) fn cached_unless(
+        &self,
+        fresh: bool,
+        id: VertexId,
+        parts: &Parts,
+        base: &Stack,
+        (kind, make): (&str, impl FnOnce(&PendingDraft, Option<&DraftId>) -> Result<Made, Failure>),
+    ) -> Result<Outcome, Failure> {
+        let vertex = self.graph.vertex(id);
+        let key = self.key(parts);
+        let claimed: Claimed = match self.tools.cache.claim(key, fresh, self.lease, self.tools.cancel)? {
+            Claim::Hit(step) => return Ok(self.hit(id, key, base, &step)),
+            Claim::Run(claimed) => claimed,
         };
-        let claimed: Claimed =
-            match self.tools.cache.claim(key, vertex.no_cache, self.lease, self.tools.cancel)? {
-                Claim::Hit(step) => return Ok(self.hit(id, key, base, &step)),
-                Claim::Run(claimed) => claimed,
-            };
-        if let Some(imports) = self.imports.filter(|_| !vertex.no_cache)
+        if let Some(imports) = self.imports.filter(|_| !fresh)
             && let Some(step) = imports.fetch((id, &key), base, &self.tools)?
         {
             return Ok(self.hit(id, key, base, &claimed.finish(step)));
@@ -417,6 +442,7 @@ impl<'a> Solver<'a> {
             size: step.size,
             reason: String::new(),
             material: None,
+            outputs: BTreeMap::new(),
         }
     }
 
@@ -452,6 +478,7 @@ fn source(key: Digest, stack: Stack) -> Outcome {
         size: 0,
         reason: String::new(),
         material: None,
+        outputs: BTreeMap::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::emulation;
 use super::stubs::Stubs;
 use super::{Made, Outcome, Solver};
-use crate::cache::{MountLease, NewMount};
+use crate::cache::{Claim, MountLease, NewMount, Step};
 use crate::failure::Failure;
 use crate::files::{self, ChecksumOptions, CopySpec, Tree};
 use crate::graph::{CopyOp, CopySource, MountKind, Op, RunMount, RunOp, VertexId};
@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use yare_errdefs::{Class, Classified};
-use yare_snapshot::{PendingDraft, Place, Stack};
+use yare_oci::Digest;
+use yare_snapshot::{DraftId, PendingDraft, Place, Stack};
 
 /// What the mounts of one process keep alive.
 #[derive(Default)]
@@ -24,6 +25,16 @@ struct Mounted {
     caches: Vec<MountLease>,
     /// What is written into writable views and thrown away.
     scratch: Vec<PendingDraft>,
+    /// What is written into mounts that are kept, by mount.
+    kept: BTreeMap<usize, PendingDraft>,
+}
+
+/// A mount that is kept afterwards.
+struct Kept {
+    mount: usize,
+    key: Digest,
+    /// What it begins with.
+    from: Stack,
 }
 
 impl Solver<'_> {
@@ -35,21 +46,88 @@ impl Solver<'_> {
                 parts = parts.with(format!("the content of mount {index} ({})", mount.target), sum);
             }
         }
-        self.cached(id, &parts, &base.stack, "regular", |pending, _| {
+        let kept = self.kept(op, &parts)?;
+        // A result without all that was kept of it is none.
+        let whole = kept.iter().all(|kept| self.tools.cache.hold(&kept.key, self.lease).is_some());
+        let fresh = self.graph.vertex(id).no_cache || !whole;
+        let make = |pending: &PendingDraft, _: Option<&DraftId>| {
             emulation::check(&op.platform)?;
             let stubs = Stubs::look(&self.view(&base.stack)?, op)?;
-            let mounted = self.mount_all(op)?;
+            let mut mounted = self.mount_all(op)?;
             let exit = self.process(id, op, pending, &mounted)?;
+            let written = std::mem::take(&mut mounted.kept);
             drop(mounted);
             ended(op, exit)?;
             stubs.remove(&pending.upper())?;
+            self.keep(id, &kept, written)?;
             size_of(pending).map(Made::from)
-        })
+        };
+        let made = self.cached_unless(fresh, id, &parts, &base.stack, ("regular", make))?;
+        let outputs = kept.into_iter().map(|kept| self.written(kept)).collect::<Result<_>>()?;
+        Ok(Outcome { outputs, ..made })
+    }
+
+    /// The mounts that are kept.
+    fn kept(&self, op: &RunOp, parts: &Parts) -> Result<Vec<Kept>> {
+        let mut all = Vec::new();
+        for (mount, written) in op.spec.mounts.iter().enumerate() {
+            if let MountKind::Kept { from } = &written.kind {
+                let key = self.key(&Parts::of("output", &mount).with("run", self.key(parts)));
+                all.push(Kept { mount, key, from: self.outcome(*from)?.stack });
+            }
+        }
+        Ok(all)
+    }
+
+    /// Records what was written into mounts, each under its own key.
+    fn keep(
+        &self,
+        id: VertexId,
+        kept: &[Kept],
+        mut written: BTreeMap<usize, PendingDraft>,
+    ) -> Result<(), Failure> {
+        for kept in kept {
+            let pending = written
+                .remove(&kept.mount)
+                .ok_or_else(|| Error::internal("a mount that is kept was not mounted"))?;
+            let size = size_of(&pending)?;
+            let dir = yare_sys::fs::open_dir(pending.upper()).map_err(Error::from)?;
+            files::clamp_times(dir.as_fd(), self.epoch(id), self.tools.cancel)?;
+            let draft =
+                pending.keep().map_err(|error| Error::wrap("cannot keep the result of a step", error))?;
+            if let Claim::Run(claimed) =
+                self.tools.cache.claim(kept.key, true, self.lease, self.tools.cancel)?
+            {
+                claimed.finish(Step {
+                    draft: Some(draft),
+                    description: self.graph.vertex(id).name.clone(),
+                    size,
+                    ..Step::default()
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The file system that a mount is now.
+    fn written(&self, kept: Kept) -> Result<(usize, (Digest, Stack))> {
+        let step = self.tools.cache.hold(&kept.key, self.lease);
+        let draft = step.and_then(|step| step.draft).ok_or_else(|| {
+            Error::unavailable("what a step kept of a mount was pruned while it was needed")
+                .with_hint("build again")
+        })?;
+        let mut stack = kept.from;
+        stack.drafts.push(draft);
+        Ok((kept.mount, (kept.key, stack)))
     }
 
     /// The content that a mount shows, where it decides the result.
     fn mount_sum(&self, mount: &RunMount) -> Result<Option<String>> {
-        let MountKind::Bind { from, source, .. } = &mount.kind else { return Ok(None) };
+        let (from, source) = match &mount.kind {
+            MountKind::Bind { from, source, .. } => (from, source),
+            MountKind::Kept { from } => return Ok(Some(self.outcome(*from)?.key.to_string())),
+            _ => return Ok(None),
+        };
         let shown = self.outcome(*from)?;
         // A copy out of the context has a key that is its content already; of a whole file system nobody
         // wants to read all.
@@ -64,8 +142,15 @@ impl Solver<'_> {
         }
         let name = self.graph.vertex(*from).name.clone();
         let tree = Tree { root: self.view(&shown.stack)?, ignore: None, name };
-        let spec =
-            CopySpec { sources: std::slice::from_ref(source), dest: "/", parents: false, exclude: None };
+        let spec = CopySpec {
+            sources: std::slice::from_ref(source),
+            dest: "/",
+            parents: false,
+            exclude: None,
+            keep_link: false,
+            literal: false,
+            whole: false,
+        };
         let selection = files::select(&tree, &spec, self.tools.cancel)?;
         let options = ChecksumOptions { owners: true, cache: None };
         let sum = files::checksum(&selection, &options, self.tools.cancel)?;
@@ -80,8 +165,12 @@ impl Solver<'_> {
             mounted.mounts.insert(path.clone(), WorkerMount::File { content, mode: 0o755, uid: 0, gid: 0 });
         }
         let mut agents = 0;
-        for mount in &op.spec.mounts {
+        for (place, mount) in op.spec.mounts.iter().enumerate() {
             match &mount.kind {
+                MountKind::Kept { from } => {
+                    let view = self.kept_mount(place, &self.outcome(*from)?.stack, &mut mounted)?;
+                    mounted.mounts.insert(mount.target.clone(), view);
+                }
                 MountKind::Bind { from, source, writable } => {
                     let shown = self.outcome(*from)?;
                     let view = self.bind(&shown.stack, source, *writable, &mut mounted)?;
@@ -99,6 +188,23 @@ impl Solver<'_> {
             }
         }
         Ok(mounted)
+    }
+
+    /// A file system that takes what is written.
+    fn kept_mount(&self, place: usize, from: &Stack, mounted: &mut Mounted) -> Result<WorkerMount> {
+        let failed = |error: yare_snapshot::Error| Error::wrap("cannot make room for a mount", error);
+        let pending = self.tools.snapshots.begin_draft(from).map_err(failed)?;
+        let (upper, work) = (pending.upper(), pending.work());
+        mounted.kept.insert(place, pending);
+        if *from == Stack::default() {
+            return Ok(WorkerMount::Bind { path: upper, read_only: false });
+        }
+        match self.tools.snapshots.place(from, "/").map_err(failed)? {
+            Some(Place::Dirs(lower)) => {
+                Ok(WorkerMount::Overlay { lower, upper: Some(upper), work: Some(work) })
+            }
+            _ => Err(Error::internal("a file system has no root directory")),
+        }
     }
 
     /// A part of another file system.
@@ -237,7 +343,10 @@ impl Solver<'_> {
             insecure: spec.insecure,
             extra_hosts: spec.extra_hosts.clone(),
             shm_size: spec.shm_size,
-            limits: self.request.run.limits.clone(),
+            limits: yare_api::HostConfig {
+                readonly_rootfs: spec.read_only,
+                ..self.request.run.limits.clone()
+            },
             rootfs: Some(pending.rootfs()),
             mounts: mounted.mounts.clone(),
         };
@@ -265,7 +374,8 @@ fn unfinished(argv: &[String]) -> String {
 
 /// The field's words for a process that failed.
 fn ended(op: &RunOp, exit: Exit) -> Result<(), Failure> {
-    if exit.code == 0 {
+    let valid = &op.spec.valid_codes;
+    if exit.code == 0 && valid.is_empty() || valid.contains(&exit.code) {
         return Ok(());
     }
     let unfinished = unfinished(&op.spec.argv);

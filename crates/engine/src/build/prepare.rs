@@ -112,6 +112,7 @@ pub(super) fn settle(
     let name = if asked.dockerfile.is_empty() { "Dockerfile" } else { &asked.dockerfile };
     Ok(Request {
         dockerfile,
+        definition: None,
         dockerfile_name: shown_name(name).to_owned(),
         repository: None,
         identity: identity(asked),

@@ -144,7 +144,7 @@ fn strings(texts: &[&str]) -> Vec<String> {
 }
 
 fn spec<'a>(sources: &'a [String], dest: &'a str) -> CopySpec<'a> {
-    CopySpec { sources, dest, parents: false, exclude: None }
+    CopySpec { sources, dest, parents: false, exclude: None, keep_link: false, literal: false, whole: false }
 }
 
 fn write(path: &Path, content: impl AsRef<[u8]>) {
