@@ -92,8 +92,9 @@ const CRATES: &[Crate] = &[
     row(0, "xtask", &[]),
 ];
 
-/// Crates whose manifest may name tokio.
-const ASYNC: &[&str] = &["buildkit", "cli", "client", "distribution", "engine", "main", "registry", "server"];
+/// Crates whose manifest may name tokio: `testkit` for the gRPC that its cases speak.
+const ASYNC: &[&str] =
+    &["buildkit", "cli", "client", "distribution", "engine", "main", "registry", "server", "testkit"];
 
 /// What `cargo metadata` says about the workspace.
 pub(crate) struct Graph {

@@ -7,7 +7,7 @@ use crate::history::{Change, Record};
 use crate::link::Stop;
 use crate::news::News;
 use crate::proto::control::SolveRequest;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, oneshot};
@@ -34,6 +34,8 @@ pub(crate) struct Build {
     /// What frontends loaded, by the id that its client knows it by.
     loaded: Mutex<HashMap<String, Arc<Loaded>>>,
     returned: Mutex<Option<oneshot::Sender<Returned>>>,
+    /// Operations of graphs that were to be done whatever the cache had, and were.
+    pub(crate) done: Mutex<HashSet<String>>,
 }
 
 impl Build {
@@ -113,6 +115,7 @@ impl Builds {
             news: Arc::default(),
             stop: Stop::new(),
             loaded: Mutex::default(),
+            done: Mutex::default(),
             returned: Mutex::new(Some(sender)),
         });
         {

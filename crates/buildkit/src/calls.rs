@@ -2,6 +2,7 @@
 
 use crate::context::Definition;
 use crate::frontend::Asked;
+use crate::graphs::Graphs;
 use crate::grpc::{Code, Status};
 use crate::inputs::Held;
 use serde_json::{Value, json};
@@ -15,6 +16,8 @@ use yare_errdefs::{Error, Result};
 pub(crate) struct Loaded {
     pub(crate) asked: Asked,
     pub(crate) definition: Definition,
+    /// What is to be built when no Dockerfile says so.
+    pub(crate) graphs: Option<Graphs>,
     /// Names of images that it stands on.
     pub(crate) _inputs: Vec<Held>,
 }

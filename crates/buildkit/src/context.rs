@@ -32,7 +32,7 @@ const LARGEST: u64 = 256 << 30;
 const EVERY: Duration = Duration::from_millis(100);
 
 /// A Dockerfile and what belongs to it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Definition {
     pub(crate) dockerfile: Vec<u8>,
     pub(crate) ignore: Option<Arc<Ignore>>,
@@ -53,7 +53,7 @@ pub(crate) struct Source {
 
 impl Source {
     /// The session that has a folder.
-    fn session(&self, dir: &str) -> &Session {
+    pub(crate) fn session(&self, dir: &str) -> &Session {
         self.others.get(dir).unwrap_or(&self.link.session)
     }
 
@@ -108,7 +108,7 @@ impl Source {
     fn once(&self, dir: &str, follow: Vec<String>, work: &Work) -> Result<(OwnedFd, Folder)> {
         let folder = self.folders.take("")?;
         let mut tree = folder.tree()?;
-        let wanted = Wanted { dir: dir.to_owned(), follow, exclude: Vec::new() };
+        let wanted = Wanted { dir: dir.to_owned(), follow, ..Wanted::default() };
         // A link may lead to a directory; but nobody's Dockerfile needs that many.
         let limits = Limits { entries: 10_000, names: 4 << 20, bytes: 64 << 20 };
         let mut transfer = Transfer::new(&self.progress, work, dir);
@@ -165,7 +165,7 @@ enum Main {
 }
 
 /// Does a piece of work, and ends it with its error if there is one.
-fn noted<T>(work: Work, does: impl FnOnce(&Work) -> Result<T>) -> Result<T> {
+pub(crate) fn noted<T>(work: Work, does: impl FnOnce(&Work) -> Result<T>) -> Result<T> {
     let done = does(&work);
     if let Err(error) = &done {
         work.failed(&yare_errdefs::chain(error));
@@ -198,14 +198,14 @@ fn optional(root: OwnedFd, path: &str, title: &str) -> Result<Option<Vec<u8>>> {
 }
 
 /// Tells how far a transfer is.
-struct Transfer<'a> {
+pub(crate) struct Transfer<'a> {
     progress: &'a Progress,
     status: VertexStatus,
     last: Instant,
 }
 
 impl<'a> Transfer<'a> {
-    fn new(progress: &'a Progress, work: &Work, dir: &str) -> Self {
+    pub(crate) fn new(progress: &'a Progress, work: &Work, dir: &str) -> Self {
         let status = VertexStatus {
             id: format!("transferring {dir}:"),
             vertex: work.digest().to_owned(),
@@ -216,14 +216,14 @@ impl<'a> Transfer<'a> {
         Self { progress, status, last: Instant::now() }
     }
 
-    fn at(&mut self, bytes: u64) {
+    pub(crate) fn at(&mut self, bytes: u64) {
         if self.last.elapsed() >= EVERY {
             self.last = Instant::now();
             self.tell(bytes);
         }
     }
 
-    fn done(mut self, bytes: u64) {
+    pub(crate) fn done(mut self, bytes: u64) {
         self.status.completed = Some(now());
         self.tell(bytes);
     }
@@ -272,6 +272,7 @@ impl<'a> ClientContexts<'a> {
             let mut tree = folder.tree()?;
             let wanted = Wanted {
                 dir: dir.to_owned(),
+                include: Vec::new(),
                 follow: self.paths(name),
                 exclude: ignore
                     .iter()

@@ -6,43 +6,49 @@
 
 use crate::Kit;
 use crate::grpc::{Code, Status};
-use crate::proto::graph::{Input, Op, SourceOp};
-use crate::proto::{Definition, Empty};
+use crate::proto::Definition;
+use crate::proto::graph::{Input, Op, OpMetadata, SourceOp};
 use prost::Message;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use yare_engine::Engine;
-use yare_errdefs::Error;
 use yare_oci::{Digest, Reference};
 
-const SCHEME: &str = "yare-result://";
+pub(crate) const SCHEME: &str = "yare-result://";
 
 /// The graph that stands for a result.
 pub(crate) fn definition(build: &str, result: &str) -> Definition {
-    let source = SourceOp { identifier: format!("{SCHEME}{build}/{result}") };
-    let source = Op { inputs: Vec::new(), source: Some(source) }.encode_to_vec();
+    graph(&format!("{SCHEME}{build}/{result}"))
+}
+
+/// A graph of one source.
+pub(crate) fn graph(identifier: &str) -> Definition {
+    let identifier = identifier.to_owned();
+    let source = Op { source: Some(SourceOp { identifier, ..SourceOp::default() }), ..Op::default() };
+    let source = source.encode_to_vec();
     let digest = Digest::of(&source).to_string();
-    let last = Op { inputs: vec![Input { digest: digest.clone(), index: 0 }], source: None }.encode_to_vec();
-    let metadata = [digest, Digest::of(&last).to_string()].map(|digest| (digest, Empty {})).into();
+    let last = Op { inputs: vec![Input { digest: digest.clone(), index: 0 }], ..Op::default() };
+    let last = last.encode_to_vec();
+    let metadata =
+        [digest, Digest::of(&last).to_string()].map(|digest| (digest, OpMetadata::default())).into();
     Definition { def: vec![source, last], metadata }
 }
 
-/// The build and the result that a graph stands for.
+/// The build and the result that a graph stands for; `None` when it is a graph of something else.
 ///
 /// # Errors
-/// It is a graph of something else, which nothing here understands.
-pub(crate) fn parse(name: &str, definition: &Definition) -> Result<(String, String), Status> {
-    let foreign = || {
-        let text = format!("the input {name:?} that comes as a graph is not built into this Yare yet");
-        Status::from(Error::unimplemented(text))
-    };
-    let [source, _last] = definition.def.as_slice() else { return Err(foreign()) };
+/// It cannot be read.
+pub(crate) fn parse(name: &str, definition: &Definition) -> Result<Option<(String, String)>, Status> {
+    let [source, _last] = definition.def.as_slice() else { return Ok(None) };
     let op = Op::decode(source.as_slice())
         .map_err(|error| Status::new(Code::InvalidArgument, format!("the input {name:?}: {error}")))?;
-    let identifier = op.source.map(|source| source.identifier).unwrap_or_default();
-    let place = identifier.strip_prefix(SCHEME).and_then(|place| place.split_once('/'));
-    let (build, result) = place.ok_or_else(foreign)?;
-    Ok((build.to_owned(), result.to_owned()))
+    Ok(op.source.and_then(|source| place(&source.identifier)))
+}
+
+/// The build and the result that the identifier of a source stands for.
+pub(crate) fn place(identifier: &str) -> Option<(String, String)> {
+    let (build, result) = identifier.strip_prefix(SCHEME)?.split_once('/')?;
+    Some((build.to_owned(), result.to_owned()))
 }
 
 /// A name that an image has while another build stands on it.
@@ -86,12 +92,13 @@ mod tests {
     #[test]
     fn a_result_is_found_again_and_nothing_else() {
         let graph = definition("b1", "r/2");
-        assert_eq!(parse("x", &graph).expect("ours"), ("b1".to_owned(), "r/2".to_owned()));
-        let source = SourceOp { identifier: "docker-image://busybox".to_owned() };
-        let foreign = Op { inputs: Vec::new(), source: Some(source) }.encode_to_vec();
+        assert_eq!(parse("x", &graph).expect("ours"), Some(("b1".to_owned(), "r/2".to_owned())));
+        let identifier = "docker-image://busybox".to_owned();
+        let source = Some(SourceOp { identifier, ..SourceOp::default() });
+        let foreign = Op { source, ..Op::default() }.encode_to_vec();
         let foreign = Definition { def: vec![foreign, Vec::new()], ..Definition::default() };
-        assert_eq!(parse("x", &foreign).expect_err("foreign").code, Code::Unimplemented);
-        assert_eq!(parse("x", &Definition::default()).expect_err("empty").code, Code::Unimplemented);
+        assert_eq!(parse("x", &foreign).expect("read"), None);
+        assert_eq!(parse("x", &Definition::default()).expect("read"), None);
         let broken = Definition { def: vec![vec![0xff], Vec::new()], ..Definition::default() };
         assert_eq!(parse("x", &broken).expect_err("broken").code, Code::InvalidArgument);
     }

@@ -13,6 +13,8 @@ use yare_api::build::{self as api, SolveStatus};
 
 /// Bytes of output that are kept of one build.
 const OUTPUT: usize = 16 << 20;
+/// Warnings of one build that frontends give.
+const MOST_WARNINGS: i32 = 1000;
 /// State changes in one answer.
 const BATCH: usize = 256;
 
@@ -74,6 +76,13 @@ impl News {
         }
         drop(told);
         self.changed.notify_waiters();
+    }
+
+    /// Adds what a frontend wants to be looked at. What nobody may have read yet is bounded as output is.
+    pub(crate) fn warn(&self, warning: VertexWarning) {
+        if self.lock().warnings < MOST_WARNINGS {
+            self.add(StatusResponse { warnings: vec![warning], ..StatusResponse::default() });
+        }
     }
 
     /// Nothing will follow.

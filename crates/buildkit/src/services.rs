@@ -4,17 +4,18 @@ use crate::Kit;
 use crate::calls;
 use crate::grpc::server::{Call, Reply};
 use crate::grpc::{Code, Status};
+use crate::llb::caps;
 use crate::proto::control::{
     DiskUsageResponse, InfoResponse, ListWorkersResponse, PruneRequest, StatusRequest, UsageRecord,
 };
 use crate::proto::gateway::{
-    Answer, Cap, EvaluateRequest, PongResponse, Ref, ReturnRequest, SolveRequest, SolveResponse,
+    Answer, Cap, EvaluateRequest, InputsResponse, PongResponse, Ref, ReturnRequest, SolveRequest,
+    SolveResponse,
 };
 use crate::proto::session::{HealthResponse, SERVING};
 use crate::proto::{Empty, Platform, Version, WorkerRecord};
 use crate::session::Offer;
-use crate::{history, inputs};
-use crate::{news, solve};
+use crate::{history, inputs, news, read, solve};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use yare_api::filters::Filters;
@@ -100,6 +101,44 @@ async fn bridge(kit: &Arc<Kit>, call: Call, method: &str) -> Result<(), Status> 
             })
             .await
         }
+        "Inputs" => {
+            call.unary(|_: Empty| async {
+                let build = kit.builds.find(&id).await?;
+                Ok(InputsResponse { definitions: build.request.inputs.clone() })
+            })
+            .await
+        }
+        "Warn" => {
+            call.unary(|request| async {
+                solve::warn(&*kit.builds.find(&id).await?, request);
+                Ok(Empty {})
+            })
+            .await
+        }
+        "ReadFile" => {
+            call.unary(|request| async { read::read_file(kit, &kit.builds.find(&id).await?, request).await })
+                .await
+        }
+        "ReadDir" => {
+            call.unary(|request| async { read::read_dir(kit, &kit.builds.find(&id).await?, request).await })
+                .await
+        }
+        "StatFile" => {
+            call.unary(|request| async { read::stat_file(kit, &kit.builds.find(&id).await?, request).await })
+                .await
+        }
+        "ResolveImageConfig" => {
+            call.unary(|request| async {
+                read::resolve_image(kit, &kit.builds.find(&id).await?, request).await
+            })
+            .await
+        }
+        "ResolveSourceMeta" => {
+            call.unary(|request| async {
+                read::resolve_source(kit, &kit.builds.find(&id).await?, request).await
+            })
+            .await
+        }
         _ => call.unknown(),
     }
 }
@@ -127,12 +166,20 @@ fn worker(kit: &Kit) -> WorkerRecord {
     WorkerRecord { id, labels, platforms: vec![platform], version: Some(version()) }
 }
 
-/// What a client may ask of the bridge. Of graphs nothing: they are not understood.
+/// What a client may ask of the bridge, and what of graphs is understood.
 fn pong(kit: &Kit) -> PongResponse {
     let frontend = [
         "frontend.caps",
         "frontend.inputs",
         "gateway.evaluate",
+        "gateway.solve.evaluate",
+        "gateway.warnings",
+        "readfile",
+        "readdir",
+        "statfile",
+        "resolveimage",
+        "resolveimage.resolvemode",
+        "source.metaresolver",
         "reference.output",
         "gateway.solve.metadata",
         "proto.refarray",
@@ -141,22 +188,32 @@ fn pong(kit: &Kit) -> PongResponse {
         "solve.base",
     ];
     let cap = |id: &str| Cap { id: id.to_owned(), enabled: true };
-    PongResponse { frontend_caps: frontend.map(cap).into(), llb_caps: Vec::new(), workers: vec![worker(kit)] }
+    let llb_caps = caps::LLB.into_iter().chain(caps::GRAPH).map(cap).collect();
+    PongResponse { frontend_caps: frontend.map(cap).into(), llb_caps, workers: vec![worker(kit)] }
 }
 
 /// `LLBBridge/Solve`: the Dockerfile is fetched; what it asks for is done when the client returns the result.
 async fn load(kit: &Arc<Kit>, id: &str, request: SolveRequest) -> Result<SolveResponse, Status> {
     let build = kit.builds.find(id).await?;
-    let raw = request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty());
-    let frontend = if raw { "" } else { request.frontend.as_str() };
-    let loaded = solve::load(kit, &build, frontend, &request.options, &request.inputs).await?;
+    let wanted = solve::Wanted {
+        definition: request.definition.as_ref(),
+        frontend: &request.frontend,
+        options: &request.options,
+    };
+    let loaded = solve::load(kit, &build, wanted, &request.inputs).await?;
     let metadata = match &loaded.asked.call {
         Some(call) => calls::answer(call, &loaded)?,
         None => BTreeMap::new(),
     };
     let result = yare_sys::fs::unique_name("");
+    let def = match &loaded.graphs {
+        Some(_) => request.definition,
+        None => Some(inputs::definition(id, &result)),
+    };
     build.keep(result.clone(), loaded)?;
-    let def = Some(inputs::definition(id, &result));
+    if request.evaluate {
+        solve::evaluate(kit, &build, &result).await?;
+    }
     let answer = Answer { r#ref: Some(Ref { id: result, def }), metadata, ..Answer::default() };
     Ok(SolveResponse { result: Some(answer) })
 }
@@ -169,18 +226,10 @@ async fn returned(kit: &Arc<Kit>, id: &str, request: ReturnRequest) -> Result<Em
         return Ok(Empty {});
     }
     let answer = request.result.unwrap_or_default();
-    let mut refs: Vec<&str> = answer.r#ref.iter().map(|one| one.id.as_str()).collect();
-    refs.extend(answer.refs.iter().flat_map(|refs| refs.refs.values()).map(|one| one.id.as_str()));
-    refs.retain(|one| !one.is_empty());
-    match refs.as_slice() {
-        [] => build.returns(Ok(None))?,
-        [one] => build.returns(Ok(Some(build.loaded(one)?)))?,
-        _ => {
-            let text = "a result of several builds is not built into this Yare yet";
-            build.returns(Err(Status::new(Code::Unimplemented, text)))?;
-        }
-    }
-    Ok(Empty {})
+    let result = solve::result(&build, &answer);
+    let told = result.as_ref().err().cloned();
+    build.returns(result)?;
+    told.map_or(Ok(Empty {}), Err)
 }
 
 /// `Control/Status`.

@@ -7,19 +7,24 @@ use crate::calls::{Loaded, file_name};
 use crate::context::{ClientContexts, Source};
 use crate::export::Exporters;
 use crate::frontend::{self, Asked, Options};
+use crate::graphs::{self, Assembled, Graphs, LocalContexts};
 use crate::grpc::{Code, Status};
 use crate::inputs::{self, Held};
 use crate::keys::ClientKeys;
 use crate::layout::LayoutImage;
 use crate::link::Link;
+use crate::llb;
+use crate::proto::control::VertexWarning as VertexWarningNews;
 use crate::proto::control::{SolveRequest, SolveResponse};
+use crate::proto::gateway::{Answer, WarnRequest};
 use crate::proto::{Any, Definition, Empty, SourceInfo};
 use base64::Engine as _;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::oneshot;
-use yare_api::build::{BuildOutput, BuildResult, SolveStatus, VertexWarning};
+use yare_api::build::{BuildOutput, BuildRequest, BuildResult, SolveStatus, VertexWarning};
+use yare_build::definition::Evaluated;
 use yare_build::request::ContextSource;
 use yare_build::{Failure, Progress};
 use yare_engine::build::{self, Job};
@@ -48,7 +53,8 @@ async fn build_active(kit: &Arc<Kit>, active: &mut Active<'_>) -> Result<SolveRe
         (&mut active.returned).await.map_err(|_| left())??
     } else {
         let options = &request.frontend_attributes;
-        Some(load(kit, &build, &request.frontend, options, &request.inputs).await?)
+        let wanted = Wanted { definition: request.definition.as_ref(), frontend: &request.frontend, options };
+        Some(load(kit, &build, wanted, &request.inputs).await?)
     };
     let Some(loaded) = loaded else { return Ok(SolveResponse::default()) };
     if loaded.asked.call.is_some() {
@@ -59,17 +65,32 @@ async fn build_active(kit: &Arc<Kit>, active: &mut Active<'_>) -> Result<SolveRe
     on_thread(move || run(&kit, &build, &source, &loaded)).await
 }
 
+/// What a client wants solved.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// A graph, which needs no frontend.
+    pub(crate) definition: Option<&'a Definition>,
+    pub(crate) frontend: &'a str,
+    pub(crate) options: &'a Options,
+}
+
 /// Runs a frontend to where it knows what is to be built.
 pub(crate) async fn load(
     kit: &Arc<Kit>,
     build: &Arc<Build>,
-    frontend: &str,
-    options: &Options,
+    wanted: Wanted<'_>,
     inputs: &BTreeMap<String, Definition>,
 ) -> Result<Arc<Loaded>, Status> {
+    let Wanted { definition, frontend, options } = wanted;
+    if let Some(definition) = definition.filter(|graph| frontend.is_empty() || !graph.def.is_empty()) {
+        return load_graph(kit, build, definition).await;
+    }
+    if frontend.is_empty() {
+        return load_graph(kit, build, &Definition::default()).await;
+    }
     frontend::check(frontend, options)?;
     let mut asked = frontend::parse(options, &build.request.entitlements)?;
-    let mut inputs = build_inputs(kit, &mut asked, inputs).await?;
+    let mut inputs = build_inputs(kit, build, &mut asked, inputs).await?;
     let source = source(kit, build, &asked, progress(build, None)).await?;
     let images = std::mem::take(&mut asked.layouts);
     let names = images.iter().map(|_| Held::new(kit)).collect::<Result<Vec<_>, _>>()?;
@@ -88,7 +109,7 @@ pub(crate) async fn load(
         };
         let definition = source.definition(&asked.context, dir, path);
         let definition = definition.map_err(|error| Status::of_build(&error))?;
-        Ok(Arc::new(Loaded { asked, definition, _inputs: inputs }))
+        Ok(Arc::new(Loaded { asked, definition, graphs: None, _inputs: inputs }))
     })
     .await
 }
@@ -112,18 +133,66 @@ fn bring(
     Ok(loaded?)
 }
 
+/// Reads a graph.
+async fn load_graph(kit: &Arc<Kit>, build: &Arc<Build>, wire: &Definition) -> Result<Arc<Loaded>, Status> {
+    let asked = graph_options(build)?;
+    let mut results = BTreeMap::new();
+    let mut inputs = Vec::new();
+    for identifier in llb::results(wire)? {
+        let (name, reference) = build_result(kit, build, &identifier).await?;
+        results.insert(identifier, reference);
+        inputs.push(name);
+    }
+    let graphs = Graphs::of(wire.clone(), results);
+    graphs::check(&graphs, build)?;
+    let definition = crate::context::Definition::default();
+    Ok(Arc::new(Loaded { asked, definition, graphs: Some(graphs), _inputs: inputs }))
+}
+
+/// What of a build's options counts for graphs.
+pub(crate) fn graph_options(build: &Build) -> Result<Asked, Status> {
+    let request = &build.request;
+    Ok(frontend::parse(&graphs::options(&request.frontend_attributes), &request.entitlements)?)
+}
+
+/// Builds a result that a graph stands on: one of this build, or one that the build was given.
+async fn build_result(
+    kit: &Arc<Kit>,
+    build: &Arc<Build>,
+    identifier: &str,
+) -> Result<(Held, Reference), Status> {
+    let unknown = || Status::new(Code::NotFound, format!("there is no result {identifier}"));
+    let (id, result) = inputs::place(identifier).ok_or_else(unknown)?;
+    let given = build.request.inputs.iter();
+    let given = given.map(|(name, input)| inputs::parse(name, input)).collect::<Result<Vec<_>, _>>()?;
+    let own = id == build.request.r#ref;
+    if !own && !given.into_iter().flatten().any(|(other, _)| other == id) {
+        return Err(unknown());
+    }
+    let other = if own { Arc::clone(build) } else { kit.builds.find(&id).await? };
+    let loaded = other.loaded(&result)?;
+    hold(kit, &other, loaded).await
+}
+
 /// Builds the targets of the client that this one stands on.
 async fn build_inputs(
     kit: &Arc<Kit>,
+    own: &Arc<Build>,
     asked: &mut Asked,
     inputs: &BTreeMap<String, Definition>,
 ) -> Result<Vec<Held>, Status> {
     let mut held = Vec::new();
     for (context, input) in std::mem::take(&mut asked.inputs) {
         let unknown = || Status::new(Code::InvalidArgument, format!("the request has no input {input:?}"));
-        let (id, result) = inputs::parse(&input, inputs.get(&input).ok_or_else(unknown)?)?;
-        let build = kit.builds.find(&id).await?;
-        let loaded = build.loaded(&result)?;
+        let definition = inputs.get(&input).ok_or_else(unknown)?;
+        let (build, loaded) = match inputs::parse(&input, definition)? {
+            Some((id, result)) => {
+                let build = kit.builds.find(&id).await?;
+                let loaded = build.loaded(&result)?;
+                (build, loaded)
+            }
+            None => (Arc::clone(own), Box::pin(load_graph(kit, own, definition)).await?),
+        };
         let (name, reference) = hold(kit, &build, loaded).await?;
         asked.sources.insert(context, ContextSource::Image(reference));
         held.push(name);
@@ -135,10 +204,10 @@ async fn build_inputs(
 async fn hold(kit: &Arc<Kit>, build: &Arc<Build>, loaded: Arc<Loaded>) -> Result<(Held, Reference), Status> {
     let source = source(kit, build, &loaded.asked, progress(build, Some(file(&loaded)))).await?;
     let (name, reference) = Held::new(kit)?;
-    let (kit, tag) = (Arc::clone(kit), name.name().to_owned());
+    let (kit, tag, build) = (Arc::clone(kit), name.name().to_owned(), Arc::clone(build));
     on_thread(move || {
         let nowhere = |_: usize, _: &[u8]| Err(std::io::ErrorKind::Unsupported.into());
-        build_image(&kit, &source, &loaded, ((&[tag], &[]), Vec::new()), &nowhere).map(drop)
+        build_image(&kit, (&build, &source), &loaded, ((&[tag], &[]), Vec::new()), &nowhere).map(drop)
     })
     .await?;
     Ok((name, reference))
@@ -147,10 +216,98 @@ async fn hold(kit: &Arc<Kit>, build: &Arc<Build>, loaded: Arc<Loaded>) -> Result
 /// `LLBBridge/Evaluate`: does what a result needs, which is in the cache then.
 pub(crate) async fn evaluate(kit: &Arc<Kit>, build: &Arc<Build>, result: &str) -> Result<Empty, Status> {
     let loaded = build.loaded(result)?;
-    if loaded.asked.call.is_none() {
-        hold(kit, build, loaded).await?;
+    match (&loaded.graphs, &loaded.asked.call) {
+        (Some(_), _) => drop(evaluated(kit, build, loaded).await?),
+        (None, None) => drop(hold(kit, build, loaded).await?),
+        (None, Some(_)) => {}
     }
     Ok(Empty {})
+}
+
+/// The file systems of a result, which stay as long as what is returned.
+pub(crate) async fn evaluated(
+    kit: &Arc<Kit>,
+    build: &Arc<Build>,
+    loaded: Arc<Loaded>,
+) -> Result<(Evaluated, Option<Held>), Status> {
+    if loaded.graphs.is_none() {
+        // As an image, so that its files are found whatever it was made of.
+        let (held, reference) = hold(kit, build, loaded).await?;
+        let identifier = format!("docker-image://{reference}");
+        let loaded = Box::pin(load_graph(kit, build, &inputs::graph(&identifier))).await?;
+        let (evaluated, _) = Box::pin(evaluated(kit, build, loaded)).await?;
+        return Ok((evaluated, Some(held)));
+    }
+    let source = source(kit, build, &loaded.asked, progress(build, None)).await?;
+    let (kit, build) = (Arc::clone(kit), Arc::clone(build));
+    let evaluated = on_thread(move || {
+        let nowhere = |_: usize, _: &[u8]| Err(std::io::ErrorKind::Unsupported.into());
+        with_graphs(&kit, &build, &source, &loaded, (&loaded.asked.request, &nowhere), |job| {
+            build::evaluate(&kit.engine, job)
+        })
+        .map(|(evaluated, _)| evaluated)
+    })
+    .await?;
+    Ok((evaluated, None))
+}
+
+/// Gives the build engine the graphs of a result; what was to be done anew is done when it has done it.
+fn with_graphs<T>(
+    kit: &Kit,
+    build: &Build,
+    source: &Source,
+    loaded: &Loaded,
+    (asked, send): (&BuildRequest, &build::Send<'_>),
+    does: impl FnOnce(Job<'_>) -> Result<T, Failure>,
+) -> Result<(T, Option<Descriptor>), Status> {
+    let graphs = loaded.graphs.as_ref().ok_or_else(|| Error::internal("a result without a graph"))?;
+    let Assembled { definition, locals, fresh } = graphs.assemble(build)?;
+    let keys = ClientKeys::new(source.link.clone(), &kit.engine.config().exec_root);
+    let contexts = LocalContexts::new(source, &locals);
+    let job = Job {
+        asked,
+        dockerfile: Vec::new(),
+        definition: Some(definition),
+        sources: BTreeMap::new(),
+        contexts: &contexts,
+        keys: &keys,
+        runtime: &source.link.runtime,
+        send,
+        progress: &source.progress,
+        cancel: &source.link.stop.cancel,
+    };
+    let done = does(job).map_err(|failure| Status::of_build(&failure))?;
+    build.done.lock().unwrap_or_else(PoisonError::into_inner).extend(fresh);
+    let published = keys.published.lock().unwrap_or_else(PoisonError::into_inner).take();
+    Ok((done, published))
+}
+
+/// What a frontend returned, as something to build.
+pub(crate) fn result(build: &Build, answer: &Answer) -> Result<Option<Arc<Loaded>>, Status> {
+    let single = answer.r#ref.iter().map(|one| ("", one.id.as_str()));
+    let several =
+        answer.refs.iter().flat_map(|refs| &refs.refs).map(|(name, one)| (name.as_str(), one.id.as_str()));
+    let refs: Vec<(&str, &str)> = single.chain(several).filter(|(_, id)| !id.is_empty()).collect();
+    let loaded = refs.iter().map(|(_, id)| build.loaded(id)).collect::<Result<Vec<_>, _>>()?;
+    match loaded.as_slice() {
+        [] => return Ok(None),
+        [only] if only.graphs.is_none() => return Ok(Some(Arc::clone(only))),
+        _ => {}
+    }
+    let mut all = Vec::new();
+    let mut results = BTreeMap::new();
+    for ((name, _), loaded) in refs.iter().zip(&loaded) {
+        let graphs = loaded.graphs.as_ref().ok_or_else(|| {
+            let text = "a result of several builds of Dockerfiles is not built into this Yare yet";
+            Status::new(Code::Unimplemented, text)
+        })?;
+        results.extend(graphs.results.clone());
+        all.extend(graphs.all.iter().map(|graph| ((*name).to_owned(), graph.wire.clone())));
+    }
+    let graphs = Graphs { all: graphs::described(all, &answer.metadata)?, results, _on: loaded };
+    let definition = crate::context::Definition::default();
+    let asked = graph_options(build)?;
+    Ok(Some(Arc::new(Loaded { asked, definition, graphs: Some(graphs), _inputs: Vec::new() })))
 }
 
 /// The way to the sessions that have the files.
@@ -175,7 +332,7 @@ fn file(loaded: &Loaded) -> SourceInfo {
 }
 
 /// A build may take hours: it holds no thread that others need.
-async fn on_thread<T: Send + 'static>(
+pub(crate) async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
     let (done, over) = oneshot::channel();
@@ -196,7 +353,7 @@ fn run(kit: &Kit, build: &Arc<Build>, source: &Source, loaded: &Loaded) -> Resul
     let send = |place: usize, piece: &[u8]| exporters.take(place, piece);
     let options = build.request.cache.as_ref();
     let exports = cache::entries(options.map(|cache| cache.exports.as_slice()).unwrap_or_default());
-    let (result, published) = build_image(kit, source, loaded, (wanted, exports), &send)?;
+    let (result, published) = build_image(kit, (build, source), loaded, (wanted, exports), &send)?;
     let names = exporters.names.clone();
     exporters.finish().map_err(|error| Status::of_build(&error))?;
     // As the image store of the field's engine has it: an image is known by its config.
@@ -214,7 +371,7 @@ fn run(kit: &Kit, build: &Arc<Build>, source: &Source, loaded: &Loaded) -> Resul
 /// Builds what a frontend loaded, under these names, into these outputs and places of caches.
 fn build_image(
     kit: &Kit,
-    source: &Source,
+    (build, source): (&Build, &Source),
     loaded: &Loaded,
     ((names, outputs), exports): ((&[String], &[BuildOutput]), Vec<cache::Entry>),
     send: &build::Send<'_>,
@@ -229,11 +386,17 @@ fn build_image(
     request.tags = names.to_vec();
     request.outputs = outputs.to_vec();
     request.cache_to.extend(exports);
+    if let Some(graphs) = &loaded.graphs {
+        let platforms = graphs.all.iter().filter_map(|graph| Some(graph.platform.as_ref()?.to_string()));
+        request.platforms = platforms.collect();
+        return with_graphs(kit, build, source, loaded, (&request, send), |job| build::run(&kit.engine, job));
+    }
     let keys = ClientKeys::new(source.link.clone(), &kit.engine.config().exec_root);
     let contexts = ClientContexts::new(source, definition, &asked.context);
     let job = Job {
         asked: &request,
         dockerfile: definition.dockerfile.clone(),
+        definition: None,
         sources: asked.sources.clone(),
         contexts: &contexts,
         keys: &keys,
@@ -252,7 +415,7 @@ fn full_name(name: &str) -> String {
 }
 
 /// Takes the news of a build. What the engine says of the definition itself was told when it was fetched.
-fn progress(build: &Arc<Build>, file: Option<SourceInfo>) -> Progress {
+pub(crate) fn progress(build: &Arc<Build>, file: Option<SourceInfo>) -> Progress {
     let news = Arc::clone(&build.news);
     let told = Digest::of("definition").to_string();
     let id = build.request.r#ref.clone();
@@ -267,7 +430,7 @@ fn progress(build: &Arc<Build>, file: Option<SourceInfo>) -> Progress {
 fn apart(build: &str, status: &mut SolveStatus) {
     let own = |digest: &mut String| {
         if !digest.is_empty() {
-            *digest = Digest::of(format!("{build} {digest}")).to_string();
+            *digest = own_digest(build, digest);
         }
     };
     for vertex in &mut status.vertexes {
@@ -277,6 +440,27 @@ fn apart(build: &str, status: &mut SolveStatus) {
     status.statuses.iter_mut().for_each(|one| own(&mut one.vertex));
     status.logs.iter_mut().for_each(|one| own(&mut one.vertex));
     status.warnings.iter_mut().for_each(|one| own(&mut one.vertex));
+}
+
+/// `LLBBridge/Warn`.
+pub(crate) fn warn(build: &Build, request: WarnRequest) {
+    let vertex = match request.digest.as_str() {
+        "" => String::new(),
+        digest => own_digest(&build.request.r#ref, digest),
+    };
+    build.news.warn(VertexWarningNews {
+        vertex,
+        level: request.level,
+        short: request.short,
+        detail: request.detail,
+        url: request.url,
+        info: request.info,
+        ranges: request.ranges,
+    });
+}
+
+fn own_digest(build: &str, digest: &str) -> String {
+    Digest::of(format!("{build} {digest}")).to_string()
 }
 
 /// A failure with its lines, which the client shows.

@@ -1,6 +1,8 @@
 //! `moby.buildkit.v1.frontend`: the service `LLBBridge`.
 
-use super::{Definition, RpcStatus, WorkerRecord};
+use super::files::Stat;
+use super::graph::SourceOp;
+use super::{Definition, Platform, Range, RpcStatus, SourceInfo, WorkerRecord};
 use std::collections::BTreeMap;
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -79,4 +81,132 @@ pub(crate) struct ReturnRequest {
 pub(crate) struct EvaluateRequest {
     #[prost(string, tag = "1")]
     pub(crate) r#ref: String,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct InputsResponse {
+    #[prost(btree_map = "string, message", tag = "1")]
+    pub(crate) definitions: BTreeMap<String, Definition>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct ResolveImageConfigRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) r#ref: String,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) platform: Option<Platform>,
+    #[prost(string, tag = "3")]
+    pub(crate) mode: String,
+    /// 0 is a registry; an image layout is 1.
+    #[prost(int32, tag = "5")]
+    pub(crate) resolver: i32,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct ResolveImageConfigResponse {
+    #[prost(string, tag = "1")]
+    pub(crate) digest: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) config: Vec<u8>,
+    #[prost(string, tag = "3")]
+    pub(crate) r#ref: String,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct ResolveSourceRequest {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) source: Option<SourceOp>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) platform: Option<Platform>,
+    #[prost(string, tag = "4")]
+    pub(crate) mode: String,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct ResolveSourceResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) source: Option<SourceOp>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) image: Option<SourceImage>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct SourceImage {
+    #[prost(string, tag = "1")]
+    pub(crate) digest: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) config: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct ReadFileRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) r#ref: String,
+    #[prost(string, tag = "2")]
+    pub(crate) path: String,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) range: Option<FileRange>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(crate) struct FileRange {
+    #[prost(int64, tag = "1")]
+    pub(crate) offset: i64,
+    /// 0 is all that follows.
+    #[prost(int64, tag = "2")]
+    pub(crate) length: i64,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct ReadFileResponse {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) data: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct ReadDirRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) r#ref: String,
+    #[prost(string, tag = "2")]
+    pub(crate) path: String,
+    #[prost(string, tag = "3")]
+    pub(crate) pattern: String,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct ReadDirResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) entries: Vec<Stat>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct StatFileRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) r#ref: String,
+    #[prost(string, tag = "2")]
+    pub(crate) path: String,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct StatFileResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) stat: Option<Stat>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct WarnRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) digest: String,
+    #[prost(int64, tag = "2")]
+    pub(crate) level: i64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) short: Vec<u8>,
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub(crate) detail: Vec<Vec<u8>>,
+    #[prost(string, tag = "5")]
+    pub(crate) url: String,
+    #[prost(message, optional, tag = "6")]
+    pub(crate) info: Option<SourceInfo>,
+    #[prost(message, repeated, tag = "7")]
+    pub(crate) ranges: Vec<Range>,
 }

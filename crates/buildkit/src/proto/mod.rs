@@ -64,7 +64,7 @@ pub(crate) struct Definition {
     pub(crate) def: Vec<Vec<u8>>,
     /// What is known of each vertex, by the digest of its bytes. Clients want an entry for each.
     #[prost(btree_map = "string, message", tag = "2")]
-    pub(crate) metadata: BTreeMap<String, Empty>,
+    pub(crate) metadata: BTreeMap<String, graph::OpMetadata>,
 }
 
 /// `pb.SourceInfo`: a file that errors and warnings point into.

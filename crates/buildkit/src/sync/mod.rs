@@ -17,7 +17,7 @@ use rustix::fs::FileType;
 
 pub(crate) use folder::{Folder, Folders};
 pub(crate) use receive::receive;
-pub(crate) use send::send_folder;
+pub(crate) use send::{send_folder, stat_of};
 pub(crate) use tree::Tree;
 
 /// Which files of a client are wanted.
@@ -25,6 +25,8 @@ pub(crate) use tree::Tree;
 pub(crate) struct Wanted {
     /// What the client calls the folder: `context`, `dockerfile`, the name of a named context.
     pub(crate) dir: String,
+    /// Patterns of what is wanted; empty is all.
+    pub(crate) include: Vec<String>,
     /// Only these, with what links of them lead to; empty is all.
     pub(crate) follow: Vec<String>,
     /// Not these.

@@ -213,6 +213,7 @@ fn entry(stat: &mut Stat) -> Option<Entry> {
 fn metadata(wanted: &Wanted) -> Result<HeaderMap> {
     let mut metadata = HeaderMap::new();
     insert(&mut metadata, "dir-name", std::slice::from_ref(&wanted.dir))?;
+    insert(&mut metadata, "include-patterns", &wanted.include)?;
     insert(&mut metadata, "followpaths", &wanted.follow)?;
     insert(&mut metadata, "exclude-patterns", &wanted.exclude)?;
     Ok(metadata)

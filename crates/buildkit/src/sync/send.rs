@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use std::ffi::OsStr;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use tokio::sync::mpsc;
 use yare_errdefs::{Error, Result};
@@ -96,6 +96,30 @@ async fn content(
     }
 }
 
+/// What travels of an entry; an empty name is the directory's own.
+pub(crate) fn stat_of(dir: BorrowedFd<'_>, path: Vec<u8>, name: &[u8]) -> std::io::Result<Stat> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+    let stat = rustix::fs::statat(dir, OsStr::from_bytes(name), flags)?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let link = match kind {
+        FileType::Symlink => rustix::fs::readlinkat(dir, OsStr::from_bytes(name), Vec::new())?.into_bytes(),
+        _ => Vec::new(),
+    };
+    Ok(Stat {
+        path,
+        mode: Go::mode(kind, stat.st_mode),
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        size: if kind == FileType::RegularFile { stat.st_size } else { 0 },
+        modified: stat
+            .st_mtime
+            .saturating_mul(1_000_000_000)
+            .saturating_add(i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+        link,
+        xattrs: Vec::new(),
+    })
+}
+
 /// All entries, each directory before what is in it, in the order of names.
 fn entries(root: &OwnedFd) -> Result<Vec<Stat>> {
     let mut found = Vec::new();
@@ -118,29 +142,13 @@ fn walk(dir: &OwnedFd, prefix: &[u8], found: &mut Vec<Stat>) -> std::io::Result<
     }
     names.sort();
     for name in names {
-        let stat = rustix::fs::statat(dir, OsStr::from_bytes(&name), AtFlags::SYMLINK_NOFOLLOW)?;
         let path = if prefix.is_empty() { name.clone() } else { [prefix, b"/", &name].concat() };
+        let stat = rustix::fs::statat(dir, OsStr::from_bytes(&name), AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
-        let link = match kind {
-            FileType::Symlink => {
-                rustix::fs::readlinkat(dir, OsStr::from_bytes(&name), Vec::new())?.into_bytes()
-            }
-            FileType::Directory | FileType::RegularFile => Vec::new(),
-            _ => continue,
-        };
-        found.push(Stat {
-            path: path.clone(),
-            mode: Go::mode(kind, stat.st_mode),
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-            size: if kind == FileType::RegularFile { stat.st_size } else { 0 },
-            modified: stat
-                .st_mtime
-                .saturating_mul(1_000_000_000)
-                .saturating_add(i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
-            link,
-            xattrs: Vec::new(),
-        });
+        if !matches!(kind, FileType::Directory | FileType::RegularFile | FileType::Symlink) {
+            continue;
+        }
+        found.push(stat_of(dir.as_fd(), path.clone(), &name)?);
         if kind == FileType::Directory {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let below = rustix::fs::openat(dir, OsStr::from_bytes(&name), flags, Mode::empty())?;

@@ -14,8 +14,9 @@ use crate::{Config, Engine, records};
 use base64::Engine as _;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -25,11 +26,12 @@ use yare_api::progress::ErrorDetail;
 use yare_api::{AuthConfig, BuildCache, BuildPruneResponse};
 use yare_build::cache::{Cache, Policy, PruneOptions};
 use yare_build::context::Contexts;
+use yare_build::definition::{Definition, Evaluated};
 use yare_build::files::HashCache;
 use yare_build::request::{ContextSource, Request};
-use yare_build::{Cancel, Failure, Progress, Tools};
+use yare_build::{Cancel, Failure, Progress, Tools, Worker as _};
 use yare_errdefs::{Classified, Error, Result};
-use yare_oci::Digest;
+use yare_oci::{Digest, Platform, Reference};
 
 pub use keys::Keys;
 use keys::Sent;
@@ -205,6 +207,8 @@ pub struct Job<'a> {
     pub asked: &'a BuildRequest,
     /// The Dockerfile.
     pub dockerfile: Vec<u8>,
+    /// What is to be done when no Dockerfile says so.
+    pub definition: Option<Definition>,
     /// Where named contexts are; those that are folders are asked of `contexts`.
     pub sources: BTreeMap<String, ContextSource>,
     /// Provides folders, the main one included, when a step needs them.
@@ -226,12 +230,9 @@ pub struct Job<'a> {
 /// # Errors
 /// What is wrong with the request or the Dockerfile, or what failed.
 pub fn run(engine: &Arc<Engine>, job: Job<'_>) -> Result<BuildResult, Failure> {
-    let Job { asked, dockerfile, sources, contexts, keys, runtime, send, progress, cancel } = job;
-    let request = prepare::settle(asked, dockerfile, sources)?;
-    let (result, results) = solve(
-        engine,
-        Work { request: &request, contexts, keys, runtime, send, call: &asked.call, progress, cancel },
-    )?;
+    let call = job.asked.call.clone();
+    let (request, work) = job.settle()?;
+    let (result, results) = solve(engine, Work { request: &request, call: &call, ..work })?;
     settle(engine, &results);
     conclude(engine);
     Ok(result)
@@ -246,11 +247,59 @@ pub fn download(engine: &Arc<Engine>, runtime: &Handle, url: &str, cancel: &Canc
     prepare::download(engine, &web, url, cancel)
 }
 
+/// Does what the goals of a definition need, and makes nothing of it. Holds its thread.
+///
+/// # Errors
+/// What is wrong with the request, or what failed.
+pub fn evaluate(engine: &Arc<Engine>, job: Job<'_>) -> Result<Evaluated, Failure> {
+    let (request, work) = job.settle()?;
+    let work = Work { request: &request, ..work };
+    let evaluated = with_tools(engine, work, |_, tools| yare_build::evaluate(&request, tools))?;
+    settle(engine, &evaluated.keys());
+    conclude(engine);
+    Ok(evaluated)
+}
+
+/// Finds an image, or fetches it: the digest of its manifest, and its config as it came.
+///
+/// # Errors
+/// It cannot be had.
+pub fn image(
+    engine: &Arc<Engine>,
+    (reference, platform, pull): (&Reference, Option<&Platform>, bool),
+    keys: &dyn Keys,
+    (runtime, progress): (&Handle, &Progress),
+) -> Result<(String, Vec<u8>)> {
+    let worker = worker::EngineWorker::new(engine, keys, (runtime.clone(), progress));
+    let image = worker.image(reference, platform, pull)?;
+    Ok((image.manifest.to_string(), engine.images.config_bytes(&image.id)?))
+}
+
+/// The file system of a goal, read-only.
+///
+/// # Errors
+/// There is no such goal, or it cannot be mounted.
+pub fn open(engine: &Engine, evaluated: &Evaluated, goal: usize) -> Result<OwnedFd> {
+    evaluated.open(goal, engine.images.snapshots())
+}
+
 /// The folder for what builds keep beside the cache: a client's files, kept for its next build.
 pub fn kept_folder(engine: &Engine, name: &str) -> Result<PathBuf> {
     let folder = engine.builder.folder.join(name);
     crate::private_folder(&folder)?;
     Ok(folder)
+}
+
+impl<'a> Job<'a> {
+    /// The request, and the rest of it with an empty one.
+    fn settle(self) -> Result<(Request, Work<'a>)> {
+        let Job { asked, dockerfile, definition, sources, contexts, keys, runtime, send, progress, cancel } =
+            self;
+        let request = Request { definition, ..prepare::settle(asked, dockerfile, sources)? };
+        static NONE: LazyLock<Request> = LazyLock::new(Request::default);
+        let work = Work { request: &NONE, contexts, keys, runtime, send, call: "", progress, cancel };
+        Ok((request, work))
+    }
 }
 
 struct Work<'a> {
@@ -266,6 +315,16 @@ struct Work<'a> {
 
 /// Builds, and gives the account and the keys of the cached results that it used.
 fn solve(engine: &Arc<Engine>, work: Work<'_>) -> Result<(BuildResult, Vec<Digest>), Failure> {
+    let (request, call) = (work.request, work.call);
+    with_tools(engine, work, |worker, tools| solve_with(engine, (request, call), worker, tools))
+}
+
+/// Gives a build what it works with.
+fn with_tools<T>(
+    engine: &Arc<Engine>,
+    work: Work<'_>,
+    does: impl FnOnce(&worker::EngineWorker<'_>, Tools<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let worker = worker::EngineWorker::new(engine, work.keys, (work.runtime.clone(), work.progress));
     let web = web::Web { engine: Arc::clone(engine), runtime: work.runtime.clone() };
     let tools = Tools {
@@ -281,11 +340,20 @@ fn solve(engine: &Arc<Engine>, work: Work<'_>) -> Result<(BuildResult, Vec<Diges
         progress: work.progress,
         cancel: work.cancel,
     };
-    if !work.call.is_empty() {
-        let answer = Some(yare_build::call(work.request, work.call, tools)?);
+    does(&worker, tools)
+}
+
+fn solve_with(
+    engine: &Arc<Engine>,
+    (request, call): (&Request, &str),
+    worker: &worker::EngineWorker<'_>,
+    tools: Tools<'_>,
+) -> Result<(BuildResult, Vec<Digest>), Failure> {
+    if !call.is_empty() {
+        let answer = Some(yare_build::call(request, call, tools)?);
         return Ok((BuildResult { answer, ..BuildResult::default() }, Vec::new()));
     }
-    let built = yare_build::build(work.request, &engine.images, tools)?;
+    let built = yare_build::build(request, &engine.images, tools)?;
     if let Err(error) = built.push.iter().try_for_each(|name| worker.push(name)) {
         settle(engine, &built.keys);
         return Err(error.into());
@@ -295,7 +363,7 @@ fn solve(engine: &Arc<Engine>, work: Work<'_>) -> Result<(BuildResult, Vec<Diges
     }
     let mut names = Vec::new();
     if let Some(image) = &built.image {
-        for name in &work.request.tags {
+        for name in &request.tags {
             crate::images::publish(engine, "tag", &image.id, &name.familiar());
             names.push(name.familiar());
         }

@@ -25,6 +25,7 @@ mod inside;
 mod keeper;
 mod runner;
 mod terminal;
+mod wire;
 
 mod api;
 mod build_cache;
@@ -49,6 +50,7 @@ mod import;
 mod lifecycle;
 mod limits;
 mod listing;
+mod llb;
 mod logs;
 mod names;
 mod network;
@@ -109,6 +111,7 @@ fn main() {
         build_outputs::CASES,
         buildx::CASES,
         buildx_contexts::CASES,
+        llb::CASES,
         soak::CASES,
     ];
     let ok = runner::run(&themes.concat());

@@ -1,0 +1,226 @@
+//! Builds whose client or frontend made the graph: from what came over the wire to what the build engine does.
+
+use crate::builds::Build;
+use crate::calls::Loaded;
+use crate::context::{Source, Transfer, noted};
+use crate::frontend::Options;
+use crate::grpc::{Code, Status};
+use crate::llb::{Assembly, Local, Surroundings};
+use crate::proto::Definition as Wire;
+use crate::session::Session;
+use crate::sync::{Folder, Limits, Wanted, receive};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use yare_build::context::{ContextTree, Contexts};
+use yare_build::definition::{Definition, Goal};
+use yare_dockerfile::ignore::Ignore;
+use yare_errdefs::{Error, Result};
+use yare_oci::{ImageConfig, Platform, Reference};
+
+/// File systems that a client wants, as graphs.
+#[derive(Debug, Default)]
+pub(crate) struct Graphs {
+    pub(crate) all: Vec<Graph>,
+    /// Results of this engine's own frontend that the graphs stand on.
+    pub(crate) results: BTreeMap<String, Reference>,
+    /// What holds those.
+    pub(crate) _on: Vec<Arc<Loaded>>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Graph {
+    pub(crate) wire: Wire,
+    /// The config of the image, as its frontend has it.
+    pub(crate) config: Option<Box<ImageConfig>>,
+    /// What it is for; the host without one.
+    pub(crate) platform: Option<Platform>,
+}
+
+/// What the build engine takes.
+pub(crate) struct Assembled {
+    pub(crate) definition: Definition,
+    pub(crate) locals: BTreeMap<String, Local>,
+    /// Operations that count as done when this is.
+    pub(crate) fresh: HashSet<String>,
+}
+
+impl Graphs {
+    /// A single one.
+    pub(crate) fn of(wire: Wire, results: BTreeMap<String, Reference>) -> Self {
+        Self { all: vec![Graph { wire, ..Graph::default() }], results, _on: Vec::new() }
+    }
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// One of them is not understood.
+    pub(crate) fn assemble(&self, build: &Build) -> Result<Assembled> {
+        let done = build.done.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut assembly = Assembly::new(Surroundings { results: self.results.clone(), done });
+        let mut goals = Vec::new();
+        for graph in &self.all {
+            let root = assembly.add(&graph.wire)?;
+            let platform = graph.platform.clone().unwrap_or_else(Platform::host);
+            goals.push(Goal { root, config: graph.config.clone(), platform });
+        }
+        let Assembly { mut definition, locals, fresh, .. } = assembly;
+        definition.goals = goals;
+        Ok(Assembled { definition, locals, fresh })
+    }
+}
+
+/// The graphs of a frontend's result, with what its metadata says of each.
+///
+/// # Errors
+/// The metadata is not what it should be.
+pub(crate) fn described(
+    refs: Vec<(String, Wire)>,
+    metadata: &BTreeMap<String, Vec<u8>>,
+) -> Result<Vec<Graph>> {
+    let platforms = platforms(metadata)?;
+    let only = refs.len() == 1;
+    let mut graphs = Vec::new();
+    for (id, wire) in refs {
+        let own = metadata.get(&format!("containerimage.config/{id}"));
+        let config = own.or_else(|| metadata.get("containerimage.config").filter(|_| only));
+        let config = config.filter(|config| !config.is_empty()).map(|config| {
+            serde_json::from_slice::<Box<ImageConfig>>(config).map_err(|error| {
+                Error::invalid("the frontend's result has an image config that cannot be read")
+                    .caused_by(error)
+            })
+        });
+        graphs.push(Graph { wire, config: config.transpose()?, platform: platforms.get(&id).cloned() });
+    }
+    Ok(graphs)
+}
+
+/// What the metadata `refs.platforms` says.
+fn platforms(metadata: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<String, Platform>> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Row {
+        #[serde(rename = "ID")]
+        id: String,
+        platform: Platform,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Table {
+        platforms: Vec<Row>,
+    }
+    let Some(text) = metadata.get("refs.platforms") else { return Ok(BTreeMap::new()) };
+    let table: Table = serde_json::from_slice(text).map_err(|error| {
+        Error::invalid("the frontend's result has a list of platforms that cannot be read").caused_by(error)
+    })?;
+    Ok(table.platforms.into_iter().map(|row| (row.id, row.platform)).collect())
+}
+
+/// The options of a graph's build that come with it.
+pub(crate) fn options(options: &Options) -> Options {
+    let counts = |name: &str| name == "build-arg:SOURCE_DATE_EPOCH" || name.starts_with("local-sessionid:");
+    let kept = options.iter().filter(|(name, _)| counts(name));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// The folders of a client that a graph names.
+pub(crate) struct LocalContexts<'a> {
+    source: &'a Source,
+    locals: &'a BTreeMap<String, Local>,
+    open: Mutex<BTreeMap<String, Arc<Slot>>>,
+}
+
+type Slot = Mutex<Option<(ContextTree, Folder)>>;
+
+impl<'a> LocalContexts<'a> {
+    pub(crate) fn new(source: &'a Source, locals: &'a BTreeMap<String, Local>) -> Self {
+        Self { source, locals, open: Mutex::default() }
+    }
+
+    /// The session that has a folder: the build's own, or one that the client named for it.
+    fn session(&self, local: &Local) -> Result<&Session> {
+        let source = self.source;
+        if local.session.is_empty() || local.session == source.link.session.offer.id {
+            return Ok(source.session(&local.dir));
+        }
+        let other = source.others.values().find(|session| session.offer.id == local.session);
+        other.map(AsRef::as_ref).ok_or_else(|| {
+            Error::denied(format!("the folder {} is in a session that is not this build's", local.dir))
+        })
+    }
+
+    fn fetch(&self, local: &Local) -> Result<(ContextTree, Folder)> {
+        let source = self.source;
+        let session = self.session(local)?;
+        let ignore = match crate::llb::left_out(&local.include, &local.exclude).as_slice() {
+            [] => None,
+            patterns => {
+                let patterns = Ignore::from_patterns(patterns.iter().map(String::as_str));
+                Some(Arc::new(
+                    patterns.map_err(|error| Error::invalid(format!("local://{}: {error}", local.dir)))?,
+                ))
+            }
+        };
+        let work = source.progress.work(&format!("[internal] load local source {}", local.dir));
+        let fetch = |work: &yare_build::progress::Work| {
+            let shared = &session.offer.shared_key;
+            let key = match shared.as_str() {
+                "" => String::new(),
+                shared => format!(
+                    "{}\0{shared}\0{:?}{:?}{:?}",
+                    local.dir, local.include, local.exclude, local.follow
+                ),
+            };
+            let folder = source.folders.take(&key)?;
+            let mut tree = folder.tree()?;
+            let wanted = Wanted {
+                dir: local.dir.clone(),
+                include: local.include.clone(),
+                follow: local.follow.clone(),
+                exclude: local.exclude.clone(),
+            };
+            let mut transfer = Transfer::new(&source.progress, work, &local.dir);
+            let progress = &mut |bytes| transfer.at(bytes);
+            let received = receive(session, &wanted, &mut tree, Limits::default(), progress);
+            let received = source.link.wait(received)?;
+            transfer.done(received.bytes);
+            let root = Arc::new(tree.into_root());
+            Ok((ContextTree { root, ignore, lasting: folder.lasting() }, folder))
+        };
+        noted(work, fetch)
+    }
+}
+
+impl Contexts for LocalContexts<'_> {
+    fn open(&self, name: &str) -> Result<ContextTree> {
+        let local = self
+            .locals
+            .get(name)
+            .ok_or_else(|| Error::internal("a graph has a folder that it does not name"))?;
+        let slot = {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(open.entry(name.to_owned()).or_default())
+        };
+        // Held while it is fetched: once a build, whoever needs it first.
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((tree, _)) = &*slot {
+            return Ok(tree.clone());
+        }
+        let (tree, folder) = self.fetch(local)?;
+        *slot = Some((tree.clone(), folder));
+        Ok(tree)
+    }
+
+    fn ignore(&self) -> Option<Arc<Ignore>> {
+        None
+    }
+}
+
+/// A graph that is refused says why before anything is done.
+pub(crate) fn check(graphs: &Graphs, build: &Build) -> Result<(), Status> {
+    let assembled = graphs.assemble(build).map_err(Status::from)?;
+    match assembled.definition.goals.is_empty() {
+        true => Err(Status::new(Code::InvalidArgument, "a build without anything to build")),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,209 @@
+//! Processes.
+
+use super::{Assembly, Operation, clean, source};
+use crate::proto::graph::{self as wire, ExecOp, Meta, Mount, SecretEnv};
+use std::collections::BTreeMap;
+use yare_build::graph::{MountKind, Op, OutputOp, RunDefinition, RunMount, RunOp, Sharing, VertexId};
+use yare_errdefs::{Error, Result};
+use yare_oci::Platform;
+
+/// What a process without a path gets.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Mode of a cache directory that is new.
+const CACHE_MODE: u32 = 0o755;
+
+impl Assembly {
+    pub(super) fn exec(
+        &mut self,
+        operation: &Operation<'_>,
+        exec: &ExecOp,
+    ) -> Result<BTreeMap<i64, VertexId>> {
+        let meta = exec.meta.as_ref().ok_or_else(|| Error::invalid("invalid exec: it names no process"))?;
+        let root = exec.mounts.iter().find(|mount| clean(&mount.dest) == "/" && !mount.dest.is_empty());
+        let root = root.ok_or_else(|| Error::invalid("invalid exec: it has no root mount"))?;
+        if root.kind != wire::BIND || clean(&root.selector) != "/" {
+            return Err(Error::unimplemented(
+                "a root that is not a whole file system is not built into this Yare yet",
+            ));
+        }
+        let base = self.input(operation, root.input)?;
+        let mut spec = process(meta, (exec.network, exec.security))?;
+        if let Some(device) = exec.devices.iter().find(|device| !device.optional) {
+            let text = format!("the device {} of a step is not built into this Yare yet", device.name);
+            return Err(Error::unimplemented(text));
+        }
+        spec.read_only = root.read_only;
+        let mut outputs = Vec::new();
+        for mount in exec.mounts.iter().filter(|mount| !std::ptr::eq(*mount, root)) {
+            let (made, kept) = self.mount(operation, mount)?;
+            if kept {
+                outputs.push((mount.output, spec.mounts.len()));
+            }
+            spec.mounts.push(made);
+        }
+        spec.mounts.extend(exec.secret_env.iter().map(secret_env));
+        let proxies = proxies(meta);
+        let platform = operation.op.platform.as_ref().map_or_else(Platform::host, source::platform);
+        let name = spec.argv.join(" ");
+        let run = RunOp { base, spec, proxies, platform: Box::new(platform) };
+        let run = self.push(operation, &name, Op::Run(Box::new(run)));
+        let mut made = BTreeMap::new();
+        if root.output >= 0 && !root.read_only {
+            made.insert(root.output, run);
+        } else if root.output >= 0 {
+            made.insert(root.output, base);
+        }
+        for (output, mount) in outputs {
+            let vertex = self.push(operation, &name, Op::Output(OutputOp { run, mount }));
+            made.insert(output, vertex);
+        }
+        for mount in exec.mounts.iter().filter(|mount| mount.read_only && mount.output >= 0) {
+            let shown = self.input(operation, mount.input)?;
+            made.entry(mount.output).or_insert(shown);
+        }
+        Ok(made)
+    }
+
+    /// A mount beside the root, and whether what is written to it is kept.
+    fn mount(&mut self, operation: &Operation<'_>, mount: &Mount) -> Result<(RunMount, bool)> {
+        let target = if mount.dest.is_empty() { String::new() } else { clean(&mount.dest) };
+        let source = clean(&mount.selector);
+        let (kind, kept) = match mount.kind {
+            wire::BIND => {
+                let from = self.input(operation, mount.input)?;
+                let kept = mount.output >= 0 && !mount.read_only;
+                if kept && source != "/" {
+                    let text = "a part of a file system that a step writes to and that is kept";
+                    return Err(Error::unimplemented(format!("{text} is not built into this Yare yet")));
+                }
+                let bind = MountKind::Bind { from, source, writable: !mount.read_only };
+                (if kept { MountKind::Kept { from } } else { bind }, kept)
+            }
+            wire::CACHE => (self.cache(operation, mount, source, &target)?, false),
+            wire::TMPFS => {
+                let size = mount.tmpfs.map_or(0, |tmpfs| tmpfs.size);
+                (MountKind::Tmpfs { size: u64::try_from(size).unwrap_or_default() }, false)
+            }
+            wire::SECRET => (secret(mount)?, false),
+            wire::SSH => (agent(mount), false),
+            other => return Err(Error::invalid(format!("a mount of the kind {other} is not known"))),
+        };
+        if target.is_empty() && mount.kind != wire::SSH {
+            return Err(Error::invalid("invalid exec: a mount has no destination"));
+        }
+        Ok((RunMount { target, kind }, kept))
+    }
+
+    fn cache(
+        &mut self,
+        operation: &Operation<'_>,
+        mount: &Mount,
+        source: String,
+        target: &str,
+    ) -> Result<MountKind> {
+        let options = mount.cache.clone().unwrap_or_default();
+        Ok(MountKind::Cache {
+            id: if options.id.is_empty() { target.to_owned() } else { options.id },
+            from: if mount.input == -1 { None } else { Some(self.input(operation, mount.input)?) },
+            source,
+            read_only: mount.read_only,
+            sharing: match options.sharing {
+                wire::PRIVATE => Sharing::Private,
+                wire::LOCKED => Sharing::Locked,
+                _ => Sharing::Shared,
+            },
+            mode: CACHE_MODE,
+            uid: 0,
+            gid: 0,
+        })
+    }
+}
+
+/// What a process is, without what is mounted.
+///
+/// # Errors
+/// It asks for something that is not understood.
+fn process(meta: &Meta, (network, security): (i32, i32)) -> Result<RunDefinition> {
+    if meta.args.iter().all(String::is_empty) {
+        return Err(Error::invalid("invalid exec: it has no arguments"));
+    }
+    if !meta.ulimits.is_empty() || !meta.cgroup_parent.is_empty() {
+        return Err(Error::unimplemented(
+            "limits and a cgroup of single steps are not built into this Yare yet",
+        )
+        .with_hint("give them for the whole build"));
+    }
+    let mut env = meta.env.clone();
+    if !env.iter().any(|entry| entry.starts_with("PATH=")) {
+        env.push(PATH.to_owned());
+    }
+    Ok(RunDefinition {
+        argv: meta.args.clone(),
+        env,
+        cwd: clean(&meta.cwd),
+        user: meta.user.clone(),
+        network: match network {
+            wire::NETWORK_HOST => "host",
+            wire::NETWORK_NONE => "none",
+            _ => "default",
+        }
+        .to_owned(),
+        insecure: security == wire::SECURITY_INSECURE,
+        hostname: if meta.hostname.is_empty() { "buildkitsandbox".to_owned() } else { meta.hostname.clone() },
+        extra_hosts: meta.extra_hosts.iter().map(|host| format!("{}:{}", host.host, host.ip)).collect(),
+        valid_codes: meta.valid_codes.clone(),
+        ..RunDefinition::default()
+    })
+}
+
+fn proxies(meta: &Meta) -> BTreeMap<String, String> {
+    let proxies = meta.proxies.clone().unwrap_or_default();
+    let rows = [
+        ("HTTP_PROXY", proxies.http),
+        ("HTTPS_PROXY", proxies.https),
+        ("FTP_PROXY", proxies.ftp),
+        ("NO_PROXY", proxies.no),
+        ("ALL_PROXY", proxies.all),
+    ];
+    let given = rows.into_iter().filter(|(_, value)| !value.is_empty());
+    given.flat_map(|(name, value)| [(name.to_owned(), value.clone()), (name.to_lowercase(), value)]).collect()
+}
+
+fn secret_env(secret: &SecretEnv) -> RunMount {
+    let kind = MountKind::Secret {
+        id: secret.id.clone(),
+        env: secret.name.clone(),
+        required: !secret.optional,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+    };
+    RunMount { target: String::new(), kind }
+}
+
+fn secret(mount: &Mount) -> Result<MountKind> {
+    let options =
+        mount.secret.clone().ok_or_else(|| Error::invalid("invalid exec: a secret has no options"))?;
+    if options.id.is_empty() {
+        return Err(Error::invalid("invalid exec: a secret has no id"));
+    }
+    Ok(MountKind::Secret {
+        id: options.id,
+        env: String::new(),
+        required: !options.optional,
+        mode: options.mode & 0o777,
+        uid: options.uid,
+        gid: options.gid,
+    })
+}
+
+fn agent(mount: &Mount) -> MountKind {
+    let options = mount.ssh.clone().unwrap_or_default();
+    MountKind::Ssh {
+        id: options.id,
+        required: !options.optional,
+        mode: options.mode & 0o777,
+        uid: options.uid,
+        gid: options.gid,
+    }
+}
