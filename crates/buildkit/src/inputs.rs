@@ -78,7 +78,8 @@ impl Drop for Held {
     fn drop(&mut self) {
         let (engine, name) = (Arc::clone(&self.engine), std::mem::take(&mut self.name));
         self.runtime.spawn(async move {
-            if let Err(error) = yare_engine::images::remove(&engine, &name, true, false).await {
+            let options = yare_engine::images::RemoveOptions { force: true, no_prune: false };
+            if let Err(error) = yare_engine::images::remove(&engine, &name, options, Vec::new()).await {
                 tracing::debug!(%error, name, "an input of a build had no name to give back");
             }
         });

@@ -4,6 +4,7 @@ use crate::db::LayerRecord;
 use crate::failure::Lift;
 use crate::image::{Image, ImageId};
 use crate::index::distinct;
+use crate::platforms::ImageIndex;
 use crate::store::{Draft, Store, new_image};
 use std::sync::Arc;
 use yare_errdefs::{Error, Result};
@@ -38,6 +39,21 @@ impl NewImage {
     }
 }
 
+/// An index to add, or of which more is here now. What it keeps is protected by a lease of the caller.
+#[derive(Debug, Clone, Default)]
+pub struct NewIndex {
+    /// The exact bytes of its document.
+    pub document: Vec<u8>,
+    /// Those of its images that are here or are added with it, with the exact bytes of their manifests.
+    pub present: Vec<(Vec<u8>, ImageId)>,
+    /// Documents of its attestations that are in the content store.
+    pub kept: Vec<Digest>,
+    /// Names that stand for it.
+    pub references: Vec<Reference>,
+    /// Registry digests it is known by.
+    pub digests: Vec<Reference>,
+}
+
 /// An image that was added, or was there already.
 #[derive(Debug, Clone)]
 pub struct Committed {
@@ -64,18 +80,34 @@ impl Store {
 
     /// Adds images, all or none, durably. Layers must be in the snapshotter already.
     pub fn commit_images(&self, new: Vec<NewImage>) -> Result<Vec<Committed>> {
+        Ok(self.commit(new, Vec::new())?.0)
+    }
+
+    /// Adds images and the indexes that they belong to, all or none, durably. Of an index the image that it
+    /// shows is returned.
+    pub fn commit(
+        &self,
+        new: Vec<NewImage>,
+        indexes: Vec<NewIndex>,
+    ) -> Result<(Vec<Committed>, Vec<Committed>)> {
         let mut lease = self.lease();
         let mut prepared = Vec::with_capacity(new.len());
         for new in new {
             let image = self.prepare(new, &mut lease)?;
             prepared.push(image);
         }
+        let mut pictures = Vec::with_capacity(indexes.len());
+        for index in &indexes {
+            pictures.push(self.prepare_index(index, &mut lease)?);
+        }
         self.inner.content.sync().lift()?;
-        let replaced = self.inner.edit(|draft| {
+        let (replaced, taken) = self.inner.edit(|draft| {
             let replaced: Vec<_> = prepared.iter().map(|image| insert(draft, image)).collect();
             // A parent may come after its child.
             prepared.iter().for_each(|image| adopt(draft, image));
-            Ok(replaced)
+            let indexes = indexes.iter().zip(&pictures);
+            let taken = indexes.map(|(new, picture)| insert_index(draft, new, picture));
+            Ok((replaced, taken.collect::<Result<Vec<_>>>()?))
         })?;
         let index = self.index();
         let committed = prepared.iter().zip(replaced).filter_map(|(prepared, replaced)| {
@@ -86,7 +118,28 @@ impl Store {
                 replaced,
             })
         });
-        Ok(committed.collect())
+        let shown = |digest: &Digest| index.index(digest).and_then(|found| index.shown(found));
+        let indexes =
+            indexes.into_iter().zip(&pictures).zip(taken).filter_map(|((new, picture), replaced)| {
+                let asked = new.references.into_iter().map(Reference::or_latest).collect();
+                shown(&picture.digest).map(|image| Committed { image, asked, replaced })
+            });
+        Ok((committed.collect(), indexes.collect()))
+    }
+
+    fn prepare_index(&self, new: &NewIndex, lease: &mut crate::Lease) -> Result<ImageIndex> {
+        let document: yare_oci::Index = crate::document::parse(&new.document, "the index")?;
+        let mut put = |bytes: &[u8]| {
+            let digest = Digest::of(bytes);
+            lease.blob(digest);
+            self.inner.content.put(bytes).lift()?;
+            Ok::<_, Error>(digest)
+        };
+        let digest = put(&new.document)?;
+        let present = new.present.iter().map(|(manifest, id)| Ok((put(manifest)?, *id)));
+        let present = present.collect::<Result<_>>()?;
+        let kept = new.kept.iter().copied().collect();
+        Ok(ImageIndex { digest, document: Arc::new(document), present, kept })
     }
 
     /// Everything that needs the disk: documents written, layers measured, chains put together.
@@ -132,6 +185,31 @@ fn insert(draft: &mut Draft, prepared: &Prepared) -> Vec<(Reference, ImageId)> {
     }
     let references = prepared.new.references.iter().map(|reference| reference.clone().or_latest());
     references.filter_map(|reference| draft.tag(id, &reference).map(|loser| (reference, loser))).collect()
+}
+
+fn insert_index(
+    draft: &mut Draft,
+    new: &NewIndex,
+    picture: &ImageIndex,
+) -> Result<Vec<(Reference, ImageId)>> {
+    if let Some(gone) = picture.present.values().find(|id| draft.index.image(id).is_none()) {
+        return Err(Error::precondition(format!("image {gone} of the new index is not there")));
+    }
+    let mut picture = picture.clone();
+    let listed: Vec<Digest> = picture.images().map(|member| member.digest).collect();
+    // Images that came by another name, or before there were indexes.
+    for image in draft.index.images().filter(|image| listed.contains(&image.manifest)) {
+        picture.present.entry(image.manifest).or_insert(image.id);
+    }
+    draft.put_index(picture.clone());
+    for digest in &new.digests {
+        draft.name_index(digest, picture.digest);
+    }
+    let names = new.references.iter().map(|reference| reference.clone().or_latest());
+    let replaced =
+        names.filter_map(|name| draft.name_index(&name, picture.digest).map(|loser| (name, loser)));
+    let family: Vec<ImageId> = picture.present.values().copied().collect();
+    Ok(replaced.filter(|(_, loser)| !family.contains(loser)).collect())
 }
 
 fn adopt(draft: &mut Draft, prepared: &Prepared) {

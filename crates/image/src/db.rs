@@ -4,12 +4,12 @@ use crate::Database;
 use crate::image::ImageId;
 use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use yare_errdefs::{Class, Error, Result};
 use yare_oci::{DiffId, Digest, Reference};
 
 /// The format that this engine writes.
-pub(crate) const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 2;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("image_meta");
 const IMAGES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("images");
@@ -17,6 +17,8 @@ const TAGS: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("image_t
 const DIGESTS: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("image_digests");
 const LAYERS: TableDefinition<'_, &[u8; 32], (u64, u64)> = TableDefinition::new("image_layers");
 const LAST_USED: TableDefinition<'_, &[u8; 32], i64> = TableDefinition::new("image_last_used");
+const INDEXES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("image_indexes");
+const NAME_INDEXES: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("image_name_indexes");
 const EMBEDDED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("image_embedded");
 
 /// What is kept of an image beside its documents.
@@ -41,6 +43,23 @@ pub(crate) struct ImageRecord {
     /// Removed by force while containers used it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) detached: bool,
+}
+
+/// What is here of an index whose document is in the content store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IndexRecord {
+    /// Its images by the digest of their manifest.
+    pub(crate) present: BTreeMap<Digest, ImageId>,
+    /// Documents of its attestations.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) kept: BTreeSet<Digest>,
+}
+
+impl IndexRecord {
+    /// The documents that it keeps.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = Digest> {
+        self.present.keys().chain(&self.kept).copied()
+    }
 }
 
 /// Sizes of a layer in bytes.
@@ -69,6 +88,8 @@ pub(crate) struct Records {
     pub(crate) digests: Vec<(Reference, ImageId)>,
     pub(crate) layers: HashMap<DiffId, LayerRecord>,
     pub(crate) last_used: HashMap<ImageId, i64>,
+    pub(crate) indexes: HashMap<Digest, IndexRecord>,
+    pub(crate) name_indexes: Vec<(Reference, Digest)>,
 }
 
 /// Edits of one transaction: `Some` puts, `None` removes.
@@ -78,6 +99,8 @@ pub(crate) struct Edits {
     pub(crate) names: Vec<(Reference, Option<ImageId>)>,
     pub(crate) layers: Vec<(DiffId, Option<LayerRecord>)>,
     pub(crate) last_used: Vec<(ImageId, Option<i64>)>,
+    pub(crate) indexes: Vec<(Digest, Option<IndexRecord>)>,
+    pub(crate) name_indexes: Vec<(Reference, Option<Digest>)>,
 }
 
 impl Edits {
@@ -86,6 +109,8 @@ impl Edits {
             && self.names.iter().all(|(_, image)| image.is_none())
             && self.layers.iter().all(|(_, record)| record.is_none())
             && self.last_used.iter().all(|(_, second)| second.is_none())
+            && self.indexes.iter().all(|(_, record)| record.is_none())
+            && self.name_indexes.iter().all(|(_, index)| index.is_none())
     }
 }
 
@@ -104,6 +129,7 @@ pub(crate) fn initialise(database: &Database) -> Result<()> {
     let found = database.format(META).map_err(failed("read"))?;
     match found {
         Some(FORMAT) => Ok(()),
+        Some(1) => database.transact(add_indexes).map_err(failed("migrate")),
         Some(newer) if newer > FORMAT => Err(Error::precondition(format!(
             "the image store has format {newer}, and this engine knows formats up to {FORMAT}"
         ))
@@ -123,6 +149,18 @@ fn create_tables(database: &redb::Database) -> Result<(), redb::Error> {
     transaction.open_table(LAYERS)?;
     transaction.open_table(LAST_USED)?;
     transaction.open_table(EMBEDDED)?;
+    transaction.open_table(INDEXES)?;
+    transaction.open_table(NAME_INDEXES)?;
+    Ok(transaction.commit()?)
+}
+
+/// From format 1, in which a name was one image and nothing else, to format 2.
+fn add_indexes(database: &redb::Database) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    transaction.open_table(INDEXES)?;
+    transaction.open_table(NAME_INDEXES)?;
+    transaction.open_table(META)?.insert("format", FORMAT)?;
     Ok(transaction.commit()?)
 }
 
@@ -161,7 +199,27 @@ fn read_tables(database: &redb::Database) -> Result<Records, redb::Error> {
         let (id, second) = entry?;
         records.last_used.insert(ImageId(Digest::from_bytes(*id.value())), second.value());
     }
+    read_indexes(&transaction, &mut records)?;
     Ok(records)
+}
+
+fn read_indexes(transaction: &redb::ReadTransaction, records: &mut Records) -> Result<(), redb::Error> {
+    for entry in transaction.open_table(INDEXES)?.iter()? {
+        let (digest, record) = entry?;
+        let digest = Digest::from_bytes(*digest.value());
+        match serde_json::from_slice(record.value()) {
+            Ok(record) => drop(records.indexes.insert(digest, record)),
+            Err(error) => return Err(redb::Error::Corrupted(format!("record of index {digest}: {error}"))),
+        }
+    }
+    for entry in transaction.open_table(NAME_INDEXES)?.iter()? {
+        let (name, digest) = entry?;
+        match Reference::parse(name.value()) {
+            Ok(name) => records.name_indexes.push((name, Digest::from_bytes(*digest.value()))),
+            Err(error) => return Err(redb::Error::Corrupted(format!("name {}: {error}", name.value()))),
+        }
+    }
+    Ok(())
 }
 
 /// Writes edits in one durable transaction.
@@ -223,6 +281,28 @@ fn apply_edits(transaction: &WriteTransaction, edits: &Edits) -> Result<(), redb
             None => drop(last_used.remove(id.0.as_bytes())?),
         }
     }
+    apply_indexes(transaction, edits)
+}
+
+fn apply_indexes(transaction: &WriteTransaction, edits: &Edits) -> Result<(), redb::Error> {
+    let mut indexes = transaction.open_table(INDEXES)?;
+    for (digest, record) in &edits.indexes {
+        match record {
+            Some(record) => {
+                let bytes =
+                    serde_json::to_vec(record).map_err(|error| redb::Error::Corrupted(error.to_string()))?;
+                indexes.insert(digest.as_bytes(), bytes.as_slice())?;
+            }
+            None => drop(indexes.remove(digest.as_bytes())?),
+        }
+    }
+    let mut names = transaction.open_table(NAME_INDEXES)?;
+    for (name, digest) in &edits.name_indexes {
+        match digest {
+            Some(digest) => drop(names.insert(name.to_string().as_str(), digest.as_bytes())?),
+            None => drop(names.remove(name.to_string().as_str())?),
+        }
+    }
     Ok(())
 }
 
@@ -272,7 +352,7 @@ mod tests {
         database.transact(newer).unwrap();
         let error = initialise(&database).unwrap_err();
         assert_eq!(error.class(), Class::FailedPrecondition);
-        assert_eq!(error.to_string(), "the image store has format 2, and this engine knows formats up to 1");
+        assert_eq!(error.to_string(), "the image store has format 3, and this engine knows formats up to 2");
         assert!(error.hint().unwrap().contains("data root"));
     }
 }

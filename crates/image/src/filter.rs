@@ -118,8 +118,8 @@ impl Store {
     /// were made from are left out.
     pub fn listed(&self, filters: &ListFilters, all: bool) -> Vec<Listed> {
         let index = self.index();
-        let images =
-            self.list().into_iter().filter(|image| filters.fits_dates(image) && filters.fits_labels(image));
+        let images = self.list().into_iter().filter(|image| !index.is_hidden(image));
+        let images = images.filter(|image| filters.fits_dates(image) && filters.fits_labels(image));
         images.filter_map(|image| filters.show(&image, all, index.has_children(&image.id))).collect()
     }
 

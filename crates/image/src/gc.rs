@@ -26,7 +26,7 @@ pub struct Marked {
     pub blobs: HashSet<Digest>,
 }
 
-/// Marks what these records refer to. Pure.
+/// Marks what these records of images refer to. Pure.
 pub fn mark<'a>(roots: impl IntoIterator<Item = Root<'a>>) -> Marked {
     let mut marked = Marked::default();
     for root in roots {
@@ -38,6 +38,12 @@ pub fn mark<'a>(roots: impl IntoIterator<Item = Root<'a>>) -> Marked {
 }
 
 impl Marked {
+    /// Marks what indexes refer to beside their images: their documents, manifests and attestations.
+    pub fn indexes(mut self, blobs: impl IntoIterator<Item = Digest>) -> Self {
+        self.blobs.extend(blobs);
+        self
+    }
+
     /// The layers among `present` that nothing refers to.
     pub fn garbage_layers(&self, present: impl IntoIterator<Item = DiffId>) -> Vec<DiffId> {
         present.into_iter().filter(|layer| !self.layers.contains(layer)).collect()
@@ -63,5 +69,6 @@ mod tests {
         assert_eq!(marked.garbage_layers([a, b, c]), [c]);
         assert_eq!(marked.garbage_blobs([one, two, kept, lost]), [lost]);
         assert_eq!(mark([]).garbage_blobs([one]), [one]);
+        assert_eq!(mark([]).indexes([one]).garbage_blobs([one, two]), [two]);
     }
 }

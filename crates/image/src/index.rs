@@ -2,6 +2,7 @@
 
 use crate::db::LayerRecord;
 use crate::image::{Image, ImageId};
+use crate::platforms::{ImageIndex, no_platform};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -18,7 +19,11 @@ pub(crate) struct Index {
     children: HashMap<ImageId, BTreeSet<ImageId>>,
     layers: HashMap<DiffId, LayerUse>,
     chains: HashMap<ChainId, u32>,
+    /// Documents beside configs, with the number of images and indexes that have them.
     manifests: HashMap<Digest, u32>,
+    indexes: BTreeMap<Digest, Arc<ImageIndex>>,
+    name_indexes: BTreeMap<Reference, Digest>,
+    memberships: HashMap<ImageId, BTreeSet<Digest>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -102,10 +107,87 @@ impl Index {
             .collect()
     }
 
-    /// Finds an image as Docker does: an exact name first, then the start of an id.
+    /// The index that an exact name stands for.
+    pub(crate) fn index_named(&self, reference: &Reference) -> Option<&Arc<ImageIndex>> {
+        self.name_indexes.get(reference).and_then(|digest| self.indexes.get(digest))
+    }
+
+    pub(crate) fn index(&self, digest: &Digest) -> Option<&Arc<ImageIndex>> {
+        self.indexes.get(digest)
+    }
+
+    /// The indexes that have an image.
+    pub(crate) fn memberships(&self, id: &ImageId) -> impl Iterator<Item = &Digest> {
+        self.memberships.get(id).into_iter().flatten()
+    }
+
+    pub(crate) fn is_member(&self, id: &ImageId) -> bool {
+        self.memberships(id).next().is_some()
+    }
+
+    /// The names that stand for an index.
+    pub(crate) fn index_names(&self, digest: &Digest) -> Vec<Reference> {
+        let names = self.name_indexes.iter().filter(|(_, index)| *index == digest);
+        names.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Adds an index, or puts a newer picture of it in the place of the old one.
+    pub(crate) fn put_index(&mut self, index: ImageIndex) -> Vec<Digest> {
+        for blob in index.blobs() {
+            *self.manifests.entry(blob).or_default() += 1;
+        }
+        let freed = self.remove_index(&index.digest);
+        for id in index.present.values() {
+            self.memberships.entry(*id).or_default().insert(index.digest);
+        }
+        self.indexes.insert(index.digest, Arc::new(index));
+        freed
+    }
+
+    /// Takes an index away, its images not; returns the documents that it had.
+    pub(crate) fn remove_index(&mut self, digest: &Digest) -> Vec<Digest> {
+        let Some(index) = self.indexes.remove(digest) else { return Vec::new() };
+        for id in index.present.values() {
+            if let Some(indexes) = self.memberships.get_mut(id) {
+                indexes.remove(digest);
+                if indexes.is_empty() {
+                    self.memberships.remove(id);
+                }
+            }
+        }
+        let blobs: Vec<Digest> = index.blobs().into_iter().collect();
+        blobs.iter().for_each(|blob| self.uncount_blob(blob));
+        blobs
+    }
+
+    /// Makes a name stand for an index.
+    pub(crate) fn link(&mut self, name: &Reference, digest: Digest) {
+        self.name_indexes.insert(name.clone(), digest);
+    }
+
+    /// Makes a name stand for no index; which one it was.
+    pub(crate) fn unlink(&mut self, name: &Reference) -> Option<Digest> {
+        self.name_indexes.remove(name)
+    }
+
+    fn uncount_blob(&mut self, blob: &Digest) {
+        if let Some(count) = self.manifests.get_mut(blob) {
+            *count -= 1;
+            if *count == 0 {
+                self.manifests.remove(blob);
+            }
+        }
+    }
+
+    /// Finds an image as Docker does: an exact name first, then the start of an id. A name that stands for
+    /// an index has an image a platform; without a wish it is the one that the name shows.
     pub(crate) fn resolve(&self, text: &str, platform: Option<&Platform>) -> Result<Arc<Image>> {
-        let image = self.find(text)?;
+        let (image, index) = self.find(text)?;
         let Some(wanted) = platform else { return Ok(image) };
+        if let Some(index) = index {
+            let present = self.present(&index);
+            return self.pick(&present, wanted).ok_or_else(|| no_platform(text, wanted, &present));
+        }
         let has = image.config.platform();
         if has.satisfies(wanted) {
             return Ok(image);
@@ -116,20 +198,27 @@ impl Index {
         )))
     }
 
-    fn find(&self, text: &str) -> Result<Arc<Image>> {
+    /// What a text names: an image, and the index it was chosen from.
+    pub(crate) fn find(&self, text: &str) -> Result<(Arc<Image>, Option<Arc<ImageIndex>>)> {
         if let Some(digest) = whole_id(text) {
-            return self
-                .images
-                .get(&ImageId(digest))
-                .cloned()
-                .ok_or_else(|| no_such_image(&digest.to_string()));
+            if let Some(image) = self.images.get(&ImageId(digest)) {
+                return Ok((Arc::clone(image), None));
+            }
+            // What a build gives as the digest of several platforms.
+            let index = self.indexes.get(&digest).cloned();
+            let shown = index.as_ref().and_then(|index| self.shown(index));
+            return shown.map(|image| (image, index)).ok_or_else(|| no_such_image(&digest.to_string()));
         }
         let reference = Reference::parse(text).map_err(|source| Error::invalid(source.to_string()))?;
         if let Some(image) = self.named(&reference).and_then(|id| self.images.get(&id)) {
-            return Ok(Arc::clone(image));
+            let name = match reference.digest() {
+                Some(digest) => reference.with_digest(digest),
+                None => reference.or_latest(),
+            };
+            return Ok((Arc::clone(image), self.index_named(&name).cloned()));
         }
         match self.by_prefix(text)? {
-            Some(image) => Ok(image),
+            Some(image) => Ok((image, None)),
             None => Err(no_such_image(&reference.or_latest().familiar())),
         }
     }
@@ -225,12 +314,7 @@ impl Index {
         let mut freed = Freed { blobs: vec![image.id.0], ..Freed::default() };
         for blob in documents(image) {
             freed.blobs.push(blob);
-            if let Some(count) = self.manifests.get_mut(&blob) {
-                *count -= 1;
-                if *count == 0 {
-                    self.manifests.remove(&blob);
-                }
-            }
+            self.uncount_blob(&blob);
         }
         for layer in distinct(&image.layers) {
             let Some(state) = self.layers.get_mut(&layer) else { continue };

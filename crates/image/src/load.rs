@@ -10,20 +10,20 @@ mod layout;
 mod plan;
 
 use crate::archive::{self, Entry, Kind, Reader, read_failed};
-use crate::commit::{Committed, NewImage};
+use crate::commit::{Committed, NewImage, NewIndex};
 use crate::document;
 use crate::failure::Lift;
 use crate::image::ImageId;
 use crate::lease::Lease;
 use crate::store::Store;
 use crate::unpack::{Unpacked, Watched, unpack};
-use plan::Wanted;
+use plan::{Found, Wanted};
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read};
 use yare_errdefs::{Error, Result, chain};
 use yare_layer::Decompressor;
-use yare_oci::{DiffId, Digest, Reference};
+use yare_oci::{DiffId, Digest, Platform, Reference};
 
 /// The most entries of an archive, and the most bytes of their names: far beyond honest use.
 const ENTRY_LIMIT: usize = 100_000;
@@ -98,19 +98,22 @@ struct Loader<'a> {
     items: HashMap<String, Item>,
     names: usize,
     pending: HashMap<DiffId, Unpacked>,
+    /// What of the archive is wanted; everything when empty.
+    platforms: &'a [Platform],
     on_progress: &'a mut dyn FnMut(LoadProgress),
 }
 
 impl Store {
     /// Loads all images of an archive, which may be compressed as a whole. All or none.
     pub fn load(&self, source: impl Read, on_event: &mut dyn FnMut(LoadEvent)) -> Result<()> {
-        self.load_with_progress(source, on_event, &mut |_| {})
+        self.load_with_progress(source, &[], on_event, &mut |_| {})
     }
 
-    /// The same, and tells how far it is.
+    /// The same of these platforms alone, where some are given, and tells how far it is.
     pub fn load_with_progress(
         &self,
         source: impl Read,
+        platforms: &[Platform],
         on_event: &mut dyn FnMut(LoadEvent),
         on_progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<()> {
@@ -121,6 +124,7 @@ impl Store {
             items: HashMap::new(),
             names: 0,
             pending: HashMap::new(),
+            platforms,
             on_progress,
         };
         let mut reader = Reader::new(source);
@@ -128,8 +132,8 @@ impl Store {
             loader.take(entry, &mut reader)?;
         }
         reader.drain();
-        let wanted = loader.decide()?;
-        announce(&loader.commit(wanted)?, on_event);
+        let found = loader.decide()?;
+        announce(&loader.commit(found)?, on_event);
         Ok(())
     }
 }
@@ -249,9 +253,10 @@ impl Loader<'_> {
     }
 
     /// Reads the documents and finds out which images there are.
-    fn decide(&mut self) -> Result<Vec<Wanted>> {
-        if self.items.contains_key("manifest.json") {
-            return self.docker_images();
+    fn decide(&mut self) -> Result<Found> {
+        // A docker archive cannot say what an index says: of an archive of both kinds the layout is read then.
+        if self.items.contains_key("manifest.json") && !self.has_indexes() {
+            return Ok(Found { images: self.docker_images()?, indexes: Vec::new() });
         }
         if self.items.contains_key("index.json") {
             return self.layout_images();
@@ -268,9 +273,9 @@ impl Loader<'_> {
     }
 
     /// Makes what is wanted visible: layers first, then all images in one transaction.
-    fn commit(&mut self, wanted: Vec<Wanted>) -> Result<Vec<Committed>> {
+    fn commit(&mut self, found: Found) -> Result<Vec<Committed>> {
         let mut layers = Vec::new();
-        for wanted in &wanted {
+        for wanted in &found.images {
             for layer in &wanted.layers {
                 if let Some(unpacked) = self.pending.remove(layer) {
                     layers.push((unpacked.pending, unpacked.applied));
@@ -279,7 +284,14 @@ impl Loader<'_> {
         }
         self.pending.clear();
         self.store.inner.snapshots.commit_layers(layers).lift()?;
-        self.store.commit_images(wanted.into_iter().map(Wanted::into_new).collect::<Vec<NewImage>>())
+        let members: Vec<_> =
+            found.indexes.iter().flat_map(|index| &index.present).map(|(_, id)| *id).collect();
+        let images: Vec<NewImage> = found.images.into_iter().map(Wanted::into_new).collect();
+        let indexes: Vec<NewIndex> = found.indexes;
+        let (images, indexes) = self.store.commit(images, indexes)?;
+        // A member is told of by the name of its index.
+        let told = |image: &Committed| !image.asked.is_empty() || !members.contains(&image.image.id);
+        Ok(images.into_iter().filter(told).chain(indexes).collect())
     }
 }
 

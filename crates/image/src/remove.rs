@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use yare_errdefs::{Class, Classified, Error, Result};
-use yare_oci::Reference;
+use yare_oci::{Platform, Reference};
 
 /// How to remove.
 #[derive(Debug, Clone, Copy, Default)]
@@ -81,6 +81,19 @@ impl Store {
     /// Removes a name, or an image by name, id or start of an id.
     pub fn remove(&self, name: &str, options: RemoveOptions, in_use: InUse<'_>) -> Result<Removal> {
         self.decide(in_use, |remover| remover.remove(name, options))
+    }
+
+    /// Removes these platforms of what a name stands for; with the last of them the name goes too.
+    pub fn remove_platforms(
+        &self,
+        name: &str,
+        platforms: &[Platform],
+        options: RemoveOptions,
+        in_use: InUse<'_>,
+    ) -> Result<Removal> {
+        self.decide(in_use, |remover| {
+            platforms.iter().try_for_each(|platform| remover.remove_platform(name, platform, options))
+        })
     }
 
     /// Removes images that nothing needs: dangling ones, or with `dangling=false` all without a container.
@@ -212,21 +225,59 @@ impl Remover<'_> {
             if reference.digest().is_none() {
                 self.untag_digests(&id, &reference);
             }
-            let named = self.draft.index.image(&id).is_some_and(|image| !image.is_unreferenced());
-            if named {
-                return Ok(());
+            if self.is_claimed(&id) {
+                return self.delete_orphans(options);
             }
         } else if single {
             self.check(&id, Checks { soft: !options.force, names: false })
                 .map_err(|conflict| conflict.error)?;
             self.untag_all(&id);
         }
-        self.delete(&id, options.force, !options.no_prune, by_name)
+        self.delete(&id, options.force, !options.no_prune, by_name)?;
+        self.delete_orphans(options)
+    }
+
+    fn remove_platform(&mut self, name: &str, platform: &Platform, options: RemoveOptions) -> Result<()> {
+        let image = self.draft.index.resolve(name, Some(platform))?;
+        let (_, index) = self.draft.index.find(name)?;
+        if index.is_none_or(|index| index.present.len() == 1) {
+            return self.remove(name, options);
+        }
+        self.check(&image.id, Checks { soft: !options.force, names: false })
+            .map_err(|conflict| conflict.error)?;
+        self.draft.leave_indexes(&image.id);
+        // It may have a name of its own beside.
+        if self.is_claimed(&image.id) {
+            return Ok(());
+        }
+        self.delete(&image.id, options.force, !options.no_prune, false)
+    }
+
+    /// Whether a name or an index keeps an image.
+    fn is_claimed(&self, id: &ImageId) -> bool {
+        let index = &self.draft.index;
+        index.image(id).is_some_and(|image| !image.is_unreferenced() || index.is_member(id))
+    }
+
+    /// Deletes the images of indexes that went with their last name. One in use stays, nameless.
+    fn delete_orphans(&mut self, options: RemoveOptions) -> Result<()> {
+        while let Some(id) = self.draft.orphans.pop() {
+            if self.draft.index.image(&id).is_some() && !self.is_claimed(&id) {
+                self.delete(&id, options.force, !options.no_prune, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The containers of an image and of the other platforms that its names stand for.
+    fn family_holders(&self, id: &ImageId) -> Vec<Holder> {
+        let Some(image) = self.draft.index.image(id) else { return Vec::new() };
+        self.draft.index.family(image).iter().flat_map(|member| (self.in_use)(&member.id)).collect()
     }
 
     /// The last name of an image in use would leave it nameless: that must be wanted.
     fn check_last_name(&self, name: &str, id: &ImageId) -> Result<()> {
-        let holders = (self.in_use)(id);
+        let holders = self.family_holders(id);
         let Some(first) = holders.first() else { return Ok(()) };
         let text = format!(
             "conflict: unable to remove repository reference {name:?} (must force) - container {} is using its \
@@ -289,14 +340,14 @@ impl Remover<'_> {
             self.removal.removed.push(Removed::Deleted(id.to_string()));
             self.removal.removed.extend(chains.iter().map(|chain| Removed::Deleted(chain.to_string())));
             self.removal.events.push(ImageEvent::new("delete", id));
-            next = parent.filter(|_| prune).map(|parent| (parent, false, true));
+            let parent = parent.filter(|parent| prune && !self.draft.index.is_member(parent));
+            next = parent.map(|parent| (parent, false, true));
         }
         Ok(())
     }
 
     fn is_dangling(&self, id: &ImageId) -> bool {
-        let nameless = self.draft.index.image(id).is_some_and(|image| image.is_unreferenced());
-        nameless && !self.draft.index.has_children(id)
+        !self.is_claimed(id) && !self.draft.index.has_children(id)
     }
 
     fn check(&self, id: &ImageId, checks: Checks) -> Result<(), Conflict> {
@@ -338,7 +389,8 @@ impl Remover<'_> {
             .images()
             .filter(|image| !(dangling_only && index.has_children(&image.id)))
             .filter(|image| !(image.is_unreferenced() && index.has_children(&image.id)))
-            .filter(|image| filters.fits_prune(image) && (self.in_use)(&image.id).is_empty())
+            .filter(|image| !index.is_hidden(image))
+            .filter(|image| filters.fits_prune(image) && self.family_holders(&image.id).is_empty())
             .cloned()
             .collect();
         for image in unwanted {

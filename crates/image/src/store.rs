@@ -7,6 +7,7 @@ use crate::gc;
 use crate::image::{Image, ImageId};
 use crate::index::{Freed, Index, distinct};
 use crate::lease::{Lease, Leased};
+use crate::platforms::ImageIndex;
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeSet, HashSet};
@@ -110,9 +111,10 @@ impl Store {
         images
     }
 
-    /// How many images there are.
+    /// How many images there are that have a row of their own in a list.
     pub fn count(&self) -> usize {
-        self.index().images().count()
+        let index = self.index();
+        index.images().filter(|image| !index.is_hidden(image)).count()
     }
 
     /// Whether another image was made from this one by commit or build.
@@ -140,6 +142,25 @@ impl Store {
             }
             Ok(draft.tag(*id, &reference))
         })
+    }
+
+    /// Gives what a name or id stands for, all of its platforms, one more name. Returns the image that it
+    /// shows.
+    pub fn tag_as(&self, source: &str, reference: &Reference) -> Result<Arc<Image>> {
+        let (image, Some(index)) = self.index().find(source)? else {
+            let image = self.resolve(source, None)?;
+            self.tag(&image.id, reference)?;
+            return Ok(image);
+        };
+        let reference = reference.clone().or_latest();
+        if reference.familiar_name() == "sha256" {
+            return Err(Error::invalid("refusing to create an ambiguous tag using digest algorithm as name"));
+        }
+        self.inner.edit(|draft| match draft.index.index(&index.digest) {
+            Some(_) => Ok(draft.name_index(&reference, index.digest)),
+            None => Err(crate::index::no_such_image(source)),
+        })?;
+        Ok(image)
     }
 
     /// Records that a registry knows an image by this `repository@digest`.
@@ -299,6 +320,9 @@ pub(crate) struct Draft {
     images: BTreeSet<ImageId>,
     names: BTreeSet<Reference>,
     layers: BTreeSet<DiffId>,
+    indexes: BTreeSet<Digest>,
+    /// Images of indexes that are gone.
+    pub(crate) orphans: Vec<ImageId>,
     pub(crate) freed_layers: Vec<DiffId>,
     pub(crate) freed_blobs: Vec<Digest>,
     pub(crate) reclaimed: u64,
@@ -311,6 +335,8 @@ impl Draft {
             images: BTreeSet::new(),
             names: BTreeSet::new(),
             layers: BTreeSet::new(),
+            indexes: BTreeSet::new(),
+            orphans: Vec::new(),
             freed_layers: Vec::new(),
             freed_blobs: Vec::new(),
             reclaimed: 0,
@@ -318,7 +344,7 @@ impl Draft {
     }
 
     fn is_unchanged(&self) -> bool {
-        self.images.is_empty() && self.names.is_empty() && self.layers.is_empty()
+        self.images.is_empty() && self.names.is_empty() && self.layers.is_empty() && self.indexes.is_empty()
     }
 
     /// Adds an image, or takes an older picture of it out of the detached ones.
@@ -333,7 +359,14 @@ impl Draft {
         self.index.reattach(id);
     }
 
+    /// Makes a name stand for this image alone.
     pub(crate) fn tag(&mut self, id: ImageId, reference: &Reference) -> Option<ImageId> {
+        self.unlink(reference);
+        self.show(id, reference)
+    }
+
+    /// Makes a name show an image.
+    fn show(&mut self, id: ImageId, reference: &Reference) -> Option<ImageId> {
         if self.index.named(reference) == Some(id) {
             return None;
         }
@@ -342,6 +375,76 @@ impl Draft {
         self.images.insert(id);
         self.names.insert(reference.clone());
         loser
+    }
+
+    /// Makes a name or registry digest stand for an index, and show one of its images.
+    pub(crate) fn name_index(&mut self, name: &Reference, digest: Digest) -> Option<ImageId> {
+        if self.index.index_named(name).is_some_and(|old| old.digest != digest) {
+            self.unlink(name);
+        }
+        self.names.insert(name.clone());
+        self.index.link(name, digest);
+        let shown = self.index.index(&digest).and_then(|index| self.index.shown(index))?.id;
+        if name.digest().is_some() {
+            self.add_digest(shown, name);
+            return None;
+        }
+        self.show(shown, name)
+    }
+
+    /// Puts an index on record, beside what is here of it already; its names show the best image then.
+    pub(crate) fn put_index(&mut self, mut index: ImageIndex) {
+        let digest = index.digest;
+        if let Some(known) = self.index.index(&digest) {
+            index.present.extend(known.present.iter().map(|(manifest, id)| (*manifest, *id)));
+            index.kept.extend(known.kept.iter().copied());
+        }
+        self.replace_index(index);
+        for name in self.index.index_names(&digest) {
+            self.name_index(&name, digest);
+        }
+    }
+
+    fn replace_index(&mut self, index: ImageIndex) {
+        self.indexes.insert(index.digest);
+        let freed = self.index.put_index(index);
+        self.freed_blobs.extend(freed);
+    }
+
+    /// Makes a name stand for no index. An index without names is gone, and its images are orphans.
+    fn unlink(&mut self, name: &Reference) {
+        let Some(digest) = self.index.unlink(name) else { return };
+        self.names.insert(name.clone());
+        if self.index.index_names(&digest).is_empty() {
+            self.drop_index(&digest);
+        }
+    }
+
+    fn drop_index(&mut self, digest: &Digest) {
+        let Some(index) = self.index.index(digest).cloned() else { return };
+        self.indexes.insert(*digest);
+        self.orphans.extend(index.present.values());
+        self.freed_blobs.extend(self.index.remove_index(digest));
+    }
+
+    /// Takes an image out of its indexes: their names show another one, or go with the last.
+    pub(crate) fn leave_indexes(&mut self, id: &ImageId) {
+        let indexes: Vec<Digest> = self.index.memberships(id).copied().collect();
+        for digest in indexes {
+            let Some(index) = self.index.index(&digest).cloned() else { continue };
+            let mut rest = (*index).clone();
+            rest.present.retain(|_, other| other != id);
+            let names = self.index.index_names(&digest);
+            if rest.present.is_empty() {
+                names.iter().for_each(|name| self.unlink(name));
+                self.drop_index(&digest);
+                continue;
+            }
+            self.replace_index(rest);
+            for name in &names {
+                self.name_index(name, digest);
+            }
+        }
     }
 
     pub(crate) fn add_digest(&mut self, id: ImageId, reference: &Reference) {
@@ -355,12 +458,14 @@ impl Draft {
     }
 
     pub(crate) fn untag(&mut self, reference: &Reference) -> bool {
+        self.unlink(reference);
         self.names.insert(reference.clone());
         self.index.untag(reference)
     }
 
     /// Takes an image away, or detaches it; returns the chains that nobody has any more, topmost first.
     pub(crate) fn delete(&mut self, id: &ImageId, detach: bool) -> Vec<ChainId> {
+        self.leave_indexes(id);
         self.images.insert(*id);
         let freed = self.index.remove(id, detach);
         self.free(freed)
@@ -404,7 +509,18 @@ impl Draft {
             names: self.names.iter().map(|name| (name.clone(), self.index.named(name))).collect(),
             layers: self.layers.iter().map(|layer| (*layer, self.index.layer(layer))).collect(),
             last_used,
+            indexes: self.indexes.iter().map(|digest| (*digest, self.index_record(digest))).collect(),
+            name_indexes: self.names.iter().map(|name| (name.clone(), self.index_of(name))).collect(),
         }
+    }
+
+    fn index_record(&self, digest: &Digest) -> Option<db::IndexRecord> {
+        let index = self.index.index(digest)?;
+        Some(db::IndexRecord { present: index.present.clone(), kept: index.kept.clone() })
+    }
+
+    fn index_of(&self, name: &Reference) -> Option<Digest> {
+        self.index.index_named(name).map(|index| index.digest)
     }
 }
 
@@ -421,6 +537,8 @@ fn sweep(
         layers: &record.layers,
         kept: &record.kept,
     }));
+    let marked =
+        marked.indexes(records.indexes.iter().flat_map(|(digest, index)| index.blobs().chain([*digest])));
     for layer in marked.garbage_layers(present.iter().copied()) {
         tracing::info!(%layer, "removing a layer that was never finished or is no longer used");
         snapshots.remove_layer(&layer).lift()?;
@@ -467,7 +585,44 @@ fn build_index(
             index.add_digest(*id, reference);
         }
     }
+    add_indexes(&mut index, &mut spared, &records, content);
     (index, spared)
+}
+
+/// Puts the indexes into memory. The names of one that is damaged show the image that they showed.
+fn add_indexes(
+    index: &mut Index,
+    spared: &mut gc::Marked,
+    records: &db::Records,
+    content: &yare_content::Store,
+) {
+    for (digest, record) in &records.indexes {
+        let document =
+            content.read(digest).lift().and_then(|bytes| crate::document::parse(&bytes, "the index"));
+        match document {
+            Ok(document) => {
+                let mut present = record.present.clone();
+                present.retain(|_, id| index.image(id).is_some());
+                if present.len() < record.present.len() {
+                    spared.blobs.extend(record.blobs());
+                }
+                let document = Arc::new(document);
+                index.put_index(ImageIndex { digest: *digest, document, present, kept: record.kept.clone() });
+            }
+            Err(error) => {
+                tracing::error!(index = %digest, error = %chain(&error), "an index is damaged and not shown");
+                spared.blobs.extend(record.blobs().chain([*digest]));
+            }
+        }
+    }
+    for (name, digest) in &records.name_indexes {
+        let Some(shown) = index.index(digest).and_then(|found| index.shown(found)) else { continue };
+        index.link(name, *digest);
+        match name.digest() {
+            Some(_) => index.add_digest(shown.id, name),
+            None => drop(index.tag(shown.id, name)),
+        }
+    }
 }
 
 type WithLayers = (Image, Vec<(DiffId, db::LayerRecord)>);

@@ -3,6 +3,7 @@
 use crate::image::{Image, ImageId};
 use crate::index::distinct;
 use crate::store::Store;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use yare_oci::DiffId;
 
@@ -11,11 +12,11 @@ use yare_oci::DiffId;
 pub struct ImageUsage {
     /// The image.
     pub image: Arc<Image>,
-    /// Its distinct layers.
+    /// Its distinct layers, with those of the other platforms that its names stand for.
     pub size: u64,
     /// Those of its layers that other images have too.
     pub shared: u64,
-    /// Those that only it has: what its removal frees.
+    /// Those that only these have: what their removal frees.
     pub unique: u64,
 }
 
@@ -42,17 +43,27 @@ impl Store {
         distinct(layers).iter().filter_map(|layer| index.layer(layer)).map(|layer| layer.content).sum()
     }
 
+    /// Bytes on disk of an image and of the other platforms that its names stand for.
+    pub fn family_size(&self, image: &Image) -> u64 {
+        let index = self.index();
+        let layers: Vec<DiffId> =
+            index.family(image).iter().flat_map(|member| member.layers.iter().copied()).collect();
+        self.layers_size(&layers)
+    }
+
     /// What images and layers take, from the counters kept at commit.
     pub fn usage(&self) -> Usage {
         let index = self.index();
-        let images = self.list().into_iter().map(|image| {
-            let shared = distinct(&image.layers)
-                .iter()
-                .filter(|layer| index.layer_users(layer) > 1)
-                .filter_map(|layer| index.layer(layer))
-                .map(|layer| layer.content)
-                .sum();
-            ImageUsage { size: image.size, shared, unique: image.size.saturating_sub(shared), image }
+        let images = self.list().into_iter().filter(|image| !index.is_hidden(image)).map(|image| {
+            let mut own: BTreeMap<DiffId, u32> = BTreeMap::new();
+            for member in index.family(&image) {
+                distinct(&member.layers).into_iter().for_each(|layer| *own.entry(layer).or_default() += 1);
+            }
+            let bytes = |layer: &DiffId| index.layer(layer).map_or(0, |layer| layer.content);
+            let size = own.keys().map(bytes).sum::<u64>();
+            let others = own.iter().filter(|(layer, users)| index.layer_users(layer) > **users);
+            let shared = others.map(|(layer, _)| bytes(layer)).sum();
+            ImageUsage { size, shared, unique: size.saturating_sub(shared), image }
         });
         Usage { layers: index.layers().map(|(_, content, _)| content).sum(), images: images.collect() }
     }

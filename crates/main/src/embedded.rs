@@ -67,9 +67,10 @@ pub(crate) async fn ensure(engine: &Arc<Engine>) -> Result<()> {
             tracing::warn!(error = yare_errdefs::chain(&error), "cannot make the images of this binary");
         }
         for (name, old) in present.into_iter().flatten() {
+            let options = yare_engine::images::RemoveOptions::default();
             let current = yare_engine::images::inspect(&engine, name).map(|image| image.id);
             if current.is_ok_and(|current| current != old)
-                && let Err(error) = yare_engine::images::remove(&engine, &old, false, false).await
+                && let Err(error) = yare_engine::images::remove(&engine, &old, options, Vec::new()).await
             {
                 tracing::info!(error = yare_errdefs::chain(&error), "the {name} of an older binary stays");
             }

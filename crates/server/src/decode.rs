@@ -126,6 +126,7 @@ pub(crate) fn image_list(query: &Query) -> Result<images::ListOptions> {
     Ok(images::ListOptions {
         all: query.flag("all"),
         shared_size: query.flag("shared-size"),
+        manifests: query.flag("manifests"),
         filters: filters(query)?,
     })
 }
@@ -139,6 +140,8 @@ pub(crate) enum ImageCreate {
         reference: String,
         /// For which platform.
         platform: Option<Platform>,
+        /// For every platform: an addition of Yare.
+        all_platforms: bool,
     },
     /// A tar in the request body.
     Import(images::ImportRequest),
@@ -152,7 +155,8 @@ pub(crate) fn image_create(query: &Query) -> Result<ImageCreate> {
             Some(digest) if digest.contains(':') => format!("{image}@{digest}"),
             Some(tag) => format!("{image}:{tag}"),
         };
-        return Ok(ImageCreate::Pull { reference, platform: platform(query)? });
+        let all_platforms = query.flag("allPlatforms");
+        return Ok(ImageCreate::Pull { reference, platform: platform(query)?, all_platforms });
     }
     match query.text("fromSrc").as_deref() {
         Some("-") => Ok(ImageCreate::Import(images::ImportRequest {
@@ -189,31 +193,34 @@ pub(crate) fn image_search(query: &Query) -> Result<ImageSearch> {
     Ok(ImageSearch { term: query.or_empty("term"), limit, filters: filters(query)? })
 }
 
-/// The platform of a push: JSON, as clients of API 1.46 and later send it.
-pub(crate) fn push_platform(query: &Query) -> Result<Option<Platform>> {
-    let parse = |text: String| {
-        let platform: Platform = serde_json::from_str(&text)
-            .map_err(|_| Error::invalid(format!("{text:?} is an invalid platform: not JSON")))?;
-        Ok(Platform::new(&platform.os, &platform.architecture, &platform.variant))
-    };
-    query.text("platform").map(parse).transpose()
+/// A platform as JSON, as clients of API 1.46 and later send it.
+pub(crate) fn json_platform(query: &Query) -> Result<Option<Platform>> {
+    query.text("platform").map(|text| parse_platform(&text)).transpose()
+}
+
+/// Platforms as JSON, one a value.
+pub(crate) fn json_platforms(query: &Query, key: &str) -> Result<Vec<Platform>> {
+    let texts = query.all(key);
+    texts.iter().filter(|text| !text.is_empty()).map(|text| parse_platform(text)).collect()
+}
+
+fn parse_platform(text: &str) -> Result<Platform> {
+    let platform: Platform = serde_json::from_str(text)
+        .map_err(|_| Error::invalid(format!("{text:?} is an invalid platform: not JSON")))?;
+    Ok(Platform::new(&platform.os, &platform.architecture, &platform.variant))
 }
 
 /// How to remove an image.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct ImageRemove {
-    pub(crate) force: bool,
-    pub(crate) no_prune: bool,
+    pub(crate) options: images::RemoveOptions,
+    pub(crate) platforms: Vec<Platform>,
 }
 
 /// `DELETE /images/{name}`.
 pub(crate) fn image_remove(query: &Query) -> Result<ImageRemove> {
-    if query.text("platforms").is_some() {
-        return Err(Error::unimplemented(
-            "removing single platforms of an image is not built into this Yare yet",
-        ));
-    }
-    Ok(ImageRemove { force: query.flag("force"), no_prune: query.flag("noprune") })
+    let options = images::RemoveOptions { force: query.flag("force"), no_prune: query.flag("noprune") };
+    Ok(ImageRemove { options, platforms: json_platforms(query, "platforms")? })
 }
 
 #[cfg(test)]

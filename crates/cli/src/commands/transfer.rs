@@ -123,7 +123,8 @@ pub(crate) async fn pull(cx: &Context, given: &Given) -> Outcome {
     if !all && bare.tag.is_empty() && !quiet {
         cx.line(format_args!("Using default tag: {}", named.tag))?;
     }
-    let request = pull_request(cx, &named, given.text_opt("platform"), all)?;
+    let every = given.bool("all-platforms").then(|| "1".to_owned());
+    let request = pull_request(cx, &named, given.text_opt("platform"), all)?.query_opt("allPlatforms", every);
     let stream = cx.client().stream(request).await?;
     progress::show(cx, if quiet { Target::Quiet } else { Target::Output }, stream, |_| {}).await?;
     let separator = if named.is_digest { '@' } else { ':' };

@@ -85,6 +85,7 @@ const IMAGE_PRUNE: &[Flag] = &[
 ];
 
 const IMAGE_PULL: &[Flag] = &[
+    flag("all-platforms", None, Bool, "", "Get every platform of the image, and what is attested of it"),
     flag("all-tags", Some('a'), Bool, "", "Download all tagged images in the repository"),
     flag("disable-content-trust", None, Bool, "true", "Skip image verification"),
     flag("platform", None, Text, "", "Set platform if server is multi-platform capable"),

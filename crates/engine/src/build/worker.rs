@@ -49,6 +49,7 @@ impl<'a> EngineWorker<'a> {
     /// Fetches a base image as `pull` does.
     fn pull(&self, reference: &Reference, platform: Option<&Platform>) -> Result<()> {
         let request = PullRequest {
+            all_platforms: false,
             reference: reference.to_string(),
             platform: platform.cloned(),
             auth: self.keys.credentials(reference.domain())?,

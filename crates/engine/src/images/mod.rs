@@ -1,6 +1,7 @@
 //! Images, as the API sees them. The work is the image store's; here it gets its threads and its events.
 
 mod lines;
+mod manifests;
 pub(crate) mod pull;
 mod push;
 pub mod registries;
@@ -28,7 +29,8 @@ use yare_api::{
     ImagePruneResponse, ImageSummary, RootFS,
 };
 use yare_errdefs::{Error, Result};
-use yare_image::{Image, ImageEvent, ImageId, ImportOptions, ListFilters, LoadEvent, RemoveOptions, Removed};
+pub use yare_image::RemoveOptions;
+use yare_image::{Image, ImageEvent, ImageId, ImportOptions, ListFilters, LoadEvent, Removed};
 use yare_oci::{Digest, Platform, Reference};
 
 /// A request body on its way in.
@@ -46,6 +48,8 @@ pub struct ListOptions {
     pub all: bool,
     /// Compute the bytes that other images share.
     pub shared_size: bool,
+    /// Tell of the manifests behind each name.
+    pub manifests: bool,
     /// Docker's filters.
     pub filters: Filters,
 }
@@ -56,7 +60,7 @@ pub fn list(engine: &Engine, options: &ListOptions) -> Result<Vec<ImageSummary>>
     let users = users(engine);
     let usage = if options.shared_size { Some(engine.images.usage()) } else { None };
     let listed = engine.images.listed(&filters, options.all);
-    Ok(listed
+    listed
         .iter()
         .map(|listed| {
             let mut summary = summary(&listed.image, users.get(&listed.image.id.0).copied().unwrap_or(0));
@@ -67,9 +71,21 @@ pub fn list(engine: &Engine, options: &ListOptions) -> Result<Vec<ImageSummary>>
             if let Some(image) = usage.as_ref().and_then(|usage| usage.image(&listed.image.id)) {
                 summary.shared_size = signed(image.shared);
             }
-            summary
+            summary.size = signed(engine.images.family_size(&listed.image));
+            if options.manifests {
+                let name = shown_name(&listed.image);
+                summary.descriptor = Some(manifests::target(engine, &name, &listed.image)?);
+                summary.manifests = Some(manifests::summaries(engine, &name, &listed.image)?);
+            }
+            Ok(summary)
         })
-        .collect())
+        .collect()
+}
+
+/// The name that stands for what a row of a list shows; of several the first that stands for an index.
+fn shown_name(image: &Image) -> String {
+    let names = image.references.iter().chain(&image.digests);
+    names.map(ToString::to_string).next().unwrap_or_else(|| image.id.to_string())
 }
 
 fn pairs(filters: &Filters) -> BTreeMap<String, Vec<String>> {
@@ -104,11 +120,42 @@ fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// Everything about one image.
+/// What to tell of an image.
+#[derive(Debug, Clone, Default)]
+pub struct InspectOptions {
+    /// That of this platform.
+    pub platform: Option<Platform>,
+    /// Tell of the manifests behind the name.
+    pub manifests: bool,
+}
+
+/// Everything about one image, the one that the name shows.
 pub fn inspect(engine: &Engine, name: &str) -> Result<ImageInspect> {
-    let image = engine.images.resolve(name, None)?;
+    inspect_with(engine, name, &InspectOptions::default())
+}
+
+/// Everything about one image.
+pub fn inspect_with(engine: &Engine, name: &str, options: &InspectOptions) -> Result<ImageInspect> {
+    if options.manifests && options.platform.is_some() {
+        return Err(Error::invalid("conflicting options: manifests and platform options cannot both be set"));
+    }
+    let image = engine.images.resolve(name, options.platform.as_ref())?;
+    let mut told = told(engine, &image);
+    // The image of another platform has these names, too.
+    if options.platform.is_some() {
+        let shown = engine.images.resolve(name, None)?;
+        (told.repo_tags, told.repo_digests) = (shown.tags(), shown.repo_digests());
+    }
+    if options.manifests {
+        told.descriptor = Some(manifests::target(engine, name, &image)?);
+        told.manifests = Some(manifests::summaries(engine, name, &image)?);
+    }
+    Ok(told)
+}
+
+fn told(engine: &Engine, image: &Image) -> ImageInspect {
     let config = &image.config;
-    Ok(ImageInspect {
+    ImageInspect {
         id: image.id.to_string(),
         repo_tags: image.tags(),
         repo_digests: image.repo_digests(),
@@ -126,7 +173,7 @@ pub fn inspect(engine: &Engine, name: &str) -> Result<ImageInspect> {
         os: config.os.clone(),
         os_version: config.os_version.clone(),
         size: signed(image.size),
-        graph_driver: graph_driver(engine, &image),
+        graph_driver: graph_driver(engine, image),
         root_fs: RootFS {
             r#type: "layers".to_owned(),
             layers: Some(image.layers.iter().map(ToString::to_string).collect()),
@@ -134,7 +181,7 @@ pub fn inspect(engine: &Engine, name: &str) -> Result<ImageInspect> {
         metadata: ImageMetadata { last_tag_time: rfc3339(image.tagged) },
         config: container_config(&config.config),
         ..ImageInspect::default()
-    })
+    }
 }
 
 fn text(value: Option<&serde_json::Value>) -> String {
@@ -179,8 +226,8 @@ fn container_config(config: &yare_oci::ContainerConfig) -> ImageConfig {
 }
 
 /// How an image came to be, newest step first.
-pub fn history(engine: &Engine, name: &str) -> Result<Vec<HistoryResponseItem>> {
-    let image = engine.images.resolve(name, None)?;
+pub fn history(engine: &Engine, name: &str, platform: Option<&Platform>) -> Result<Vec<HistoryResponseItem>> {
+    let image = engine.images.resolve(name, platform)?;
     let steps = engine.images.history(&image);
     Ok(steps
         .into_iter()
@@ -202,10 +249,9 @@ pub async fn tag(engine: &Arc<Engine>, name: &str, repository: &str, tag: &str) 
         "" => parse(repository)?.or_latest(),
         tag => reference.with_tag(tag).map_err(|error| Error::invalid(error.to_string()))?,
     };
-    let image = engine.images.resolve(name, None)?;
-    let engine = Arc::clone(engine);
+    let (engine, name) = (Arc::clone(engine), name.to_owned());
     blocking(move || {
-        engine.images.tag(&image.id, &reference)?;
+        let image = engine.images.tag_as(&name, &reference)?;
         publish(&engine, "tag", &image.id, &reference.familiar());
         Ok(())
     })
@@ -216,17 +262,20 @@ fn parse(text: &str) -> Result<Reference> {
     Reference::parse(text).map_err(|error| Error::invalid(error.to_string()))
 }
 
-/// Removes a name, or with its last name the image.
+/// Removes a name, or with its last name the image; with platforms, these of what the name stands for.
 pub async fn remove(
     engine: &Arc<Engine>,
     name: &str,
-    force: bool,
-    no_prune: bool,
+    options: RemoveOptions,
+    platforms: Vec<Platform>,
 ) -> Result<Vec<ImageDeleteResponseItem>> {
     let (engine, name) = (Arc::clone(engine), name.to_owned());
     blocking(move || {
         let holders = |image: &ImageId| holders::of_image(&engine, &image.0);
-        let removal = engine.images.remove(&name, RemoveOptions { force, no_prune }, &holders)?;
+        let removal = match platforms.as_slice() {
+            [] => engine.images.remove(&name, options, &holders)?,
+            platforms => engine.images.remove_platforms(&name, platforms, options, &holders)?,
+        };
         publish_all(&engine, &removal.events);
         Ok(items(&removal.removed))
     })
@@ -302,16 +351,17 @@ pub fn import(engine: &Arc<Engine>, request: ImportRequest, body: Body) -> Resul
     })
 }
 
-/// Takes in an archive of images. Gives progress lines.
-pub fn load(engine: &Arc<Engine>, body: Body) -> Result<Output> {
+/// Takes in an archive of images, or what it has for these platforms. Gives progress lines.
+pub fn load(engine: &Arc<Engine>, platforms: Vec<Platform>, body: Body) -> Result<Output> {
     let engine = Arc::clone(engine);
     with_progress(body, move |reader, progress| {
-        engine.images.load(reader, &mut |event| {
+        let mut told = |event: LoadEvent| {
             if let LoadEvent::Loaded { id, .. } = &event {
                 publish(&engine, "load", id, &id.to_string());
             }
             progress.line(&serde_json::json!({ "stream": format!("{event}\n") }));
-        })
+        };
+        engine.images.load_with_progress(reader, &platforms, &mut told, &mut |_| {})
     })
 }
 
@@ -320,14 +370,15 @@ pub fn adopt(engine: &Engine, archive: impl std::io::Read) -> Result<()> {
     engine.images.load(archive, &mut |_| {})
 }
 
-/// Writes images as one archive. Names are looked up before anything is written.
-pub fn save(engine: &Arc<Engine>, names: Vec<String>) -> Result<Output> {
+/// Writes images as one archive, or what they have for these platforms. Names are looked up before anything
+/// is written.
+pub fn save(engine: &Arc<Engine>, names: Vec<String>, platforms: Vec<Platform>) -> Result<Output> {
     for name in &names {
-        let image = engine.images.resolve(name, None)?;
+        let image = engine.images.resolve(name, platforms.first())?;
         publish(engine, "save", &image.id, &image.id.to_string());
     }
     let engine = Arc::clone(engine);
-    written(move |writer| engine.images.save(&names, writer))
+    written(move |writer| engine.images.save(&names, &platforms, writer))
 }
 
 /// Makes the image that the first run needs without any network: one layer with the given program.

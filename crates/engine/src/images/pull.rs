@@ -19,7 +19,7 @@ use yare_api::AuthConfig;
 use yare_content::Partial;
 use yare_distribution::{Document, Intent, Name, Policy, Repository, Resume, Verdict};
 use yare_errdefs::{Classified, Error, Result};
-use yare_image::{Image, Lease, NewImage};
+use yare_image::{Image, Lease, NewImage, NewIndex, platforms};
 use yare_oci::{Descriptor, DiffId, Digest, ImageConfig, Index, Manifest, MediaType, Platform, Reference};
 
 /// Pieces of a layer that wait between the network and the disk.
@@ -38,6 +38,8 @@ pub struct PullRequest {
     pub reference: String,
     /// For which platform; the host's when absent.
     pub platform: Option<Platform>,
+    /// All platforms that the image is there for, and what is attested of them.
+    pub all_platforms: bool,
     /// Credentials for its registry.
     pub auth: AuthConfig,
 }
@@ -50,6 +52,9 @@ pub async fn pull(engine: &Arc<Engine>, request: PullRequest) -> Result<Output> 
     let client = &engine.transfers.client;
     let repository = client.repository(&reference, &credentials, Intent::Pull).await;
     let repository = repository.map_err(|error| failed(&reference, error))?;
+    if request.all_platforms && request.platform.is_some() {
+        return Err(Error::invalid("all platforms and one of them cannot both be pulled"));
+    }
     let wanted = request.platform.clone();
     let pull = |reference: Reference, found: Descriptor| Pull {
         engine: Arc::clone(engine),
@@ -57,6 +62,7 @@ pub async fn pull(engine: &Arc<Engine>, request: PullRequest) -> Result<Output> 
         reference,
         found,
         wanted: wanted.clone(),
+        all: request.all_platforms,
         lease: Arc::new(Mutex::new(engine.images.lease())),
     };
     let names = match (reference.tag(), reference.digest()) {
@@ -106,6 +112,7 @@ struct Pull {
     /// What the reference stands for at the registry.
     found: Descriptor,
     wanted: Option<Platform>,
+    all: bool,
     lease: Arc<Mutex<Lease>>,
 }
 
@@ -154,9 +161,24 @@ impl Pull {
 
     /// The image, when it came from this digest of this repository before.
     fn known(&self) -> Option<Arc<Image>> {
-        let image = self.engine.images.named(&self.reference.with_digest(self.found.digest))?;
-        let has = image.config.platform();
-        self.wanted.as_ref().is_none_or(|wanted| has.satisfies(wanted)).then_some(image)
+        let name = self.reference.with_digest(self.found.digest);
+        let image = self.engine.images.named(&name)?;
+        match self.engine.images.index_of(&name.to_string()) {
+            Some(index) if self.all => index.is_whole().then_some(image),
+            Some(_) => self.chosen(&name).ok(),
+            None if self.all && MediaType::is_index(&self.found.media_type) => None,
+            None => {
+                let has = image.config.platform();
+                self.wanted.as_ref().is_none_or(|wanted| has.satisfies(wanted)).then_some(image)
+            }
+        }
+    }
+
+    /// The image of the wanted platform under a name that is here.
+    fn chosen(&self, name: &Reference) -> Result<Arc<Image>> {
+        let host = Platform::host();
+        let wanted = self.wanted.as_ref().unwrap_or(&host);
+        self.engine.images.resolve(&name.to_string(), Some(wanted))
     }
 
     /// Gives the image its names; whether anything is new here.
@@ -165,21 +187,45 @@ impl Pull {
         if reference.digest().is_some() {
             return Ok(is_new);
         }
-        let had = self.engine.images.named(&reference).is_some_and(|image| image.id == id);
+        let known = reference.with_digest(self.found.digest).to_string();
+        let digest = |name: &str| engine.images.index_of(name).map(|index| index.digest);
+        let (index, named) = (digest(&known), digest(&reference.to_string()));
+        let had = index == named
+            && (index.is_some() || engine.images.named(&reference).is_some_and(|image| image.id == id));
         if !had {
-            blocking(move || engine.images.tag(&id, &reference)).await?;
+            blocking(move || match index {
+                Some(_) => engine.images.tag_as(&known, &reference).map(drop),
+                None => engine.images.tag(&id, &reference).map(drop),
+            })
+            .await?;
         }
         Ok(is_new || !had)
     }
 
-    /// From the descriptor down: manifest, config, layers; ● the image's record is the commit point.
+    /// From the descriptor down: manifests, configs, layers; ● the record of images and index is the commit
+    /// point.
     async fn fetch(&self, lines: &Lines) -> Result<Arc<Image>> {
-        let document = self.manifest().await?;
+        let (index, manifests) = self.manifests().await?;
+        let mut fetched = Vec::with_capacity(manifests.len());
+        for document in manifests {
+            fetched.push(self.image(document, lines).await?);
+        }
+        let mut kept = Vec::new();
+        if let Some((_, index)) = index.as_ref().filter(|_| self.all) {
+            for attestation in index.manifests.iter().filter(|entry| platforms::is_attestation(entry)) {
+                kept.extend(self.attestation(attestation).await?);
+            }
+        }
+        self.commit(index.map(|(document, _)| document), fetched, kept).await
+    }
+
+    /// One image, whose layers are here then.
+    async fn image(&self, document: Document, lines: &Lines) -> Result<Fetched> {
         let manifest: Manifest = read_document(&document.bytes, "the manifest")?;
-        let config_bytes = self.config(&manifest).await?;
-        let config: ImageConfig = read_document(&config_bytes, "the image config")?;
-        self.check_platform(&config)?;
-        let layers = layers(&manifest, &config)?;
+        let config = self.config(&manifest).await?;
+        let parsed: ImageConfig = read_document(&config, "the image config")?;
+        self.check_platform(&parsed)?;
+        let layers = layers(&manifest, &parsed)?;
         self.protect(&layers);
         for layer in layers.iter().filter(|layer| !layer.again) {
             let state = match self.engine.images.snapshots().has_layer(&layer.diff_id) {
@@ -194,26 +240,68 @@ impl Pull {
             .map(|layer| self.layer(layer.clone(), lines))
             .collect();
         each.try_collect::<Vec<()>>().await?;
-        self.commit(document, config_bytes, layers).await
+        Ok(Fetched { document, config, layers })
     }
 
-    /// The manifest of the wanted platform.
-    async fn manifest(&self) -> Result<Document> {
+    /// The manifests of the wanted platforms, with the index that lists them. An index within an index
+    /// stands for one platform, and none is kept of it.
+    async fn manifests(&self) -> Result<(Option<(Document, Index)>, Vec<Document>)> {
         let failed = |error| failed(&self.reference, error);
-        let mut document =
-            self.repository.manifest(&Name::Digest(self.found.digest)).await.map_err(failed)?;
-        for _ in 0..DEPTH {
+        let top = self.repository.manifest(&Name::Digest(self.found.digest)).await.map_err(failed)?;
+        if !MediaType::is_index(&top.descriptor.media_type) {
+            return Ok((None, vec![top]));
+        }
+        let index: Index = read_document(&top.bytes, "the index")?;
+        let is_nested = index.manifests.iter().any(|entry| MediaType::is_index(&entry.media_type));
+        if is_nested {
+            return Ok((None, vec![self.nested(index).await?]));
+        }
+        let wanted = match self.all {
+            true => all(&index, &self.reference)?,
+            false => vec![choose(&index, self.wanted.as_ref(), &self.reference)?],
+        };
+        let mut manifests = Vec::with_capacity(wanted.len());
+        for digest in wanted {
+            manifests.push(self.repository.manifest(&Name::Digest(digest)).await.map_err(failed)?);
+        }
+        Ok((Some((top, index)), manifests))
+    }
+
+    /// The manifest of the wanted platform below indexes of indexes.
+    async fn nested(&self, mut index: Index) -> Result<Document> {
+        for _ in 1..DEPTH {
+            let entry = choose(&index, self.wanted.as_ref(), &self.reference)?;
+            let document = self.repository.manifest(&Name::Digest(entry)).await;
+            let document = document.map_err(|error| failed(&self.reference, error))?;
             if !MediaType::is_index(&document.descriptor.media_type) {
                 return Ok(document);
             }
-            let index: Index = read_document(&document.bytes, "the index")?;
-            let entry = choose(&index, self.wanted.as_ref(), &self.reference)?;
-            document = self.repository.manifest(&Name::Digest(entry)).await.map_err(failed)?;
+            index = read_document(&document.bytes, "the index")?;
         }
         Err(Error::precondition(format!(
             "{} is an index of indexes, more than {DEPTH} deep",
             self.reference.familiar()
         )))
+    }
+
+    /// Fetches what is attested of an image; the digests of its documents.
+    async fn attestation(&self, entry: &Descriptor) -> Result<Vec<Digest>> {
+        let failed = |error| failed(&self.reference, error);
+        let document = self.repository.manifest(&Name::Digest(entry.digest)).await.map_err(failed)?;
+        let manifest: Manifest = read_document(&document.bytes, "the manifest of an attestation")?;
+        let mut documents = vec![document.bytes.to_vec()];
+        for blob in manifest.layers.iter().chain([&manifest.config]) {
+            documents.push(self.small_blob(blob, "what is attested of").await?);
+        }
+        let (engine, lease) = (Arc::clone(&self.engine), Arc::clone(&self.lease));
+        blocking(move || {
+            let put = |bytes: &Vec<u8>| {
+                lease.lock().blob(Digest::of(bytes));
+                engine.images.content().put(bytes).map_err(lifted)
+            };
+            documents.iter().map(put).collect()
+        })
+        .await
     }
 
     async fn config(&self, manifest: &Manifest) -> Result<Vec<u8>> {
@@ -228,15 +316,20 @@ impl Pull {
                 self.reference.familiar()
             )));
         }
-        if config.size > LARGEST_CONFIG {
+        self.small_blob(config, "the config of").await
+    }
+
+    /// A blob that is a document.
+    async fn small_blob(&self, blob: &Descriptor, what: &str) -> Result<Vec<u8>> {
+        if blob.size > LARGEST_CONFIG {
             return Err(Error::precondition(format!(
-                "the config of {} has {} bytes, more than {LARGEST_CONFIG}",
+                "{what} {} has {} bytes, more than {LARGEST_CONFIG}",
                 self.reference.familiar(),
-                config.size
+                blob.size
             )));
         }
         let failed = |error| failed(&self.reference, error);
-        let mut stream = self.repository.blob(config, Resume::default()).map_err(failed)?;
+        let mut stream = self.repository.blob(blob, Resume::default()).map_err(failed)?;
         let mut bytes = Vec::new();
         while let Some(chunk) = stream.chunk().await.map_err(failed)? {
             bytes.extend_from_slice(&chunk);
@@ -369,38 +462,79 @@ impl Pull {
         Ok(if pieces.send(Piece::End).await.is_ok() { Fed::Whole } else { Fed::Unwanted })
     }
 
-    /// Puts the image on record.
-    async fn commit(&self, document: Document, config: Vec<u8>, layers: Vec<Layer>) -> Result<Arc<Image>> {
+    /// Puts images and index on record; the image that was asked for.
+    async fn commit(
+        &self,
+        index: Option<Document>,
+        fetched: Vec<Fetched>,
+        attested: Vec<Digest>,
+    ) -> Result<Arc<Image>> {
         let (engine, lease) = (Arc::clone(&self.engine), Arc::clone(&self.lease));
         let references = match self.reference.digest() {
             Some(_) => Vec::new(),
             None => vec![self.reference.clone().or_latest()],
         };
         let digests = vec![self.reference.with_digest(self.found.digest)];
-        blocking(move || {
+        let has_index = index.is_some();
+        let shown = blocking(move || {
             let content = engine.images.content();
-            let mut kept = Vec::new();
-            for layer in &layers {
-                let blob = layer.blob.digest;
-                if content.has_partial(&blob) && !content.contains(&blob) {
-                    let partial = content.partial(&blob).map_err(lifted)?;
-                    match partial.size() == layer.blob.size {
-                        true => partial.commit().map_err(lifted)?,
-                        // Somebody else's, not ours: the layer came by another way.
-                        false => continue,
-                    }
+            let mut images = fetched.iter().map(|image| image.to_new(content)).collect::<Result<Vec<_>>>()?;
+            let indexes = match (index, images.as_mut_slice()) {
+                (Some(index), _) => {
+                    let id = |image: &Fetched| yare_image::ImageId(Digest::of(&image.config));
+                    let present = fetched.iter().map(|image| (image.document.bytes.to_vec(), id(image)));
+                    let present = present.collect();
+                    let document = index.bytes.to_vec();
+                    vec![NewIndex { document, present, kept: attested, references, digests }]
                 }
-                if content.contains(&blob) {
-                    kept.push(blob);
+                (None, [image]) => {
+                    (image.references, image.digests) = (references, digests);
+                    Vec::new()
+                }
+                (None, _) => return Err(Error::internal("several images were fetched without an index")),
+            };
+            let (images, indexes) = engine.images.commit(images, indexes)?;
+            drop(lease);
+            let shown = indexes.into_iter().chain(images).next();
+            shown
+                .map(|shown| shown.image)
+                .ok_or_else(|| Error::internal("an image was committed and is gone"))
+        })
+        .await?;
+        match has_index && !self.all {
+            true => self.chosen(&self.reference.with_digest(self.found.digest)),
+            false => Ok(shown),
+        }
+    }
+}
+
+/// An image whose layers are here.
+struct Fetched {
+    document: Document,
+    config: Vec<u8>,
+    layers: Vec<Layer>,
+}
+
+impl Fetched {
+    /// The image as it is to be recorded, still without names.
+    fn to_new(&self, content: &yare_content::Store) -> Result<NewImage> {
+        let mut kept = Vec::new();
+        for layer in &self.layers {
+            let blob = layer.blob.digest;
+            if content.has_partial(&blob) && !content.contains(&blob) {
+                let partial = content.partial(&blob).map_err(lifted)?;
+                match partial.size() == layer.blob.size {
+                    true => partial.commit().map_err(lifted)?,
+                    // Somebody else's, not ours: the layer came by another way.
+                    false => continue,
                 }
             }
-            let manifest = Some(document.bytes.to_vec());
-            let new = NewImage { config, manifest, references, digests, kept, parent: None, built: false };
-            let committed = engine.images.commit_image(new)?;
-            drop(lease);
-            Ok(committed.image)
-        })
-        .await
+            if content.contains(&blob) {
+                kept.push(blob);
+            }
+        }
+        let (config, manifest) = (self.config.clone(), Some(self.document.bytes.to_vec()));
+        Ok(NewImage { config, manifest, kept, ..NewImage::default() })
     }
 }
 
@@ -512,13 +646,27 @@ pub(crate) fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<La
     Ok(layers)
 }
 
+/// The images of an index.
+fn entries(index: &Index) -> impl DoubleEndedIterator<Item = &Descriptor> + Clone {
+    index.manifests.iter().filter(|entry| entry.artifact_type.is_none() && !platforms::is_attestation(entry))
+}
+
+/// All images of an index that can run on some Linux.
+fn all(index: &Index, reference: &Reference) -> Result<Vec<Digest>> {
+    let is_linux =
+        |entry: &&Descriptor| entry.platform.as_ref().is_none_or(|platform| platform.os == "linux");
+    let found: Vec<Digest> = entries(index).filter(is_linux).map(|entry| entry.digest).collect();
+    match found.is_empty() {
+        true => Err(Error::not_found(format!("{} has no image for linux", reference.familiar()))),
+        false => Ok(found),
+    }
+}
+
 /// The entry of an index for a platform: the wanted one, or the host's; of several that fit the most exact.
 fn choose(index: &Index, wanted: Option<&Platform>, reference: &Reference) -> Result<Digest> {
     let host = Platform::host();
     let wanted = wanted.unwrap_or(&host);
-    let entries = index.manifests.iter().filter(|entry| {
-        entry.artifact_type.is_none() && !entry.annotations.contains_key("vnd.docker.reference.type")
-    });
+    let entries = entries(index);
     let fitting = entries.clone().filter(|entry| match &entry.platform {
         Some(platform) => platform.satisfies(wanted),
         None => index.manifests.len() == 1,

@@ -2,13 +2,20 @@
 
 use super::{Item, Loader};
 use crate::archive::clean;
-use crate::commit::NewImage;
+use crate::commit::{NewImage, NewIndex};
 use crate::document;
 use crate::failure::Lift;
 use crate::image::ImageId;
 use serde::Deserialize;
 use yare_errdefs::{Error, Result};
-use yare_oci::{DiffId, Digest, ImageConfig, Manifest, Reference};
+use yare_oci::{DiffId, Digest, ImageConfig, Manifest, Platform, Reference};
+
+/// What an archive holds.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) images: Vec<Wanted>,
+    pub(super) indexes: Vec<NewIndex>,
+}
 
 /// An image that the archive holds whole.
 #[derive(Debug)]
@@ -62,10 +69,39 @@ impl Loader<'_> {
         let items: Vec<DockerItem> = document::parse(&bytes, "manifest.json in the archive")?;
         let mut manifests = self.manifests_by_config();
         let mut wanted = Vec::with_capacity(items.len());
+        let mut passed = Vec::new();
         for item in items {
+            if !self.platforms.is_empty() {
+                let config: ImageConfig = document::parse(&self.read(&item.config)?, "the image config")?;
+                if !self.is_wanted(&config.platform()) {
+                    passed.push(config.platform().to_string());
+                    continue;
+                }
+            }
             wanted.push(self.docker_image(item, &mut manifests)?);
         }
-        Ok(wanted)
+        match wanted.is_empty() && !passed.is_empty() {
+            true => Err(self.no_wanted("manifest.json in the archive", &passed)),
+            false => Ok(wanted),
+        }
+    }
+
+    /// Whether an image for this platform is asked for.
+    pub(super) fn is_wanted(&self, platform: &Platform) -> bool {
+        self.platforms.is_empty() || self.platforms.iter().any(|wanted| platform.satisfies(wanted))
+    }
+
+    /// Nothing of what an index lists is asked for, or here.
+    pub(super) fn no_wanted(&self, what: &str, has: &[String]) -> Error {
+        let wanted: Vec<String> = match self.platforms {
+            [] => vec![Platform::host().to_string()],
+            wanted => wanted.iter().map(Platform::to_string).collect(),
+        };
+        Error::not_found(format!(
+            "{what} has no image for {}, only for {}",
+            wanted.join(", "),
+            has.join(", ")
+        ))
     }
 
     fn docker_image(&mut self, item: DockerItem, manifests: &mut Vec<(Digest, Vec<u8>)>) -> Result<Wanted> {
@@ -175,7 +211,7 @@ impl Loader<'_> {
     }
 
     /// What a path of the archive leads to, through at most eight links.
-    fn find(&self, path: &str) -> Result<Option<&Item>> {
+    pub(super) fn find(&self, path: &str) -> Result<Option<&Item>> {
         let mut name = clean(path, "")?;
         for _ in 0..8 {
             match self.items.get(&name) {

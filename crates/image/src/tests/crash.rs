@@ -42,7 +42,7 @@ fn a_damaged_image_is_not_shown_and_a_load_mends_it() {
     let fixture = Fixture::new();
     let (broken, whole) = (fixture.image("a", &["broken"]), fixture.image("b", &["whole"]));
     let mut archive = Vec::new();
-    fixture.store.save(&["broken".to_owned()], &mut archive).unwrap();
+    fixture.store.save(&["broken".to_owned()], &[], &mut archive).unwrap();
     fixture.store.content().delete(&broken.id.0).unwrap();
     let fixture = fixture.reopen();
     assert!(fixture.store.resolve("broken", None).is_err());
@@ -72,6 +72,7 @@ fn crash_worker() {
         store.import(layer(&[("file", &content)]).as_slice(), &options).unwrap();
         store.load(archive.as_slice(), &mut |_| {}).unwrap();
         store.remove("loaded", crate::RemoveOptions::default(), &nobody).unwrap();
+        store.remove("multi", crate::RemoveOptions::default(), &nobody).unwrap();
         store.prune(&std::collections::BTreeMap::new(), Timestamp::UNIX_EPOCH, &nobody).unwrap();
     }
 }
@@ -84,7 +85,9 @@ fn killed_at_any_moment_the_store_opens_whole() {
     source.store.tag(&child.id, &reference("loaded")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut archive = Vec::new();
-    source.store.save(&["loaded".to_owned()], &mut archive).unwrap();
+    let names = ["loaded", "multi"].map(str::to_owned);
+    load(&source, &crate::tests::platforms::multi("multi:latest")).unwrap();
+    source.store.save(&names, &[], &mut archive).unwrap();
     std::fs::write(folder.path().join("archive"), &archive).unwrap();
     let rounds = if std::env::var_os("YARE_SOAK").is_some() { 200 } else { 12 };
     for round in 0..rounds {
@@ -116,14 +119,16 @@ fn killed_at_any_moment_the_store_opens_whole() {
                 kept: &image.kept,
             })
             .collect();
-        let marked = crate::gc::mark(roots);
+        let index = store.index_of("multi");
+        let kept = index.iter().flat_map(|index| index.blobs());
+        let marked = crate::gc::mark(roots).indexes(kept);
         let layers: std::collections::HashSet<_> = store.snapshots().layers().unwrap().into_iter().collect();
         let blobs: std::collections::HashSet<_> = store.content().list().unwrap().into_iter().collect();
         assert_eq!(layers, marked.layers, "exactly the layers of images are there");
         assert_eq!(blobs, marked.blobs);
         for image in &images {
             let mut out = Vec::new();
-            store.save(&[image.id.hex()], &mut out).unwrap();
+            store.save(&[image.id.hex()], &[], &mut out).unwrap();
         }
     }
 }

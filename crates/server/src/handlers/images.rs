@@ -24,9 +24,10 @@ pub(super) fn list(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
 /// `POST /images/create`: pull or import.
 pub(super) async fn create(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
     match decode::image_create(&call.query)? {
-        ImageCreate::Pull { reference, platform } => {
+        ImageCreate::Pull { reference, platform, all_platforms } => {
             let auth = credentials(&call)?;
-            let output = images::pull(engine, images::PullRequest { reference, platform, auth }).await?;
+            let request = images::PullRequest { reference, platform, all_platforms, auth };
+            let output = images::pull(engine, request).await?;
             Ok(streamed(JSON, output))
         }
         ImageCreate::Import(request) => {
@@ -47,7 +48,7 @@ pub(super) async fn push(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
     let request = images::PushRequest {
         name: call.name().to_owned(),
         tag: call.query.text("tag"),
-        platform: decode::push_platform(&call.query)?,
+        platform: decode::json_platform(&call.query)?,
         auth: credentials(call)?,
     };
     images::push(engine, request).await.map(|output| streamed(JSON, output))
@@ -84,12 +85,18 @@ pub(super) async fn distribution(engine: &Arc<Engine>, call: &Call) -> Result<Re
 
 /// `GET /images/{name}/json`.
 pub(super) fn inspect(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
-    reply::versioned(compat::Reply::ImageInspect, call.version, &images::inspect(engine, call.name())?)
+    let options = images::InspectOptions {
+        platform: decode::json_platform(&call.query)?,
+        manifests: call.query.flag("manifests"),
+    };
+    let found = images::inspect_with(engine, call.name(), &options)?;
+    reply::versioned(compat::Reply::ImageInspect, call.version, &found)
 }
 
 /// `GET /images/{name}/history`.
 pub(super) fn history(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
-    reply::json(StatusCode::OK, &images::history(engine, call.name())?)
+    let platform = decode::json_platform(&call.query)?;
+    reply::json(StatusCode::OK, &images::history(engine, call.name(), platform.as_ref())?)
 }
 
 /// `POST /images/{name}/tag`.
@@ -101,8 +108,8 @@ pub(super) async fn tag(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
 
 /// `DELETE /images/{name}`.
 pub(super) async fn remove(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
-    let options = decode::image_remove(&call.query)?;
-    let removed = images::remove(engine, call.name(), options.force, options.no_prune).await?;
+    let wanted = decode::image_remove(&call.query)?;
+    let removed = images::remove(engine, call.name(), wanted.options, wanted.platforms).await?;
     reply::json(StatusCode::OK, &removed)
 }
 
@@ -113,13 +120,15 @@ pub(super) async fn prune(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
 }
 
 /// `GET /images/get` and `/images/{name}/get`.
-pub(super) fn save(engine: &Arc<Engine>, names: Vec<String>) -> Result<Reply> {
-    images::save(engine, names).map(|output| streamed(TAR, output))
+pub(super) fn save(engine: &Arc<Engine>, names: Vec<String>, call: &Call) -> Result<Reply> {
+    let platforms = decode::json_platforms(&call.query, "platform")?;
+    images::save(engine, names, platforms).map(|output| streamed(TAR, output))
 }
 
 /// `POST /images/load`.
 pub(super) fn load(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
-    images::load(engine, call.body.into_parts().boxed()).map(|output| streamed(JSON, output))
+    let platforms = decode::json_platforms(&call.query, "platform")?;
+    images::load(engine, platforms, call.body.into_parts().boxed()).map(|output| streamed(JSON, output))
 }
 
 fn streamed(content_type: HeaderValue, output: images::Output) -> Reply {
