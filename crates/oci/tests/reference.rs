@@ -155,3 +155,84 @@ fn texts_are_those_of_docker() {
     );
     assert_eq!(Reference::parse("a b").expect_err("a space").to_string(), "invalid reference format");
 }
+
+/// Marsaglia's xorshift64: the same texts on every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % limit as u64).unwrap_or_default()
+    }
+}
+
+/// One of these texts with pieces of others, and of what is written in such texts, put in or taken out.
+fn mutated(random: &mut Random, texts: &[String], pieces: &[&str]) -> String {
+    let mut text: Vec<char> = texts[random.below(texts.len())].chars().collect();
+    for _ in 0..=random.below(5) {
+        let at = random.below(text.len() + 1);
+        let end = (at + random.below(8)).min(text.len());
+        let piece: Vec<char> = match random.below(4) {
+            0 => Vec::new(),
+            1 => texts[random.below(texts.len())]
+                .chars()
+                .skip(random.below(20))
+                .take(random.below(20))
+                .collect(),
+            2 => vec![char::from_u32(random.below(0x300) as u32).unwrap_or_default()],
+            _ => pieces[random.below(pieces.len())].chars().collect(),
+        };
+        text.splice(at..end, piece);
+    }
+    text.into_iter().collect()
+}
+
+#[test]
+fn what_is_printed_of_any_reference_reads_back() {
+    let digest = yare_oci::Digest::of("x");
+    let texts = [
+        "busybox".to_owned(),
+        "docker.io/library/busybox:1.36".to_owned(),
+        "localhost:5000/team/a-b__c.d/app:v1".to_owned(),
+        format!("[2001:db8::1]:5000/x@{digest}"),
+        format!("Host.example/x:tag@{digest}"),
+        "a".repeat(64),
+    ];
+    let pieces = [
+        "/",
+        ":",
+        "@",
+        ".",
+        "-",
+        "__",
+        "localhost",
+        "library/",
+        "docker.io/",
+        "index.",
+        "A",
+        "0",
+        "é",
+        "sha256:",
+    ];
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut read = 0;
+    for _ in 0..20_000 {
+        let text = mutated(&mut random, &texts, &pieces);
+        let Ok(reference) = Reference::parse(&text) else { continue };
+        read += 1;
+        assert_eq!(Reference::parse(&reference.to_string()).as_ref(), Ok(&reference), "full: {text}");
+        assert_eq!(Reference::parse(&reference.familiar()).as_ref(), Ok(&reference), "short: {text}");
+        let trimmed = reference.trimmed();
+        assert_eq!(Reference::parse(&reference.repository()).as_ref(), Ok(&trimmed), "repository: {text}");
+        assert_eq!(Reference::parse(&reference.familiar_name()).as_ref(), Ok(&trimmed), "short name: {text}");
+        let latest = reference.or_latest();
+        assert_eq!(Reference::parse(&latest.to_string()).as_ref(), Ok(&latest), "with a tag: {text}");
+    }
+    assert!(read > 2000, "only {read} were read: the damage is too much");
+}

@@ -9,6 +9,7 @@ mod fake;
 mod hosts;
 mod lists;
 mod manifests;
+mod mutated;
 mod signatures;
 mod uploads;
 

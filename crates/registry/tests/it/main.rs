@@ -8,5 +8,6 @@ mod collection;
 mod conformance;
 mod crash;
 mod hostile;
+mod mutated;
 mod served;
 mod tools;
