@@ -1,5 +1,6 @@
 //! Blobs: a verified stream that goes on after a broken connection where it was.
 
+use crate::ahead::{Ahead, Parts};
 use crate::error::{Asked, Broken};
 use crate::repository::{Access, Repository};
 use crate::session::{Call, Session};
@@ -39,10 +40,13 @@ pub struct BlobStream {
     hasher: Hasher,
     /// Bytes of the next answer that are there already.
     skip: u64,
+    /// Where the answer that is being read ends.
+    until: u64,
+    ahead: Option<Ahead>,
     failures: u32,
     failed_at: u64,
     received: u64,
-    window: (Instant, u64),
+    pace: Pace,
     ended: bool,
 }
 
@@ -81,10 +85,12 @@ impl Repository {
             offset: resume.offset,
             hasher: resume.hasher,
             skip: 0,
+            until: descriptor.size,
+            ahead: None,
             failures: 0,
             failed_at: resume.offset,
             received: 0,
-            window: (Instant::now(), 0),
+            pace: Pace::new(resume.offset),
             ended: false,
         })
     }
@@ -103,6 +109,13 @@ impl Repository {
 }
 
 impl BlobStream {
+    /// The same, in parts over several connections where the registry can and the blob is large enough.
+    #[must_use]
+    pub fn in_parts(mut self, parts: Parts) -> Self {
+        self.ahead = Some(Ahead::new(parts));
+        self
+    }
+
     /// Bytes that came over the network, those of broken tries included.
     pub fn received(&self) -> u64 {
         self.received
@@ -136,12 +149,18 @@ impl BlobStream {
             return self.finish();
         }
         let Some(response) = &mut self.response else {
+            if let Some(ready) = self.part().await? {
+                return Ok(ready);
+            }
             self.response = Some(self.open().await?);
-            self.window = (Instant::now(), self.offset);
+            self.pace = Pace::new(self.offset);
             return Ok(None);
         };
         let Some(mut chunk) = response.chunk(&self.asked).await? else {
             self.response = None;
+            if self.offset == self.until && self.until < self.size {
+                return Ok(None);
+            }
             return self.finish();
         };
         self.received += chunk.len() as u64;
@@ -154,10 +173,38 @@ impl BlobStream {
         if chunk.len() as u64 > self.size - self.offset {
             return Err(Error::content(&self.asked, format!("more than its {} bytes came", self.size)));
         }
+        // What an answer has beyond the part that was asked for comes by other ways.
+        chunk.truncate(usize::try_from(self.until - self.offset).unwrap_or(usize::MAX));
+        self.take(&chunk);
+        if let Some(session) = self.sessions.last() {
+            self.pace.check(self.offset, session, &self.asked)?;
+        }
+        Ok(Some(chunk).filter(|chunk| !chunk.is_empty()))
+    }
+
+    fn take(&mut self, chunk: &Bytes) {
         self.offset += chunk.len() as u64;
-        self.hasher.update(&chunk);
-        self.check_speed()?;
-        Ok(Some(chunk))
+        self.hasher.update(chunk);
+    }
+
+    /// What came beside the answer that ended: a piece; nothing yet; `None` when it has to be asked for.
+    async fn part(&mut self) -> Result<Option<Option<Bytes>>> {
+        let Some(ahead) = &mut self.ahead else { return Ok(None) };
+        if let Some(chunk) = ahead.ready.pop_front() {
+            self.received += chunk.len() as u64;
+            self.take(&chunk);
+            return Ok(Some(Some(chunk)));
+        }
+        if let Some(error) = ahead.failed.take() {
+            return Err(error);
+        }
+        if !ahead.wait(self.offset).await {
+            return Ok(None);
+        }
+        if let Some(session) = self.sessions.last() {
+            ahead.top_up(session, &self.asked, &self.path, self.size);
+        }
+        Ok(Some(None))
     }
 
     fn finish(&mut self) -> Result<Option<Bytes>> {
@@ -179,22 +226,6 @@ impl BlobStream {
         Ok(None)
     }
 
-    /// A sender that trickles would hold its place for ever.
-    fn check_speed(&mut self) -> Result<()> {
-        let (since, from) = self.window;
-        if since.elapsed() < WINDOW {
-            return Ok(());
-        }
-        if self.offset - from < SLOWEST {
-            let what = format!("only {} bytes came in {} s", self.offset - from, since.elapsed().as_secs());
-            let url =
-                self.sessions.last().map(|session| session.endpoint.authority.clone()).unwrap_or_default();
-            return Err(Error::timeout(&self.asked, url, what));
-        }
-        self.window = (Instant::now(), self.offset);
-        Ok(())
-    }
-
     /// Asks for what is missing.
     async fn open(&mut self) -> Result<Response> {
         let Some(session) = self.sessions.last().cloned() else {
@@ -203,15 +234,29 @@ impl BlobStream {
         let call = Call::new(&self.asked, Method::GET, self.path.clone(), &[200, 206])
             .header(ACCEPT, "application/octet-stream, */*")
             .once();
-        let call =
-            if self.offset > 0 { call.header(RANGE, &format!("bytes={}-", self.offset)) } else { call };
+        let end = self.ahead.as_ref().and_then(|ahead| ahead.end_from(self.offset, self.size));
+        let call = match end {
+            Some(end) => call.header(RANGE, &format!("bytes={}-{}", self.offset, end - 1)),
+            None if self.offset > 0 => call.header(RANGE, &format!("bytes={}-", self.offset)),
+            None => call,
+        };
         self.skip = 0;
         let response = session.send(&call).await?;
         let promised = response.length();
+        self.until = self.size;
         if response.status() == 206 {
             let range = response.header(CONTENT_RANGE.as_str()).and_then(start_of_range);
             if range.is_some_and(|start| start != self.offset) {
                 return Err(Error::content(&self.asked, "another range came than was asked for"));
+            }
+            let more = response.length().zip(end).is_some_and(|(length, end)| length > end - self.offset);
+            if more {
+                // It knows where a range begins and not where it ends.
+                self.ahead = None;
+            } else if let (Some(ahead), Some(end)) = (&mut self.ahead, end) {
+                self.until = end;
+                ahead.begin(end);
+                ahead.top_up(&session, &self.asked, &self.path, self.size);
             }
         } else {
             if let Some(length) = promised.filter(|length| *length != self.size) {
@@ -222,6 +267,7 @@ impl BlobStream {
             }
             // A registry without ranges sends everything again: what is there is passed over.
             self.skip = self.offset;
+            self.ahead = None;
         }
         Ok(response)
     }
@@ -255,7 +301,33 @@ impl BlobStream {
     }
 }
 
+/// How fast a sender is: one that trickles would hold its place for ever.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    since: Instant,
+    from: u64,
+}
+
+impl Pace {
+    pub(crate) fn new(offset: u64) -> Self {
+        Self { since: Instant::now(), from: offset }
+    }
+
+    pub(crate) fn check(&mut self, offset: u64, session: &Session, asked: &Asked) -> Result<()> {
+        if self.since.elapsed() < WINDOW {
+            return Ok(());
+        }
+        if offset - self.from < SLOWEST {
+            let what =
+                format!("only {} bytes came in {} s", offset - self.from, self.since.elapsed().as_secs());
+            return Err(Error::timeout(asked, session.endpoint.authority.clone(), what));
+        }
+        *self = Self::new(offset);
+        Ok(())
+    }
+}
+
 /// The start of `bytes 5-9/10`.
-fn start_of_range(header: &str) -> Option<u64> {
+pub(crate) fn start_of_range(header: &str) -> Option<u64> {
     header.trim().strip_prefix("bytes")?.trim_start().split('-').next()?.trim().parse().ok()
 }

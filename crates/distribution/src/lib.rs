@@ -16,6 +16,7 @@
 //! ```
 
 mod address;
+mod ahead;
 mod blob;
 pub mod challenge;
 mod client;
@@ -39,6 +40,7 @@ mod upload;
 mod web;
 mod wire;
 
+pub use ahead::Parts;
 pub use blob::{BlobStream, Resume};
 pub use client::{Client, Hit, Login};
 pub use copy::Copied;

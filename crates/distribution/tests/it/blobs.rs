@@ -1,7 +1,9 @@
 use crate::fake::{Fake, Fault, settings};
 use crate::{open, repository};
 use http::Method;
-use yare_distribution::{BlobStream, Credentials, Result, Resume};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use yare_distribution::{BlobStream, Credentials, Parts, Result, Resume};
 use yare_errdefs::{Class, Classified, chain};
 use yare_oci::{Digest, Hasher};
 
@@ -46,6 +48,89 @@ async fn a_broken_connection_costs_what_was_under_way() {
     let ranges: Vec<_> =
         fake.seen().iter().filter_map(|seen| seen.header("range").map(str::to_owned)).collect();
     assert!(ranges.contains(&"bytes=100000-".to_owned()), "{ranges:?}");
+}
+
+/// Parts of 50 kB over that many connections beside the first.
+fn parts(spare: usize) -> Parts {
+    Parts { spare: Arc::new(Semaphore::new(spare)), least: 100_000, size: 50_000 }
+}
+
+/// The ranges that were asked for, sorted.
+fn ranges(fake: &Fake) -> Vec<(u64, u64)> {
+    let seen = fake.seen();
+    let asked = seen.iter().filter_map(|seen| seen.header("range")?.strip_prefix("bytes=")?.split_once('-'));
+    let mut ranges: Vec<_> =
+        asked.map(|(start, end)| (start.parse().unwrap(), end.parse().unwrap_or(u64::MAX))).collect();
+    ranges.sort_unstable();
+    ranges
+}
+
+#[tokio::test]
+async fn a_large_blob_comes_in_parts_as_one() {
+    let fake = Fake::start().await;
+    let bytes = content(420_001);
+    let blob = fake.blob(bytes.clone());
+    let repository = repository(&fake, "a").await;
+    let parts = parts(2);
+    let mut stream = repository.blob(&blob, Resume::default()).unwrap().in_parts(parts.clone());
+    assert_eq!(read(&mut stream).await.unwrap(), bytes);
+    assert_eq!((stream.received(), stream.offset()), (420_001, 420_001));
+    let wanted: Vec<(u64, u64)> =
+        (0..9).map(|part| (part * 50_000, (part * 50_000 + 49_999).min(420_000))).collect();
+    assert_eq!(ranges(&fake), wanted, "each byte is asked for once");
+    assert_eq!(parts.spare.available_permits(), 2, "the connections are given back");
+    // What is there is not asked for.
+    let mut hasher = Hasher::new();
+    hasher.update(&bytes[..123_456]);
+    let mut stream =
+        repository.blob(&blob, Resume { offset: 123_456, hasher }).unwrap().in_parts(parts.clone());
+    assert_eq!(read(&mut stream).await.unwrap(), bytes[123_456..]);
+    assert_eq!(stream.received(), 420_001 - 123_456);
+}
+
+#[tokio::test]
+async fn parts_are_not_asked_for_where_they_do_not_help() {
+    let fake = Fake::start().await;
+    let bytes = content(420_000);
+    let (large, small) = (fake.blob(bytes.clone()), fake.blob(content(99_999)));
+    let repository = repository(&fake, "a").await;
+    let mut stream = repository.blob(&large, Resume::default()).unwrap().in_parts(parts(0));
+    assert_eq!(read(&mut stream).await.unwrap(), bytes);
+    let mut stream = repository.blob(&small, Resume::default()).unwrap().in_parts(parts(2));
+    read(&mut stream).await.unwrap();
+    assert_eq!((fake.seen().len(), ranges(&fake)), (2, Vec::new()), "no connection to spare, or too small");
+    // A registry that knows no ranges, or not their ends.
+    for fault in [Fault::NoRange, Fault::NoEnd] {
+        let before = fake.seen().len();
+        fake.fault(Method::GET, "blobs", 1, fault);
+        let mut stream = repository.blob(&large, Resume::default()).unwrap().in_parts(parts(2));
+        assert_eq!(read(&mut stream).await.unwrap(), bytes);
+        assert_eq!((stream.received(), fake.seen().len()), (420_000, before + 1));
+    }
+}
+
+#[tokio::test]
+async fn parts_that_break_cost_what_was_under_way() {
+    let fake = Fake::start().await;
+    let bytes = content(420_000);
+    let blob = fake.blob(bytes.clone());
+    let repository = repository(&fake, "a").await;
+    for fault in [Fault::Cut(20_000), Fault::Stall(20_000), Fault::Drop, Fault::NoRange] {
+        for after in 0..4 {
+            // Some right answers before, so that the fault hits the first connection or another.
+            fake.fault(Method::GET, "blobs", after, Fault::None);
+            fake.fault(Method::GET, "blobs", 1, fault.clone());
+            let mut stream = repository.blob(&blob, Resume::default()).unwrap().in_parts(parts(2));
+            assert_eq!(read(&mut stream).await.unwrap(), bytes);
+            assert_eq!(stream.received(), 420_000, "nothing came twice");
+        }
+    }
+    // When nothing else comes, it ends with an error; what is wrong is noticed.
+    fake.fault(Method::GET, "blobs", 1, Fault::None);
+    fake.fault(Method::GET, "blobs", 1, Fault::Garble);
+    let mut stream = repository.blob(&blob, Resume::default()).unwrap().in_parts(parts(2));
+    let error = read(&mut stream).await.unwrap_err();
+    assert_eq!(error.class(), Class::FailedPrecondition, "{error}");
 }
 
 #[tokio::test]

@@ -33,6 +33,10 @@ pub(crate) enum Fault {
     Garble,
     /// The whole content, whatever range was asked for.
     NoRange,
+    /// All that comes from the start of the range on.
+    NoEnd,
+    /// The right answer.
+    None,
     /// The connection breaks before anything was answered.
     Drop,
 }
@@ -281,17 +285,18 @@ impl Fake {
         if seen.method == Method::HEAD {
             return with(plain(200, ""), &[("content-length", total.to_string())]);
         }
-        let start: Option<usize> = seen
-            .header("range")
-            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+        let range = seen.header("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+        let start: Option<usize> = range.and_then(|(start, _)| start.parse().ok());
+        let end = range.and_then(|(_, last)| last.parse::<usize>().ok()).map_or(total, |last| last + 1);
+        let end = if matches!(fault, Some(Fault::NoEnd)) { total } else { end };
         let mut status = 200;
         let mut headers = Vec::new();
         if let Some(start) = start
             && !matches!(fault, Some(Fault::NoRange))
         {
-            bytes = bytes.slice(start..);
+            bytes = bytes.slice(start..end);
             status = 206;
-            headers.push(("content-range", format!("bytes {start}-{}/{total}", total - 1)));
+            headers.push(("content-range", format!("bytes {start}-{}/{total}", end - 1)));
         }
         headers.push(("content-length", bytes.len().to_string()));
         with(broken(status, bytes, fault), &headers)

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use yare_api::AuthConfig;
 use yare_content::Partial;
-use yare_distribution::{Document, Intent, Name, Policy, Repository, Resume, Verdict};
+use yare_distribution::{Document, Intent, Name, Parts, Policy, Repository, Resume, Verdict};
 use yare_errdefs::{Classified, Error, Result};
 use yare_image::{Image, Lease, NewImage, NewIndex, platforms};
 use yare_oci::{Descriptor, DiffId, Digest, ImageConfig, Index, Manifest, MediaType, Platform, Reference};
@@ -450,7 +450,8 @@ impl Pull {
     ) -> Result<Fed> {
         let failed = |error| failed(&self.reference, error);
         let bar: Bar = lines.bar(id, "Downloading", blob.size);
-        let mut stream = self.repository.blob(blob, resume).map_err(failed)?;
+        let parts = Parts::of(blob.size, Arc::clone(&self.engine.transfers.downloads));
+        let mut stream = self.repository.blob(blob, resume).map_err(failed)?.in_parts(parts);
         while let Some(chunk) = stream.chunk().await.map_err(failed)? {
             bar.at(stream.offset());
             if pieces.send(Piece::Bytes(chunk)).await.is_err() {

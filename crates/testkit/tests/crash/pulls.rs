@@ -21,6 +21,9 @@ struct Line {
     port: u16,
     received: Arc<AtomicU64>,
     cut: Arc<AtomicBool>,
+    /// Connections that carry something now, and the most that did.
+    busy: Arc<AtomicU64>,
+    most: Arc<AtomicU64>,
 }
 
 impl Line {
@@ -30,15 +33,23 @@ impl Line {
             port: listener.local_addr().unwrap().port(),
             received: Arc::default(),
             cut: Arc::default(),
+            busy: Arc::default(),
+            most: Arc::default(),
         };
         let (received, cut) = (Arc::clone(&line.received), Arc::clone(&line.cut));
+        let (busy, most) = (Arc::clone(&line.busy), Arc::clone(&line.most));
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(&registry) else { continue };
                 let (received, cut) = (Arc::clone(&received), Arc::clone(&cut));
+                let (busy, most) = (Arc::clone(&busy), Arc::clone(&most));
                 let (mut up, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 std::thread::spawn(move || std::io::copy(&mut up, &mut to));
-                std::thread::spawn(move || carry(server, client, &received, &cut));
+                std::thread::spawn(move || {
+                    most.fetch_max(busy.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                    carry(server, client, &received, &cut);
+                    busy.fetch_sub(1, Ordering::Relaxed);
+                });
             }
         });
         line
@@ -102,6 +113,42 @@ fn a_pull_goes_on_after_kill_and_cut() {
         let left = std::fs::read_dir(engine.data_root().join("content/partial")).unwrap().count();
         assert_eq!(left, 0, "a download is left behind");
     }
+    drop(registry);
+    engine.finish();
+}
+
+/// Bytes of a layer that comes in parts.
+const LARGE: usize = 160 << 20;
+
+#[test]
+fn a_large_layer_comes_over_several_connections() {
+    if !require_root("a_large_layer_comes_over_several_connections") {
+        return;
+    }
+    let mut engine = Engine::start();
+    let registry = Registry::start(&engine.path().join("registry"));
+    let line = Line::to(registry.host());
+    let mut chance = Chance::new();
+    let (direct, slow) = (format!("{}/a:1", registry.host()), format!("127.0.0.1:{}/a:1", line.port));
+    let patience = Duration::from_secs(300);
+    let words: Vec<u8> = (0..LARGE / 8).flat_map(|_| chance.next().to_le_bytes()).collect();
+    engine.docker(&["import", "-", &direct]).input(tar(&words)).patience(patience).ok();
+    drop(words);
+    engine.docker(&["push", "-q", &direct]).patience(patience).ok();
+    engine.docker(&["rmi", &direct]).ok();
+    // Killed on the way, and later a connection breaks.
+    let mut pull = engine.docker(&["pull", "-q", &slow]).into_command().spawn().unwrap();
+    eventually("some of the layer comes", patience, || line.received() >= LARGE as u64 / 3);
+    engine.kill9();
+    pull.wait().unwrap();
+    engine.restart();
+    line.cut.store(true, Ordering::Relaxed);
+    engine.docker(&["pull", "-q", &slow]).patience(patience).ok();
+    let (total, most) = (line.received(), LARGE as u64 + LARGE as u64 / 50 + UNDER_WAY);
+    assert!(total <= most, "{total} bytes came of a layer of {LARGE}");
+    assert!(line.most.load(Ordering::Relaxed) >= 3, "it came over one connection");
+    let pushed = engine.docker(&["push", &slow]).patience(patience).ok();
+    assert!(pushed.contains("Layer already exists"), "{pushed}");
     drop(registry);
     engine.finish();
 }
