@@ -5,7 +5,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
-use yare_testkit::{Engine, Invocation, busybox_rootfs_tar, require_root};
+use yare_testkit::{Engine, Invocation, Registry, busybox_rootfs_tar, require_root};
 
 /// A port that nobody has just now.
 fn free_port() -> u16 {
@@ -274,6 +274,86 @@ fn it_is_enabled_shown_and_disabled() {
     let status = engine.yare(&["registry", "status"]).run();
     assert!(status.code != 0 && status.stderr.contains("cannot listen on"), "{status:?}");
     drop(taken);
+    engine.finish();
+}
+
+#[test]
+fn what_was_never_here_compressed_is_served_unpacked() {
+    if !require_root("what_was_never_here_compressed_is_served_unpacked") {
+        return;
+    }
+    let (engine, address) = served();
+    let other = Engine::start();
+    let registry = Registry::start(&other.path().join("registry"));
+    let name = format!("{}/app:1", registry.host());
+    other
+        .docker(&["import", "--change", "CMD [\"echo\", \"shared\"]", "-", &name])
+        .input(busybox_rootfs_tar())
+        .ok();
+    let pushed = digest(&other.docker(&["push", &name]).ok());
+    // The layer is here by another way, so that the pull does not fetch its compressed form.
+    engine.docker(&["import", "-", "base:1"]).input(busybox_rootfs_tar()).ok();
+    let pulled = engine.docker(&["pull", &name]).ok();
+    assert!(pulled.contains(": Already exists"), "{pulled}");
+    engine.docker(&["tag", &name, "got:1"]).ok();
+    let manifest = ask(&address, "GET", "/v2/got/manifests/1", "");
+    let served = manifest.header("docker-content-digest");
+    assert_ne!(served, pushed);
+    assert_eq!(ask(&address, "GET", &format!("/v2/got/manifests/{served}"), "").body, manifest.body);
+    other.docker(&["pull", "-q", &format!("{address}/got:1")]).ok();
+    let run = ["run", "--rm", "--network", "none", &format!("{address}/got:1")];
+    assert_eq!(other.docker(&run).ok(), "shared\n");
+    drop(registry);
+    other.finish();
+    engine.finish();
+}
+
+#[test]
+fn a_digest_alone_gives_nobody_what_others_have() {
+    if !require_root("a_digest_alone_gives_nobody_what_others_have") {
+        return;
+    }
+    let (engine, address) = served();
+    engine.docker(&["import", "-", "secret:1"]).input(busybox_rootfs_tar()).ok();
+    let secret = ask(&address, "GET", "/v2/secret/manifests/1", "");
+    let put = |manifest: &str| {
+        let kind = secret.header("content-type");
+        let head = format!("Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{manifest}", manifest.len());
+        ask(&address, "PUT", "/v2/thief/manifests/1", &head)
+    };
+    let whole = put(&String::from_utf8_lossy(&secret.body));
+    assert!(whole.head.starts_with("HTTP/1.1 404"), "{}", whole.head);
+    assert_eq!(whole.json()["errors"][0]["code"], "MANIFEST_BLOB_UNKNOWN");
+    // Nor does a config that names the layer beside another blob.
+    let upload = |bytes: &[u8]| {
+        let path = format!("/v2/thief/blobs/uploads/?digest={}", sha256(bytes));
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            bytes.len()
+        );
+        stream.write_all(&[head.as_bytes(), bytes].concat()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    };
+    let mut manifest = secret.json();
+    let config = ask(
+        &address,
+        "GET",
+        &format!("/v2/secret/blobs/{}", manifest["config"]["digest"].as_str().unwrap()),
+        "",
+    );
+    upload(&config.body);
+    let other = Invocation::new("gzip", &["-c"]).input("not the layer").run().bytes;
+    upload(&other);
+    let layer = manifest["layers"][0]["digest"].as_str().unwrap().to_owned();
+    manifest["layers"][0]["digest"] = sha256(&other).into();
+    manifest["layers"][0]["size"] = other.len().into();
+    let refused = put(&manifest.to_string());
+    assert!(refused.head.starts_with("HTTP/1.1 400"), "{}", refused.head);
+    let theirs = ask(&address, "HEAD", &format!("/v2/thief/blobs/{layer}"), "");
+    assert!(theirs.head.starts_with("HTTP/1.1 404"), "{}", theirs.head);
     engine.finish();
 }
 

@@ -5,11 +5,11 @@
 //! registry in it (`docker.io/team/app`); and for a name that begins with a host, `quay.io/team/app`, that.
 //! What is pushed gets the first of these names, so that nobody from elsewhere moves any other.
 //!
-//! Manifests are those that the store has, byte by byte. Layers that came compressed and are kept so are
+//! Manifests are those that the store has, byte by byte, wherever all that they name can be had. Layers that came compressed and are kept so are
 //! served as they came; others exist unpacked only, are named by their DiffID in their image's manifest, and
 //! are rebuilt when somebody wants the bytes.
 
-use super::taking::{self, Wanted};
+use super::taking::{self, Taking, Wanted};
 use crate::Engine;
 use crate::images::{lifted, publish_all};
 use parking_lot::{Mutex, RwLock};
@@ -20,7 +20,7 @@ use std::sync::{Arc, Weak};
 use yare_errdefs::{Error, Result};
 use yare_image::{Image, RemoveOptions};
 use yare_oci::reference::DEFAULT_DOMAIN;
-use yare_oci::{DiffId, Digest, MediaType, Reference};
+use yare_oci::{Descriptor, DiffId, Digest, Manifest, MediaType, Reference};
 use yare_registry::name::Reference as Name;
 use yare_registry::{Document, Images, Pushed};
 
@@ -76,6 +76,16 @@ impl Shelf {
         images
     }
 
+    /// The image of a repository whose manifest has this digest.
+    fn by_manifest(&self, engine: &Engine, repository: &str, digest: &Digest) -> Result<Option<Arc<Image>>> {
+        for image in self.images(engine, repository) {
+            if Digest::of(document(engine, &image)?) == *digest {
+                return Ok(Some(image));
+            }
+        }
+        Ok(None)
+    }
+
     fn find_blob(&self, engine: &Engine, repository: &str, digest: &Digest) -> Result<Option<Blob>> {
         let images = self.images(engine, repository);
         let is_document = |image: &Arc<Image>| image.id.0 == *digest || image.kept.contains(digest);
@@ -109,12 +119,10 @@ impl Images for Shelf {
                 .iter()
                 .filter_map(|name| name.with_tag(tag.as_str()).ok())
                 .find_map(|name| engine.images.named(&name)),
-            Name::Digest(digest) => {
-                self.images(&engine, repository).into_iter().find(|image| image.manifest == *digest)
-            }
+            Name::Digest(digest) => self.by_manifest(&engine, repository, digest)?,
         };
         let Some(image) = image else { return Ok(None) };
-        let bytes = engine.images.manifest_bytes(&image)?;
+        let bytes = document(&engine, &image)?;
         let said: serde_json::Value = serde_json::from_slice(&bytes)
             .map_err(|error| Error::internal("a stored manifest cannot be read").caused_by(error))?;
         let media_type = said["mediaType"].as_str().unwrap_or(MediaType::OCI_MANIFEST).to_owned();
@@ -159,15 +167,29 @@ impl Images for Shelf {
         let names = pushed.tags.iter().map(|tag| own.with_tag(tag.as_str()));
         let names =
             names.collect::<Result<Vec<_>, _>>().map_err(|error| Error::invalid(error.to_string()))?;
-        taking::take(&*self.engine()?, &wanted, &own, &names, pushed)
+        let engine = self.engine()?;
+        // Who names a blob must have sent it, or may have it from this repository: its digest alone gives
+        // nobody what others have here.
+        for blob in wanted.blobs() {
+            if (pushed.blob)(blob)?.is_none() && self.find_blob(&engine, pushed.repository, blob)?.is_none() {
+                return Ok(false);
+            }
+        }
+        let images = self.images(&engine, pushed.repository);
+        let taking = Taking { wanted: &wanted, repository: &own, names: &names, images: &images, pushed };
+        taking::take(&engine, &taking)
     }
 
     fn remove(&self, repository: &str, reference: &Name) -> Result<bool> {
         let engine = self.engine()?;
         let own = self.own_names(repository);
+        let by_digest = match reference {
+            Name::Tag(_) => None,
+            Name::Digest(digest) => self.by_manifest(&engine, repository, digest)?,
+        };
         let is_meant = |name: &Reference, image: &Image| match reference {
             Name::Tag(tag) => name.tag() == Some(tag.as_str()),
-            Name::Digest(digest) => image.manifest == *digest,
+            Name::Digest(_) => by_digest.as_ref().is_some_and(|meant| meant.id == image.id),
         };
         let mut meant = Vec::new();
         for name in self.names(repository) {
@@ -191,6 +213,28 @@ impl Images for Shelf {
         }
         Ok(!own.is_empty())
     }
+}
+
+/// The manifest of an image over what can be had of it: the stored one, or where compressed layers of that
+/// were never here (the layer came by another way), one over the unpacked layers.
+fn document(engine: &Engine, image: &Image) -> Result<Vec<u8>> {
+    let bytes = engine.images.manifest_bytes(image)?;
+    let manifest: Manifest = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::internal("a stored manifest cannot be read").caused_by(error))?;
+    let mut pairs = manifest.layers.iter().zip(image.layers.iter());
+    if pairs.all(|(blob, layer)| blob.digest == layer.0 || image.kept.contains(&blob.digest)) {
+        return Ok(bytes);
+    }
+    let unpacked = |layer: &DiffId| {
+        let info = engine.images.snapshots().layer(layer);
+        let info = info.map_err(|error| Error::wrap(error.to_string(), error))?;
+        Ok(Descriptor::new(MediaType::OCI_LAYER, layer.0, info.size))
+    };
+    let layers = image.layers.iter().map(unpacked).collect::<Result<_>>()?;
+    let config = Descriptor::new(MediaType::OCI_CONFIG, image.id.0, manifest.config.size);
+    let plain = Manifest { media_type: MediaType::OCI_MANIFEST.to_owned(), config, layers, ..manifest };
+    serde_json::to_vec(&plain)
+        .map_err(|error| Error::internal("cannot write a manifest as JSON").caused_by(error))
 }
 
 /// Layers that were rebuilt for somebody: files without a name, shared by those who read at the same time.
