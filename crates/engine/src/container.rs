@@ -123,6 +123,8 @@ pub struct StateRecord {
     pub restart_delay: Duration,
     /// Whether a user asked for its end.
     pub stopped_by_user: bool,
+    /// How it is, if it has a health check and has run.
+    pub health: Option<crate::health::Health>,
 }
 
 impl Default for StateRecord {
@@ -138,6 +140,7 @@ impl Default for StateRecord {
             restarts: 0,
             restart_delay: Duration::ZERO,
             stopped_by_user: false,
+            health: None,
         }
     }
 }

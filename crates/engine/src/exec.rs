@@ -161,6 +161,63 @@ pub async fn start(engine: &Arc<Engine>, id: &str, options: &ExecStartConfig) ->
     Ok(Some(Attached { tty: exec.config.tty, session }))
 }
 
+/// What became of a program that ran aside.
+pub(crate) struct Aside {
+    /// Its exit code.
+    pub(crate) code: i32,
+    /// The beginning of what it said, on both streams.
+    pub(crate) output: String,
+}
+
+/// Runs a program in a container for the engine itself: nobody is told of it, and it cannot be inspected. `None`
+/// when it did not end in time; then it is killed. Of its output `longest` bytes are kept.
+pub(crate) async fn run_aside(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    config: ExecConfig,
+    patience: Duration,
+    longest: usize,
+) -> Result<Option<Aside>> {
+    let (id, state) = (crate::random_id(), watch::Sender::new(ExecState::Starting));
+    let exec = Exec { id, container: container.id.clone(), config, state };
+    let (mut ours, theirs) = pair()?;
+    let spec = spec(container, &exec, &ExecStartConfig::default());
+    let ended = async {
+        let control = launch(engine, container, spec, Some(theirs)).await?;
+        let output = read_output(&mut ours, longest);
+        let (code, output) = tokio::join!(end_code(control.connection, &exec.id), output);
+        Ok(Aside { code: code.unwrap_or(137), output })
+    };
+    match tokio::time::timeout(patience, ended).await {
+        Ok(outcome) => outcome.map(Some),
+        Err(_) => {
+            let request = Request::Signal { exec_id: Some(exec.id.clone()), signal: 9 };
+            if let Err(error) = crate::task::ask(engine, container, request).await {
+                tracing::debug!(container = container.id, %error, "a program that ran aside is gone");
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// Reads to the end; what is too long is marked so.
+async fn read_output(stream: &mut tokio::net::UnixStream, longest: usize) -> String {
+    use tokio::io::AsyncReadExt;
+    let mut frames = yare_api::stream::Demultiplexer::new();
+    let (mut kept, mut buffer) = (Vec::new(), vec![0; 4096]);
+    while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+        let framed = frames.feed(&buffer[..length], |_, bytes| {
+            kept.extend_from_slice(&bytes[..bytes.len().min((longest + 1).saturating_sub(kept.len()))]);
+        });
+        if framed.is_err() {
+            break;
+        }
+    }
+    let more = if kept.len() > longest { "..." } else { "" };
+    kept.truncate(longest);
+    String::from_utf8_lossy(&kept).into_owned() + more
+}
+
 fn exit_code_of(error: &Error) -> i32 {
     match error.class() {
         Class::NotFound => 127,

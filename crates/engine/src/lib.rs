@@ -17,6 +17,7 @@ pub mod events;
 pub mod exec;
 mod facts;
 mod growth;
+pub mod health;
 mod holders;
 pub mod images;
 pub mod lifecycle;

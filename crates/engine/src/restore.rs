@@ -213,6 +213,7 @@ fn go_on(engine: &Arc<Engine>, container: &Arc<Container>, pid: i32) {
     let record = note_frozen(engine, container);
     engine.save_soon(container);
     crate::networks::restore_run(engine, &record);
+    crate::health::watch(engine, container);
 }
 
 /// Whether it is paused is for the kernel to say.

@@ -87,7 +87,7 @@ impl Plan {
         if self.existing.is_none() {
             let mac = MacAddr::of_ip(self.gateway);
             route
-                .change(|changes| changes.new_bridge(name, config, mac))
+                .change(|changes| changes.new_bridge(name, config.mtu, mac))
                 .map_err(|error| NetError::kernel(format!("create bridge {name}"), error))?;
         }
         // Before the bridge has an address: one of IPv4 must never have been reachable over IPv6.
@@ -107,6 +107,9 @@ impl Plan {
             }
             if let Some(ipv6) = config.ipv6 {
                 changes.address6(link.index, ipv6.gateway, ipv6.subnet.prefix());
+            }
+            if !config.alias.is_empty() {
+                changes.alias(link.index, &config.alias);
             }
             if link.mtu != config.mtu {
                 changes.mtu(link.index, config.mtu);

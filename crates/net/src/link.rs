@@ -18,7 +18,6 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use crate::cidr::Ipv4Net;
 use crate::endpoint::MacAddr;
 use crate::netlink::{CREATE, DUMP, EXCL, REPLACE, REQUEST, Refused, Socket, Writer};
-use crate::network::NetConfig;
 
 /// A link group that marks cables to be deleted in one stroke. Group 0 is everybody's default.
 const DOOMED: u32 = 0x5941_5245;
@@ -69,23 +68,20 @@ impl Changes {
     }
 
     /// Makes a bridge, up, without spanning tree.
-    pub(crate) fn new_bridge(&mut self, name: &str, config: &NetConfig, mac: MacAddr) {
+    pub(crate) fn new_bridge(&mut self, name: &str, mtu: u32, mac: MacAddr) {
         let mut link = LinkMessage::default();
         link.header.flags = LinkFlags::Up;
         link.header.change_mask = LinkFlags::Up;
         let data = vec![InfoBridge::StpState(BridgeStpState::Disabled), InfoBridge::ForwardDelay(0)];
         link.attributes = vec![
             LinkAttribute::IfName(name.to_owned()),
-            LinkAttribute::Mtu(config.mtu),
+            LinkAttribute::Mtu(mtu),
             LinkAttribute::Address(mac.0.to_vec()),
             LinkAttribute::LinkInfo(vec![
                 LinkInfo::Kind(InfoKind::Bridge),
                 LinkInfo::Data(InfoData::Bridge(data)),
             ]),
         ];
-        if !config.alias.is_empty() {
-            link.attributes.push(LinkAttribute::IfAlias(config.alias.clone()));
-        }
         self.add(CREATE | EXCL, RouteNetlinkMessage::NewLink(link));
     }
 
@@ -129,6 +125,14 @@ impl Changes {
     /// Brings an interface up.
     pub(crate) fn up(&mut self, index: u32) {
         self.add(0, RouteNetlinkMessage::SetLink(up(index)));
+    }
+
+    /// Says what an interface is for; the kernel takes no such word when it makes one.
+    pub(crate) fn alias(&mut self, index: u32, alias: &str) {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes = vec![LinkAttribute::IfAlias(alias.to_owned())];
+        self.add(0, RouteNetlinkMessage::SetLink(link));
     }
 
     /// Sets an interface's MTU, in bytes.

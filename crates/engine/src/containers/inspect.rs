@@ -86,7 +86,21 @@ pub(crate) fn state(record: &Record) -> ContainerState {
         error: state.error.clone(),
         started_at: rfc3339(state.started_at),
         finished_at: rfc3339(state.finished_at),
-        health: None,
+        health: state.health.as_ref().map(health),
+    }
+}
+
+fn health(health: &crate::health::Health) -> yare_api::Health {
+    let log = health.log.iter().map(|probe| yare_api::HealthcheckResult {
+        start: rfc3339(Some(probe.start)),
+        end: rfc3339(Some(probe.end)),
+        exit_code: i64::from(probe.code),
+        output: probe.output.clone(),
+    });
+    yare_api::Health {
+        status: health.status.as_str().to_owned(),
+        failing_streak: i64::from(health.streak),
+        log: Some(log.collect()),
     }
 }
 

@@ -153,7 +153,10 @@ impl<'a> Wanted<'a> {
                 ports(record).iter().any(|have| have.public_port != 0 && port_fits(have, port))
             })
             && any("expose", &|port| ports(record).iter().any(|have| port_fits(have, port)))
-            && any("health", &|health| health == "none")
+            && any("health", &|health| {
+                let status = record.state.health.as_ref().map_or("none", |health| health.status.as_str());
+                health == status
+            })
             && any("is-task", &|wanted| matches!(wanted, "false" | "0"))
             && any("isolation", &|wanted| matches!(wanted, "default" | ""))
     }

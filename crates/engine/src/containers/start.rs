@@ -185,6 +185,7 @@ fn started(engine: &Arc<Engine>, container: &Arc<Container>, run: Run, cause: Ca
         state.oom_killed = false;
         state.started_at = Some(engine.clock.now());
         state.stopped_by_user = false;
+        state.health = record.plan.healthcheck.as_ref().map(|_| crate::health::Health::default());
         if cause == Cause::User {
             state.restarts = 0;
             state.restart_delay = std::time::Duration::ZERO;
@@ -206,6 +207,7 @@ fn started(engine: &Arc<Engine>, container: &Arc<Container>, run: Run, cause: Ca
     engine.publish_connected(container);
     engine.publish_container(container, "start", BTreeMap::new());
     task::follow(engine, container, run.control);
+    crate::health::watch(engine, container);
 }
 
 /// Attachments that came while the shim was being started.

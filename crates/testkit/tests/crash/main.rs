@@ -12,6 +12,7 @@ mod exhaustion;
 mod half_images;
 mod leaks;
 mod load;
+mod networks;
 mod pulls;
 mod replaced_binary;
 mod restarts;

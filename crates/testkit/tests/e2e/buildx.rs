@@ -44,7 +44,7 @@ fn plugin(name: &str) -> Option<PathBuf> {
 }
 
 /// Gives the client of this case its plugins; `false` when there are none.
-fn has(c: &Client, wanted: &[&str]) -> bool {
+pub(crate) fn has(c: &Client, wanted: &[&str]) -> bool {
     let folder = c.folder.join("docker/cli-plugins");
     std::fs::create_dir_all(&folder).unwrap();
     for name in wanted {

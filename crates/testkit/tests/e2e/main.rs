@@ -44,6 +44,7 @@ mod buildx_contexts;
 mod errors;
 mod exec;
 mod flags;
+mod health;
 mod history;
 mod images;
 mod import;
@@ -97,6 +98,7 @@ fn main() {
         errors::CASES,
         user_networks::CASES,
         names::CASES,
+        health::CASES,
         system::CASES,
         api::CASES,
         build_language::CASES,
