@@ -1,13 +1,13 @@
-//! Builds by the id that their client chose: the calls of one build find each other here, and those that are
-//! over stay a while as its history.
+//! Builds by the id that their client chose: the calls of one build find each other here, and what those that
+//! are over said goes into the history.
 
 use crate::calls::Loaded;
 use crate::grpc::{Code, Status};
-use crate::history::{Change, Record};
+use crate::history::{self, Record, Store};
 use crate::link::Stop;
 use crate::news::News;
-use crate::proto::control::SolveRequest;
-use std::collections::{HashMap, HashSet, VecDeque};
+use crate::proto::control::{COMPLETE, HistoryEvent, HistoryRecord, STARTED, SolveRequest};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, oneshot};
@@ -16,8 +16,6 @@ use tokio::sync::{Notify, broadcast, oneshot};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Builds at once.
 const MOST: usize = 1000;
-/// Builds that are remembered.
-const REMEMBERED: usize = 50;
 /// Most bytes of an id.
 const LONGEST: usize = 256;
 
@@ -69,20 +67,17 @@ impl Build {
 #[derive(Debug)]
 pub(crate) struct Builds {
     active: Mutex<HashMap<String, Arc<Build>>>,
-    over: Mutex<VecDeque<Arc<Build>>>,
+    /// Those that are over.
+    pub(crate) store: Arc<Store>,
     begun: Notify,
-    changes: broadcast::Sender<Change>,
+    changes: broadcast::Sender<HistoryEvent>,
 }
 
-impl Default for Builds {
-    fn default() -> Self {
-        Self {
-            active: Mutex::default(),
-            over: Mutex::default(),
-            begun: Notify::new(),
-            changes: broadcast::Sender::new(64),
-        }
-    }
+/// A build, whether it is under way or not.
+#[derive(Debug)]
+pub(crate) enum Recalled {
+    Active(Arc<Build>),
+    Over,
 }
 
 /// A build under way. It ends when this is dropped, whatever the reason.
@@ -94,12 +89,19 @@ pub(crate) struct Active<'a> {
 }
 
 impl Builds {
-    fn active(&self) -> MutexGuard<'_, HashMap<String, Arc<Build>>> {
+    /// None, and those that were.
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        let (active, begun, changes) = (Mutex::default(), Notify::new(), broadcast::Sender::new(64));
+        Self { active, store, begun, changes }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Build>>> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn over(&self) -> MutexGuard<'_, VecDeque<Arc<Build>>> {
-        self.over.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A build that is under way.
+    pub(crate) fn active(&self, id: &str) -> Option<Arc<Build>> {
+        self.lock().get(id).cloned()
     }
 
     /// Begins a build.
@@ -119,7 +121,7 @@ impl Builds {
             returned: Mutex::new(Some(sender)),
         });
         {
-            let mut active = self.active();
+            let mut active = self.lock();
             if active.contains_key(&id) {
                 return Err(Status::new(Code::AlreadyExists, format!("there is a build {id} already")));
             }
@@ -132,37 +134,38 @@ impl Builds {
             active.insert(id, Arc::clone(&build));
         }
         self.begun.notify_waiters();
-        self.tell(&build, Change::Started);
+        if !build.request.internal {
+            self.tell(STARTED, history::shown(&build));
+        }
         Ok(Active { builds: self, build, returned })
     }
 
-    fn tell(&self, build: &Arc<Build>, change: fn(Arc<Build>) -> Change) {
-        if !build.request.internal {
-            // Nobody may be listening.
-            drop(self.changes.send(change(Arc::clone(build))));
-        }
+    /// Tells those who listen to the history.
+    pub(crate) fn tell(&self, kind: i32, record: HistoryRecord) {
+        // Nobody may be listening.
+        drop(self.changes.send(history::event(kind, record)));
     }
 
     /// Finds a build that is under way, waiting for it a little.
     pub(crate) async fn find(&self, id: &str) -> Result<Arc<Build>, Status> {
-        self.wait(|| self.active().get(id).cloned(), id, PATIENCE).await
+        self.wait(|| self.active(id), id, PATIENCE).await
     }
 
     /// Finds a build, also one that is over.
-    pub(crate) async fn recall(&self, id: &str) -> Result<Arc<Build>, Status> {
+    pub(crate) async fn recall(&self, id: &str) -> Result<Recalled, Status> {
         let known = || {
-            let active = self.active().get(id).cloned();
-            active.or_else(|| self.over().iter().find(|build| build.request.r#ref == id).cloned())
+            let over = || self.store.find(id).map(|_| Recalled::Over);
+            self.active(id).map(Recalled::Active).or_else(over)
         };
         self.wait(known, id, PATIENCE).await
     }
 
-    async fn wait(
+    async fn wait<T>(
         &self,
-        known: impl Fn() -> Option<Arc<Build>>,
+        known: impl Fn() -> Option<T>,
         id: &str,
         patience: Duration,
-    ) -> Result<Arc<Build>, Status> {
+    ) -> Result<T, Status> {
         let waited = tokio::time::timeout(patience, async {
             loop {
                 let mut begun = std::pin::pin!(self.begun.notified());
@@ -176,29 +179,21 @@ impl Builds {
         waited.await.map_err(|_| Status::new(Code::NotFound, format!("no such job {id}")))
     }
 
-    /// All that is known, the oldest first, with whether it is over.
-    pub(crate) fn list(&self) -> Vec<(Arc<Build>, bool)> {
-        let over: Vec<_> = self.over().iter().map(|build| (Arc::clone(build), true)).collect();
-        let active: Vec<_> = self.active().values().map(|build| (Arc::clone(build), false)).collect();
-        let shown = over.into_iter().chain(active);
-        shown.filter(|(build, _)| !build.request.internal).collect()
+    /// All that is known, those under way last.
+    pub(crate) fn list(&self) -> Vec<HistoryEvent> {
+        let active: Vec<_> = self.lock().values().map(Arc::clone).collect();
+        let under_way =
+            |record: &HistoryRecord| active.iter().any(|build| build.request.r#ref == record.r#ref);
+        let over = self.store.list().into_iter().filter(|record| !under_way(record));
+        let mut all: Vec<_> = over.map(|record| history::event(COMPLETE, record)).collect();
+        let shown = active.iter().filter(|build| !build.request.internal);
+        all.extend(shown.map(|build| history::event(STARTED, history::shown(build))));
+        all
     }
 
     /// What changes from now on.
-    pub(crate) fn changes(&self) -> broadcast::Receiver<Change> {
+    pub(crate) fn changes(&self) -> broadcast::Receiver<HistoryEvent> {
         self.changes.subscribe()
-    }
-
-    /// Forgets a build that is over.
-    pub(crate) fn forget(&self, id: &str) -> Result<(), Status> {
-        let removed = {
-            let mut over = self.over();
-            let place = over.iter().position(|build| build.request.r#ref == id);
-            place.and_then(|place| over.remove(place))
-        };
-        let build = removed.ok_or_else(|| Status::new(Code::NotFound, format!("no such build {id}")))?;
-        self.tell(&build, Change::Deleted);
-        Ok(())
     }
 }
 
@@ -208,23 +203,17 @@ impl Drop for Active<'_> {
         build.stop.stop();
         build.news.end();
         build.loaded.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.builds.active().remove(&build.request.r#ref);
-        if build.request.internal {
-            return;
-        }
-        build.record.lock().unwrap_or_else(PoisonError::into_inner).end();
-        {
-            let mut over = self.builds.over();
-            over.push_back(Arc::clone(build));
-            // Pinned ones stay until there is nothing else to forget.
-            while over.len() > REMEMBERED {
-                let pinned =
-                    |build: &Arc<Build>| build.record.lock().unwrap_or_else(PoisonError::into_inner).pinned;
-                let place = over.iter().position(|build| !pinned(build)).unwrap_or(0);
-                over.remove(place);
+        if !build.request.internal {
+            build.record.lock().unwrap_or_else(PoisonError::into_inner).end();
+            // Before it is taken from those under way: there is no moment at which nobody knows of it.
+            if let Err(error) = self.builds.store.add(history::shown(build), &build.news.all()) {
+                tracing::warn!(error = yare_errdefs::chain(&error), "a build is not remembered");
             }
         }
-        self.builds.tell(build, Change::Completed);
+        self.builds.lock().remove(&build.request.r#ref);
+        if let Some(record) = self.builds.store.find(&build.request.r#ref) {
+            self.builds.tell(COMPLETE, record);
+        }
     }
 }
 
@@ -236,36 +225,37 @@ mod tests {
         SolveRequest { r#ref: id.to_owned(), ..SolveRequest::default() }
     }
 
+    fn place() -> (tempfile::TempDir, Builds) {
+        let root = tempfile::tempdir().expect("a folder");
+        let store = Store::open(root.path().to_owned()).expect("opened");
+        (root, Builds::new(Arc::new(store)))
+    }
+
     #[tokio::test]
     async fn a_build_ends_with_its_call_and_is_remembered() {
-        let builds = Builds::default();
+        let (_root, builds) = place();
+        let mut changes = builds.changes();
         let active = builds.begin(request("a")).expect("begun");
         assert!(builds.begin(request("a")).is_err(), "an id is used once at a time");
         let build = builds.find("a").await.expect("under way");
         build.returns(Ok(None)).expect("returned");
         assert!(build.returns(Ok(None)).is_err(), "a result comes once");
-        assert!(matches!(builds.list().as_slice(), [(_, false)]));
+        assert!(matches!(builds.list().as_slice(), [HistoryEvent { kind: STARTED, .. }]));
         drop(active);
         assert!(build.stop.cancel.is_cancelled());
         assert_eq!(build.news.after(0).await, None, "its news end");
-        assert!(matches!(builds.list().as_slice(), [(_, true)]));
-        builds.forget("a").expect("forgotten");
-        assert!(builds.forget("a").is_err());
-    }
-
-    #[tokio::test]
-    async fn a_bounded_number_is_remembered() {
-        let builds = Builds::default();
-        for number in 0..REMEMBERED + 20 {
-            drop(builds.begin(request(&number.to_string())).expect("begun"));
-        }
-        assert_eq!(builds.list().len(), REMEMBERED);
-        assert_eq!(builds.list()[0].0.request.r#ref, "20");
+        assert!(matches!(builds.list().as_slice(), [HistoryEvent { kind: COMPLETE, .. }]));
+        assert!(matches!(builds.recall("a").await, Ok(Recalled::Over)));
+        let kinds = [changes.recv().await.expect("told").kind, changes.recv().await.expect("told").kind];
+        assert_eq!(kinds, [STARTED, COMPLETE]);
+        let internal = SolveRequest { internal: true, ..request("i") };
+        drop(builds.begin(internal).expect("begun"));
+        assert_eq!(builds.list().len(), 1, "what a client does for itself is not remembered");
     }
 
     #[tokio::test]
     async fn nobody_waits_for_ever() {
-        let waited = Builds::default().wait(|| None, "x", Duration::ZERO).await;
+        let waited = place().1.wait(|| None::<()>, "x", Duration::ZERO).await;
         assert_eq!(waited.expect_err("not there").code, Code::NotFound);
     }
 }

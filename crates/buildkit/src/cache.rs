@@ -102,7 +102,7 @@ impl<'a> ClientFolder<'a> {
 
     fn stream(&self, digest: &Digest) -> Result<Blob<'_>> {
         let mut exchange = self.call(READ)?;
-        let question = ReadRequest { digest: digest.to_string() };
+        let question = ReadRequest { digest: digest.to_string(), ..ReadRequest::default() };
         self.link.wait(exchange.send::<ReadResponse>(&question))?;
         closed(&mut exchange);
         Ok(Blob { link: self.link, exchange, piece: Bytes::new() })
@@ -264,7 +264,7 @@ mod tests {
                     let bytes = blobs.lock().unwrap().get(&question.digest).cloned().unwrap_or_default();
                     for piece in bytes.chunks(1000) {
                         let data = Bytes::copy_from_slice(piece);
-                        if let Err(status) = reply.send(&ReadResponse { data }).await {
+                        if let Err(status) = reply.send(&ReadResponse { offset: 0, data }).await {
                             return Err((reply, status));
                         }
                     }

@@ -287,6 +287,7 @@ impl<'a> ClientContexts<'a> {
             let received = source.link.wait(received)?;
             transfer.done(received.bytes);
             tracing::debug!(dir, entries = received.entries, files = received.files, "a context is here");
+            folder.measured(tree.size());
             let root = Arc::new(tree.into_root());
             Ok((ContextTree { root, ignore, lasting: folder.lasting() }, folder))
         };

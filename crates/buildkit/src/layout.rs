@@ -119,7 +119,7 @@ impl LayoutImage {
         metadata.insert("buildkit-attachable-store-id", store);
         let link = &source.link;
         let mut exchange = link.wait(link.session.call(READ, metadata))?;
-        let question = ReadRequest { digest: blob.digest.to_string() };
+        let question = ReadRequest { digest: blob.digest.to_string(), ..ReadRequest::default() };
         link.wait(exchange.send::<ReadResponse>(&question))?;
         if let Err(status) = exchange.outbound.close() {
             tracing::debug!(message = status.message, "a client answers before it is asked");

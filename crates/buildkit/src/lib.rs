@@ -35,10 +35,12 @@ mod sync;
 pub use session::Offer;
 
 use crate::builds::Builds;
+use crate::history::Store;
 use crate::session::Sessions;
 use crate::sync::Folders;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
+use yare_build::cache::Kept;
 use yare_engine::Engine;
 use yare_errdefs::Result;
 
@@ -58,10 +60,15 @@ impl BuildKit {
     /// The side of this engine.
     ///
     /// # Errors
-    /// The folder for clients' files cannot be made.
+    /// The folders for clients' files and for the history cannot be made or read.
     pub fn new(engine: Arc<Engine>) -> Result<Self> {
         let folders = Folders::new(yare_engine::build::kept_folder(&engine, "synced")?);
-        Ok(Self(Arc::new(Kit { engine, sessions: Sessions::default(), builds: Builds::default(), folders })))
+        let store = Arc::new(Store::open(yare_engine::build::kept_folder(&engine, "history")?)?);
+        // Counted and pruned with the build cache.
+        yare_engine::build::keeps(&engine, Arc::clone(&folders) as Arc<dyn Kept>);
+        yare_engine::build::keeps(&engine, Arc::clone(&store) as Arc<dyn Kept>);
+        let (sessions, builds) = (Sessions::default(), Builds::new(store));
+        Ok(Self(Arc::new(Kit { engine, sessions, builds, folders })))
     }
 
     /// Answers calls on a connection until it ends. Builds that were asked for on it end with it.

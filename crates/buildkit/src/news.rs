@@ -103,6 +103,18 @@ impl News {
         }
     }
 
+    /// All that is left of what was told.
+    pub(crate) fn all(&self) -> Vec<StatusResponse> {
+        let told = self.lock();
+        let mut all = Vec::new();
+        let mut place = 0;
+        while let Some((message, next)) = told.after(place) {
+            all.push(message);
+            place = next;
+        }
+        all
+    }
+
     /// The news from a place on, and the place behind them; waits for some. `None` at the end.
     pub(crate) async fn after(&self, place: u64) -> Option<(StatusResponse, u64)> {
         loop {

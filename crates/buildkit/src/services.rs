@@ -1,6 +1,7 @@
 //! The services that clients call, by path.
 
 use crate::Kit;
+use crate::builds::Recalled;
 use crate::calls;
 use crate::grpc::server::{Call, Reply};
 use crate::grpc::{Code, Status};
@@ -35,6 +36,7 @@ pub(crate) async fn answer(kit: Arc<Kit>, call: Call) {
             Some(method) => bridge(&kit, call, method).await,
             None => call.unknown(),
         },
+        None if path.starts_with("/containerd.services.content.v1.Content/") => content(&kit, call).await,
         None if path == "/grpc.health.v1.Health/Check" => {
             call.unary(|_: Empty| async { Ok(HealthResponse { status: SERVING }) }).await
         }
@@ -65,7 +67,24 @@ async fn control(kit: &Arc<Kit>, call: Call, method: &str) -> Result<(), Status>
             })
             .await
         }
-        "UpdateBuildHistory" => call.unary(|request| history::update(kit, request)).await,
+        "UpdateBuildHistory" => call.unary(|request| async move { history::update(kit, &request) }).await,
+        _ => call.unknown(),
+    }
+}
+
+/// The content of the history: logs by digest, as clients that export it read them.
+async fn content(kit: &Arc<Kit>, call: Call) -> Result<(), Status> {
+    match call.path.rsplit('/').next() {
+        Some("Info") => call.unary(|request| async move { history::info(kit, &request) }).await,
+        Some("Read") => {
+            call.stream(|request, mut reply| async move {
+                match history::read(kit, request, &mut reply).await {
+                    Ok(()) => Ok(reply),
+                    Err(status) => Err((reply, status)),
+                }
+            })
+            .await
+        }
         _ => call.unknown(),
     }
 }
@@ -235,7 +254,8 @@ async fn returned(kit: &Arc<Kit>, id: &str, request: ReturnRequest) -> Result<Em
 /// `Control/Status`.
 async fn status(kit: &Kit, request: StatusRequest, mut reply: Reply) -> Result<Reply, (Reply, Status)> {
     let build = match kit.builds.recall(&request.r#ref).await {
-        Ok(build) => build,
+        Ok(Recalled::Active(build)) => build,
+        Ok(Recalled::Over) => return recorded(kit, &request.r#ref, reply).await,
         Err(status) => return Err((reply, status)),
     };
     let news = Arc::clone(&build.news);
@@ -246,6 +266,24 @@ async fn status(kit: &Kit, request: StatusRequest, mut reply: Reply) -> Result<R
             return Err((reply, status));
         }
         place = next;
+    }
+    Ok(reply)
+}
+
+/// What a build told that is over.
+async fn recorded(kit: &Kit, id: &str, mut reply: Reply) -> Result<Reply, (Reply, Status)> {
+    let log = match kit.builds.store.log(id) {
+        Ok(log) => log,
+        Err(error) => return Err((reply, error.into())),
+    };
+    for message in log {
+        let sent = match message {
+            Ok(message) => reply.send(&message).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(status) = sent {
+            return Err((reply, status));
+        }
     }
     Ok(reply)
 }
@@ -297,10 +335,6 @@ async fn pruned(kit: &Arc<Kit>, request: PruneRequest) -> Result<Vec<UsageRecord
         usage(kit).into_iter().map(|record| (record.id.clone(), record)).collect();
     let keep = request.reserved_space.max(request.max_used_space);
     let gone = build::prune(&kit.engine, Prune { all: request.all, keep, filters }).await?;
-    let folders = Arc::clone(&kit.folders);
-    // Clients' files are sent again.
-    let removed = tokio::task::spawn_blocking(move || folders.shrink(0)).await;
-    tracing::debug!(folders = removed.unwrap_or_default(), "clients' files of former builds are removed");
     let ids = gone.caches_deleted.unwrap_or_default();
     Ok(ids.into_iter().filter_map(|id| before.get(&id).cloned()).collect())
 }

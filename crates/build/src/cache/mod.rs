@@ -31,7 +31,7 @@ mod prune;
 
 pub use mounts::{MountLease, NewMount};
 pub use policy::{Policy, Rule, Space};
-pub use prune::{PruneOptions, Pruned, Usage};
+pub use prune::{Kept, PruneOptions, Pruned, Usage};
 
 use crate::{Cancel, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -51,7 +51,8 @@ pub struct Step {
     pub draft: Option<DraftId>,
     /// The words of the step.
     pub description: String,
-    /// `regular`, `source.http`, `source.git` or `exec.cachemount`, as Docker lists them.
+    /// `regular`, `source.http`, `source.git`, `source.local`, `internal` or `exec.cachemount`, as Docker
+    /// lists them.
     pub kind: String,
     /// Bytes of content that it added.
     pub size: u64,
@@ -103,6 +104,8 @@ struct Inner {
     state: Mutex<State>,
     changed: Condvar,
     writer: db::Writer,
+    /// What others keep, counted and pruned with it.
+    kept: Mutex<Vec<Arc<dyn Kept>>>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -190,6 +193,7 @@ impl Cache {
             state: Mutex::new(state),
             changed: Condvar::new(),
             writer,
+            kept: Mutex::default(),
         };
         let cache = Self { inner: Arc::new(inner) };
         cache.sweep_mounts();

@@ -2,6 +2,7 @@
 
 use super::{Cache, Step, db, mounts, now};
 use std::collections::HashSet;
+use std::sync::{Arc, PoisonError};
 use yare_oci::Digest;
 
 /// One row of the cache, for people.
@@ -17,6 +18,15 @@ pub struct Usage {
     pub in_use: bool,
     /// Whether an image has it as a layer: removing it frees nothing.
     pub shared: bool,
+}
+
+/// What somebody else keeps between builds: it has rows as the cache has them, and goes as they do.
+pub trait Kept: Send + Sync + std::fmt::Debug {
+    /// Its rows.
+    fn rows(&self) -> Vec<Usage>;
+
+    /// Removes what is under a key, if it is this one's and not in use.
+    fn remove(&self, key: &Digest) -> bool;
 }
 
 /// What shall go.
@@ -120,8 +130,18 @@ impl Cache {
                 }
             })
             .collect();
+        rows.extend(self.kept().iter().flat_map(|kept| kept.rows()));
         rows.sort_by_key(|row| (row.step.last_used, row.key));
         rows
+    }
+
+    /// Counts what somebody else keeps, and prunes it.
+    pub fn keeps(&self, kept: Arc<dyn Kept>) {
+        self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
+    }
+
+    fn kept(&self) -> Vec<Arc<dyn Kept>> {
+        self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Removes what the options say and no build uses.
@@ -130,7 +150,11 @@ impl Cache {
         let mut pruned = Pruned::default();
         for key in choose(&rows, options, now()) {
             let row = rows.iter().find(|row| row.key == key);
-            if let Some(row) = row.filter(|row| self.remove(row)) {
+            let removed = |row: &&Usage| match self.look(&row.key) {
+                Some(_) => self.remove(row),
+                None => self.kept().iter().any(|kept| kept.remove(&row.key)),
+            };
+            if let Some(row) = row.filter(removed) {
                 pruned.keys.push(key);
                 pruned.bytes += if row.shared { 0 } else { row.size };
             }

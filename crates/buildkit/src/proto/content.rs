@@ -1,19 +1,5 @@
 //! `containerd.services.content.v1`: blobs by digest.
 
-/// `ReadContentRequest`, of all of a blob.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(crate) struct ReadRequest {
-    #[prost(string, tag = "1")]
-    pub(crate) digest: String,
-}
-
-/// `ReadContentResponse`.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(crate) struct ReadResponse {
-    #[prost(bytes = "bytes", tag = "2")]
-    pub(crate) data: bytes::Bytes,
-}
-
 /// `InfoRequest`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct InfoRequest {
@@ -28,12 +14,34 @@ pub(crate) struct InfoResponse {
     pub(crate) info: Option<Info>,
 }
 
+/// `Info`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct Info {
     #[prost(string, tag = "1")]
     pub(crate) digest: String,
     #[prost(int64, tag = "2")]
     pub(crate) size: i64,
+}
+
+/// `ReadContentRequest`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct ReadRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) digest: String,
+    #[prost(int64, tag = "2")]
+    pub(crate) offset: i64,
+    /// 0 is all.
+    #[prost(int64, tag = "3")]
+    pub(crate) size: i64,
+}
+
+/// `ReadContentResponse`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct ReadResponse {
+    #[prost(int64, tag = "1")]
+    pub(crate) offset: i64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) data: bytes::Bytes,
 }
 
 /// `WriteContentRequest`.

@@ -233,6 +233,8 @@ pub(crate) struct HistoryRecord {
     pub(crate) created: Option<Timestamp>,
     #[prost(message, optional, tag = "7")]
     pub(crate) completed: Option<Timestamp>,
+    #[prost(message, optional, tag = "8")]
+    pub(crate) logs: Option<Blob>,
     #[prost(btree_map = "string, string", tag = "9")]
     pub(crate) exporter_response: BTreeMap<String, String>,
     #[prost(int32, tag = "12")]
@@ -247,6 +249,17 @@ pub(crate) struct HistoryRecord {
     pub(crate) completed_steps: i32,
     #[prost(int32, tag = "19")]
     pub(crate) warnings: i32,
+}
+
+/// `moby.buildkit.v1.Descriptor`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Blob {
+    #[prost(string, tag = "1")]
+    pub(crate) media_type: String,
+    #[prost(string, tag = "2")]
+    pub(crate) digest: String,
+    #[prost(int64, tag = "3")]
+    pub(crate) size: i64,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]

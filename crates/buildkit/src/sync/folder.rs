@@ -5,12 +5,15 @@
 //! goes, the longest unused first.
 
 use super::Tree;
-use std::collections::HashSet;
-use std::os::fd::OwnedFd;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+use yare_build::cache::{Kept, Step, Usage};
 use yare_errdefs::{Error, Result};
+use yare_layer::tree_size;
 use yare_oci::Digest;
 
 /// Folders that are kept.
@@ -21,6 +24,8 @@ const KEPT: usize = 64;
 pub(crate) struct Folders {
     root: PathBuf,
     used: Mutex<HashSet<PathBuf>>,
+    /// Bytes of those that were measured.
+    sizes: Mutex<HashMap<PathBuf, u64>>,
 }
 
 /// A folder that nobody else uses meanwhile.
@@ -33,7 +38,7 @@ pub(crate) struct Folder {
 
 impl Folders {
     pub(crate) fn new(root: PathBuf) -> Arc<Self> {
-        Arc::new(Self { root, used: Mutex::default() })
+        Arc::new(Self { root, used: Mutex::default(), sizes: Mutex::default() })
     }
 
     /// A folder for files of this key; an empty key is never met again.
@@ -66,19 +71,63 @@ impl Folders {
             .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
             .collect();
         found.sort();
-        let mut removed = 0;
-        for (_, path) in found.iter().take(found.len().saturating_sub(most)) {
-            {
-                let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-                if !used.insert(path.clone()) {
-                    continue;
-                }
-            }
-            remove(path);
-            removed += 1;
-            self.used.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+        let surplus = found.len().saturating_sub(most);
+        found.iter().take(surplus).filter(|(_, path)| self.remove_unused(path)).count()
+    }
+
+    /// Removes one, unless a build has it.
+    fn remove_unused(&self, path: &Path) -> bool {
+        if !self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned()) {
+            return false;
         }
-        removed
+        remove(path);
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+        true
+    }
+
+    /// Bytes of a folder: as the last transfer found them, else walked, once.
+    fn size(&self, path: &Path) -> u64 {
+        if let Some(size) = self.sizes.lock().unwrap_or_else(PoisonError::into_inner).get(path) {
+            return *size;
+        }
+        let walked = yare_sys::fs::open_dir(path).ok().and_then(|dir| tree_size(dir.as_fd()).ok());
+        let size = walked.unwrap_or_default();
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), size);
+        size
+    }
+}
+
+fn key(path: &Path) -> Digest {
+    Digest::of(format!("synced {}", path.display()))
+}
+
+impl Kept for Folders {
+    fn rows(&self) -> Vec<Usage> {
+        let seconds = |time: std::io::Result<SystemTime>| {
+            let since = time.ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+            since.and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or_default()
+        };
+        let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let rows = entries.filter_map(|entry| {
+            let (path, metadata) = (entry.path(), entry.metadata().ok()?);
+            let in_use = self.used.lock().unwrap_or_else(PoisonError::into_inner).contains(&path);
+            let step = Step {
+                description: "local source for a client's directory".to_owned(),
+                kind: "source.local".to_owned(),
+                created: seconds(metadata.created()),
+                last_used: seconds(metadata.modified()),
+                ..Step::default()
+            };
+            Some(Usage { key: key(&path), step, size: self.size(&path), in_use, shared: false })
+        });
+        rows.collect()
+    }
+
+    fn remove(&self, wanted: &Digest) -> bool {
+        let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let mut paths = entries.map(|entry| entry.path());
+        paths.find(|path| key(path) == *wanted).is_some_and(|path| self.remove_unused(&path))
     }
 }
 
@@ -103,6 +152,14 @@ impl Folder {
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Notes what a transfer made of it.
+    pub(crate) fn measured(&self, bytes: u64) {
+        if self.keep {
+            let mut sizes = self.folders.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+            sizes.insert(self.path.clone(), bytes);
+        }
     }
 
     /// Whether files in it keep their inodes for the next build.

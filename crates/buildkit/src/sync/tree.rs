@@ -94,6 +94,15 @@ impl Tree {
         Ok(())
     }
 
+    /// Bytes of the files that are known.
+    pub(crate) fn size(&self) -> u64 {
+        let sizes = self.known.values().map(|(entry, _)| match entry.kind {
+            Kind::File(size, _) => size,
+            Kind::Directory | Kind::Link(_) => 0,
+        });
+        sizes.sum()
+    }
+
     /// The folder.
     pub(crate) fn into_root(self) -> OwnedFd {
         self.root

@@ -302,6 +302,11 @@ impl<'a> Job<'a> {
     }
 }
 
+/// Counts what somebody keeps in such a folder with the build cache, and lets it be pruned with that.
+pub fn keeps(engine: &Engine, kept: Arc<dyn yare_build::cache::Kept>) {
+    engine.builder.cache.keeps(kept);
+}
+
 struct Work<'a> {
     request: &'a Request,
     contexts: &'a dyn Contexts,

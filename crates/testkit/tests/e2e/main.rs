@@ -41,6 +41,7 @@ mod build_table;
 mod build_vectors;
 mod buildx;
 mod buildx_contexts;
+mod buildx_history;
 mod errors;
 mod exec;
 mod flags;
@@ -113,6 +114,7 @@ fn main() {
         build_outputs::CASES,
         buildx::CASES,
         buildx_contexts::CASES,
+        buildx_history::CASES,
         llb::CASES,
         soak::CASES,
     ];
