@@ -65,7 +65,7 @@ pub(crate) fn buildx(c: &Client) -> bool {
 }
 
 /// A script with the plugins, in the folder of the context.
-fn with(script: &str) -> String {
+pub(crate) fn with(script: &str) -> String {
     format!("export DOCKER_CONFIG=$PWD/docker BUILDKIT_PROGRESS=plain; cd ctx\n{script}")
 }
 

@@ -15,7 +15,8 @@ cases![
 fn the_history_outlives_the_engine(c: &Client) {
     let mut engine = Engine::start();
     engine.load_busybox();
-    let c = &c.of(&engine);
+    let own = c.of(&engine);
+    let c = &own;
     if !buildx(c) {
         return;
     }
@@ -49,13 +50,15 @@ fn the_history_outlives_the_engine(c: &Client) {
     assert_eq!(ok(c, "docker buildx history ls --format '{{.Ref}}'"), "");
     let left = std::fs::read_dir(engine.data_root().join("build/history")).unwrap().count();
     assert_eq!(left, 0, "nothing of it stays");
+    drop(own);
     engine.finish();
 }
 
 fn what_builds_keep_is_counted_and_pruned(c: &Client) {
     let mut engine = Engine::start();
     engine.load_busybox();
-    let c = &c.of(&engine);
+    let own = c.of(&engine);
+    let c = &own;
     if !buildx(c) {
         return;
     }
@@ -78,5 +81,6 @@ fn what_builds_keep_is_counted_and_pruned(c: &Client) {
     ok(c, "docker buildx prune -f && docker buildx history logs > /dev/null 2>&1");
     ok(c, "docker builder prune -af");
     assert_eq!(ok(c, "docker buildx history ls --format '{{.Ref}}'"), "");
+    drop(own);
     engine.finish();
 }

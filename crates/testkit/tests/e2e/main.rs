@@ -40,6 +40,7 @@ mod build_run;
 mod build_table;
 mod build_vectors;
 mod buildx;
+mod buildx_clients;
 mod buildx_contexts;
 mod buildx_history;
 mod errors;
@@ -113,6 +114,7 @@ fn main() {
         build_vectors::CASES,
         build_outputs::CASES,
         buildx::CASES,
+        buildx_clients::CASES,
         buildx_contexts::CASES,
         buildx_history::CASES,
         llb::CASES,
