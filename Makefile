@@ -4,6 +4,7 @@ SHELL := /bin/bash
 TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE := target/$(TARGET)/release/yare
 DEBUG := target/$(TARGET)/debug/yare
+PLUGINS := $(CURDIR)/target/docker-plugins
 
 .PHONY: build demo check test soak bench dist clean vm-v2
 
@@ -22,8 +23,9 @@ check:
 
 test:
 	scripts/setup test
+	scripts/docker-plugins $(PLUGINS)
 	cargo build --locked --package yare
-	YARE_REQUIRE_ROOT=1 YARE_BIN=$(CURDIR)/$(DEBUG) cargo test --workspace --locked --no-fail-fast
+	YARE_REQUIRE_ROOT=1 YARE_TEST_DOCKER_PLUGINS=$(PLUGINS) YARE_BIN=$(CURDIR)/$(DEBUG) cargo test --workspace --locked --no-fail-fast
 
 soak: build
 	scripts/setup test
