@@ -9,6 +9,7 @@ use crate::client::{Client, Program, shown};
 
 cases![
     Both: measured_dockerfiles_give_what_was_measured.differs("its classic builder writes another history");
+    Docker: and_so_they_do_over_buildkits_wire.differs(crate::buildx::OWN);
 ];
 
 const VECTORS: &str = include_str!("../../../dockerfile/tests/data/dockerfile-build-vectors.json");
@@ -44,24 +45,41 @@ const OTHERWISE: &[(&str, Otherwise, &str)] = &[
     ("ignore-copy-ignored-file", Says("the ignore pattern \"a.txt\""), "it says why"),
 ];
 
-/// What only `yare build` can be asked for: the classic builder has no such flags.
-const ONLY_YARE: [&str; 2] = ["--secret", "--build-context"];
+/// What the classic builder cannot be asked for: it has no such flags.
+const NOT_CLASSIC: [&str; 2] = ["--secret", "--build-context"];
+
+const CLASSIC: &str = "DOCKER_BUILDKIT=0 docker build";
+const YARE: &str = "docker build --progress=plain";
+const BUILDX: &str = "DOCKER_CONFIG=$PWD/docker docker buildx build --progress=plain";
 
 fn measured_dockerfiles_give_what_was_measured(c: &Client) {
     let engine = yare_testkit::Engine::start();
+    let how = if c.program == Program::Docker { CLASSIC } else { YARE };
+    compare(&c.of(&engine), how);
+    engine.finish();
+}
+
+fn and_so_they_do_over_buildkits_wire(c: &Client) {
+    let engine = yare_testkit::Engine::start();
     let own = c.of(&engine);
-    prepare(&own);
+    if crate::buildx::buildx(&own) {
+        own.ok("rm -r ctx");
+        compare(&own, BUILDX);
+    }
+    engine.finish();
+}
+
+fn compare(c: &Client, how: &str) {
+    prepare(c);
     let document: Value = serde_json::from_str(VECTORS).unwrap();
     let cases = document["cases"].as_array().unwrap();
     let mut failures = Vec::new();
     for case in cases {
-        if let Err(text) = check(&own, case) {
+        if let Err(text) = check(c, case, how) {
             failures.push(format!("== {}: {text}", case["name"].as_str().unwrap()));
         }
     }
     assert!(failures.is_empty(), "{} of {} differ\n{}", failures.len(), cases.len(), failures.join("\n"));
-    drop(own);
-    engine.finish();
 }
 
 /// The base image and the context that the results were measured with.
@@ -86,10 +104,9 @@ fn words(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().map(|word| word.as_str().unwrap().to_owned()).collect()
 }
 
-fn check(c: &Client, case: &Value) -> Result<(), String> {
+fn check(c: &Client, case: &Value, how: &str) -> Result<(), String> {
     let arguments = words(&case["args"]);
-    let classic = c.program == Program::Docker;
-    if classic && arguments.iter().any(|word| ONLY_YARE.contains(&word.as_str())) {
+    if how == CLASSIC && arguments.iter().any(|word| NOT_CLASSIC.contains(&word.as_str())) {
         return Ok(());
     }
     let dockerfile = text(case, "dockerfile");
@@ -102,7 +119,6 @@ fn check(c: &Client, case: &Value) -> Result<(), String> {
         .iter()
         .map(|word| format!("'{}'", word.replace("/src", &format!("{}/src", c.folder.display()))))
         .collect();
-    let how = if classic { "DOCKER_BUILDKIT=0 docker build" } else { "docker build --progress=plain" };
     let outcome = c.run(&format!("{how} -t v {} ctx 2>&1", quoted.join(" ")));
     let otherwise = OTHERWISE.iter().find(|(name, ..)| *name == text(case, "name"));
     let fails = match otherwise {
