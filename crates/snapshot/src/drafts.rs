@@ -169,6 +169,7 @@ impl Shared {
         if self.is_held(id) || self.layer_on(id).is_some() {
             return Ok(());
         }
+        self.discard_made_of("deep", &id.0)?;
         self.discard(&self.draft_path(id))
     }
 
@@ -193,9 +194,9 @@ impl Shared {
         let mut dirs: Vec<PathBuf> =
             stack.drafts.iter().rev().map(|draft| self.draft_path(draft).join("fs")).collect();
         if dirs.is_empty() || !stack.layers.is_empty() {
-            dirs.extend(self.lower_dirs(&stack.layers)?);
+            dirs.extend(self.chain_dirs(&stack.layers)?);
         }
-        if stack.drafts.is_empty() { Ok(dirs) } else { distinct(dirs) }
+        self.within_limit(if stack.drafts.is_empty() { dirs } else { distinct(dirs)? })
     }
 
     /// Names a draft whose hash is known: the layer becomes a link to it.

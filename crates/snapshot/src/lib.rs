@@ -11,6 +11,8 @@
 //!                                 once it is known
 //! fixups/<chainid hex>/fs         goes above the chain's top layer: see `fixup.rs`
 //! fixups/<chainid hex>/layers     the chain's DiffIDs, bottom first, one a line
+//! deep/<hash>/fs                  the lowest layers and drafts of a chain that is too long: see `deep.rs`
+//! deep/<hash>/layers              their names, bottom first, one a line
 //! views/<chainid hex>/root        the chain as one tree (copy), and `layers` as above
 //! active/<id>/{upper,work}        a container's writable layer (overlay), or
 //! active/<id>/root                its whole file system (copy)
@@ -26,6 +28,7 @@
 //! attached nowhere.
 
 mod changes;
+mod deep;
 mod drafts;
 mod error;
 mod fixup;

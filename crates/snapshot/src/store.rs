@@ -10,13 +10,16 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use yare_layer::{Applied, ApplyOptions, Form, LayerError, WriteOptions};
 use yare_oci::{ChainId, DiffId, Digest};
 use yare_sys::fs::{self as files, Durability};
 
 /// The version of the format on the disk.
 const VERSION: &str = "1";
+
+const FOLDERS: [&str; 11] =
+    ["layers", "fixups", "deep", "views", "active", "drafts", "tmp", "trash", "empty", "nothing", "skeleton"];
 
 /// How snapshots are made of layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub(crate) struct Shared {
     infos: RwLock<HashMap<DiffId, Arc<LayerInfo>>>,
     /// Held while a fixup is made.
     fixing: Mutex<()>,
+    /// Held while the bottom of a deep chain is copied.
+    copying: Mutex<()>,
     pub(crate) held: Mutex<Held>,
 }
 
@@ -96,9 +101,7 @@ impl Shared {
     fn open(root: &Path) -> Result<Self> {
         ensure_dir(root)?;
         check_version(root)?;
-        for name in
-            ["layers", "fixups", "views", "active", "drafts", "tmp", "trash", "empty", "nothing", "skeleton"]
-        {
+        for name in FOLDERS {
             ensure_dir(&root.join(name))?;
         }
         furnish(&root.join("skeleton"))?;
@@ -109,6 +112,7 @@ impl Shared {
             trash,
             infos: RwLock::default(),
             fixing: Mutex::default(),
+            copying: Mutex::default(),
             held: Mutex::default(),
         };
         for name in names(&root.join("tmp"))? {
@@ -169,7 +173,7 @@ impl Shared {
     /// A layer may be in a chain twice (two steps that changed nothing are the same empty layer), but overlay
     /// takes a directory once only. The upper place counts: what the layer has and deletes hides all that the
     /// same layer further below could show or delete.
-    pub(crate) fn lower_dirs(&self, layers: &[DiffId]) -> Result<Vec<PathBuf>> {
+    pub(crate) fn chain_dirs(&self, layers: &[DiffId]) -> Result<Vec<PathBuf>> {
         let mut dirs = Vec::with_capacity(layers.len());
         let mut seen = HashSet::with_capacity(layers.len());
         for end in (1..=layers.len()).rev() {
@@ -191,6 +195,15 @@ impl Shared {
             dirs.push(self.root.join("empty"));
         }
         Ok(dirs)
+    }
+
+    /// [`Shared::chain_dirs`], no more than one overlay takes.
+    pub(crate) fn lower_dirs(&self, layers: &[DiffId]) -> Result<Vec<PathBuf>> {
+        self.within_limit(self.chain_dirs(layers)?)
+    }
+
+    pub(crate) fn one_tree_at_a_time(&self) -> MutexGuard<'_, ()> {
+        self.copying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn ensure_chain(&self, layers: &[DiffId]) -> Result<()> {
@@ -240,22 +253,23 @@ impl Shared {
 
     /// Writes down of which layers something was made.
     pub(crate) fn note_layers(&self, dir: &Path, layers: &[DiffId]) -> Result<()> {
-        let mut text = String::new();
-        for layer in layers {
-            text.push_str(&layer.hex());
-            text.push('\n');
-        }
+        self.note_names(dir, &layers.iter().map(|layer| layer.hex()).collect::<Vec<_>>())
+    }
+
+    /// The same, for layers and drafts.
+    pub(crate) fn note_names(&self, dir: &Path, names: &[impl AsRef<str>]) -> Result<()> {
+        let text: String = names.iter().flat_map(|name| [name.as_ref(), "\n"]).collect();
         files::atomic_write(dir, "layers", text.as_bytes(), Durability::Relaxed)
             .map_err(|error| Error::io("write", dir.join("layers"), error))
     }
 
     /// Removes everything in a folder of things made of layers that was made of this one.
-    fn discard_made_of(&self, folder: &str, layer: &DiffId) -> Result<()> {
+    pub(crate) fn discard_made_of(&self, folder: &str, layer: &str) -> Result<()> {
         let folder = self.root.join(folder);
         for name in names(&folder)? {
             let path = folder.join(name);
             let noted = std::fs::read_to_string(path.join("layers")).unwrap_or_default();
-            if noted.lines().any(|line| line == layer.hex()) {
+            if noted.lines().any(|line| line == layer) {
                 self.discard(&path)?;
             }
         }
@@ -264,8 +278,9 @@ impl Shared {
 
     fn remove_layer(&self, layer: &DiffId) -> Result<()> {
         self.infos.write().unwrap_or_else(PoisonError::into_inner).remove(layer);
-        self.discard_made_of("fixups", layer)?;
-        self.discard_made_of("views", layer)?;
+        for folder in ["fixups", "deep", "views"] {
+            self.discard_made_of(folder, &layer.hex())?;
+        }
         let draft = self.draft_of(layer);
         self.discard(&self.layer_path(layer))?;
         draft.map_or(Ok(()), |draft| self.drop_draft(&draft))

@@ -1,6 +1,7 @@
 //! What layers leave to those below them.
 
 use crate::{Layer, Meta, PLAIN, Store, read, root, stat};
+use std::os::fd::OwnedFd;
 use yare_errdefs::{Class, Classified};
 use yare_snapshot::{Error, Kind};
 
@@ -160,4 +161,46 @@ fn an_opaque_root_hides_all_layers_below() {
         assert_eq!(read(&tree, "old"), None, "{kind:?}");
         assert!(read(&tree, "new").is_some(), "{kind:?}");
     }
+}
+
+/// More layers than one overlay takes: the lowest are there, by one copy that all such chains share and that
+/// goes with its layers.
+#[test]
+fn chains_may_be_longer_than_an_overlay() {
+    if !root("chains_may_be_longer_than_an_overlay") {
+        return;
+    }
+    let special = Meta { mode: 0o1711, uid: 7, mtime: 500 };
+    let store = Store::new(Kind::Overlay);
+    let mut chain = vec![
+        store.layer(&Layer::new().dir("d", special).file("d/first", "1").file("gone", "g").end()),
+        store.layer(&Layer::new().file(".wh.gone", "").hard_link("d/second", "d/first").end()),
+    ];
+    // Every tenth implies a directory, so that it has a fixup too.
+    let layer = |number: usize| {
+        let layer = if number.is_multiple_of(10) { Layer::new() } else { Layer::new().dir("d", special) };
+        layer.file(&format!("d/{number}"), "n").end()
+    };
+    chain.extend(store.layers(&(2..600).map(layer).collect::<Vec<_>>()));
+    let copies = || std::fs::read_dir(store.top.path().join("root/deep")).unwrap().count();
+    let check = |tree: &OwnedFd, last: usize| {
+        for (path, content) in [("d/first", "1"), ("d/second", "1"), ("d/2", "n"), ("d/198", "n")] {
+            assert_eq!(read(tree, path).as_deref(), Some(content), "{path} of {last}");
+        }
+        assert!(read(tree, &format!("d/{last}")).is_some());
+        assert_eq!(read(tree, "gone"), None);
+        assert_eq!((stat(tree, "d").st_mode & 0o7777, stat(tree, "d").st_uid), (0o1711, 7));
+    };
+    check(&store.snapshots.view_fd(&chain[..200]).unwrap(), 199);
+    assert_eq!(copies(), 0);
+    check(&store.snapshots.view_fd(&chain).unwrap(), 599);
+    let made = copies();
+    assert!(made > 0);
+    store.snapshots.prepare("long", &chain).unwrap();
+    check(&store.snapshots.tree_fd("long", &chain).unwrap(), 599);
+    assert_eq!(copies(), made);
+    store.snapshots.remove_layer(&chain[599]).unwrap();
+    assert_eq!(copies(), made);
+    store.snapshots.remove_layer(&chain[0]).unwrap();
+    assert_eq!(copies(), 0);
 }

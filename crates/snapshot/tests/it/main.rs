@@ -97,6 +97,17 @@ impl Store {
         assert_eq!(info.diff_id.0, yare_oci::Digest::of(tar));
         info.diff_id
     }
+
+    /// Several at once, without records.
+    fn layers(&self, tars: &[Vec<u8>]) -> Vec<DiffId> {
+        let begun = tars.iter().map(|tar| {
+            let pending = self.snapshots.begin_layer().unwrap();
+            let applied = apply(tar.as_slice(), pending.dir(), ApplyOptions::default()).unwrap();
+            (pending, applied)
+        });
+        let infos = self.snapshots.commit_layers(begun.collect()).unwrap();
+        infos.into_iter().map(|info| info.diff_id).collect()
+    }
 }
 
 /// Reads a file below a root, as a container would.
