@@ -8,7 +8,6 @@ use yare_dockerfile::ignore::{Glob, Ignore, copy_source};
 use yare_dockerfile::instruction::Instruction;
 use yare_dockerfile::lint::lint;
 use yare_dockerfile::outline::{outline, targets};
-use yare_dockerfile::text::git::add_source;
 use yare_dockerfile::text::{Mode, duration, format_duration, parse_ports, parse_signal};
 use yare_dockerfile::{Dockerfile, Span, parse, parse_trigger};
 
@@ -72,7 +71,6 @@ fuzz_target!(|input: &[u8]| {
     let Ok(text) = std::str::from_utf8(ignored) else { return };
     let _ = expand(text, &lookup, Escape::Backquote);
     let _ = Glob::new(text).map(|glob| glob.matches("a/b"));
-    let _ = add_source(text);
     if let Ok(time) = duration(text) {
         assert_eq!(duration(&format_duration(time)), Ok(time));
     }
