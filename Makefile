@@ -6,7 +6,7 @@ RELEASE := target/$(TARGET)/release/yare
 DEBUG := target/$(TARGET)/debug/yare
 PLUGINS := $(CURDIR)/target/docker-plugins
 
-.PHONY: build demo check test soak bench dist clean vm-v2
+.PHONY: build demo check test soak bench compare-builds dist clean vm-v2
 
 build:
 	scripts/setup build
@@ -37,7 +37,14 @@ bench: build
 	bench/build $(RELEASE)
 	bench/registry $(RELEASE)
 
-# The same under pure cgroup v2 and an older kernel, in a virtual machine without acceleration.
+# The Dockerfiles of the tests, built by Yare and by the BuildKit in a dockerd of 23 or later
+# (YARE_REFERENCE_DOCKERD) that is asked with buildx (YARE_TEST_DOCKER_PLUGINS: its folder).
+compare-builds:
+	scripts/setup test
+	cargo build --locked --package yare
+	YARE_REQUIRE_ROOT=1 YARE_BIN=$(CURDIR)/$(DEBUG) cargo test --locked --package yare-testkit --test e2e -- builds_the_same
+
+# The tests under pure cgroup v2 and an older kernel, in a virtual machine without acceleration.
 vm-v2: build
 	scripts/setup vm
 	scripts/vm-v2 $(RELEASE)

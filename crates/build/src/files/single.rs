@@ -26,6 +26,8 @@ pub struct FileToWrite<'a> {
     pub owner: Owner,
     /// Permission bits; 0644 without `--chmod`.
     pub mode: u32,
+    /// Permission bits of directories made on the way; 0755 without `--chmod`.
+    pub dir_mode: u32,
     /// Its time is that of the day, under this rule.
     pub times: Times,
 }
@@ -42,7 +44,7 @@ pub fn write_file(root: BorrowedFd<'_>, file: &FileToWrite<'_>) -> Result<PathBu
     let into = matches!(file.dest.rsplit('/').next(), Some("" | "." | ".."));
     let written = names.join(&b'/');
     let above = destination.locate(if into { &written } else { split(&written).0 })?;
-    destination.make_dirs(&above.path, (uid, gid), 0o755)?;
+    destination.make_dirs(&above.path, (uid, gid), file.dir_mode & 0o7777)?;
     let path = file_path(&destination.locate(&written)?, file.name.as_bytes());
     let fd = destination.create(&path)?;
     files::write_all(&fd, file.bytes).map_err(|error| failed("write", &path, error))?;

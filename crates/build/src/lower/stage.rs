@@ -25,6 +25,8 @@ pub(super) struct State {
     pub(super) env: Env,
     /// Arguments in the order of declaration, with their values.
     pub(super) args: Vec<(String, Option<String>)>,
+    /// Arguments that got their value after the variable of the same name, which they hide.
+    pub(super) hiding: BTreeSet<String>,
     pub(super) platform: Platform,
     pub(super) history: Vec<HistoryStep>,
     /// Whether this stage has said `CMD`: `ENTRYPOINT` clears an inherited one only.
@@ -43,6 +45,7 @@ impl State {
             config,
             env,
             args: Vec::new(),
+            hiding: BTreeSet::new(),
             platform,
             history: Vec::new(),
             has_cmd: false,
@@ -70,11 +73,16 @@ impl State {
         }
     }
 
-    /// The value of a variable: what `ENV` says wins over arguments.
+    /// The value of a variable: of `ENV` and `ARG`, what was said last.
     pub(super) fn lookup(&self, name: &str) -> Option<String> {
-        if let Some(value) = self.env.get(name) {
-            return Some(value.to_owned());
+        match self.env.get(name) {
+            Some(value) if !self.hiding.contains(name) => Some(value.to_owned()),
+            _ => self.arg(name),
         }
+    }
+
+    /// The value of an argument, whatever hides it.
+    pub(super) fn arg(&self, name: &str) -> Option<String> {
         self.args.iter().rev().find(|(arg, _)| arg == name).and_then(|(_, value)| value.clone())
     }
 }
@@ -153,7 +161,8 @@ impl Lowering<'_> {
             None => target.clone(),
         };
         let mut state = self.base(stage, &name.text, &platform)?;
-        state.args.clear();
+        // Arguments are inherited from stages; the variables of an image are seen again.
+        state.hiding.clear();
         state.has_cmd = false;
         let triggers = std::mem::take(&mut state.config.config.on_build);
         let mut steps = Vec::new();
@@ -181,6 +190,7 @@ impl Lowering<'_> {
             let root = self.shared("scratch", Op::Scratch, "scratch".to_owned());
             let mut config = ImageConfig::default();
             config.config.env = Vec::new();
+            "/".clone_into(&mut config.config.working_dir);
             let mut state = State::new(root, config, platform.clone());
             state.epoch = self.epoch(None)?;
             state.env.set("PATH", DEFAULT_PATH);

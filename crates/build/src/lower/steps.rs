@@ -61,7 +61,10 @@ impl Lowering<'_> {
                 let pairs = self.pairs(state, pairs)?;
                 let secrets = pairs.iter();
                 self.warn(secrets.filter_map(|(key, _)| evaluated::secret_name(self.at.get(), "ENV", key)));
-                pairs.iter().for_each(|(key, value)| state.env.set(key, value));
+                for (key, value) in &pairs {
+                    state.env.set(key, value);
+                    state.hiding.remove(key);
+                }
                 history::pairs("ENV", &pairs)
             }
             Instruction::Label(syntax::Label(pairs)) => {
@@ -180,6 +183,11 @@ impl Lowering<'_> {
                 Some(value) => format!("{name}={value}"),
                 None => name.clone(),
             });
+            if value.is_some() && state.env.get(name).is_some() {
+                state.hiding.insert(name.clone());
+            }
+            // Without a value of its own it keeps what it has from the stage below.
+            let value = value.or_else(|| state.arg(name));
             state.args.retain(|(other, _)| other != name);
             state.args.push((name.clone(), value));
         }
@@ -201,12 +209,17 @@ impl Lowering<'_> {
 
     fn workdir(&mut self, stage: &Stage, state: &mut State, step: &Step, path: &str) -> Result<()> {
         let path = self.text(state, path)?;
-        let joined = join(&state.config.config.working_dir, &path);
+        // An absolute path is kept as it is written.
+        let joined = match path.starts_with('/') {
+            true => path,
+            false => clean(&join(&state.config.config.working_dir, &path)),
+        };
         state.config.config.working_dir.clone_from(&joined);
-        let made = clean(&joined);
-        let op = MakeDirOp { base: state.root, path: made, user: state.config.config.user.clone() };
-        let id = self.stack(stage, state, step, Op::MakeDir(op), &step.text);
-        state.history.push(HistoryStep { created_by: history::word("WORKDIR", &joined), vertex: Some(id) });
+        let created_by = history::word("WORKDIR", &joined);
+        let op = MakeDirOp { base: state.root, path: clean(&joined), user: state.config.config.user.clone() };
+        // The root is there.
+        let vertex = (joined != "/").then(|| self.stack(stage, state, step, Op::MakeDir(op), &step.text));
+        state.history.push(HistoryStep { created_by, vertex });
         Ok(())
     }
 
@@ -251,18 +264,19 @@ impl Lowering<'_> {
         let title = self.run_title(state, step, run);
         let id = self.stack(stage, state, step, Op::Run(Box::new(op)), &title);
         let args: Vec<_> = state.args.iter().filter(|(name, _)| !is_proxy(name)).cloned().collect();
-        let seen = |(name, _): &(String, Option<String>)| Some((name.clone(), state.lookup(name)?));
-        let args: Vec<_> = args.iter().filter_map(seen).collect();
+        let seen =
+            |(name, _): &(String, Option<String>)| (name.clone(), state.lookup(name).unwrap_or_default());
+        let args: Vec<_> = args.iter().map(seen).collect();
         state.history.push(HistoryStep { created_by: history::run(&args, &argv), vertex: Some(id) });
         Ok(())
     }
 
-    /// What a process sees: the image's environment, then arguments that no variable hides.
+    /// What a process sees: the image's environment and the arguments.
     fn run_env(&self, state: &State) -> Vec<String> {
         let mut env = state.env.clone();
         for (name, value) in &state.args {
             if let Some(value) = value
-                && env.get(name).is_none()
+                && (env.get(name).is_none() || state.hiding.contains(name))
             {
                 env.set(name, value);
             }
@@ -329,11 +343,19 @@ impl Lowering<'_> {
 
     fn mounts(&mut self, state: &mut State, run: &Run) -> Result<Vec<RunMount>, Failure> {
         let mut mounts = Vec::new();
+        let mut agents = 0;
         for written in &run.mounts {
             let mount = written
                 .resolve(|word| self.text(state, word).map_err(|error| error.to_string()))
                 .map_err(Error::invalid)?;
-            mounts.push(self.mount(state, &mount)?);
+            let mut mount = self.mount(state, &mount)?;
+            if matches!(mount.kind, MountKind::Ssh { .. }) {
+                if mount.target.is_empty() {
+                    mount.target = format!("/run/buildkit/ssh_agent.{agents}");
+                }
+                agents += 1;
+            }
+            mounts.push(mount);
         }
         Ok(mounts)
     }
@@ -414,7 +436,12 @@ impl Lowering<'_> {
             parents: copy.parents,
             ..self.copy_definition(state, &copy.paths, &copy.chown, &copy.chmod, &copy.exclude)?
         };
-        let words = Words { keyword: "COPY", flags: copy_flags(&spec), paths: &copy.paths };
+        let words = Words {
+            keyword: "COPY",
+            flags: copy_flags(&spec),
+            paths: &copy.paths,
+            dest: self.text(state, &copy.paths.destination)?,
+        };
         let sources = from.map_or_else(|| CopySource::Context(String::new()), CopySource::Vertex);
         self.copy_vertices(stage, state, step, sources, spec, &words)
     }
@@ -516,7 +543,12 @@ impl Lowering<'_> {
             unpack: add.unpack.unwrap_or(true),
             ..self.copy_definition(state, &add.paths, &add.chown, &add.chmod, &add.exclude)?
         };
-        let words = Words { keyword: "ADD", flags: copy_flags(&spec), paths: &add.paths };
+        let words = Words {
+            keyword: "ADD",
+            flags: copy_flags(&spec),
+            paths: &add.paths,
+            dest: self.text(state, &add.paths.destination)?,
+        };
         let checksum = add.checksum.as_ref().map(|word| self.text(state, word)).transpose()?;
         let (mut remote, mut local) = (Vec::new(), Vec::new());
         for source in spec.sources.drain(..) {
@@ -611,13 +643,15 @@ struct Words<'a> {
     keyword: &'static str,
     flags: String,
     paths: &'a Paths,
+    /// As it is written, with the values of variables.
+    dest: String,
 }
 
 impl Words<'_> {
     fn line(&self, spec: &CopyDefinition) -> String {
         let heredocs = self.paths.contents.iter().map(|content| format!("<<{}", content.path));
         let sources: Vec<String> = spec.sources.iter().cloned().chain(heredocs).collect();
-        format!("{}{} {} {} # buildkit", self.keyword, self.flags, sources.join(" "), spec.dest)
+        format!("{}{} {} {} # buildkit", self.keyword, self.flags, sources.join(" "), self.dest)
     }
 }
 

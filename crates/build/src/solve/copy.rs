@@ -252,14 +252,17 @@ impl Solver<'_> {
                 Some(chown) => set_owner(names, chown)?,
                 None => Owner::Root,
             };
-            let mode = mode_of(&op.spec)?.map_or(0o644, |mode| mode.apply(0o644, false));
+            let chmod = mode_of(&op.spec)?;
+            let bits =
+                |default, directory| chmod.as_ref().map_or(default, |mode| mode.apply(default, directory));
             for (name, bytes) in contents {
                 let file = FileToWrite {
                     dest: &op.spec.dest,
                     name,
                     bytes,
                     owner,
-                    mode,
+                    mode: bits(0o644, false),
+                    dir_mode: bits(0o755, true),
                     times: Times::Set(self.epoch(id)),
                 };
                 files::write_file(root, &file)?;

@@ -45,7 +45,15 @@ impl Solver<'_> {
                 let (owner, mode) = (set(owner)?, *mode);
                 files::write_file(
                     root,
-                    &FileToWrite { dest: path, name, bytes: content, owner, mode, times: times(time) },
+                    &FileToWrite {
+                        dest: path,
+                        name,
+                        bytes: content,
+                        owner,
+                        mode,
+                        dir_mode: 0o755,
+                        times: times(time),
+                    },
                 )
                 .map(drop)
             }

@@ -1,6 +1,7 @@
 //! Doing what a graph says: every vertex as soon as its inputs are there, a bounded number at once, each
 //! looked up before it is done.
 
+mod agent;
 mod beside;
 mod copy;
 mod edit;

@@ -1,5 +1,6 @@
 //! `RUN`: what a process sees, and what is kept of what it did.
 
+use super::agent::{Agent, Looks};
 use super::emulation;
 use super::stubs::Stubs;
 use super::{Made, Outcome, Solver};
@@ -27,6 +28,7 @@ struct Mounted {
     scratch: Vec<PendingDraft>,
     /// What is written into mounts that are kept, by mount.
     kept: BTreeMap<usize, PendingDraft>,
+    agents: Vec<Agent>,
 }
 
 /// A mount that is kept afterwards.
@@ -164,7 +166,7 @@ impl Solver<'_> {
             let content = content.clone().into_bytes();
             mounted.mounts.insert(path.clone(), WorkerMount::File { content, mode: 0o755, uid: 0, gid: 0 });
         }
-        let mut agents = 0;
+        let mut is_first = true;
         for (place, mount) in op.spec.mounts.iter().enumerate() {
             match &mount.kind {
                 MountKind::Kept { from } => {
@@ -181,9 +183,9 @@ impl Solver<'_> {
                     mounted.mounts.insert(mount.target.clone(), WorkerMount::Tmpfs { size: *size });
                 }
                 MountKind::Secret { .. } => self.secret(mount, &mut mounted)?,
-                MountKind::Ssh { id, required, .. } => {
-                    self.agent(mount, (id, *required), agents, &mut mounted)?;
-                    agents += 1;
+                MountKind::Ssh { .. } => {
+                    self.agent(mount, is_first, &mut mounted)?;
+                    is_first = false;
                 }
             }
         }
@@ -294,28 +296,25 @@ impl Solver<'_> {
         Ok(())
     }
 
-    fn agent(
-        &self,
-        mount: &RunMount,
-        (id, required): (&str, bool),
-        number: usize,
-        mounted: &mut Mounted,
-    ) -> Result<()> {
-        let Some(path): Option<PathBuf> = self.tools.worker.ssh(id)? else {
-            if required {
+    fn agent(&self, mount: &RunMount, is_first: bool, mounted: &mut Mounted) -> Result<()> {
+        let MountKind::Ssh { id, required, mode, uid, gid } = &mount.kind else { return Ok(()) };
+        let Some(mut path): Option<PathBuf> = self.tools.worker.ssh(id)? else {
+            if *required {
                 return Err(Error::not_found(format!("unset ssh forward key {id}"))
                     .with_hint(format!("give an agent: --ssh {id}")));
             }
             return Ok(());
         };
-        let target = match mount.target.as_str() {
-            "" => format!("/run/buildkit/ssh_agent.{number}"),
-            target => target.to_owned(),
-        };
-        if number == 0 {
-            mounted.env.push(format!("SSH_AUTH_SOCK={target}"));
+        let looks = Looks { mode: *mode, uid: *uid, gid: *gid };
+        if looks != Looks::PLAIN {
+            let agent = Agent::serve(path, self.tools.scratch, looks)?;
+            path = agent.socket();
+            mounted.agents.push(agent);
         }
-        mounted.mounts.insert(target, WorkerMount::Bind { path, read_only: false });
+        if is_first {
+            mounted.env.push(format!("SSH_AUTH_SOCK={}", mount.target));
+        }
+        mounted.mounts.insert(mount.target.clone(), WorkerMount::Bind { path, read_only: false });
         Ok(())
     }
 

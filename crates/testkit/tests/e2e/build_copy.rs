@@ -20,7 +20,7 @@ fn copies_are_exact(c: &Client) {
     build_all(c, COPIES);
 }
 
-const COPIES: &[Row] = &[
+pub(crate) const COPIES: &[Row] = &[
     Row::new(
         "copy-renames",
         "FROM busybox\nCOPY a.txt /x/y/z\nRUN [ \"$(cat /x/y/z)\" = a ] && [ $(stat -c %a%u%g /x/y) = 75500 ]\n",
@@ -109,7 +109,7 @@ fn archives_are_unpacked(c: &Client) {
     build_all(c, ARCHIVES);
 }
 
-const ARCHIVES: &[Row] = &[
+pub(crate) const ARCHIVES: &[Row] = &[
     Row::new(
         "add-every-compression",
         "FROM busybox\nADD arch.tar /0/\nADD arch.tar.gz /1/\nADD arch.tar.bz2 /2/\nADD arch.tar.xz /3/\nADD arch.tar.zst /4/\nRUN for d in 0 1 2 3 4; do [ \"$(cat /$d/x/y.txt)\" = y ] && [ -L /$d/x/z ] || exit 1; done; [ $(stat -c %u:%g /1/x/y.txt) = 7:8 ]\n",

@@ -16,7 +16,7 @@ fn variables_have_their_values(c: &Client) {
     build_all(c, VARIABLES);
 }
 
-const VARIABLES: &[Row] = &[
+pub(crate) const VARIABLES: &[Row] = &[
     Row::new(
         "env-forms",
         r#"FROM busybox
@@ -45,10 +45,12 @@ RUN [ "$B|$C|$D|$E|$F|$G|$H|$I|$J|$K|$L|$M|$O" = 'foo.tar.gz|y||set||foo.tar|foo
         "ARG BASE=busybox\nARG V=latest\nFROM $BASE:${V}\nRUN [ \"$V\" = '' ]\nARG V\nRUN [ \"$V\" = latest ]\n",
     ),
     Row::new(
-        "arg-ends-with-its-stage",
-        "FROM busybox AS a\nARG X=1\nRUN [ \"$X\" = 1 ]\nFROM busybox\nRUN [ \"$X\" = '' ]\nFROM a\nRUN [ \"$X\" = '' ]\n",
+        "arg-is-of-its-stage-and-those-upon-it",
+        "FROM busybox AS a\nARG X=1\nRUN [ \"$X\" = 1 ]\nFROM busybox\nRUN [ \"$X\" = '' ]\nFROM a\nRUN [ \"$X\" = 1 ]\nARG X\nRUN [ \"$X\" = 1 ]\n",
     ),
-    Row::new("arg-is-hidden-by-env", "FROM busybox\nENV X=env\nARG X=arg\nRUN [ $X = env ]\n").flags("--build-arg X=given"),
+    Row::new("arg-is-hidden-by-env", "FROM busybox\nARG X=arg\nENV X=env\nRUN [ $X = env ]\n").flags("--build-arg X=given"),
+    Row::new("arg-hides-env-before-it", "FROM busybox AS a\nENV X=env\nARG X\nRUN [ $X = given ]\nLABEL x=$X\nFROM a\nRUN [ $X = env ]\n").flags("--build-arg X=given").check(r#"is "$(config Labels)" '{"x":"given"}'"#),
+    Row::new("arg-without-a-value-hides-nothing", "FROM busybox\nENV X=env\nARG X\nRUN [ $X = env ]\nARG X=arg\nENV X=$X-2\nRUN [ $X = arg-2 ]\n"),
     Row::new("arg-from-the-line-on", "FROM busybox\nRUN [ \"$X\" = '' ]\nARG X=1\nRUN [ \"$X\" = 1 ]\n"),
     Row::new("arg-kept-as-env", "FROM busybox\nARG V=1\nENV V=${V:-2}\nRUN [ $V = 5 ]\n")
         .flags("--build-arg V=5")
@@ -82,7 +84,7 @@ fn stages_stand_on_one_another(c: &Client) {
     build_all(c, STAGES);
 }
 
-const STAGES: &[Row] = &[
+pub(crate) const STAGES: &[Row] = &[
     Row::new(
         "stage-names",
         "FROM busybox AS one\nRUN echo 1 > /f\nFROM busybox as Two\nRUN echo 2 > /f\nFROM busybox\nCOPY --from=one /f /1\nCOPY --from=two /f /2\nCOPY --from=0 /f /0\nRUN [ \"$(cat /0 /1 /2 | tr -d '\\n')\" = 112 ]\n",
@@ -121,7 +123,7 @@ fn text_is_read_as_written(c: &Client) {
     build_all(c, TEXT);
 }
 
-const TEXT: &[Row] = &[
+pub(crate) const TEXT: &[Row] = &[
     Row::new(
         "text-comments",
         "# a comment\n\nFROM busybox\n  # indented\nRUN echo a \\\n# between\n   && echo b \\\n\n  > /f\nENV A=#x\nRUN [ \"$(cat /f)\" = b ] && [ \"$A\" = '#x' ]\n",
@@ -180,7 +182,7 @@ fn instructions_end_in_the_config(c: &Client) {
     build_all(c, CONFIG);
 }
 
-const CONFIG: &[Row] = &[
+pub(crate) const CONFIG: &[Row] = &[
     Row::new("cmd-exec", "FROM busybox\nCMD [\"echo\",\"a b\"]\n").check(r#"is "$(docker run --rm $i)" "a b""#),
     Row::new("cmd-shell", "FROM busybox\nENV A=1\nCMD echo $A\n").check(r#"is "$(config Cmd)" '["/bin/sh","-c","echo $A"]'; is "$(docker run --rm $i)" 1"#),
     Row::new("cmd-last-counts", "FROM busybox\nCMD a\nCMD [\"b\"]\n").check(r#"is "$(config Cmd)" '["b"]'"#),
@@ -198,7 +200,7 @@ const CONFIG: &[Row] = &[
     Row::new("user-names", "FROM busybox\nUSER app\nRUN [ \"$(id -u):$(id -g) $HOME\" = '1000:1000 /home' ] && id -G | grep -q 2000\nUSER app:extra\nRUN [ \"$(id -g)\" = 2000 ]\nUSER 5:6\nRUN [ \"$(id -u):$(id -g)\" = 5:6 ]\nUSER root\nRUN touch /x\n")
         .check(r#"is "$(config User)" '"root"'"#),
     Row::new("user-made-by-run", "FROM busybox\nRUN echo new:x:77:78::/:/bin/sh >> /etc/passwd\nUSER new\nRUN [ $(id -u):$(id -g) = 77:78 ]\nCOPY --chown=new a.txt /a\nRUN [ $(stat -c %u:%g /a) = 77:78 ]\n"),
-    Row::new("workdir", "FROM busybox\nWORKDIR /a\nWORKDIR b/../c\nWORKDIR d/\nRUN [ $(pwd) = /a/c/d ] && [ $(stat -c %a /a/c) = 755 ]\n").check(r#"is "$(config WorkingDir | tr -d /)" '"ab..cd"'"#),
+    Row::new("workdir", "FROM busybox\nWORKDIR /a\nWORKDIR b/../c\nWORKDIR d/\nRUN [ $(pwd) = /a/c/d ] && [ $(stat -c %a /a/c) = 755 ]\n").check(r#"is "$(config WorkingDir | tr -d /)" '"acd"'"#),
     Row::new("workdir-of-a-user", "FROM busybox\nUSER app\nWORKDIR /w/x\nRUN touch f && [ $(stat -c %u:%g.%a /w/x) = 1000:1000.755 ]\n"),
     Row::new("workdir-there-already", "FROM busybox\nRUN mkdir -m 711 /w && chown 3:4 /w\nWORKDIR /w\nRUN [ $(stat -c %u:%g.%a /w) = 3:4.711 ]\n"),
     Row::new("workdir-by-a-link", "FROM busybox\nRUN mkdir /real && ln -s /real /link\nWORKDIR /link/sub\nRUN [ -d /real/sub ] && [ $(readlink -f .) = /real/sub ]\n"),

@@ -1,6 +1,6 @@
 //! Where contexts and Dockerfiles come from, and what is written of the result.
 
-use crate::build_table::{context, ok};
+use crate::build_table::{context, ok, script};
 use crate::case::cases;
 use crate::client::{Client, Program};
 
@@ -9,6 +9,8 @@ cases![
         contexts_come_from_everywhere.differs("its classic builder reads no zstd, and other texts"),
         results_are_written_where_asked.differs("its classic builder writes other ids"),
         images_get_their_names_and_lose_them.differs("its classic builder keeps its steps as images");
+    Docker:
+        images_may_have_600_layers.differs("dockerd takes 127");
     Api:
         a_request_that_is_none_is_refused.differs("the texts are our own");
 ];
@@ -96,6 +98,25 @@ fn images_get_their_names_and_lose_them(c: &Client) {
     ok(c, "build --build-arg V=4$n -t $n/a ctx");
     c.says("docker ps --format '{{.Status}}' --filter name=$n-c | cut -c1-2", "Up\n");
     c.ok("docker rm -f $n-c; docker image prune -f");
+}
+
+/// More than the kernel takes in one overlay: built, run, and loaded again.
+fn images_may_have_600_layers(c: &Client) {
+    let engine = yare_testkit::Engine::start();
+    engine.load_busybox();
+    let own = c.of(&engine);
+    own.ok("mkdir -p ctx/f; for i in $(seq 600); do echo $i > ctx/f/$i; done; \
+         { echo FROM busybox; for i in $(seq 600); do echo COPY f/$i /f/; done; echo 'RUN [ $(ls /f | wc -l) = 600 ]'; } > ctx/Dockerfile");
+    let slow = |text: &str| {
+        let outcome = own.script(&script(&own, text)).patience(std::time::Duration::from_secs(300)).run();
+        assert_eq!(outcome.code, 0, "{}", crate::client::shown(&outcome));
+    };
+    slow("build -t x ctx > out 2>&1 || { tail -5 out; exit 1; }");
+    own.says("docker run --rm x sh -c 'cat /f/1 /f/600; ls /f | wc -l; touch /f/new'", "1\n600\n600\n");
+    slow("docker save -o saved x; docker rmi x; docker builder prune -af; docker load -i saved");
+    own.says("docker run --rm x sh -c 'cat /f/1 /f/600; ls /f | wc -l'", "1\n600\n600\n");
+    drop(own);
+    engine.finish();
 }
 
 fn a_request_that_is_none_is_refused(c: &Client) {

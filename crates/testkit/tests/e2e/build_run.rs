@@ -18,7 +18,7 @@ fn mounts_show_what_they_should(c: &Client) {
     build_all(c, MOUNTS);
 }
 
-const MOUNTS: &[Row] = &[
+pub(crate) const MOUNTS: &[Row] = &[
     Row::new("mount-context", "FROM busybox\nRUN --mount=target=/c [ -f /c/dir/c.txt ] && ! touch /c/x\nRUN [ ! -e /c ]\n"),
     Row::new("mount-context-directory", "FROM busybox\nRUN --mount=type=bind,source=dir,target=/c [ \"$(ls -A /c | tr '\\n' ' ')\" = '.hidden c.txt sub ' ]\n"),
     Row::new("mount-context-file", "FROM busybox\nRUN --mount=type=bind,source=dir/c.txt,target=/c.txt [ \"$(cat /c.txt)\" = c ] && ! echo x > /c.txt\nRUN --mount=type=bind,src=exec.sh,dst=/bin/own own\nRUN [ ! -e /c.txt ] && [ ! -e /bin/own ]\n"),
@@ -47,7 +47,7 @@ fn steps_have_their_limits(c: &Client) {
     build_all(c, LIMITS);
 }
 
-const LIMITS: &[Row] = &[
+pub(crate) const LIMITS: &[Row] = &[
     Row::new("add-host", "FROM busybox\nRUN cat /etc/hosts; grep -q '10.1.2.3.*own.host' /etc/hosts\n").flags("--add-host own.host:10.1.2.3"),
     Row::new("shm-size", "FROM busybox\nRUN [ $(df -k /dev/shm | tail -1 | awk '{print $2}') = 8192 ]\n").flags("--shm-size 8m"),
     Row::new("ulimit", "FROM busybox\nRUN [ $(ulimit -n) = 123 ]\n").flags("--ulimit nofile=123:456"),

@@ -68,6 +68,8 @@ pub(crate) fn context(c: &Client) {
 #[track_caller]
 pub(crate) fn build_all(c: &Client, rows: &[Row]) {
     context(c);
+    // Both clients share an engine: the second does everything again, instead of finding it in the cache.
+    let anew = if c.program == Program::Yare { "--no-cache" } else { "" };
     let mut failures = Vec::new();
     for row in rows.iter().filter(|row| !row.only_yare || c.program == Program::Yare) {
         std::fs::write(c.folder.join("files").join(row.name), row.dockerfile).unwrap();
@@ -77,7 +79,7 @@ pub(crate) fn build_all(c: &Client, rows: &[Row]) {
         let outcome = c.run(&script(
             c,
             &format!(
-                "i=$n/{0}; out=files/{0}.out; set -e\nbuild -t $i -f files/{0} {flags} {context} > $out 2>&1 || {{ cat $out; exit 1; }}\n{check}",
+                "i=$n/{0}; out=files/{0}.out; set -e\nbuild {anew} -t $i -f files/{0} {flags} {context} > $out 2>&1 || {{ cat $out; exit 1; }}\n{check}",
                 row.name
             ),
         ));

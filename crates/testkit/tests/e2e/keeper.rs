@@ -1,6 +1,7 @@
 //! The process that keeps the shared engine, and takes it away even when the tests are killed: it lives in
 //! a process group of its own and ends when the pipe to the tests does.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -114,7 +115,7 @@ fn keep_reference() -> Result<(), String> {
         cgroup_parent: reference_cgroup(),
         pid: 0,
     };
-    let mut child = start_dockerd(&binary, &host);
+    let mut child = start_dockerd(&binary, &host, &[]);
     let import = ["import", "--change", "CMD [\"sh\"]", "-", "busybox:latest"];
     let client = Invocation::new("docker", &import).env("DOCKER_HOST", host.address());
     client.input(busybox_rootfs_tar()).ok();
@@ -139,14 +140,16 @@ fn keep_reference() -> Result<(), String> {
     Ok(())
 }
 
-/// A dockerd with a folder and a network of its own: the tests were put into that namespace by
-/// [`into_own_namespaces`].
-fn start_dockerd(binary: &std::path::Path, host: &Host) -> Child {
+/// A dockerd with a folder of its own. It wants a network namespace of its own too: that of the tests
+/// ([`into_own_namespaces`]), or one that the command `inside` makes ([`OWN_NAMESPACES`]).
+pub(crate) fn start_dockerd(binary: &std::path::Path, host: &Host, inside: &[&str]) -> Child {
     let log = File::create(&host.log).unwrap();
     let config = host.folder.join("daemon.json");
     fs::write(&config, "{}\n").unwrap();
     let bin = binary.parent().unwrap().display().to_string();
-    let mut command = Command::new(binary);
+    let words = inside.iter().map(OsStr::new).chain([binary.as_os_str()]).collect::<Vec<_>>();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
     command.env("PATH", format!("{bin}:{}", std::env::var("PATH").unwrap()));
     command.args(["--bip", &format!("{}/24", host.gateway), "--host", &host.address()]);
     command.args(["--cgroup-parent", &host.cgroup_parent]);
@@ -179,6 +182,29 @@ fn reference_cgroup() -> String {
     format!("/yare-reference-{number}")
 }
 
+const UNSHARE: [&str; 7] = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+
+/// Runs a command in namespaces that end with it.
+pub(crate) const OWN_NAMESPACES: &[&str] = &[
+    UNSHARE[0],
+    UNSHARE[1],
+    UNSHARE[2],
+    UNSHARE[3],
+    UNSHARE[4],
+    UNSHARE[5],
+    UNSHARE[6],
+    "sh",
+    "-c",
+    "ip link set lo up; exec \"$@\"",
+    "sh",
+];
+
+/// Removes the groups that a dockerd left.
+pub(crate) fn remove_cgroups(parent: &str) {
+    let groups = format!("find /sys/fs/cgroup -depth -type d -path '*{parent}*' -exec rmdir {{}} +");
+    Invocation::new("sh", &["-c", &groups]).run();
+}
+
 /// A dockerd changes the packet filter of its whole network namespace, so it gets its own, and a process
 /// namespace with which all that it started ends.
 pub(crate) fn into_own_namespaces() {
@@ -186,13 +212,10 @@ pub(crate) fn into_own_namespaces() {
         Invocation::new("ip", &["link", "set", "lo", "up"]).ok();
         return;
     }
-    let arguments = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
-    let mut command = Command::new("unshare");
-    command.args(arguments).arg(std::env::current_exe().unwrap()).args(std::env::args_os().skip(1));
+    let mut command = Command::new(UNSHARE[0]);
+    command.args(&UNSHARE[1..]).arg(std::env::current_exe().unwrap()).args(std::env::args_os().skip(1));
     command.env(INSIDE, std::process::id().to_string());
     let status = command.status().unwrap();
-    let groups =
-        format!("find /sys/fs/cgroup -depth -type d -path '*{}*' -exec rmdir {{}} +", reference_cgroup());
-    Invocation::new("sh", &["-c", &groups]).run();
+    remove_cgroups(&reference_cgroup());
     std::process::exit(status.code().unwrap_or(1));
 }

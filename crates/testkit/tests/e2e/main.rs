@@ -21,6 +21,7 @@ mod case;
 mod client;
 mod host;
 mod http;
+mod image_content;
 mod inside;
 mod keeper;
 mod runner;
@@ -33,9 +34,11 @@ mod build_caches;
 mod build_copy;
 mod build_ends;
 mod build_errors;
+mod build_inputs;
 mod build_language;
 mod build_options;
 mod build_outputs;
+mod build_peers;
 mod build_run;
 mod build_table;
 mod build_vectors;
@@ -111,7 +114,9 @@ fn main() {
         build_ends::CASES,
         build_errors::CASES,
         build_options::CASES,
+        build_inputs::CASES,
         build_vectors::CASES,
+        build_peers::CASES,
         build_outputs::CASES,
         buildx::CASES,
         buildx_clients::CASES,

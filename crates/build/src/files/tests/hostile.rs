@@ -75,6 +75,7 @@ fn links_of_the_image_stay_inside() {
         bytes: b"x",
         owner: mine(),
         mode: 0o644,
+        dir_mode: 0o755,
         times: Times::Keep,
     };
     write_file(open(&bench.image()).as_fd(), &file).unwrap();

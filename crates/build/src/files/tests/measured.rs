@@ -199,6 +199,7 @@ fn heredocs_and_working_directories() {
         bytes: b"raw\n",
         owner: mine(),
         mode: 0o644,
+        dir_mode: 0o755,
         times: Times::Keep,
     };
     assert_eq!(write_file(root.as_fd(), &file).unwrap(), Path::new("d/E2"));
