@@ -6,7 +6,8 @@
 //! stays open, `Control/Status` which tells its news, and calls of `LLBBridge` in which the client runs the
 //! frontend; they find each other by the id that the client chose (`builds`), and so do targets that stand on
 //! one another (`inputs`). The frontend is the Dockerfile's alone, done by [`yare_build`]: `frontend` reads its
-//! options, `solve` brings them together with the client's files and starts the build.
+//! options, `solve` brings them together with the client's files and starts the build. A client may make a graph
+//! itself (`llb`, `graphs`), and look into what came of it (`read`).
 //!
 //! All protobuf and gRPC is in this crate (`proto`, `grpc`).
 

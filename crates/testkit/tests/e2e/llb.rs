@@ -12,6 +12,7 @@ cases![
         a_graph_becomes_an_image.differs(OWN),
         steps_are_cached_and_told_of.differs(OWN),
         mounts_of_a_process_are_kept_or_not.differs(OWN),
+        folders_come_from_the_client.differs(OWN),
         files_are_changed_one_by_one.differs(OWN),
         copies_have_every_rule.differs(OWN),
         merge_and_diff_are_chains.differs(OWN),
@@ -121,6 +122,9 @@ fn copy(src: &str, dest: &str) -> Message {
     [5, 6, 8, 9].into_iter().fold(copy, |copy, field| copy.int(field, 1))
 }
 
+/// What the client's folders have.
+const FILES: &[(&str, &str)] = &[("a.txt", "first"), ("b.log", "second"), ("c.txt", "third")];
+
 /// One build of a graph by hand.
 struct Build<'c> {
     client: &'c Client,
@@ -133,7 +137,7 @@ struct Build<'c> {
 impl<'c> Build<'c> {
     fn new(client: &'c Client) -> Self {
         let session = format!("{}-session", client.n);
-        let opened = Session::open(&client.host.socket, &session);
+        let opened = Session::open(&client.host.socket, &session, FILES);
         let wire = Wire::open(&client.host.socket);
         Self { client, wire, session, _session: opened, number: std::cell::Cell::new(0) }
     }
@@ -276,6 +280,37 @@ fn mounts_of_a_process_are_kept_or_not(c: &Client) {
     let out = graph.add(&[&base], 2, &exec);
     let merged = graph.add(&[&base, &out], 6, &places(&[0, 1]));
     assert_eq!(build.says(&graph, &merged, "cat /fine; ls /x 2>/dev/null || true"), "fine\n");
+}
+
+fn folders_come_from_the_client(c: &Client) {
+    let build = Build::new(c);
+    let mut graph = Graph::default();
+    let base = graph.source(BUSYBOX);
+    let local = |graph: &mut Graph, attributes: &[(&str, &str)]| {
+        let source = Message::new().text(1, "local://folder");
+        let source = attributes.iter().fold(source, |source, (name, value)| source.pair(2, name, value));
+        graph.add(&[], 3, &source)
+    };
+    let all = local(&mut graph, &[("local.session", &build.session)]);
+    // The client sends more than is wanted.
+    let some = [("local.includepattern", "[\"*.txt\"]"), ("local.excludepatterns", "[\"c*\"]")];
+    let some = local(&mut graph, &some);
+    let made = graph.file(
+        &[&base, &all, &some],
+        &[
+            action(0, 1, -1, 4, &copy("/", "/all")),
+            action(3, 1, -1, 4, &copy("/b.*", "/one/")),
+            action(4, 2, 0, 4, &copy("/", "/some")),
+        ],
+    );
+    let mount = Message::new().int(1, 1).text(3, "/mounted").int(4, -1).int(5, 1);
+    let made = graph.run(&made, &[&some], "cat /mounted/* > /seen", &[mount]);
+    let expected = "/all/a.txt\n/all/b.log\n/all/c.txt\n/one/b.log\n/some/a.txt\nfirst";
+    assert_eq!(build.says(&graph, &made, "find /all /one /some -type f | sort; cat /seen"), expected);
+    let foreign = local(&mut graph, &[("local.session", "somebody-elses")]);
+    let made = graph.file(&[&base, &foreign], &[action(0, 1, 0, 4, &copy("/", "/x"))]);
+    let refused = build.solve(&graph, &made, "").unwrap_err();
+    assert_eq!(refused.code, 7, "{refused:?}");
 }
 
 fn places(all: &[i64]) -> Message {

@@ -227,6 +227,9 @@ fn unframed(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut messages = Vec::new();
     while bytes.len() >= 5 {
         let length = u32::from_be_bytes(bytes[1..5].try_into().unwrap()) as usize;
+        if bytes.len() < 5 + length {
+            break;
+        }
         messages.push(bytes[5..5 + length].to_vec());
         bytes = &bytes[5 + length..];
     }
@@ -251,14 +254,17 @@ fn upgraded(socket: &Path, path: &str, headers: &str) -> UnixStream {
     stream
 }
 
-/// A session of a client that has nothing to offer.
+/// A session of a client that has nothing to offer but a few files, whatever folder they are asked of.
 #[derive(Debug)]
 pub(crate) struct Session {
     over: Arc<AtomicBool>,
 }
 
+/// Names and contents.
+type Files = &'static [(&'static str, &'static str)];
+
 impl Session {
-    pub(crate) fn open(socket: &Path, id: &str) -> Self {
+    pub(crate) fn open(socket: &Path, id: &str, files: Files) -> Self {
         let headers = format!("X-Docker-Expose-Session-Uuid: {id}\r\n");
         let stream = upgraded(socket, "/session", &headers);
         stream.set_nonblocking(true).unwrap();
@@ -274,11 +280,16 @@ impl Session {
                 let entered = runtime.enter();
                 let soon = tokio::time::timeout(Duration::from_millis(200), connection.accept());
                 drop(entered);
-                let mut respond = match runtime.block_on(soon) {
-                    Ok(Some(Ok((_, respond)))) => respond,
+                let (request, mut respond) = match runtime.block_on(soon) {
+                    Ok(Some(Ok(accepted))) => accepted,
                     Ok(_) => break,
                     Err(_) => continue,
                 };
+                if request.uri().path() == "/moby.filesync.v1.FileSync/DiffCopy" {
+                    let runtime = Arc::clone(&runtime);
+                    std::thread::spawn(move || send_files(&runtime, request.into_body(), respond, files));
+                    continue;
+                }
                 let head = Response::builder().header(header::CONTENT_TYPE, "application/grpc");
                 let head = head.header("grpc-status", "12").body(()).unwrap();
                 drop(respond.send_response(head, true));
@@ -292,4 +303,46 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
     }
+}
+
+/// Tells all files, then sends those that are asked for.
+fn send_files(
+    runtime: &Runtime,
+    mut asked: h2::RecvStream,
+    mut respond: h2::server::SendResponse<Bytes>,
+    files: Files,
+) {
+    let head = Response::builder().header(header::CONTENT_TYPE, "application/grpc").body(()).unwrap();
+    let mut sender = respond.send_response(head, false).unwrap();
+    let mut send = |packet: &Message| {
+        let length = u32::try_from(packet.0.len()).unwrap().to_be_bytes();
+        sender.send_data([&[0], &length[..], &packet.0].concat().into(), false).unwrap();
+    };
+    for (name, content) in files {
+        let size = i64::try_from(content.len()).unwrap();
+        let stat = Message::new().text(1, name).int(2, 0o644).int(5, size).int(6, 1_600_000_000_000_000_000);
+        send(&Message::new().int(1, 0).message(2, &stat));
+    }
+    send(&Message::new().int(1, 0));
+    let mut bytes = Vec::new();
+    while let Some(Ok(piece)) = runtime.block_on(std::future::poll_fn(|context| asked.poll_data(context))) {
+        drop(asked.flow_control().release_capacity(piece.len()));
+        bytes.extend_from_slice(&piece);
+        let packets = unframed(&bytes);
+        let used: usize = packets.iter().map(|packet| packet.len() + 5).sum();
+        bytes.drain(..used);
+        for packet in packets {
+            let number = |field: u32| fields(&packet, field).first().map_or(0, |value| value[0]);
+            let id = i64::from(number(3));
+            if number(1) == 1 {
+                send(&Message::new().int(1, 2).int(3, id).text(4, files[usize::from(number(3))].1));
+                send(&Message::new().int(1, 2).int(3, id));
+            } else {
+                send(&Message::new().int(1, 3));
+            }
+        }
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+    drop(sender.send_trailers(trailers));
 }
