@@ -8,7 +8,9 @@ use crate::deliver::{self, Plan};
 use crate::export::{self, Product};
 use crate::failure::Failure;
 use crate::lower::{self, Lowered};
-use crate::output::Request as Output;
+use crate::output::archive::{Packed, pack};
+use crate::output::blobs::Blobs;
+use crate::output::{Packing, Request as Output};
 use crate::progress::{Progress, now};
 use crate::request::{Request, SecretScan};
 use crate::solve::{Beside, Outcome, Solver, Tools};
@@ -18,7 +20,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use yare_api::build::{BuildStep, Vertex};
 use yare_dockerfile::Dockerfile;
-use yare_image::{Image, NewImage, Store};
+use yare_image::{Image, NewImage, NewIndex, Store};
+use yare_layer::Compression;
 use yare_oci::{Descriptor, Digest, MediaType};
 
 /// What came of a build.
@@ -26,7 +29,7 @@ use yare_oci::{Descriptor, Digest, MediaType};
 pub struct Built {
     /// The image, when it went into the store.
     pub image: Option<Arc<Image>>,
-    /// Digest of the image's config, when there is one image.
+    /// Digest of the image's config, when there is one image; of the index of several in the store.
     pub id: Option<Digest>,
     /// Digest of the manifest or index that was made.
     pub digest: Option<Digest>,
@@ -51,10 +54,8 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
     let exports = request.cache_to.iter().map(Export::of).collect::<crate::Result<Vec<_>>>()?;
     let mut imports = Imports::open(&request.cache_from, images, &tools)?;
     if wanted.any() && !plan.can_attest() {
-        return Err(Error::unimplemented("the image store and plain files cannot hold attestations")
-            .with_hint(
-                "write an archive: -o type=oci,dest=FILE, or leave out --sbom, --provenance and --attest",
-            )
+        return Err(Error::unimplemented("plain files cannot hold attestations")
+            .with_hint("make an image or an archive, or leave out --sbom, --provenance and --attest")
             .into());
     }
     let (mut lowered, source) = understand(request, &tools)?;
@@ -81,13 +82,15 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
     delivered.place()?;
     let committed =
         plan.store().map(|output| commit((&plan, output), &products, images, &tools)).transpose()?;
+    let (stored, committed) = committed.unzip();
     let image = committed.as_ref().map(|committed| Arc::clone(&committed.image));
     Ok(Built {
         id: match products.as_slice() {
             [only] if plan.wants_layers() => Some(Digest::of(&only.image.config)),
-            _ => None,
+            // Several images are known by their index.
+            _ => stored,
         },
-        digest: image.as_ref().map(|image| image.manifest).or(digest),
+        digest: stored.or(digest),
         image,
         steps: account(&lowered, &solved),
         keys: lease.keys(),
@@ -229,17 +232,19 @@ fn verify(lowered: &Lowered, request: &Request, first: &Solved, tools: Tools<'_>
     }
 }
 
-/// Puts the only image into the store.
+/// Puts the image, or the index of several and of what is attested, into the store; the digest of its
+/// manifest or index.
 fn commit(
     (plan, output): (&Plan, &Output),
     products: &[Product],
     images: &Store,
     tools: &Tools<'_>,
-) -> Result<yare_image::Committed, Failure> {
+) -> Result<(Digest, yare_image::Committed), Failure> {
     let work = tools.progress.work("exporting to image");
-    let commit = || -> crate::Result<yare_image::Committed> {
-        let [product] = products else {
-            return Err(Error::internal("an image of several platforms is to go into the image store"));
+    let commit = || -> crate::Result<(Digest, yare_image::Committed)> {
+        let product = match products {
+            [product] if product.image.attestations.is_empty() => product,
+            _ => return commit_index((plan, output), products, images, tools),
         };
         let annotations = output.annotations.manifest(&product.image.platform);
         let manifest = match annotations.is_empty() {
@@ -247,19 +252,77 @@ fn commit(
             false => Some(annotated(&product.image, annotations, images)?),
         };
         tools.cancel.check()?;
-        images.commit_image(NewImage {
+        let committed = images.commit_image(NewImage {
             config: product.image.config.clone(),
             manifest,
             references: plan.names(),
             built: true,
             ..NewImage::default()
-        })
+        })?;
+        Ok((committed.image.manifest, committed))
     };
     let committed = commit();
     if let Err(error) = &committed {
         work.failed(&yare_errdefs::chain(error));
     }
     committed.map_err(Failure::from)
+}
+
+/// Puts an index into the store. Its manifests are over the layers as the store has them.
+fn commit_index(
+    (plan, output): (&Plan, &Output),
+    products: &[Product],
+    images: &Store,
+    tools: &Tools<'_>,
+) -> crate::Result<(Digest, yare_image::Committed)> {
+    let pictures: Vec<_> = products.iter().map(|product| product.image.clone()).collect();
+    let names = plan.names();
+    let plain = Packing { compression: Compression::Plain, level: None };
+    let mut blobs = Blobs::new(images, tools.scratch, plain);
+    let packed = pack(&pictures, &names, &output.annotations, &mut blobs, tools.cancel)?;
+    let index: yare_oci::Index = serde_json::from_slice(&packed.top.bytes)
+        .map_err(|error| Error::internal("an index that was made here cannot be read").caused_by(error))?;
+    let mut new = NewIndex { document: packed.top.bytes.clone(), references: names, ..NewIndex::default() };
+    let members = index.manifests.iter().filter(|member| !yare_image::platforms::is_attestation(member));
+    let mut pairs = Vec::new();
+    for (member, picture) in members.zip(&pictures) {
+        let manifest = packed.documents().get(&member.digest).cloned();
+        let manifest = manifest.ok_or_else(|| Error::internal("a manifest that was made here is gone"))?;
+        new.present.push((manifest.clone(), yare_image::ImageId(Digest::of(&picture.config))));
+        pairs.push((manifest, picture.config.clone()));
+    }
+    let lease = keep_attestations(&packed, &mut new, images)?;
+    tools.cancel.check()?;
+    let image = |(manifest, config)| NewImage {
+        config,
+        manifest: Some(manifest),
+        built: true,
+        ..NewImage::default()
+    };
+    let (_, mut indexes) = images.commit(pairs.into_iter().map(image).collect(), vec![new])?;
+    drop(lease);
+    let committed = indexes.pop();
+    let committed = committed.ok_or_else(|| Error::internal("an index was committed and is not there"))?;
+    Ok((packed.top.descriptor.digest, committed))
+}
+
+/// Puts what is attested into the content store, under a lease until the index is on record.
+fn keep_attestations(
+    packed: &Packed,
+    new: &mut NewIndex,
+    images: &Store,
+) -> crate::Result<yare_image::Lease> {
+    let mut lease = images.lease();
+    for (digest, bytes) in packed.documents() {
+        let is_image = new.present.iter().any(|(manifest, id)| id.0 == *digest || manifest == bytes);
+        if is_image || *digest == packed.top.descriptor.digest {
+            continue;
+        }
+        lease.blob(*digest);
+        images.content().put(bytes).map_err(|error| Error::wrap("cannot keep an attestation", error))?;
+        new.kept.push(*digest);
+    }
+    Ok(lease)
 }
 
 /// A manifest over the layers as the store has them.

@@ -68,12 +68,6 @@ impl Plan {
             return Err(Error::invalid("the output type image is there more than once")
                 .with_hint("give one image several names with -t"));
         }
-        if request.platforms.len() > 1 && self.store().is_some() {
-            return Err(Error::unimplemented(
-                "the image store keeps one platform under a name, and this build has several",
-            )
-            .with_hint("write them as one archive with -o type=oci,dest=FILE, or build one at a time"));
-        }
         let docker = self.outputs.iter().any(|output| output.kind == Kind::Docker);
         if request.platforms.len() > 1 && docker {
             return Err(Error::invalid(
@@ -120,7 +114,7 @@ impl Plan {
 
     /// Whether something can hold attestations.
     pub(crate) fn can_attest(&self) -> bool {
-        self.outputs.iter().any(|output| matches!(output.kind, Kind::Oci | Kind::Docker))
+        self.outputs.iter().any(|output| !matches!(output.kind, Kind::Tar | Kind::Local))
     }
 }
 
@@ -332,13 +326,13 @@ mod tests {
     fn nothing_asked_is_the_store_and_names_come_from_the_tags() {
         let plan = Plan::of(&request(&[], &[])).unwrap();
         assert_eq!(plan.store().unwrap().names[0].familiar(), "app:v1");
-        assert!(plan.wants_layers() && !plan.can_attest() && plan.pushed().is_empty());
+        assert!(plan.wants_layers() && plan.can_attest() && plan.pushed().is_empty());
         let both = Plan::of(&request(&["image", "registry"], &[])).unwrap();
         assert_eq!((both.names().len(), both.pushed()), (1, both.names()));
         let unnamed = Request { tags: Vec::new(), ..request(&["registry"], &[]) };
         assert!(Plan::of(&unnamed).is_err());
         let files = Plan::of(&request(&["tar", "local"], &["linux/amd64", "linux/arm64"])).unwrap();
-        assert!(files.store().is_none() && !files.wants_layers());
+        assert!(files.store().is_none() && !files.wants_layers() && !files.can_attest());
         let oci = Plan::of(&request(&["oci"], &[])).unwrap();
         let annotations = &oci.outputs[0].annotations;
         assert_eq!(annotations.manifest(&yare_oci::Platform::host())["a.b"], "1");
@@ -348,13 +342,8 @@ mod tests {
     #[test]
     fn what_cannot_be_made_is_known_before_a_step_runs() {
         let many = ["linux/amd64", "linux/arm64"];
-        for (kinds, platforms) in [
-            (&["registry"][..], &many[..]),
-            (&["image"], &many),
-            (&["docker"], &many),
-            (&["image", "image"], &[]),
-            (&["what"], &[]),
-        ] {
+        for (kinds, platforms) in [(&["docker"][..], &many[..]), (&["image", "image"], &[]), (&["what"], &[])]
+        {
             assert!(Plan::of(&request(kinds, platforms)).is_err(), "{kinds:?} {platforms:?}");
         }
     }

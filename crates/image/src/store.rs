@@ -176,6 +176,17 @@ impl Store {
         })
     }
 
+    /// Records that a registry knows what a name stands for, all of its platforms, by this
+    /// `repository@digest`.
+    pub fn add_index_digest(&self, index: &Digest, reference: &Reference) -> Result<()> {
+        self.inner.edit(|draft| {
+            if draft.index.index(index).is_some() {
+                draft.name_index(reference, *index);
+            }
+            Ok(())
+        })
+    }
+
     /// The image that has exactly this name.
     pub fn named(&self, reference: &Reference) -> Option<Arc<Image>> {
         let index = self.index();

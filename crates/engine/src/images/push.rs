@@ -10,6 +10,7 @@ use super::{Output, blocking, parse, publish};
 use crate::Engine;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use yare_api::AuthConfig;
 use yare_api::progress::JSONMessage;
 use yare_distribution::{Content, Intent, Name, Repository};
 use yare_errdefs::{Error, Result};
-use yare_image::Image;
+use yare_image::{Image, ImageIndex, Rewritten};
 use yare_layer::Compression;
 use yare_oci::{Descriptor, DiffId, Digest, Manifest, MediaType, Platform, Reference};
 
@@ -58,8 +59,15 @@ pub async fn push(engine: &Arc<Engine>, request: PushRequest) -> Result<Output> 
         let work = async {
             let to = format!("The push refers to repository [{}]", reference.repository());
             lines.status("", to).await;
-            for (name, image) in chosen {
-                Push { engine: &engine, repository: &repository, name, image }.run(&lines).await?;
+            for Chosen { name, image, index, instead } in chosen {
+                let push = Push { engine: &engine, repository: &repository, name, image };
+                match index {
+                    Some(index) => push.index(&index, &lines).await?,
+                    None => push.run(&lines).await?,
+                }
+                if let Some(instead) = instead {
+                    lines.send(JSONMessage::aux(instead)).await;
+                }
             }
             Ok(())
         };
@@ -74,33 +82,56 @@ pub async fn push(engine: &Arc<Engine>, request: PushRequest) -> Result<Output> 
     Ok(output)
 }
 
-/// The images that a reference means, with their names.
-fn choose(
-    engine: &Engine,
-    reference: &Reference,
-    platform: Option<&Platform>,
-) -> Result<Vec<(Reference, Arc<Image>)>> {
-    let missing = || {
+/// What goes to a registry under a name.
+struct Chosen {
+    name: Reference,
+    image: Arc<Image>,
+    /// All of its platforms.
+    index: Option<Arc<ImageIndex>>,
+    /// An image goes alone, because others of its index are not here: what is told of that.
+    instead: Option<serde_json::Value>,
+}
+
+/// What a reference means, by its names.
+fn choose(engine: &Engine, reference: &Reference, platform: Option<&Platform>) -> Result<Vec<Chosen>> {
+    let names: Vec<Reference> = match reference.tag() {
+        Some(_) => engine.images.named(reference).map(|_| reference.clone()).into_iter().collect(),
+        None => engine.images.tags_of(reference).into_iter().map(|(name, _)| name).collect(),
+    };
+    if names.is_empty() {
         let name = reference.repository();
-        Error::not_found(format!("An image does not exist locally with the tag: {name}"))
-    };
-    let named = |name: &Reference| engine.images.named(name).map(|image| (name.clone(), image));
-    let chosen: Vec<_> = match reference.tag() {
-        Some(_) => named(reference).into_iter().collect(),
-        None => engine.images.tags_of(reference).iter().filter_map(|(name, _)| named(name)).collect(),
-    };
-    if chosen.is_empty() {
-        return Err(missing());
+        return Err(Error::not_found(format!("An image does not exist locally with the tag: {name}")));
     }
-    if let Some(wanted) = platform {
-        let unfit = chosen.iter().find(|(_, image)| !image.config.platform().satisfies(wanted));
-        if let Some((name, image)) = unfit {
-            let has = image.config.platform();
-            let name = name.familiar();
-            return Err(Error::not_found(format!("image {name} is for {has}, not for {wanted}")));
-        }
+    names.into_iter().map(|name| choose_one(engine, name, platform)).collect()
+}
+
+/// As Docker chooses: an index that is here whole, else the only image of it, else the host's.
+fn choose_one(engine: &Engine, name: Reference, platform: Option<&Platform>) -> Result<Chosen> {
+    let text = name.to_string();
+    let image = engine.images.resolve(&text, platform)?;
+    let index = engine.images.index_of(&text);
+    let Some(index) = index.filter(|_| platform.is_none()) else {
+        return Ok(Chosen { name, image, index: None, instead: None });
+    };
+    if index.is_whole() {
+        return Ok(Chosen { name, image, index: Some(index), instead: None });
     }
-    Ok(chosen)
+    if index.present.len() > 1 && !image.config.platform().satisfies(&Platform::host()) {
+        return Err(Error::conflict("multiple matching manifests found but no specific platform requested")
+            .with_hint("not all platforms of the image are here: choose one with --platform"));
+    }
+    let members = engine.images.members(&index);
+    let own = members.iter().find(|member| member.image.as_ref().is_some_and(|own| own.id == image.id));
+    let original = Descriptor::of(
+        yare_image::platforms::media_type(&index.document),
+        &engine.images.document(&index.digest)?,
+    );
+    let instead = serde_json::json!({
+        "manifestPushedInsteadOfIndex": true,
+        "originalIndex": original,
+        "selectedManifest": own.map(|member| &member.descriptor),
+    });
+    Ok(Chosen { name, image, index: None, instead: Some(instead) })
 }
 
 struct Push<'a> {
@@ -113,14 +144,74 @@ struct Push<'a> {
 impl Push<'_> {
     /// Layers, config, then ● the manifest under the tag.
     async fn run(&self, lines: &Lines) -> Result<()> {
+        let bytes = self.send(self.image.manifest, lines).await?;
+        let digest = self.tag(&bytes, lines).await?;
+        let (engine, id, known) = (Arc::clone(self.engine), self.image.id, self.name.with_digest(digest));
+        blocking(move || engine.images.add_digest(&id, &known)).await?;
+        publish(self.engine, "push", &self.image.id, &self.name.familiar());
+        Ok(())
+    }
+
+    /// Every image and its manifest, what is attested of them, then ● the index under the tag.
+    async fn index(&self, index: &Arc<ImageIndex>, lines: &Lines) -> Result<()> {
+        let mut lease = self.engine.images.lease();
+        index.kept.iter().chain([&index.digest]).for_each(|blob| lease.blob(*blob));
+        let mut changed = BTreeMap::new();
+        for (digest, id) in &index.present {
+            let image = self.engine.images.image(id);
+            let image = image.ok_or_else(|| Error::not_found(format!("image {id} was removed meanwhile")))?;
+            let name = self.name.clone();
+            let member = Push { engine: self.engine, repository: self.repository, name, image };
+            let bytes = member.send(*digest, lines).await?;
+            let sent = self.put_manifest(&bytes).await?;
+            if sent.digest != *digest {
+                changed.insert(*digest, sent);
+            }
+        }
+        let (engine, whole) = (Arc::clone(self.engine), Arc::clone(index));
+        let rewritten = blocking(move || engine.images.rewrite_index(&whole, &changed)).await?;
+        for attestation in &rewritten.attestations {
+            let bytes = self.document(&attestation.digest, &rewritten)?;
+            let manifest: Manifest = serde_json::from_slice(&bytes)
+                .map_err(|error| Error::internal("a stored manifest cannot be read").caused_by(error))?;
+            for blob in manifest.layers.iter().chain([&manifest.config]) {
+                self.put(blob, Bytes::from(self.document(&blob.digest, &rewritten)?)).await?;
+            }
+            self.put_manifest(&bytes).await?;
+        }
+        let digest = self.tag(&rewritten.document, lines).await?;
+        drop(lease);
+        let (engine, index, known) = (Arc::clone(self.engine), index.digest, self.name.with_digest(digest));
+        blocking(move || engine.images.add_index_digest(&index, &known)).await?;
+        publish(self.engine, "push", &self.image.id, &self.name.familiar());
+        Ok(())
+    }
+
+    fn document(&self, digest: &Digest, rewritten: &Rewritten) -> Result<Vec<u8>> {
+        match rewritten.documents.get(digest) {
+            Some(bytes) => Ok(bytes.clone()),
+            None => self.engine.images.document(digest),
+        }
+    }
+
+    /// A manifest without a name.
+    async fn put_manifest(&self, bytes: &[u8]) -> Result<Descriptor> {
+        let descriptor = Descriptor::of(&media_type(bytes), bytes);
+        let name = Name::Digest(descriptor.digest);
+        let put = self.repository.put_manifest(&name, &descriptor.media_type, bytes).await;
+        put.map(|_| descriptor).map_err(|error| failed(&self.name, error))
+    }
+
+    /// Layers and config of a manifest; the manifest as it is then.
+    async fn send(&self, manifest: Digest, lines: &Lines) -> Result<Vec<u8>> {
         let (engine, image) = (Arc::clone(self.engine), Arc::clone(&self.image));
         // Held over the push: a layer that is being sent is not collected.
         let mut lease = engine.images.lease();
         image.layers.iter().for_each(|layer| lease.layer(*layer));
-        image.kept.iter().chain([&image.manifest, &image.id.0]).for_each(|blob| lease.blob(*blob));
+        image.kept.iter().chain([&manifest, &image.id.0]).for_each(|blob| lease.blob(*blob));
         let (config, bytes) = blocking(move || {
             let config = engine.images.config_bytes(&image.id)?;
-            Ok((config, engine.images.manifest_bytes(&image)?))
+            Ok((config, engine.images.document(&manifest)?))
         })
         .await?;
         let manifest: Manifest = serde_json::from_slice(&bytes)
@@ -136,13 +227,8 @@ impl Push<'_> {
             .try_collect()
             .await?;
         self.put(&manifest.config, Bytes::from(config)).await?;
-        let bytes = if sent == manifest.layers { bytes } else { renamed(manifest, sent)? };
-        let digest = self.tag(&bytes, lines).await?;
         drop(lease);
-        let (engine, id, known) = (Arc::clone(self.engine), self.image.id, self.name.with_digest(digest));
-        blocking(move || engine.images.add_digest(&id, &known)).await?;
-        publish(self.engine, "push", &self.image.id, &self.name.familiar());
-        Ok(())
+        if sent == manifest.layers { Ok(bytes) } else { renamed(manifest, sent) }
     }
 
     async fn put(&self, descriptor: &Descriptor, bytes: Bytes) -> Result<()> {
@@ -155,11 +241,8 @@ impl Push<'_> {
     }
 
     async fn tag(&self, bytes: &[u8], lines: &Lines) -> Result<Digest> {
-        let said: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
-        let kind =
-            said.get("mediaType").and_then(serde_json::Value::as_str).unwrap_or(MediaType::OCI_MANIFEST);
         let tag = self.name.tag().unwrap_or("latest").to_owned();
-        let put = self.repository.put_manifest(&Name::Tag(tag.clone()), kind, bytes).await;
+        let put = self.repository.put_manifest(&Name::Tag(tag.clone()), &media_type(bytes), bytes).await;
         let digest = put.map_err(|error| failed(&self.name, error))?;
         let size = bytes.len();
         lines.status("", format!("{tag}: digest: {digest} size: {size}")).await;
@@ -246,6 +329,14 @@ impl Push<'_> {
         paths.truncate(3);
         paths
     }
+}
+
+/// What a manifest or index says it is.
+fn media_type(bytes: &[u8]) -> String {
+    let said: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let kind = said.get("mediaType").and_then(serde_json::Value::as_str);
+    let silent = if said.get("manifests").is_some() { MediaType::OCI_INDEX } else { MediaType::OCI_MANIFEST };
+    kind.unwrap_or(silent).to_owned()
 }
 
 /// The manifest with what its layers became.
