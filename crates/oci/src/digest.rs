@@ -1,6 +1,7 @@
 //! Content hashes: `sha256:<64 hex>`.
 
 use serde::{Deserialize, Serialize};
+use sha2::digest::common::hazmat::SerializableState as _;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::str::FromStr;
@@ -181,6 +182,17 @@ impl Hasher {
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
+
+    /// What there is to remember in order to go on later, in another process perhaps.
+    pub fn state(&self) -> Vec<u8> {
+        self.0.serialize().to_vec()
+    }
+
+    /// Goes on from a state that [`Hasher::state`] told; `None` when it is none.
+    pub fn from_state(state: &[u8]) -> Option<Self> {
+        let state = state.try_into().ok()?;
+        Sha256::deserialize(&state).ok().map(Self)
+    }
 }
 
 impl fmt::Debug for Hasher {
@@ -208,6 +220,19 @@ mod tests {
         let layer = DiffId(Digest::of("x"));
         assert_eq!(ChainId::of(&[layer]).unwrap().0, layer.0);
         assert_eq!(ChainId::of(&[]), None);
+    }
+
+    #[test]
+    fn a_hasher_goes_on_from_its_state() {
+        let text = "x".repeat(200);
+        for cut in [0, 1, 63, 64, 65, 128, 200] {
+            let mut hasher = Hasher::new();
+            hasher.update(&text.as_bytes()[..cut]);
+            let mut again = Hasher::from_state(&hasher.state()).unwrap();
+            again.update(&text.as_bytes()[cut..]);
+            assert_eq!(again.finish(), Digest::of(&text), "{cut}");
+        }
+        assert!(Hasher::from_state(b"short").is_none());
     }
 
     #[test]
