@@ -11,7 +11,7 @@ use yare_registry::{Collected, Config, Outbound, Registry, Scrubbed};
 
 const HELP: &str = "Usage:  yare registry COMMAND [OPTIONS]
 
-An OCI registry over local files, or over the engine's own images
+An OCI registry over local files, a bucket, or the engine's own images
 
 Commands:
   enable   Serve the engine's images from now on; see yare registry enable --help
@@ -153,6 +153,12 @@ fn config(arguments: &Arguments) -> Result<Config> {
         config.listen.clone_from(&arguments.listen);
     }
     config.outbound = outbound()?;
+    let is_of_bucket =
+        |name: &str| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix));
+    config.environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| is_of_bucket(name))
+        .collect();
     if config.listen.is_empty() {
         config.listen.push("127.0.0.1:5000".to_owned());
     }

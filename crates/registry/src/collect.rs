@@ -8,6 +8,8 @@
 //! links that no manifest needs, blobs without a link (the record first, then the file), files without a
 //! record, uploads that lie still.
 
+use crate::blobs::Blobs;
+use crate::bucket::collect as bucket;
 use crate::clock::now;
 use crate::manifests;
 use crate::problem::{Result, file_error};
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use yare_content::Store;
 use yare_oci::Digest;
 
 /// Things that are taken away by one change, so that pushes get their turn.
@@ -68,10 +71,33 @@ pub async fn collect(registry: &Arc<Registry>, dry_run: bool) -> yare_errdefs::R
 
 async fn run(registry: &Arc<Registry>, dry_run: bool) -> Result<Collected> {
     let _alone = registry.collecting.lock().await;
+    let Blobs::Bucket(bucket) = &registry.blobs else {
+        return take_away(registry, dry_run, None).await;
+    };
+    registry.records.catch_up().await?;
+    if dry_run {
+        return take_away(registry, dry_run, None).await;
+    }
+    let mut turn = bucket::Turn::take(&registry.records).await?;
+    let collected = take_away(registry, dry_run, Some(&mut turn)).await;
+    bucket::execute(bucket, &registry.records).await?;
+    turn.end(&registry.records).await?;
+    registry.checkpoint(1).await?;
+    collected
+}
+
+async fn take_away(
+    registry: &Arc<Registry>,
+    dry_run: bool,
+    mut turn: Option<&mut bucket::Turn>,
+) -> Result<Collected> {
     registry.usage.flush(&registry.records).await?;
     let mut collected = Collected { dry_run, ..Collected::default() };
     let mut unlinked: HashMap<Digest, u64> = HashMap::new();
     for repository in repositories(&registry.records.view()?)? {
+        if let Some(turn) = &mut turn {
+            turn.extend(&registry.records).await?;
+        }
         let name = repository.clone();
         let mut plan = beside(registry, move |registry| plan(registry, &name)).await?;
         if dry_run {
@@ -89,11 +115,20 @@ async fn run(registry: &Arc<Registry>, dry_run: bool) -> Result<Collected> {
     }
     collected.blobs = blobs.len() as u64;
     collected.bytes = blobs.iter().map(|(_, size)| size).sum();
-    let strays = beside(registry, strays).await?;
-    collected.strays = if dry_run { strays.len() as u64 } else { remove_strays(registry, &strays).await? };
+    collected.strays = match &registry.blobs {
+        Blobs::Files(store) => {
+            let store = Arc::clone(store);
+            let strays = beside(registry, move |registry| strays(registry, &store)).await?;
+            if dry_run { strays.len() as u64 } else { remove_strays(registry, &strays).await? }
+        }
+        Blobs::Bucket(bucket) => {
+            let grace = registry.config.collect.grace.as_secs();
+            let strays = bucket::strays(bucket, &registry.records, grace).await?;
+            if dry_run { strays.len() as u64 } else { bucket::condemn(&registry.records, strays).await? }
+        }
+    };
     let age = registry.config.collect.uploads;
-    let swept = beside(registry, move |registry| registry.uploads.sweep(age, dry_run)).await?;
-    (collected.uploads, collected.upload_bytes) = swept;
+    (collected.uploads, collected.upload_bytes) = registry.uploads.sweep(age, dry_run).await?;
     beside(registry, empty_trash).await?;
     registry.usage.forget(now().saturating_sub(registry.config.collect.grace.as_secs()));
     Ok(collected)
@@ -145,7 +180,9 @@ fn plan(registry: &Registry, repository: &str) -> Result<Plan> {
 
 /// Whether no push that is under way can rely on a link.
 fn is_stale(registry: &Registry, repository: &str, digest: &Digest, linked: u64, oldest: u64) -> bool {
-    let since = registry.served_since.load(Ordering::Relaxed);
+    // Where others serve, too, what clients were told is in the records.
+    let is_told = registry.records.is_shared();
+    let since = if is_told { 0 } else { registry.served_since.load(Ordering::Relaxed) };
     let told = registry.usage.promised(repository, digest).max(since);
     linked <= oldest && told <= oldest
 }
@@ -219,11 +256,11 @@ async fn carry_out(registry: &Registry, repository: &str, plan: Plan) -> Result<
     let mut done = Plan::default();
     for step in plan.tags.chunks(STEP) {
         let (step, name) = (step.to_vec(), repository.to_owned());
-        done.tags.extend(registry.records.write(move |writing| remove_tags(writing, &name, step)).await?);
+        done.tags.extend(registry.records.write(move |writing| remove_tags(writing, &name, &step)).await?);
     }
     for step in plan.manifests.chunks(STEP) {
         let (step, name) = (step.to_vec(), repository.to_owned());
-        let removed = registry.records.write(move |writing| remove_manifests(writing, &name, step)).await?;
+        let removed = registry.records.write(move |writing| remove_manifests(writing, &name, &step)).await?;
         done.manifests.extend(removed);
     }
     let oldest = now().saturating_sub(registry.config.collect.grace.as_secs());
@@ -232,7 +269,7 @@ async fn carry_out(registry: &Registry, repository: &str, plan: Plan) -> Result<
         let claimed = registry.usage.claim(repository, step, oldest);
         let name = repository.to_owned();
         let removed =
-            registry.records.write(move |writing| remove_links(writing, &name, claimed, oldest)).await;
+            registry.records.write(move |writing| remove_links(writing, &name, &claimed, oldest)).await;
         registry.usage.release();
         done.links.extend(removed?);
     }
@@ -243,7 +280,7 @@ async fn carry_out(registry: &Registry, repository: &str, plan: Plan) -> Result<
 fn remove_tags(
     writing: &Writing,
     repository: &str,
-    planned: Vec<(String, TagRecord)>,
+    planned: &[(String, TagRecord)],
 ) -> Result<Vec<(String, TagRecord)>> {
     let mut removed = Vec::new();
     for (tag, record) in planned {
@@ -251,17 +288,17 @@ fn remove_tags(
         let key = (repository, folded.as_str(), tag.as_str());
         let current: Option<TagRecord> = find(&writing.tables.open_table(TAGS)?, key)?;
         if current.is_some_and(|now| (now.digest, now.pushed) == (record.digest, record.pushed)) {
-            manifests::remove_tag(writing, repository, &tag, &record.digest)?;
-            removed.push((tag, record));
+            manifests::remove_tag(writing, repository, tag, &record.digest)?;
+            removed.push((tag.clone(), record.clone()));
         }
     }
     Ok(removed)
 }
 
 /// Removes manifests that nobody named or began to need meanwhile.
-fn remove_manifests(writing: &Writing, repository: &str, planned: Vec<Digest>) -> Result<Vec<Digest>> {
+fn remove_manifests(writing: &Writing, repository: &str, planned: &[Digest]) -> Result<Vec<Digest>> {
     let mut removed = Vec::new();
-    for digest in planned {
+    for digest in planned.iter().copied() {
         let key = (repository, digest.as_bytes());
         let record: Option<ManifestRecord> = find(&writing.tables.open_table(MANIFESTS)?, key)?;
         let Some(record) = record else { continue };
@@ -276,14 +313,9 @@ fn remove_manifests(writing: &Writing, repository: &str, planned: Vec<Digest>) -
 }
 
 /// Removes links that nobody made again or began to need meanwhile.
-fn remove_links(
-    writing: &Writing,
-    repository: &str,
-    planned: Vec<Digest>,
-    oldest: u64,
-) -> Result<Vec<Digest>> {
+fn remove_links(writing: &Writing, repository: &str, planned: &[Digest], oldest: u64) -> Result<Vec<Digest>> {
     let mut removed = Vec::new();
-    for digest in planned {
+    for digest in planned.iter().copied() {
         let links = writing.tables.open_table(LINKS)?;
         let linked = links.get((repository, digest.as_bytes()))?.map(|linked| linked.value());
         drop(links);
@@ -321,7 +353,7 @@ async fn remove_blobs(registry: &Registry, planned: Vec<(Digest, u64)>) -> Resul
     let mut all = Vec::new();
     for step in planned.chunks(STEP) {
         let step = step.to_vec();
-        let removed = registry.records.write(move |writing| remove_records(writing, step)).await?;
+        let removed = registry.records.write(move |writing| remove_records(writing, &step)).await?;
         // On the disk they are unknown now; a crash from here on leaves strays.
         take_out(registry, removed.iter().map(|(digest, _)| *digest).collect()).await?;
         all.extend(removed);
@@ -329,13 +361,14 @@ async fn remove_blobs(registry: &Registry, planned: Vec<(Digest, u64)>) -> Resul
     Ok(all)
 }
 
-fn remove_records(writing: &Writing, planned: Vec<(Digest, u64)>) -> Result<Vec<(Digest, u64)>> {
+fn remove_records(writing: &Writing, planned: &[(Digest, u64)]) -> Result<Vec<(Digest, u64)>> {
     let mut removed = Vec::new();
-    for (digest, size) in planned {
+    for (digest, size) in planned.iter().copied() {
         let linked = writing.tables.open_table(LINKED)?;
         let next = linked.range((digest.as_bytes(), "")..)?.next().transpose()?;
         if next.is_none_or(|(key, _)| key.value().0 != digest.as_bytes()) {
             writing.tables.open_table(BLOBS)?.remove(digest.as_bytes())?;
+            bucket::condemn_blob(writing, digest.as_bytes())?;
             removed.push((digest, size));
         }
     }
@@ -344,7 +377,9 @@ fn remove_records(writing: &Writing, planned: Vec<(Digest, u64)>) -> Result<Vec<
 
 /// Moves files of blobs that have no record into the trash. Returns how many there were.
 async fn take_out(registry: &Registry, blobs: Vec<Digest>) -> Result<u64> {
-    let (store, trash) = (Arc::clone(&registry.store), registry.root().join("trash"));
+    // Objects are condemned by now.
+    let Blobs::Files(store) = &registry.blobs else { return Ok(0) };
+    let (store, trash) = (Arc::clone(store), registry.root().join("trash"));
     let change = move |writing: &Writing| {
         let known = writing.tables.open_table(BLOBS)?;
         let mut count = 0;
@@ -361,12 +396,12 @@ async fn take_out(registry: &Registry, blobs: Vec<Digest>) -> Result<u64> {
 }
 
 /// Files that no record speaks of and that are older than the grace.
-fn strays(registry: &Registry) -> Result<Vec<Digest>> {
+fn strays(registry: &Registry, store: &Store) -> Result<Vec<Digest>> {
     let view = registry.records.view()?;
     let known = view.open_table(BLOBS)?;
     let mut found = Vec::new();
-    for digest in registry.store.list()? {
-        if known.get(digest.as_bytes())?.is_none() && is_old(registry, &digest) {
+    for digest in store.list()? {
+        if known.get(digest.as_bytes())?.is_none() && is_old(registry, store, &digest) {
             found.push(digest);
         }
     }
@@ -381,8 +416,8 @@ async fn remove_strays(registry: &Registry, strays: &[Digest]) -> Result<u64> {
     Ok(count)
 }
 
-fn is_old(registry: &Registry, digest: &Digest) -> bool {
-    let file = registry.store.open_blob(digest).ok().and_then(|file| file.metadata().ok());
+fn is_old(registry: &Registry, store: &Store, digest: &Digest) -> bool {
+    let file = store.open_blob(digest).ok().and_then(|file| file.metadata().ok());
     let age = file.and_then(|file| file.modified().ok()).and_then(|modified| modified.elapsed().ok());
     age.is_some_and(|age| age >= registry.config.collect.grace)
 }

@@ -51,6 +51,9 @@ pub struct Config {
     /// How upstreams are reached; the environment's, not the file's.
     #[serde(skip)]
     pub outbound: Outbound,
+    /// Variables that say how a bucket is reached (`AWS_…`, `GOOGLE_…`, `AZURE_…`); the environment's.
+    #[serde(skip)]
+    pub environment: BTreeMap<String, String>,
 }
 
 /// A certificate and what clients must show. The files are read again when they change.
@@ -113,11 +116,26 @@ pub struct Storage {
     pub delete: bool,
     /// Whether an index may list manifests that were not pushed.
     pub sparse_indexes: bool,
+    /// The bucket with everything, such as `s3://images/registry`; default: files below the root.
+    pub url: Option<String>,
+    /// Settings of the bucket: `region`, `endpoint`, `access_key_id`, …
+    pub options: BTreeMap<String, String>,
+    /// Authorities of its certificate, PEM, instead of the system's.
+    pub authorities: Option<PathBuf>,
+    /// Whether clients are sent to the bucket for the bytes of blobs.
+    pub redirect: bool,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { delete: true, sparse_indexes: false }
+        Self {
+            delete: true,
+            sparse_indexes: false,
+            url: None,
+            options: BTreeMap::new(),
+            authorities: None,
+            redirect: false,
+        }
     }
 }
 
@@ -237,6 +255,11 @@ impl Config {
     /// Refuses what is not built and what contradicts itself.
     fn check(&self) -> Result<()> {
         self.proxy.iter().try_for_each(Proxy::check)?;
+        crate::bucket::Opening::new(&self.storage, &self.environment)?;
+        if self.storage.url.is_some() && !self.proxy.is_empty() {
+            return Err(Error::invalid("`proxy` does not work with `storage.url`: caches need files")
+                .with_hint("serve the caches by a registry of their own"));
+        }
         let mut prefixes: Vec<&str> = self.proxy.iter().map(|proxy| proxy.prefix.as_str()).collect();
         prefixes.sort_unstable();
         if let Some([twice, _]) = prefixes.as_slice().windows(2).find(|pair| pair.first() == pair.get(1)) {

@@ -104,7 +104,8 @@ impl Target {
     }
 }
 
-fn client_settings(authorities: Option<&Path>) -> Result<ClientConfig> {
+/// The settings of TLS for these authorities, or the system's.
+pub(crate) fn client_settings(authorities: Option<&Path>) -> Result<ClientConfig> {
     let roots = match authorities {
         Some(path) => crate::serve::roots(path)?,
         None => {

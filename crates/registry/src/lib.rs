@@ -1,4 +1,4 @@
-//! An OCI registry: distribution spec 1.1 over local files.
+//! An OCI registry: distribution spec 1.1 over local files or a bucket.
 //!
 //! Pull, push, discovery, management and referrers; Docker's schema 2 and manifest lists beside OCI's
 //! documents; uploads in one request, in pieces, gone on with after a lost connection or a killed process;
@@ -25,11 +25,18 @@
 //!
 //! An engine's images are served beside what is here: see `images`.
 //!
-//! Other stores of bytes (S3) would take the place of `yare_content::Store` and of the files of `uploads`;
-//! nothing else knows of files.
+//! # In a bucket
+//!
+//! With `storage.url` all of that is in a bucket of S3, Google Cloud Storage or Azure, which any number of
+//! processes serve at once: see the head of `bucket`. The root has a copy of the records then, which may be
+//! thrown away. The seam is narrow: `records` (a commit is an object of a log, see `records::replica`),
+//! `blobs` (where the bytes of a blob are) and `uploads` (how they come in) know of it, and collection and
+//! scrubbing, which look at what nobody speaks of. Every rule, quota and list is one code over the records.
 
 mod access;
 mod audit;
+mod blobs;
+mod bucket;
 mod cache;
 mod clock;
 mod collect;

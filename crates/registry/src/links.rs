@@ -3,6 +3,7 @@
 //! A blob is one file, shared by all repositories; a link lets one repository serve it. Everything here
 //! happens on the writer's thread, so that a blob that is placed and one that is collected cannot meet.
 
+use crate::blobs::{Blobs, Whole};
 use crate::problem::{Code, Refusal, Result};
 use crate::quota::Quota;
 use crate::records::{
@@ -10,8 +11,6 @@ use crate::records::{
 };
 use redb::{ReadTransaction, ReadableTable};
 use serde_json::json;
-use std::path::Path;
-use yare_content::Store;
 use yare_oci::Digest;
 
 /// The bytes of a blob that the repository may serve; `None` when it may not, or there is none.
@@ -38,42 +37,57 @@ pub(crate) fn holders(view: &ReadTransaction, digest: &Digest, limit: usize) -> 
     Ok(found)
 }
 
-/// A file that becomes a blob.
+/// An upload that becomes a blob.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Finished<'a> {
-    /// Where it lies, its bytes durable.
-    pub(crate) file: &'a Path,
-    /// What its bytes hash to.
+    /// Where its bytes are.
+    pub(crate) bytes: Whole<'a>,
+    /// What they hash to.
     pub(crate) digest: &'a Digest,
     /// How many they are.
     pub(crate) size: u64,
 }
 
-/// Takes a finished file into the store, unless the store has those bytes, and links it.
+/// Makes a finished upload a blob, unless there is one with those bytes, and links it. Whether the upload's
+/// own bytes are those of the blob now.
 pub(crate) fn place(
     writing: &Writing,
-    store: &Store,
+    blobs: &Blobs,
     repository: &str,
     finished: Finished<'_>,
     (now, quotas): (u64, &[Quota]),
-) -> Result<()> {
+) -> Result<bool> {
     let (hash, size) = (finished.digest.as_bytes(), finished.size);
     let known = writing.tables.open_table(BLOBS)?.get(hash)?.is_some();
     let linked = writing.tables.open_table(LINKS)?.get((repository, hash))?.is_some();
     if !linked {
         check_quota(writing, repository, size, quotas)?;
     }
-    // A blob whose file went missing is mended by the next push of it. The file comes before the records:
-    // one that cannot be placed has changed nothing.
-    if !known || !store.contains(finished.digest) {
-        store.place(finished.file, finished.digest)?;
-        writing.renamed.set(true);
+    // A blob whose bytes went missing is mended by the next push of it. They come before the records: those
+    // that cannot be placed have changed nothing.
+    let is_taken = blobs.place(writing, known, finished)?;
+    if is_taken || !known {
         writing.tables.open_table(BLOBS)?.insert(hash, size)?;
     }
     if !linked {
         grow(writing, repository, size, now)?;
     }
-    link(writing, repository, finished.digest, now)
+    link(writing, repository, finished.digest, now)?;
+    Ok(is_taken)
+}
+
+/// When the blob was linked to the repository, which may have been a promise; `None` when it is not.
+pub(crate) fn linked_at(view: &ReadTransaction, repository: &str, digest: &Digest) -> Result<Option<u64>> {
+    Ok(view.open_table(LINKS)?.get((repository, digest.as_bytes()))?.map(|linked| linked.value()))
+}
+
+/// Makes the link as young as a new one, for a client that relies on it. Whether there is one.
+pub(crate) fn touch(writing: &Writing, repository: &str, digest: &Digest, now: u64) -> Result<bool> {
+    let is_linked = writing.tables.open_table(LINKS)?.get((repository, digest.as_bytes()))?.is_some();
+    if is_linked {
+        link(writing, repository, digest, now)?;
+    }
+    Ok(is_linked)
 }
 
 /// Lets `repository` serve a blob that is there for another one. Whether it was still there.

@@ -1,5 +1,7 @@
 //! The registry itself, without HTTP: what it holds and what can be done with it.
 
+use crate::blobs::{Blobs, OpenBlob, Whole};
+use crate::bucket::{self, Opening};
 use crate::cache::Caches;
 use crate::clock::now;
 use crate::config::Config;
@@ -9,14 +11,14 @@ use crate::manifest::{self, Manifest};
 use crate::manifests::{self, Found, Push, PushRules};
 use crate::name::{Reference, Tag};
 use crate::problem::{Code, Error, Refusal, Result, file_error};
-use crate::records::Records;
+use crate::records::{OBJECTS, Records};
 use crate::uploads::{Limits, Uploads, Writer};
 use crate::usage::Usage;
 use bytes::Bytes;
+use redb::ReadableTable;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use std::collections::HashSet;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -29,9 +31,11 @@ pub struct Registry {
     root: PathBuf,
     pub(crate) config: Config,
     pub(crate) rules: PushRules,
-    pub(crate) store: Arc<Store>,
+    pub(crate) blobs: Blobs,
+    /// How to reach the bucket, if there is one.
+    pub(crate) opening: Option<Opening>,
     pub(crate) records: Records,
-    pub(crate) uploads: Arc<Uploads>,
+    pub(crate) uploads: Uploads,
     pub(crate) usage: Usage,
     pub(crate) caches: Caches,
     /// Images of another store that are served, too.
@@ -41,13 +45,6 @@ pub struct Registry {
     /// Held by the collection that runs: there is one at a time.
     pub(crate) collecting: tokio::sync::Mutex<()>,
     _lock: yare_sys::fs::Lock,
-}
-
-/// A blob that is to be sent.
-#[derive(Debug)]
-pub(crate) struct OpenBlob {
-    pub(crate) file: Arc<File>,
-    pub(crate) size: u64,
 }
 
 impl Registry {
@@ -69,17 +66,32 @@ impl Registry {
         let root = config.root.clone();
         make_root(&root)?;
         let lock = lock(&root)?;
-        let store = Arc::new(Store::open(&root)?);
         for folder in ["trash", "damaged"] {
             make_folder(&root.join(folder))?;
         }
-        let records = Records::open(&root, Arc::clone(&store))?;
         let limits = Limits {
             blob: config.limits.blob,
             reserve: config.limits.reserve,
             uploads: config.limits.uploads,
         };
-        let uploads = Arc::new(Uploads::open(&root, limits)?);
+        let opening = Opening::new(&config.storage, &config.environment)?;
+        let (blobs, records, uploads) = match &opening {
+            None => {
+                let store = Arc::new(Store::open(&root)?);
+                let records = Records::open(&root, Arc::clone(&store))?;
+                (Blobs::Files(store), records, Uploads::files(&root, limits)?)
+            }
+            Some(opening) => {
+                // Made here when nobody has one yet, so that all processes sign with the same.
+                if let Some(token) = config.auth.as_ref().and_then(|auth| auth.token.as_ref()) {
+                    crate::token::Tokens::open(&root, token)?;
+                }
+                let records = Records::replicate(&root, opening.clone())?;
+                let bucket = opening.connect()?;
+                let uploads = Uploads::Bucket(bucket::uploads::Uploads::new(bucket.clone(), limits));
+                (Blobs::Bucket(bucket), records, uploads)
+            }
+        };
         let rules = PushRules {
             quotas: config.quota.clone(),
             immutable: config.immutable.clone(),
@@ -94,7 +106,8 @@ impl Registry {
             root,
             config,
             rules,
-            store,
+            blobs,
+            opening,
             records,
             uploads,
             usage,
@@ -111,21 +124,44 @@ impl Registry {
         &self.root
     }
 
-    /// The bytes of a blob, when the repository has it and its file is there: the client that is told so
-    /// relies on it.
-    pub(crate) fn promise_blob(&self, repository: &str, digest: &Digest) -> Result<u64> {
+    /// The bytes of a blob, when the repository has it: the client that is told so relies on it.
+    pub(crate) async fn promise_blob(&self, repository: &str, digest: &Digest) -> Result<u64> {
+        if self.records.is_shared() {
+            return self.promise_shared(repository, digest).await;
+        }
         // The promise before the look: a collection sees it, or has claimed the blob.
         if !self.usage.promise(repository, digest, now()) {
             return Err(links::unknown(digest).into());
         }
-        match links::size(&self.records.view()?, repository, digest)? {
-            Some(size) if self.store.contains(digest) => Ok(size),
+        let view = self.records.view()?;
+        match links::size(&view, repository, digest)? {
+            Some(size) if self.blobs.has(&view, digest)? => Ok(size),
             _ => {
                 self.usage.withdraw(repository, digest);
                 let images = self.images.as_ref();
                 let elsewhere = images.map(|images| images.blob_size(repository, digest)).transpose()?;
                 elsewhere.flatten().ok_or_else(|| links::unknown(digest).into())
             }
+        }
+    }
+
+    /// The same where other processes collect, too: the promise is in the records, as a link that is young.
+    async fn promise_shared(&self, repository: &str, digest: &Digest) -> Result<u64> {
+        let view = self.records.view()?;
+        let size = links::size(&view, repository, digest)?;
+        let linked = links::linked_at(&view, repository, digest)?;
+        let (Some(size), Some(linked), true) = (size, linked, self.blobs.has(&view, digest)?) else {
+            return Err(links::unknown(digest).into());
+        };
+        drop(view);
+        let half = self.config.collect.grace.as_secs() / 2;
+        if now().saturating_sub(linked) < half {
+            return Ok(size);
+        }
+        let (name, digest) = (repository.to_owned(), *digest);
+        match self.records.write(move |writing| links::touch(writing, &name, &digest, now())).await? {
+            true => Ok(size),
+            false => Err(links::unknown(&digest).into()),
         }
     }
 
@@ -136,52 +172,121 @@ impl Registry {
         images::blocking(move || {
             let Some(file) = images.open_blob(&repository, &digest)? else { return Ok(None) };
             let size = file.metadata().map_err(yare_errdefs::Error::from)?.len();
-            Ok(Some(OpenBlob { file, size }))
+            Ok(Some(OpenBlob::File { file, size }))
         })
         .await
     }
 
     /// Opens a blob of the repository.
     pub(crate) fn open_blob(&self, repository: &str, digest: &Digest) -> Result<OpenBlob> {
-        if links::size(&self.records.view()?, repository, digest)?.is_none() {
+        let view = self.records.view()?;
+        let Some(size) = links::size(&view, repository, digest)? else {
             return Err(links::unknown(digest).into());
-        }
-        match self.store.open_blob(digest) {
-            Ok(file) => {
-                let size = file.metadata().map_err(|error| file_error("read", &self.root, error))?.len();
-                Ok(OpenBlob { file: Arc::new(file), size })
-            }
-            Err(yare_content::Error::NotFound(_)) => {
-                tracing::error!(%digest, repository, "a blob's file is missing; a push of it will mend that");
-                Err(links::unknown(digest).into())
-            }
-            Err(error) => Err(error.into()),
-        }
+        };
+        let found = match &self.blobs {
+            Blobs::Bucket(bucket) => Blobs::object(&view, digest)?.map(|object| OpenBlob::Object {
+                bucket: bucket.clone(),
+                object,
+                size,
+            }),
+            Blobs::Files(store) => match store.open_blob(digest) {
+                Ok(file) => {
+                    let size = file.metadata().map_err(|error| file_error("read", &self.root, error))?.len();
+                    Some(OpenBlob::File { file: Arc::new(file), size })
+                }
+                Err(yare_content::Error::NotFound(_)) => None,
+                Err(error) => return Err(error.into()),
+            },
+        };
+        found.ok_or_else(|| {
+            tracing::error!(%digest, repository, "a blob's bytes are missing; a push of it will mend that");
+            links::unknown(digest).into()
+        })
     }
 
     /// Makes an upload a blob of the repository; when this returns it survives power loss. An upload that
     /// cannot become the announced blob is discarded.
-    pub(crate) async fn finish(&self, mut writer: Writer, repository: &str, digest: Digest) -> Result<()> {
-        let checked = tokio::task::spawn_blocking(move || {
-            let checked = writer.finish(&digest);
-            (writer, checked)
-        });
-        let (writer, checked) = checked.await.map_err(fault)?;
-        let placed = match checked {
-            Ok(()) => {
-                let (path, size) = (writer.path().to_owned(), writer.size());
-                let (store, quotas) = (Arc::clone(&self.store), self.rules.quotas.clone());
-                let repository = repository.to_owned();
-                let place = move |writing: &crate::records::Writing| {
-                    let finished = Finished { file: &path, digest: &digest, size };
-                    links::place(writing, &store, &repository, finished, (now(), &quotas))
+    pub(crate) async fn finish(&self, writer: Writer, repository: &str, digest: Digest) -> Result<()> {
+        let (writer, placed) = match writer {
+            Writer::File(mut writer) => {
+                let checked = tokio::task::spawn_blocking(move || {
+                    let checked = writer.finish(&digest);
+                    (writer, checked)
+                });
+                let (writer, checked) = checked.await.map_err(fault)?;
+                let placed = match checked {
+                    Ok(()) => {
+                        let (path, size) = (writer.path().to_owned(), writer.size());
+                        self.place(Owned::File(path), (repository, digest, size)).await.map(drop)
+                    }
+                    Err(error) => Err(error),
                 };
-                self.records.write(place).await
+                (Writer::File(writer), placed)
             }
-            Err(error) => Err(error),
+            Writer::Bucket(mut writer) => {
+                let placed = match writer.finish(&digest).await {
+                    Ok(object) => self.place_object(object, (repository, digest, writer.size())).await,
+                    Err(error) => Err(error),
+                };
+                // What the bucket did not do now, it may do for the next request.
+                if matches!(placed, Err(Error::Failed(_))) {
+                    return placed;
+                }
+                (Writer::Bucket(writer), placed)
+            }
         };
-        self.uploads.discard(&writer);
+        self.uploads.discard(writer).await;
         placed
+    }
+
+    async fn place(&self, bytes: Owned, (repository, digest, size): (&str, Digest, u64)) -> Result<bool> {
+        let (blobs, quotas) = (self.blobs.clone(), self.rules.quotas.clone());
+        let repository = repository.to_owned();
+        let place = move |writing: &crate::records::Writing| {
+            let bytes = match &bytes {
+                Owned::File(path) => Whole::File(path),
+                Owned::Object(object) => Whole::Object(object),
+            };
+            let finished = Finished { bytes, digest: &digest, size };
+            links::place(writing, &blobs, &repository, finished, (now(), &quotas))
+        };
+        self.records.write(place).await
+    }
+
+    /// Places an object. One that is not needed is deleted; one of which it is not known is left, for the
+    /// next collection to judge.
+    async fn place_object(&self, object: String, blob: (&str, Digest, u64)) -> Result<()> {
+        let placed = self.place(Owned::Object(object.clone()), blob).await;
+        let is_needed = !matches!(placed, Ok(false) | Err(Error::Refused(_)));
+        if let (false, Blobs::Bucket(bucket)) = (is_needed, &self.blobs)
+            && let Err(error) = bucket.delete_blob(&object).await
+        {
+            let error = yare_errdefs::chain(&error);
+            tracing::warn!(object, error, "an object that is not needed stays until the next collection");
+        }
+        placed.map(drop)
+    }
+
+    /// Notes that the bucket does not have an object that the records name: the next push mends it.
+    pub(crate) async fn miss_object(&self, digest: Digest, object: String) -> Result<()> {
+        tracing::error!(%digest, object, "a blob's object is missing; a push of it will mend that");
+        let forget = move |writing: &crate::records::Writing| {
+            let mut objects = writing.tables.open_table(OBJECTS)?;
+            let named = objects.get(digest.as_bytes())?.is_some_and(|named| named.value() == object);
+            if named {
+                objects.remove(digest.as_bytes())?;
+            }
+            Ok(())
+        };
+        self.records.write(forget).await
+    }
+
+    /// Writes the records of a bucket down as they are, if that was last done `least` commits ago.
+    pub(crate) async fn checkpoint(self: &Arc<Self>, least: u64) -> Result<()> {
+        let Some(opening) = self.opening.clone() else { return Ok(()) };
+        let registry = Arc::clone(self);
+        let written = tokio::task::spawn_blocking(move || registry.records.checkpoint(&opening, least));
+        written.await.map_err(fault)?.map(drop)
     }
 
     /// Gives the repository a blob that another one has. `false` when there is none that `may_pull` lets
@@ -201,8 +306,9 @@ impl Registry {
             Some(_) => Vec::new(),
             None => links::holders(&view, &digest, CANDIDATES)?,
         };
+        let is_there = self.blobs.has(&view, &digest)?;
         drop(view);
-        if !holders.iter().any(|holder| may_pull(holder)) || !self.store.contains(&digest) {
+        if !holders.iter().any(|holder| may_pull(holder)) || !is_there {
             return Ok(false);
         }
         let (repository, quotas) = (repository.to_owned(), self.rules.quotas.clone());
@@ -308,7 +414,8 @@ impl Registry {
             .filter_map(|blob| linked(blob).map(|linked| linked.then_some(*blob)).transpose())
             .collect::<Result<_>>()?;
         drop(view);
-        let store = Arc::clone(&self.store);
+        // An engine keeps what it is handed as files.
+        let Blobs::Files(store) = self.blobs.clone() else { return Ok(false) };
         let (name, names) = (repository.clone(), tags.clone());
         let taken = images::blocking(move || {
             let blob = |digest: &Digest| match pushed.contains(digest).then(|| store.open_blob(digest)) {
@@ -384,6 +491,12 @@ impl Registry {
         }
         self.records.close();
     }
+}
+
+/// As [`Whole`], for another thread.
+enum Owned {
+    File(PathBuf),
+    Object(String),
 }
 
 /// A panic on another thread.

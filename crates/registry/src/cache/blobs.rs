@@ -7,7 +7,7 @@ use crate::links;
 use crate::manifests;
 use crate::problem::{Code, Refusal, Result, file_error};
 use crate::registry::{Registry, fault};
-use crate::uploads::Writer;
+use crate::uploads::{FileWriter, Writer};
 use bytes::Bytes;
 use std::fs::File;
 use std::io;
@@ -121,8 +121,7 @@ async fn begin(
     let descriptor = Descriptor::new(MediaType::OCI_LAYER, *digest, size);
     let stream = upstream.repository(name).await?.blob(&descriptor, Resume::default());
     let stream = stream.map_err(|error| upstream.refusal(&error, || links::unknown(digest)))?;
-    let upload = registry.uploads.start(name, now())?;
-    let writer = registry.uploads.writer(&upload).await?;
+    let writer = registry.uploads.start_file(name, now()).await?;
     let file = File::open(writer.path()).map_err(|error| file_error("open", writer.path(), error))?;
     let (ready, told) = watch::channel(0);
     let fetch = Arc::new(Fetch { file, size, ready: told, failure: OnceLock::new() });
@@ -157,7 +156,7 @@ struct Transfer {
 }
 
 /// Fetches, verifies, stores.
-async fn run(registry: Arc<Registry>, mut transfer: Transfer, writer: Writer) {
+async fn run(registry: Arc<Registry>, mut transfer: Transfer, writer: FileWriter) {
     let (name, digest) = transfer.running.key.clone();
     let (writer, received) = receive(&mut transfer, writer).await;
     let Some(writer) = writer else {
@@ -168,10 +167,10 @@ async fn run(registry: Arc<Registry>, mut transfer: Transfer, writer: Writer) {
         Ok(()) => {
             // It is right: clients get the rest, whether or not it can be kept.
             transfer.ready.send_replace(writer.size());
-            registry.finish(writer, &name, digest).await
+            registry.finish(Writer::File(writer), &name, digest).await
         }
         Err(error) => {
-            registry.uploads.discard(&writer);
+            registry.uploads.discard(Writer::File(writer)).await;
             let _ = transfer.fetch.failure.set(error.refusal());
             Err(error)
         }
@@ -183,7 +182,7 @@ async fn run(registry: Arc<Registry>, mut transfer: Transfer, writer: Writer) {
 }
 
 /// Writes what comes. Memory is bounded by one batch: a slow disk slows the upstream.
-async fn receive(transfer: &mut Transfer, mut writer: Writer) -> (Option<Writer>, Result<()>) {
+async fn receive(transfer: &mut Transfer, mut writer: FileWriter) -> (Option<FileWriter>, Result<()>) {
     loop {
         let (batch, end) = transfer.batch().await;
         let written = tokio::task::spawn_blocking(move || {

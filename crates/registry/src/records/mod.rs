@@ -19,16 +19,25 @@
 //! | `linked` | (blob, repository) | – | `links` read backwards; reference counts that cannot drift |
 //! | `uses` | (repository, blob or manifest, manifest) | – | the manifest needs the other |
 //! | `referrers` | (repository, subject, manifest) | descriptor, JSON | the answer of the referrers API, ready |
+//! | `objects` | blob | name of an object | where a bucket has the blob; empty where blobs are files |
+//! | `condemned` | name of an object | when | it is being deleted, and never becomes a blob again |
+//! | `leases` | name of a work | JSON of [`Lease`] | which process does it |
 //!
 //! Writers hand closures to the thread, which runs all that are waiting in one transaction and commits once
 //! (group commit); whoever was told "done" is on the disk. A closure checks first and changes then: one that
-//! returns an error has changed nothing.
+//! returns an error has changed nothing. Where a bucket has the records, the database is a copy of them, and a
+//! closure may run more than once: see `replica`.
+
+mod replica;
+mod tables;
+
+pub(crate) use tables::{Change, Malformed, Tables};
 
 use crate::problem::{Error, Result};
 use parking_lot::Mutex;
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -53,6 +62,9 @@ pub(crate) const LINKS: Table<(&str, Hash<'_>), u64> = TableDefinition::new("lin
 pub(crate) const LINKED: Table<(Hash<'_>, &str), ()> = TableDefinition::new("linked");
 pub(crate) const USES: Table<(&str, Hash<'_>, Hash<'_>), ()> = TableDefinition::new("uses");
 pub(crate) const REFERRERS: Table<(&str, Hash<'_>, Hash<'_>), &[u8]> = TableDefinition::new("referrers");
+pub(crate) const OBJECTS: Table<Hash<'_>, &str> = TableDefinition::new("objects");
+pub(crate) const CONDEMNED: Table<&str, u64> = TableDefinition::new("condemned");
+pub(crate) const LEASES: Table<&str, &[u8]> = TableDefinition::new("leases");
 
 const VERSION: u32 = 1;
 /// redb's page cache, in bytes.
@@ -107,23 +119,72 @@ pub(crate) struct ManifestRecord {
     pub subject: Option<Digest>,
 }
 
+/// The right to do a work that one process does at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Lease {
+    /// Who has it: a random name.
+    pub holder: String,
+    /// Until when.
+    pub until: u64,
+}
+
 /// A transaction that is being filled.
 pub(crate) struct Writing {
     /// The tables.
-    pub(crate) tables: WriteTransaction,
+    pub(crate) tables: Tables,
     /// Whether a blob got or lost its name, which then has to be made durable before the records are.
     pub(crate) renamed: Cell<bool>,
 }
 
-/// A change, and how its result gets home. It is told whether the commit that it was part of succeeded.
-type Job = Box<dyn FnOnce(&Writing) -> Finish + Send>;
-type Finish = Box<dyn FnOnce(Result<(), String>) + Send>;
+impl Writing {
+    fn new(transaction: WriteTransaction, noting: bool) -> Self {
+        Self { tables: Tables::new(transaction, noting), renamed: Cell::new(false) }
+    }
+}
+
+/// A change that waits for its turn, whatever its result is.
+trait Job: Send {
+    /// Makes the change. A replica makes it again when another one was faster.
+    fn run(&mut self, writing: &Writing);
+    /// Whether it was refused.
+    fn is_refused(&self) -> bool;
+    /// Tells who waits, and whether the commit that it was part of succeeded.
+    fn finish(self: Box<Self>, committed: Result<(), String>);
+}
+
+struct Waiting<T, F> {
+    change: F,
+    outcome: Option<Result<T>>,
+    done: tokio::sync::oneshot::Sender<Result<T>>,
+}
+
+impl<T: Send, F: Fn(&Writing) -> Result<T> + Send> Job for Waiting<T, F> {
+    fn run(&mut self, writing: &Writing) {
+        self.outcome = Some((self.change)(writing));
+    }
+
+    fn is_refused(&self) -> bool {
+        self.outcome.as_ref().is_some_and(Result::is_err)
+    }
+
+    fn finish(self: Box<Self>, committed: Result<(), String>) {
+        let outcome = match (self.outcome, committed) {
+            (Some(outcome), Ok(())) => outcome,
+            (Some(Err(error)), Err(_)) => Err(error),
+            (_, Err(why)) => Err(unwritten(&why)),
+            (None, Ok(())) => Err(unwritten("a change was left out")),
+        };
+        // Nobody waits any more when the client has left.
+        let _ = self.done.send(outcome);
+    }
+}
 
 /// The database and the way to its writer.
 pub(crate) struct Records {
     database: Arc<Database>,
-    jobs: Mutex<Option<SyncSender<Job>>>,
+    jobs: Mutex<Option<SyncSender<Box<dyn Job>>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    is_shared: bool,
 }
 
 impl std::fmt::Debug for Records {
@@ -136,21 +197,55 @@ impl Records {
     /// Opens or makes the database beneath `root`. Before each commit the names of placed blobs are made
     /// durable, so that no record speaks of a file that a power cut takes away.
     pub(crate) fn open(root: &Path, blobs: Arc<Store>) -> Result<Self> {
-        let path = root.join("registry.redb");
-        yare_sys::fs::make_private(&path)
-            .map_err(|error| crate::problem::file_error("create", &path, error))?;
-        let database = Arc::new(Database::open(&path, CACHE)?);
-        check(&database)?;
-        prepare(&database)?;
+        let database = Arc::new(open(root)?);
         let (jobs, waiting) = sync_channel(QUEUE);
-        let writer = std::thread::Builder::new()
-            .name("records".into())
-            .spawn({
-                let database = Arc::clone(&database);
-                move || write_all(&database, &blobs, &waiting)
-            })
-            .map_err(|error| crate::problem::file_error("start the writer of", &path, error))?;
-        Ok(Self { database, jobs: Mutex::new(Some(jobs)), writer: Mutex::new(Some(writer)) })
+        let writer = {
+            let database = Arc::clone(&database);
+            spawn(root, move || write_all(&waiting, |batch| commit(&database, &blobs, batch)))?
+        };
+        Ok(Self {
+            database,
+            jobs: Mutex::new(Some(jobs)),
+            writer: Mutex::new(Some(writer)),
+            is_shared: false,
+        })
+    }
+
+    /// Opens the records that a bucket has; the database beneath `root` is a copy of them. Returns when it
+    /// is as new as the bucket.
+    pub(crate) fn replicate(root: &Path, opening: crate::bucket::Opening) -> Result<Self> {
+        let database = Arc::new(open(root)?);
+        let (jobs, waiting) = sync_channel(QUEUE);
+        let (ready, opened) = sync_channel(1);
+        let writer = {
+            let (database, folder) = (Arc::clone(&database), root.to_owned());
+            spawn(root, move || match replica::Replica::open(database, &opening, &folder) {
+                Ok(mut replica) => {
+                    let _ = ready.send(Ok(()));
+                    write_all(&waiting, |batch| replica.commit(batch));
+                    replica.close();
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            })?
+        };
+        opened.recv().map_err(|_| unwritten("their writer ended by a fault"))??;
+        Ok(Self { database, jobs: Mutex::new(Some(jobs)), writer: Mutex::new(Some(writer)), is_shared: true })
+    }
+
+    /// Whether other processes write these records, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// Waits until a view shows everything that anybody was told before this was called.
+    pub(crate) async fn catch_up(&self) -> Result<()> {
+        if !self.is_shared {
+            return Ok(());
+        }
+        // A change that changes nothing is judged by the newest records, as any other.
+        self.write(|_| Ok(())).await
     }
 
     /// A consistent view of everything.
@@ -162,25 +257,14 @@ impl Records {
     pub(crate) async fn write<T, F>(&self, change: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Writing) -> Result<T> + Send + 'static,
+        F: Fn(&Writing) -> Result<T> + Send + 'static,
     {
         let (done, answer) = tokio::sync::oneshot::channel();
-        let job: Job = Box::new(move |writing| {
-            let outcome = change(writing);
-            Box::new(move |committed| {
-                let outcome = match committed {
-                    Ok(()) => outcome,
-                    Err(why) => outcome.and(Err(unwritten(&why))),
-                };
-                // Nobody waits any more when the client has left.
-                let _ = done.send(outcome);
-            })
-        });
-        self.send(job).await?;
+        self.send(Box::new(Waiting { change, outcome: None, done })).await?;
         answer.await.map_err(|_| unwritten("the registry is ending"))?
     }
 
-    async fn send(&self, job: Job) -> Result<()> {
+    async fn send(&self, job: Box<dyn Job>) -> Result<()> {
         let Some(jobs) = self.jobs.lock().clone() else { return Err(unwritten("the registry is ending")) };
         match jobs.try_send(job) {
             Ok(()) => Ok(()),
@@ -193,6 +277,12 @@ impl Records {
                 }
             }
         }
+    }
+
+    /// Writes all records down in the bucket as they are now, if that was last done `least` commits ago.
+    /// Blocks.
+    pub(crate) fn checkpoint(&self, opening: &crate::bucket::Opening, least: u64) -> Result<bool> {
+        replica::checkpoint(&self.database, opening, least)
     }
 
     /// Whether changes can still be written.
@@ -219,6 +309,20 @@ impl Drop for Records {
 
 fn unwritten(why: &str) -> Error {
     yare_errdefs::Error::unavailable(format!("cannot write the records: {why}")).into()
+}
+
+fn open(root: &Path) -> Result<Database> {
+    let path = root.join("registry.redb");
+    yare_sys::fs::make_private(&path).map_err(|error| crate::problem::file_error("create", &path, error))?;
+    let database = Database::open(&path, CACHE)?;
+    check(&database)?;
+    prepare(&database)?;
+    Ok(database)
+}
+
+fn spawn(root: &Path, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
+    let spawned = std::thread::Builder::new().name("records".into()).spawn(work);
+    spawned.map_err(|error| crate::problem::file_error("start the writer of", root, error))
 }
 
 /// Refuses a root that a newer yare wrote.
@@ -251,40 +355,30 @@ fn prepare(database: &Database) -> Result<()> {
             if format.get("version")?.is_none() {
                 format.insert("version", VERSION.to_string().as_str())?;
             }
-            transaction.open_table(REPOSITORIES)?;
-            transaction.open_table(TAGS)?;
-            transaction.open_table(TAGGED)?;
-            transaction.open_table(MANIFESTS)?;
-            transaction.open_table(DOCUMENTS)?;
-            transaction.open_table(HOLDERS)?;
-            transaction.open_table(BLOBS)?;
-            transaction.open_table(LINKS)?;
-            transaction.open_table(LINKED)?;
-            transaction.open_table(USES)?;
-            transaction.open_table(REFERRERS)?;
         }
+        tables::make_all(&transaction)?;
         Ok(transaction.commit()?)
     })?;
     Ok(())
 }
 
-fn write_all(database: &Database, blobs: &Store, waiting: &Receiver<Job>) {
+type Batch = Vec<Box<dyn Job>>;
+
+fn write_all(waiting: &Receiver<Box<dyn Job>>, mut commit: impl FnMut(&mut Batch) -> Result<()>) {
     while let Ok(first) = waiting.recv() {
         let mut batch = vec![first];
         batch.extend(waiting.try_iter().take(BATCH - 1));
-        let mut finishes = Vec::with_capacity(batch.len());
         // A fault in one change must not end the registry: its transaction is dropped, with the others of
         // the batch, and those who wait are told.
-        let run = || commit(database, blobs, batch, &mut finishes);
-        let committed = std::panic::catch_unwind(AssertUnwindSafe(run));
+        let committed = std::panic::catch_unwind(AssertUnwindSafe(|| commit(&mut batch)));
         let committed = committed.unwrap_or_else(|_| Err(unwritten("a change failed by a fault")));
         let committed = committed.map_err(|error| {
             let text = yare_errdefs::chain(&error);
-            tracing::error!(error = text, changes = finishes.len(), "cannot write the records");
+            tracing::error!(error = text, changes = batch.len(), "cannot write the records");
             text
         });
-        for finish in finishes {
-            finish(committed.clone());
+        for job in batch {
+            job.finish(committed.clone());
         }
     }
 }
@@ -292,20 +386,20 @@ fn write_all(database: &Database, blobs: &Store, waiting: &Receiver<Job>) {
 /// Runs a batch in one transaction. Its jobs run once: when the file had to be opened anew before them,
 /// they run on that one; when one of them or the commit fails, nothing of the batch is written, and the next
 /// batch finds the file opened anew.
-fn commit(database: &Database, blobs: &Store, batch: Vec<Job>, finishes: &mut Vec<Finish>) -> Result<()> {
-    let (waiting, finishes) = (Cell::new(Some(batch)), RefCell::new(finishes));
+fn commit(database: &Database, blobs: &Store, batch: &mut Batch) -> Result<()> {
+    let waiting = Cell::new(Some(batch));
     let outcome = database.transact(|database| {
-        let mut tables = database.begin_write()?;
-        tables.set_quick_repair(true);
+        let mut transaction = database.begin_write()?;
+        transaction.set_quick_repair(true);
         let Some(batch) = waiting.take() else { return Err(redb::Error::PreviousIo) };
-        let writing = Writing { tables, renamed: Cell::new(false) };
-        finishes.borrow_mut().extend(batch.into_iter().map(|job| job(&writing)));
+        let writing = Writing::new(transaction, false);
+        batch.iter_mut().for_each(|job| job.run(&writing));
         if writing.renamed.get()
             && let Err(error) = blobs.sync_names()
         {
             return Ok(Err(error));
         }
-        writing.tables.commit()?;
+        writing.tables.into_transaction().commit()?;
         Ok(Ok(()))
     });
     Ok(outcome??)

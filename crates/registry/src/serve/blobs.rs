@@ -3,7 +3,10 @@
 use super::body::{Body, Source};
 use super::reply::{Reply, is_unchanged, set, set_digest, status};
 use super::service::Call;
+use crate::blobs::OpenBlob;
+use crate::bucket::Bucket;
 use crate::cache::blobs as cache;
+use crate::links;
 use crate::name::RepositoryName;
 use crate::problem::{Code, Error, Refusal, Result};
 use crate::range::{Wanted, wanted};
@@ -34,10 +37,11 @@ pub(crate) async fn get(
         reply.headers_mut().insert(header::CONTENT_LENGTH, size.into());
         return Ok(reply);
     }
-    let (source, size) = open(registry, name, digest).await?;
+    let opened = open(registry, name, digest).await?;
     if is_unchanged(headers, digest) {
         return Ok(unchanged(digest));
     }
+    let size = opened.size();
     let (code, range) = match wanted(range_header(headers, digest), size) {
         Wanted::All => (StatusCode::OK, 0..size),
         Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
@@ -48,7 +52,20 @@ pub(crate) async fn get(
         }
     };
     let (start, end) = (range.start, range.end);
-    let mut reply = Response::new(Body::part(source, range));
+    let body = match opened {
+        Opened::Here(source, _) => Body::part(source, range),
+        Opened::There(bucket, object, _) if registry.config.storage.redirect => {
+            return redirect(&bucket, &object, digest).await;
+        }
+        Opened::There(bucket, object, _) => match bucket.open_blob(&object, range).await? {
+            Some(stream) => Body::Stream(stream, end - start),
+            None => {
+                registry.miss_object(*digest, object).await?;
+                return Err(links::unknown(digest).into());
+            }
+        },
+    };
+    let mut reply = Response::new(body);
     *reply.status_mut() = code;
     let headers = reply.headers_mut();
     describe(headers, digest);
@@ -61,7 +78,7 @@ pub(crate) async fn get(
 
 /// The bytes of a blob that is here, or that an upstream has.
 async fn size(registry: &Registry, name: &RepositoryName, digest: &Digest) -> Result<u64> {
-    match (registry.promise_blob(name.as_str(), digest), registry.caches.of(name.as_str())) {
+    match (registry.promise_blob(name.as_str(), digest).await, registry.caches.of(name.as_str())) {
         (Err(error), Some(upstream)) if is_unknown(&error) => {
             cache::size(registry, upstream, name.as_str(), digest).await
         }
@@ -69,24 +86,58 @@ async fn size(registry: &Registry, name: &RepositoryName, digest: &Digest) -> Re
     }
 }
 
+/// A blob that can be sent.
+enum Opened {
+    /// From this machine; so many bytes.
+    Here(Source, u64),
+    /// From an object of a bucket.
+    There(Bucket, String, u64),
+}
+
+impl Opened {
+    fn size(&self) -> u64 {
+        match self {
+            Self::Here(_, size) | Self::There(_, _, size) => *size,
+        }
+    }
+}
+
 /// A blob that is here, or that begins to come from an upstream.
-async fn open(registry: &Arc<Registry>, name: &RepositoryName, digest: &Digest) -> Result<(Source, u64)> {
+async fn open(registry: &Arc<Registry>, name: &RepositoryName, digest: &Digest) -> Result<Opened> {
     match (registry.open_blob(name.as_str(), digest), registry.caches.of(name.as_str())) {
         (Err(error), Some(upstream)) if is_unknown(&error) => {
             if let Some(fetch) = cache::fetch(registry, upstream, name.as_str(), digest).await? {
                 let size = fetch.size;
-                return Ok((Source::Fetch(fetch), size));
+                return Ok(Opened::Here(Source::Fetch(fetch), size));
             }
         }
-        (Err(error), None) if is_unknown(&error) => {
-            let blob = registry.open_elsewhere(name.as_str(), digest).await?.ok_or(error)?;
-            return Ok((Source::File(blob.file), blob.size));
+        (Err(error), None) if is_unknown(&error) && registry.images.is_some() => {
+            return Ok(registry.open_elsewhere(name.as_str(), digest).await?.ok_or(error)?.into());
         }
+        // Another process may have stored it a moment ago.
+        (Err(error), None) if is_unknown(&error) => registry.records.catch_up().await?,
         (Err(error), _) => return Err(error),
-        (Ok(blob), _) => return Ok((Source::File(blob.file), blob.size)),
+        (Ok(blob), _) => return Ok(blob.into()),
     }
-    let blob = registry.open_blob(name.as_str(), digest)?;
-    Ok((Source::File(blob.file), blob.size))
+    Ok(registry.open_blob(name.as_str(), digest)?.into())
+}
+
+impl From<OpenBlob> for Opened {
+    fn from(blob: OpenBlob) -> Self {
+        match blob {
+            OpenBlob::File { file, size } => Self::Here(Source::File(file), size),
+            OpenBlob::Object { bucket, object, size } => Self::There(bucket, object, size),
+        }
+    }
+}
+
+/// Sends the client to the bucket.
+async fn redirect(bucket: &Bucket, object: &str, digest: &Digest) -> Result<Reply> {
+    let mut reply = status(StatusCode::TEMPORARY_REDIRECT);
+    set(reply.headers_mut(), header::LOCATION, &bucket.sign_blob(object).await?);
+    set_digest(reply.headers_mut(), digest);
+    reply.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(reply)
 }
 
 fn is_unknown(error: &Error) -> bool {

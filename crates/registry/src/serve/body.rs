@@ -1,5 +1,6 @@
 //! Bodies of replies: bytes, or a file that is read as fast as the client takes it.
 
+use crate::bucket::blobs::Stream;
 use crate::cache::blobs::Fetch;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -16,12 +17,23 @@ use tokio::task::JoinHandle;
 const PIECE: u64 = 256 << 10;
 
 /// The body of a reply.
-#[derive(Debug)]
 pub(crate) enum Body {
     /// These bytes, if any.
     Bytes(Option<Bytes>),
     /// Part of a blob.
     Part(PartBody),
+    /// Part of a blob as a bucket sends it, and how much of it is to come.
+    Stream(Stream, u64),
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bytes(bytes) => f.debug_tuple("Bytes").field(bytes).finish(),
+            Self::Part(part) => f.debug_tuple("Part").field(part).finish(),
+            Self::Stream(_, left) => f.debug_tuple("Stream").field(left).finish(),
+        }
+    }
 }
 
 /// Where the bytes of a blob are.
@@ -113,6 +125,20 @@ impl http_body::Body for Body {
                 }
                 Poll::Ready(Some(piece.map(Frame::data)))
             }
+            Self::Stream(stream, left) => {
+                let piece = match ready!(stream.as_mut().poll_next(context)) {
+                    None if *left == 0 => return Poll::Ready(None),
+                    None => Err(io::ErrorKind::UnexpectedEof.into()),
+                    Some(Ok(piece)) if piece.len() as u64 > *left => {
+                        Err(io::Error::other("the bucket sends more than the blob has"))
+                    }
+                    Some(piece) => piece,
+                };
+                if let Ok(piece) = &piece {
+                    *left -= piece.len() as u64;
+                }
+                Poll::Ready(Some(piece.map(Frame::data)))
+            }
         }
     }
 
@@ -120,6 +146,7 @@ impl http_body::Body for Body {
         match self {
             Self::Bytes(bytes) => bytes.is_none(),
             Self::Part(body) => body.left == 0,
+            Self::Stream(_, left) => *left == 0,
         }
     }
 
@@ -127,6 +154,7 @@ impl http_body::Body for Body {
         SizeHint::with_exact(match self {
             Self::Bytes(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
             Self::Part(body) => body.left,
+            Self::Stream(_, left) => *left,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::problem::{Code, Refusal, Result};
 use crate::registry::fault;
-use crate::uploads::Writer;
+use crate::uploads::{FileWriter, Writer};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -71,10 +71,34 @@ impl Intake {
     }
 
     /// Writes the body to an upload. What came before an error is written, too, so that the client can go
-    /// on from there. Memory is bounded by two batches: a slow disk slows the client.
+    /// on from there.
     pub(crate) async fn write_to(&mut self, writer: Writer) -> (Option<Writer>, Result<()>) {
+        match writer {
+            Writer::File(writer) => {
+                let (writer, received) = self.write_to_file(writer).await;
+                (writer.map(Writer::File), received)
+            }
+            Writer::Bucket(mut writer) => {
+                let received = loop {
+                    match self.next().await {
+                        Ok(None) => break Ok(()),
+                        Err(error) => break Err(error),
+                        Ok(Some(bytes)) => {
+                            if let Err(error) = writer.append(&bytes).await {
+                                break Err(error);
+                            }
+                        }
+                    }
+                };
+                (Some(Writer::Bucket(writer)), received)
+            }
+        }
+    }
+
+    /// Memory is bounded by two batches: a slow disk slows the client.
+    async fn write_to_file(&mut self, writer: FileWriter) -> (Option<FileWriter>, Result<()>) {
         let mut writer = Some(writer);
-        let mut writing: Option<tokio::task::JoinHandle<(Writer, Result<()>)>> = None;
+        let mut writing: Option<tokio::task::JoinHandle<(FileWriter, Result<()>)>> = None;
         loop {
             let (batch, end) = self.batch().await;
             if let Some(task) = writing.take() {

@@ -29,6 +29,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 const FLUSH: Duration = Duration::from_secs(30);
 /// How often abandoned uploads are looked for.
 const SWEEP: Duration = Duration::from_secs(600);
+/// How often a process that nobody asks anything looks what others committed.
+const FOLLOW: Duration = Duration::from_secs(5);
+/// Commits after which all records of a bucket are written down.
+const COMMITS: u64 = 1000;
 
 /// Binds an address: `127.0.0.1:5000`, `[::1]:5000`, `:5000` (all addresses), `5000` likewise.
 pub fn bind(address: &str) -> Result<std::net::TcpListener> {
@@ -223,8 +227,20 @@ async fn background(service: Arc<Service>) {
     let mut flush = tokio::time::interval_at(start + FLUSH, FLUSH);
     let mut sweep = tokio::time::interval(SWEEP);
     let mut collect = tokio::time::interval_at(start + every, every);
+    let mut follow = tokio::time::interval_at(start + FOLLOW, FOLLOW);
+    let mut checkpoint = tokio::time::interval_at(start + SWEEP, SWEEP);
     loop {
         tokio::select! {
+            _ = follow.tick(), if registry.records.is_shared() => {
+                if let Err(error) = registry.records.catch_up().await {
+                    tracing::warn!(error = yare_errdefs::chain(&error), "the records are not kept up with");
+                }
+            }
+            _ = checkpoint.tick(), if registry.records.is_shared() => {
+                if let Err(error) = registry.checkpoint(COMMITS).await {
+                    tracing::warn!(error = yare_errdefs::chain(&error), "no checkpoint of the records");
+                }
+            }
             _ = flush.tick() => {
                 registry.usage.forget(crate::clock::now().saturating_sub(settings.grace.as_secs()));
                 if let Err(error) = registry.usage.flush(&registry.records).await {
@@ -232,9 +248,7 @@ async fn background(service: Arc<Service>) {
                 }
             }
             _ = sweep.tick() => {
-                let (uploads, age) = (Arc::clone(&registry.uploads), settings.uploads);
-                let swept = tokio::task::spawn_blocking(move || uploads.sweep(age, false)).await;
-                if let Ok(Err(error)) = swept {
+                if let Err(error) = registry.uploads.sweep(settings.uploads, false).await {
                     tracing::warn!(error = yare_errdefs::chain(&error), "cannot sweep uploads");
                 }
             }

@@ -151,6 +151,9 @@ impl Service {
 
     async fn handle(&self, call: &Call, intake: &mut Intake, target: &Target) -> Result<Reply> {
         let registry = &*self.registry;
+        if needs_newest(&call.parts.method, target) {
+            registry.records.catch_up().await?;
+        }
         if matches!(call.parts.method, Method::PUT | Method::POST | Method::PATCH)
             && let Some(name) = target.repository()
             && let Some(upstream) = registry.caches.of(name.as_str())
@@ -203,7 +206,7 @@ impl Service {
     ) -> Result<Reply> {
         let registry = &*self.registry;
         match *method {
-            Method::GET => uploads::progress(registry, name, id),
+            Method::GET => uploads::progress(registry, name, id).await,
             Method::PATCH => uploads::append(registry, call, intake, name, id).await,
             Method::PUT => uploads::finish(registry, call, intake, name, id).await,
             Method::DELETE => uploads::cancel(registry, name, id).await,
@@ -238,6 +241,19 @@ impl Service {
         let kind = HeaderValue::from_static("text/plain; version=0.0.4");
         reply.headers_mut().insert(header::CONTENT_TYPE, kind);
         reply
+    }
+}
+
+/// Whether an answer has to know what other processes did up to now. Content by digest is what it is, and
+/// writes find out by themselves.
+fn needs_newest(method: &Method, target: &Target) -> bool {
+    match target {
+        Target::Blob(..) => *method == Method::HEAD,
+        Target::Manifest(..) | Target::Tags(_) | Target::Catalog | Target::Referrers(..) => {
+            matches!(*method, Method::GET | Method::HEAD)
+        }
+        Target::Uploads(_) => *method == Method::POST,
+        _ => false,
     }
 }
 

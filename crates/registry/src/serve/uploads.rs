@@ -38,14 +38,14 @@ pub(crate) async fn start(
         return Err(Refusal::new(Code::DigestInvalid, message).into());
     }
     let digest = call.query.get("digest").map(parse_digest).transpose()?;
-    let upload = registry.uploads.start(name.as_str(), now())?;
+    let upload = registry.uploads.start(name.as_str(), now()).await?;
     let Some(digest) = digest else { return Ok(accepted(StatusCode::ACCEPTED, name, &upload)) };
     let writer = registry.uploads.writer(&upload).await?;
     let (writer, received) = intake.write_to(writer).await;
     let Some(writer) = writer else { return Err(lost(received)) };
     if let Err(error) = received {
         // Nobody was told the id: nobody can go on with it.
-        registry.uploads.discard(&writer);
+        registry.uploads.discard(writer).await;
         return Err(error);
     }
     registry.finish(writer, name.as_str(), digest).await?;
@@ -53,8 +53,8 @@ pub(crate) async fn start(
 }
 
 /// `GET /v2/<name>/blobs/uploads/<id>`
-pub(crate) fn progress(registry: &Registry, name: &RepositoryName, id: &str) -> Result<Reply> {
-    let upload = registry.uploads.find(name.as_str(), id)?;
+pub(crate) async fn progress(registry: &Registry, name: &RepositoryName, id: &str) -> Result<Reply> {
+    let upload = registry.uploads.find(name.as_str(), id).await?;
     Ok(accepted(StatusCode::NO_CONTENT, name, &upload))
 }
 
@@ -66,11 +66,11 @@ pub(crate) async fn append(
     name: &RepositoryName,
     id: &str,
 ) -> Result<Reply> {
-    let upload = registry.uploads.find(name.as_str(), id)?;
+    let upload = registry.uploads.find(name.as_str(), id).await?;
     let writer = registry.uploads.writer(&upload).await?;
     check_range(call, intake, name, &upload, &writer)?;
     let (writer, received) = intake.write_to(writer).await;
-    settle(registry, writer, received)?;
+    settle(registry, writer, received).await?.pause().await?;
     Ok(accepted(StatusCode::ACCEPTED, name, &upload))
 }
 
@@ -86,20 +86,20 @@ pub(crate) async fn finish(
         return Err(Refusal::new(Code::DigestInvalid, "the digest parameter is missing").into());
     };
     let digest = parse_digest(digest)?;
-    let upload = registry.uploads.find(name.as_str(), id)?;
+    let upload = registry.uploads.find(name.as_str(), id).await?;
     let writer = registry.uploads.writer(&upload).await?;
     check_range(call, intake, name, &upload, &writer)?;
     let (writer, received) = intake.write_to(writer).await;
-    let writer = settle(registry, writer, received)?;
+    let writer = settle(registry, writer, received).await?;
     registry.finish(writer, name.as_str(), digest).await?;
     Ok(created(name, &digest))
 }
 
 /// `DELETE /v2/<name>/blobs/uploads/<id>`
 pub(crate) async fn cancel(registry: &Registry, name: &RepositoryName, id: &str) -> Result<Reply> {
-    let upload = registry.uploads.find(name.as_str(), id)?;
+    let upload = registry.uploads.find(name.as_str(), id).await?;
     let writer = registry.uploads.writer(&upload).await?;
-    registry.uploads.discard(&writer);
+    registry.uploads.discard(writer).await;
     Ok(status(StatusCode::NO_CONTENT))
 }
 
@@ -135,15 +135,19 @@ fn check_range(
 }
 
 /// After receiving: an upload whose client went away stays, one that cannot be stored goes.
-fn settle(registry: &Registry, writer: Option<Writer>, received: Result<()>) -> Result<Writer> {
+async fn settle(registry: &Registry, writer: Option<Writer>, received: Result<()>) -> Result<Writer> {
     let Some(writer) = writer else { return Err(lost(received)) };
     match received {
         Ok(()) => Ok(writer),
         Err(error) => {
-            let is_full = matches!(&error, Error::Failed(error) if error.class() == Class::Unavailable);
+            let is_file = matches!(writer, Writer::File(_));
+            let is_full =
+                is_file && matches!(&error, Error::Failed(error) if error.class() == Class::Unavailable);
             let is_over = matches!(&error, Error::Refused(refusal) if refusal.code == Code::SizeInvalid);
             if is_full || is_over {
-                registry.uploads.discard(&writer);
+                registry.uploads.discard(writer).await;
+            } else if let Err(error) = writer.pause().await {
+                tracing::debug!(error = yare_errdefs::chain(&error), "an upload lost its last bytes");
             }
             Err(error)
         }
@@ -159,9 +163,9 @@ fn whereabouts(name: &RepositoryName, upload: &Upload) -> [(HeaderName, String);
     // Both ends are counted, so nothing at all looks like one byte; clients know.
     let last = upload.offset().saturating_sub(1);
     [
-        (LOCATION, format!("/v2/{name}/blobs/uploads/{}", upload.id)),
+        (LOCATION, format!("/v2/{name}/blobs/uploads/{}", upload.id())),
         (RANGE, format!("0-{last}")),
-        (UPLOAD_ID, upload.id.clone()),
+        (UPLOAD_ID, upload.id().to_owned()),
     ]
 }
 

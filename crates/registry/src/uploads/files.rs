@@ -1,4 +1,4 @@
-//! Uploads: blobs on their way in, which survive a lost connection and the end of the process.
+//! Uploads as files, which survive a lost connection and the end of the process.
 //!
 //! # Format, version 1
 //!
@@ -7,17 +7,16 @@
 //! <root>/uploads/<id>.json   {"repository": "team/app", "started": 1760000000}
 //! ```
 //!
-//! An id is 32 hex digits from the kernel's random numbers: who has it may go on with the upload, if he may
-//! push to the repository at all. Nothing is synced before an upload is finished: after a power cut an
-//! unfinished one may have lost bytes, and its digest tells. The hash is kept while the process lives and
-//! made again from the file afterwards. What nobody wrote to for a while is swept.
+//! Nothing is synced before an upload is finished: after a power cut an unfinished one may have lost bytes,
+//! and its digest tells. The hash is kept while the process lives and made again from the file afterwards.
+//! What nobody wrote to for a while is swept.
 
+use super::{Limits, is_id, mismatch, random_id, unknown};
 use crate::problem::{Code, Refusal, Result, file_error};
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -28,17 +27,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use yare_oci::{Digest, Hasher};
 use yare_sys::fs::Durability;
-
-/// Limits of uploads.
-#[derive(Debug, Clone)]
-pub(crate) struct Limits {
-    /// The most bytes of a blob.
-    pub(crate) blob: u64,
-    /// Bytes of the file system that uploads leave free.
-    pub(crate) reserve: u64,
-    /// The most uploads at a time.
-    pub(crate) uploads: usize,
-}
 
 /// All uploads below a folder.
 #[derive(Debug)]
@@ -107,10 +95,7 @@ impl Uploads {
     /// Begins an upload.
     pub(crate) fn start(&self, repository: &str, now: u64) -> Result<Arc<Upload>> {
         if self.open.lock().len() >= self.limits.uploads {
-            let message = format!("{} uploads are under way; try again later", self.limits.uploads);
-            return Err(Refusal::new(Code::TooManyRequests, message)
-                .with_header(http::header::RETRY_AFTER, "30")
-                .into());
+            return Err(self.limits.too_many().into());
         }
         let id = random_id()?;
         let path = self.folder.join(&id);
@@ -261,12 +246,7 @@ impl Writer {
         self.ready()?;
         let (session, limits) = (&mut *self.session, &self.limits);
         let end = session.size.saturating_add(bytes.len() as u64);
-        if end > limits.blob {
-            let message = format!("blob is larger than the {} bytes that this registry takes", limits.blob);
-            return Err(Refusal::new(Code::SizeInvalid, message)
-                .with_status(http::StatusCode::PAYLOAD_TOO_LARGE)
-                .into());
-        }
+        limits.check(end)?;
         if let Err(error) = write(&session.file, bytes, session.size, limits.reserve) {
             // What was half written must not count after a restart.
             if let Err(error) = session.file.set_len(session.size) {
@@ -306,9 +286,7 @@ impl Writer {
         self.ready()?;
         let actual = self.session.hasher.clone().unwrap_or_default().finish();
         if actual != *expected {
-            let message = format!("provided digest did not match uploaded content: it is {actual}");
-            let detail = json!({ "digest": expected.to_string(), "actual": actual.to_string() });
-            return Err(Refusal::new(Code::DigestInvalid, message).with_detail(detail).into());
+            return Err(mismatch(expected, &actual).into());
         }
         self.session.file.sync_all().map_err(|error| file_error("sync", &self.session.path, error))
     }
@@ -340,24 +318,6 @@ impl Read for Bounded<'_> {
 fn open_file(path: &Path, more: OFlags) -> Result<File, Errno> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | more;
     rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map(File::from)
-}
-
-/// 32 hex digits that nobody can guess.
-pub(crate) fn random_id() -> Result<String> {
-    let mut bytes = [0; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| file_error("get random numbers from", Path::new("the kernel"), error))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn is_id(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-fn unknown(id: &str) -> Refusal {
-    let shown: String = id.chars().take(64).collect();
-    Refusal::new(Code::BlobUploadUnknown, "blob upload unknown to registry")
-        .with_detail(json!({ "upload": shown }))
 }
 
 #[cfg(test)]

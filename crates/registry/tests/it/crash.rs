@@ -64,7 +64,7 @@ impl Drop for Process {
 }
 
 /// Pushes images until the registry is gone; counts and returns what was acknowledged.
-fn push_until_killed(
+pub(crate) fn push_until_killed(
     client: &Client,
     (round, number): (usize, usize),
     count_of: &AtomicUsize,

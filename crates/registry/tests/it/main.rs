@@ -9,5 +9,7 @@ mod conformance;
 mod crash;
 mod hostile;
 mod mutated;
+mod replicas;
+mod s3;
 mod served;
 mod tools;
