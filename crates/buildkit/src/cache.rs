@@ -105,7 +105,7 @@ impl<'a> ClientFolder<'a> {
         let question = ReadRequest { digest: digest.to_string(), ..ReadRequest::default() };
         self.link.wait(exchange.send::<ReadResponse>(&question))?;
         closed(&mut exchange);
-        Ok(Blob { link: self.link, exchange, piece: Bytes::new() })
+        Ok(Blob { link: self.link, exchange, piece: Bytes::new(), ended: false })
     }
 
     /// Sends a blob, a piece and an answer at a time.
@@ -201,15 +201,17 @@ struct Blob<'a> {
     link: &'a Link,
     exchange: Exchange,
     piece: Bytes,
+    /// A call that has ended is asked no more.
+    ended: bool,
 }
 
 impl Read for Blob<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
+        while self.piece.is_empty() && !self.ended {
             let next = self.link.wait(self.exchange.message::<ReadResponse>());
             match next.map_err(io::Error::other)? {
                 Some(message) => self.piece = message.data,
-                None => return Ok(0),
+                None => self.ended = true,
             }
         }
         let count = buffer.len().min(self.piece.len());
@@ -302,8 +304,11 @@ mod tests {
         assert!(!folder.has(&Descriptor { size: 1, ..blob.clone() }).unwrap());
         assert_eq!(folder.manifest(Some(&blob.digest)).unwrap(), content);
         let mut read = Vec::new();
-        folder.open(&blob).unwrap().read_to_end(&mut read).unwrap();
+        let mut stream = folder.open(&blob).unwrap();
+        stream.read_to_end(&mut read).unwrap();
         assert_eq!(read, content);
+        assert_eq!(stream.read(&mut [0; 9]).unwrap(), 0, "the end stays the end");
+        drop(stream);
         assert!(folder.manifest(None).is_err());
         link.stop.stop();
         assert!(folder.has(&blob).is_err(), "it ends with its build");
