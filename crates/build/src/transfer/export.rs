@@ -159,16 +159,20 @@ impl<'a> Writer<'a> {
         if snapshots.is_hashed(draft) {
             let info =
                 snapshots.hash_draft(draft).map_err(|error| Error::wrap("cannot export a layer", error))?;
-            if let Some((layer, kind)) = self.known.get(&info.diff_id).cloned() {
-                let blob = Descriptor::new(&kind, layer.blob, layer.size);
-                if self.store.has(&blob)? {
-                    self.name(blob);
-                    return Ok(layer);
-                }
+            if let Some((layer, blob)) = self.there(&info.diff_id)? {
+                self.name(blob);
+                return Ok(layer);
             }
         }
         let dir = yare_sys::fs::open_dir(snapshots.draft_dir(draft))?;
         self.tree(std::os::fd::AsFd::as_fd(&dir), Form::Overlay)
+    }
+
+    /// The blob that this tar is already, whatever its compression.
+    fn there(&self, tar: &DiffId) -> Result<Option<(Layer, Descriptor)>> {
+        let Some((layer, kind)) = self.known.get(tar) else { return Ok(None) };
+        let blob = Descriptor::new(kind, layer.blob, layer.size);
+        Ok(self.store.has(&blob)?.then(|| (layer.clone(), blob)))
     }
 
     /// A cache mount, while nobody uses it. One that is not here is an error when it was named.
@@ -189,6 +193,9 @@ impl<'a> Writer<'a> {
         let room = self.store.room().unwrap_or(self.tools.scratch);
         let temporary = room.join(yare_sys::fs::unique_name(UNFINISHED));
         let sent = self.pack(dir, form, &temporary).and_then(|layer| {
+            if let Some(there) = self.there(&layer.diff_id)? {
+                return Ok(there);
+            }
             let blob = Descriptor::new(self.media_type, layer.blob, layer.size);
             if !self.store.has(&blob)? {
                 self.store.put(&blob, &temporary)?;

@@ -295,7 +295,7 @@ fn is_attestation(image: &Descriptor) -> bool {
 }
 
 /// Unpacks a blob, which must be what its layer says, to the last byte.
-fn unpack_blob(blob: impl Read, layer: &Layer, target: (BorrowedFd<'_>, Form)) -> Result<Applied> {
+pub(super) fn unpack_blob(blob: impl Read, layer: &Layer, target: (BorrowedFd<'_>, Form)) -> Result<Applied> {
     let mut hashed = Hashing { source: blob.take(layer.size + 1), hasher: Hasher::new() };
     let mut plain = Decompressor::new(&mut hashed)?;
     let applied = unpack_tar(&mut plain, (&layer.diff_id, layer.tar), target)?;
