@@ -43,6 +43,7 @@ mod build_run;
 mod build_table;
 mod build_vectors;
 mod buildx;
+mod buildx_caches;
 mod buildx_clients;
 mod buildx_contexts;
 mod buildx_history;
@@ -119,6 +120,7 @@ fn main() {
         build_peers::CASES,
         build_outputs::CASES,
         buildx::CASES,
+        buildx_caches::CASES,
         buildx_clients::CASES,
         buildx_contexts::CASES,
         buildx_history::CASES,
