@@ -37,12 +37,12 @@ bench: build
 	bench/build $(RELEASE)
 	bench/registry $(RELEASE)
 
-# The Dockerfiles of the tests, built by Yare and by the BuildKit in a dockerd of 23 or later
+# The Dockerfiles of the tests, built by Yare and by others: buildah, and the BuildKit in a dockerd of 23 or later
 # (YARE_REFERENCE_DOCKERD) that is asked with buildx (YARE_TEST_DOCKER_PLUGINS: its folder).
 compare-builds:
 	scripts/setup test
 	cargo build --locked --package yare
-	YARE_REQUIRE_ROOT=1 YARE_BIN=$(CURDIR)/$(DEBUG) cargo test --locked --package yare-testkit --test e2e -- builds_the_same
+	YARE_REQUIRE_ROOT=1 YARE_COMPARE_ROWS=all YARE_BIN=$(CURDIR)/$(DEBUG) cargo test --locked --package yare-testkit --test e2e -- builds_the_same
 
 # The tests under pure cgroup v2 and an older kernel, in a virtual machine without acceleration.
 vm-v2: build
