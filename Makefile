@@ -36,6 +36,7 @@ bench: build
 	bench/run $(RELEASE)
 	bench/build $(RELEASE)
 	bench/registry $(RELEASE)
+	bench/transfer $(RELEASE)
 
 # The Dockerfiles of the tests, built by Yare and by others: buildah, and the BuildKit in a dockerd of 23 or later
 # (YARE_REFERENCE_DOCKERD) that is asked with buildx (YARE_TEST_DOCKER_PLUGINS: its folder).
