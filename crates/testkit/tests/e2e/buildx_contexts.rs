@@ -50,11 +50,11 @@ docker buildx build -t $n/a $web/Dockerfile; docker run --rm $n/a
 docker buildx build -t $n/a $git#v1; docker run --rm $n/a
 docker buildx build -t $n/a $git; docker run --rm $n/a
 docker buildx build -t $n/a $git#main:sub; docker run --rm $n/a
-docker buildx build -t $n/a --build-context r=$git#v1:sub --build-context w=$web/x.tar.gz --build-context w2=$web/file . || true
+docker buildx build -t $n/a --build-context r=$git#v1:sub --build-context w=$web/x.tar.gz --build-context w2=$web/file .; docker run --rm $n/a
 docker rmi $n/a > /dev/null"
     );
     let said = ok(c, &script);
-    assert!(said.starts_with("sub\nalone\ntop\nnewer\nsub\n"), "{said}");
+    assert!(said.starts_with("sub\nalone\ntop\nnewer\nsub\nsub\nnamed\n"), "{said}");
     for (reference, part) in
         [("#--upload-pack=x", "--upload-pack"), ("#main:../..", ".."), ("#nothing", "nothing")]
     {
