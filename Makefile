@@ -5,6 +5,7 @@ TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE := target/$(TARGET)/release/yare
 DEBUG := target/$(TARGET)/debug/yare
 PLUGINS := $(CURDIR)/target/docker-plugins
+S3 := $(CURDIR)/target/s3-server
 
 .PHONY: build demo check test soak bench compare-builds dist clean vm-v2
 
@@ -24,8 +25,9 @@ check:
 test:
 	scripts/setup test
 	scripts/docker-plugins $(PLUGINS)
+	scripts/s3-server $(S3)
 	cargo build --locked --package yare
-	YARE_REQUIRE_ROOT=1 YARE_TEST_DOCKER_PLUGINS=$(PLUGINS) YARE_BIN=$(CURDIR)/$(DEBUG) cargo test --workspace --locked --no-fail-fast
+	YARE_REQUIRE_ROOT=1 YARE_TEST_DOCKER_PLUGINS=$(PLUGINS) YARE_TEST_S3_PYTHON=$(S3)/bin/python YARE_BIN=$(CURDIR)/$(DEBUG) cargo test --workspace --locked --no-fail-fast
 
 soak: build
 	scripts/setup test
