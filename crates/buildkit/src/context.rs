@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use yare_api::build::VertexStatus;
 use yare_build::Progress;
+use yare_build::attest::provenance::Material;
 use yare_build::context::{ContextTree, Contexts, parse_ignore};
 use yare_build::files::{Tree, read_file};
 use yare_build::progress::{Work, now};
@@ -36,6 +37,8 @@ const EVERY: Duration = Duration::from_millis(100);
 pub(crate) struct Definition {
     pub(crate) dockerfile: Vec<u8>,
     pub(crate) ignore: Option<Arc<Ignore>>,
+    /// The repository that the main context is a commit of.
+    pub(crate) repository: Option<Material>,
     /// The main context, when it is here already.
     main: Option<(Arc<OwnedFd>, Folder)>,
 }
@@ -74,7 +77,7 @@ impl Source {
                     let (root, _folder) = self.once(dir, follow, work)?;
                     definition(root, name)
                 }
-                (None, Main::Folder(root, _)) => definition(root.try_clone().map_err(Error::from)?, name),
+                (None, Main::Folder { root, .. }) => definition(root.try_clone().map_err(Error::from)?, name),
                 (None, Main::Client(dir)) => Err(Error::internal(format!("no Dockerfile in {dir}"))),
             };
             noted(work, read)?
@@ -82,17 +85,17 @@ impl Source {
         let ignore = match (ignore, &main) {
             (Some(ignore), _) => Some(ignore),
             (None, Main::Client(dir)) => self.ignore_file(dir, "[internal] load .dockerignore")?,
-            (None, Main::Folder(root, _)) => {
+            (None, Main::Folder { root, .. }) => {
                 optional(root.try_clone().map_err(Error::from)?, ".dockerignore", "build context")?
             }
             (None, Main::Dockerfile(_)) => None,
         };
         let ignore = ignore.map(|text| parse_ignore(&text)).transpose()?.map(Arc::new);
-        let main = match main {
-            Main::Folder(root, folder) => Some((Arc::new(root), folder)),
-            Main::Client(_) | Main::Dockerfile(_) => None,
+        let (main, repository) = match main {
+            Main::Folder { root, folder, repository } => (Some((Arc::new(root), folder)), repository),
+            Main::Client(_) | Main::Dockerfile(_) => (None, None),
         };
-        Ok(Definition { dockerfile, ignore, main })
+        Ok(Definition { dockerfile, ignore, repository, main })
     }
 
     fn ignore_file(&self, dir: &str, title: &str) -> Result<Option<Vec<u8>>> {
@@ -139,7 +142,9 @@ impl Source {
         let git = Git::new(build::kept_folder(&self.engine, "sources")?.join("git"));
         let checkout = git.checkout(&wanted, folder.path(), (false, 0), &self.link.stop.cancel)?;
         // The asked folder of the repository, which is checked to be in it.
-        Ok(Main::Folder(yare_sys::fs::open_dir(&checkout.dir).map_err(Error::from)?, folder))
+        let root = yare_sys::fs::open_dir(&checkout.dir).map_err(Error::from)?;
+        let repository = Some(Material::git(&wanted.fragment_form(true), &checkout.commit));
+        Ok(Main::Folder { root, folder, repository })
     }
 
     /// Takes a tar apart, or the text of a Dockerfile.
@@ -148,7 +153,7 @@ impl Source {
         let root = folder.open()?;
         let limits = yare_layer::Limits { bytes: Some(LARGEST), ..yare_layer::Limits::default() };
         Ok(match upload::receive(source, root.as_fd(), limits, &self.link.stop.cancel)? {
-            Received::Files { .. } => Main::Folder(root, folder),
+            Received::Files { .. } => Main::Folder { root, folder, repository: None },
             Received::Dockerfile(text) => Main::Dockerfile(text),
         })
     }
@@ -158,8 +163,8 @@ impl Source {
 enum Main {
     /// The client has it.
     Client(String),
-    /// Here.
-    Folder(OwnedFd, Folder),
+    /// Here, and perhaps a commit of a repository.
+    Folder { root: OwnedFd, folder: Folder, repository: Option<Material> },
     /// There is none: what came is a Dockerfile.
     Dockerfile(Vec<u8>),
 }

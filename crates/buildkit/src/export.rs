@@ -20,6 +20,9 @@ use yare_errdefs::{Error, Result};
 
 const METHOD: &str = "/moby.filesync.v1.FileSend/DiffCopy";
 
+/// Attestations by kind, with their attributes.
+pub(crate) type Attest = BTreeMap<String, BTreeMap<String, String>>;
+
 /// The exporters of one build.
 pub(crate) struct Exporters<'a> {
     link: &'a Link,
@@ -59,12 +62,7 @@ impl<'a> Exporters<'a> {
         // A path of the client's, which it keeps to itself; here it would be one of this host.
         attributes.remove("dest");
         let kind = match exporter.kind.as_str() {
-            kind @ ("moby" | "image") => {
-                if kind == "moby" {
-                    // Clients of an image store that no worker's label promises more of push by themselves
-                    // when the build is done.
-                    attributes.remove("push");
-                }
+            "moby" | "image" => {
                 // Which registries are spoken to without TLS is the engine's to know.
                 attributes.remove("registry.insecure");
                 let names = attributes.remove("name").unwrap_or_default();
@@ -77,7 +75,16 @@ impl<'a> Exporters<'a> {
                 self.folders.insert(self.outputs.len(), folder);
                 "local"
             }
-            kind @ ("tar" | "oci" | "docker") => kind,
+            kind @ ("oci" | "docker") => {
+                if attributes.get("tar").is_some_and(|tar| tar == "false") {
+                    let text = "an OCI layout as a folder of the client is not built into this Yare yet";
+                    return Err(
+                        Error::unimplemented(text).with_hint("leave out tar=false, and unpack the tar")
+                    );
+                }
+                kind
+            }
+            "tar" => "tar",
             other => {
                 let text = format!("the exporter {other} is not built into this Yare yet");
                 return Err(Error::unimplemented(text));
@@ -85,6 +92,19 @@ impl<'a> Exporters<'a> {
         };
         self.outputs.push(BuildOutput { kind: kind.to_owned(), attributes });
         Ok(())
+    }
+
+    /// The attestations that these outputs hold. A client that asks for one `inline-only` did so on its own:
+    /// it is for what leaves the engine, and an image that stays keeps the form that it was asked for.
+    pub(crate) fn attestations(outputs: &[BuildOutput], asked: &Attest) -> Attest {
+        let pushes =
+            |output: &BuildOutput| output.attributes.get("push").is_some_and(|push| push.as_str() == "true");
+        let leaves = outputs.iter().any(|output| output.kind == "oci" || pushes(output));
+        let wanted = |attributes: &BTreeMap<String, String>| {
+            leaves || attributes.get("inline-only").is_none_or(|only| only != "true")
+        };
+        let kept = asked.iter().filter(|(_, attributes)| !outputs.is_empty() && wanted(attributes));
+        kept.map(|(kind, attributes)| (kind.clone(), attributes.clone())).collect()
     }
 
     fn begin(&self, place: usize) -> Result<Exchange> {
@@ -135,6 +155,24 @@ async fn end(mut stream: Exchange) -> Result<(), Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_client_attests_by_itself_is_for_what_leaves() {
+        let output = |kind: &str, attributes: &[(&str, &str)]| BuildOutput {
+            kind: kind.to_owned(),
+            attributes: attributes.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+        };
+        let by_itself = BTreeMap::from([("inline-only".to_owned(), "true".to_owned())]);
+        let asked: Attest =
+            [("provenance".to_owned(), by_itself), ("sbom".to_owned(), BTreeMap::new())].into();
+        let kinds = |outputs: &[BuildOutput]| -> Vec<String> {
+            Exporters::attestations(outputs, &asked).into_keys().collect()
+        };
+        assert!(kinds(&[]).is_empty());
+        assert_eq!(kinds(&[output("image", &[])]), ["sbom"]);
+        assert_eq!(kinds(&[output("image", &[("push", "true")])]), ["provenance", "sbom"]);
+        assert_eq!(kinds(&[output("local", &[]), output("oci", &[])]), ["provenance", "sbom"]);
+    }
 
     #[test]
     fn a_destination_of_this_host_cannot_be_named() {

@@ -70,6 +70,12 @@ pub(crate) fn parse(options: &Options, entitlements: &[String]) -> Result<Asked>
     for (name, value) in options {
         option(&mut asked, options, (name, value))?;
     }
+    if asked.request.platforms.len() > 1 && !asked.layouts.is_empty() {
+        return Err(Error::unimplemented(
+            "a context from an OCI layout serves no more than one platform in this Yare yet",
+        )
+        .with_hint("build for one platform at a time, or take the context from a registry"));
+    }
     let from_client = matches!(asked.context, Place::Client(_));
     if from_client && asked.dockerfile_dir.is_none() {
         asked.dockerfile_dir = Some("dockerfile".to_owned());
@@ -150,13 +156,7 @@ fn prefixed(asked: &mut Asked, name: &str, value: &str) -> Result<()> {
             }
         }
         Some(("attest", kind)) => {
-            let disabled = value.split(',').any(|part| part == "disabled=true");
-            if !disabled {
-                return Err(Error::unimplemented(format!(
-                    "the attestation {kind} is not built into this Yare yet"
-                ))
-                .with_hint("build with --provenance=false --sbom=false"));
-            }
+            request.attest.insert(kind.to_owned(), attributes(kind, value)?);
         }
         Some(("local-sessionid", key)) => {
             asked.sessions.insert(key.to_owned(), value.to_owned());
@@ -170,6 +170,16 @@ fn prefixed(asked: &mut Asked, name: &str, value: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// `mode=max,version=v1`.
+fn attributes(kind: &str, value: &str) -> Result<BTreeMap<String, String>> {
+    let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let pair = |part: &str| match part.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err(Error::invalid(format!("invalid attribute {part:?} of the attestation {kind}"))),
+    };
+    parts.map(pair).collect()
 }
 
 fn place(value: &str) -> Place {
@@ -274,8 +284,21 @@ mod tests {
     }
 
     #[test]
+    fn attestations_come_with_their_attributes() {
+        let rows = [("attest:sbom", ""), ("attest:provenance", "mode=max,inline-only=true")];
+        let asked = parse(&options(&rows), &[]).expect("understood").request;
+        assert!(asked.attest["sbom"].is_empty());
+        assert_eq!(asked.attest["provenance"]["mode"], "max");
+        assert_eq!(asked.attest["provenance"]["inline-only"], "true");
+        let layout = format!("oci-layout://s/a@{}", yare_oci::Digest::of("a"));
+        let rows = [("platform", "linux/amd64,linux/arm64"), ("context:a", layout.as_str())];
+        let error = parse(&options(&rows), &[]).expect_err("one platform alone");
+        assert!(error.to_string().contains("no more than one platform"), "{error}");
+    }
+
+    #[test]
     fn what_would_change_the_result_is_refused() {
-        for row in [("attest:sbom", ""), ("context:a", "oci-layout://a"), ("new-option", "1")] {
+        for row in [("attest:sbom", "what"), ("context:a", "oci-layout://a"), ("new-option", "1")] {
             assert!(parse(&options(&[row]), &[]).is_err(), "{row:?}");
         }
         assert!(check("dockerfile.v0", &Options::new()).is_ok());

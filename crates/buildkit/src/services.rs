@@ -170,12 +170,13 @@ fn version() -> Version {
     }
 }
 
-/// This engine as BuildKit's worker. It has no label of a snapshotter: that would promise exporters and cache
-/// exports which are not built.
+/// This engine as BuildKit's worker. Clients take the label of a snapshotter for the promise of a store with
+/// several platforms and attestations, of archives, of cache exports, and of pushes by the exporter.
 fn worker(kit: &Kit) -> WorkerRecord {
     let host = yare_oci::Platform::host();
     let platform = Platform { architecture: host.architecture, os: host.os, variant: host.variant };
-    let mut labels = BTreeMap::new();
+    let snapshotter = "org.mobyproject.buildkit.worker.snapshotter".to_owned();
+    let mut labels = BTreeMap::from([(snapshotter, "overlayfs".to_owned())]);
     let bridge = yare_engine::networks::inspect(&kit.engine, "bridge").ok();
     let gateway = bridge.and_then(|bridge| Some(bridge.ipam.config?.first()?.gateway.clone()));
     if let Some(gateway) = gateway.filter(|gateway| !gateway.is_empty()) {

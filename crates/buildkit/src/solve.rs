@@ -268,6 +268,7 @@ fn with_graphs<T>(
         asked,
         dockerfile: Vec::new(),
         definition: Some(definition),
+        repository: None,
         sources: BTreeMap::new(),
         contexts: &contexts,
         keys: &keys,
@@ -354,18 +355,45 @@ fn run(kit: &Kit, build: &Arc<Build>, source: &Source, loaded: &Loaded) -> Resul
     let options = build.request.cache.as_ref();
     let exports = cache::entries(options.map(|cache| cache.exports.as_slice()).unwrap_or_default());
     let (result, published) = build_image(kit, (build, source), loaded, (wanted, exports), &send)?;
-    let names = exporters.names.clone();
+    let (names, outputs) = (exporters.names.clone(), exporters.outputs.clone());
     exporters.finish().map_err(|error| Status::of_build(&error))?;
-    // As the image store of the field's engine has it: an image is known by its config.
-    let id = result.image_id;
-    let rows = [
-        ("containerimage.config.digest", id.clone()),
-        ("containerimage.digest", id),
-        ("image.name", names.iter().map(|name| full_name(name)).collect::<Vec<_>>().join(",")),
-        ("cache.manifest", published.map(|manifest| json!(manifest).to_string()).unwrap_or_default()),
-    ];
+    let platforms = match &loaded.graphs {
+        Some(graphs) => graphs.all.len(),
+        None => loaded.asked.request.platforms.len(),
+    };
+    let mut rows = image_rows(result, &outputs, platforms > 1);
+    rows.push(("image.name", names.iter().map(|name| full_name(name)).collect::<Vec<_>>().join(",")));
+    rows.push(("cache.manifest", published.map(|manifest| json!(manifest).to_string()).unwrap_or_default()));
     let rows = rows.into_iter().filter(|(_, value)| !value.is_empty());
     Ok(SolveResponse { exporter_response: rows.map(|(name, value)| (name.to_owned(), value)).collect() })
+}
+
+/// What a client is told of the image. One that stays in the store is known by its config, as everywhere in
+/// the API, and clients compare it with that; what leaves, or has several platforms, by its manifest or index.
+fn image_rows(result: BuildResult, outputs: &[BuildOutput], several: bool) -> Vec<(&'static str, String)> {
+    let BuildResult { image_id, digest, mut metadata, .. } = result;
+    let leaves = |output: &BuildOutput| {
+        output.kind != "image" || output.attributes.get("push").is_some_and(|push| push == "true")
+    };
+    if several {
+        // No config is that of all, and the id is the index's.
+        return vec![("containerimage.digest", digest), descriptor_row(&mut metadata)];
+    }
+    if outputs.iter().any(leaves) {
+        return vec![
+            ("containerimage.config.digest", image_id),
+            ("containerimage.digest", digest),
+            descriptor_row(&mut metadata),
+        ];
+    }
+    vec![("containerimage.config.digest", image_id.clone()), ("containerimage.digest", image_id)]
+}
+
+fn descriptor_row(metadata: &mut BTreeMap<String, serde_json::Value>) -> (&'static str, String) {
+    const NAME: &str = "containerimage.descriptor";
+    let descriptor = metadata.remove(NAME).map(|descriptor| descriptor.to_string());
+    let encoded = descriptor.map(|text| base64::engine::general_purpose::STANDARD.encode(text));
+    (NAME, encoded.unwrap_or_default())
 }
 
 /// Builds what a frontend loaded, under these names, into these outputs and places of caches.
@@ -385,6 +413,7 @@ fn build_image(
     let mut request = asked.request.clone();
     request.tags = names.to_vec();
     request.outputs = outputs.to_vec();
+    request.attest = Exporters::attestations(outputs, &asked.request.attest);
     request.cache_to.extend(exports);
     if let Some(graphs) = &loaded.graphs {
         let platforms = graphs.all.iter().filter_map(|graph| Some(graph.platform.as_ref()?.to_string()));
@@ -397,6 +426,7 @@ fn build_image(
         asked: &request,
         dockerfile: definition.dockerfile.clone(),
         definition: None,
+        repository: definition.repository.clone(),
         sources: asked.sources.clone(),
         contexts: &contexts,
         keys: &keys,

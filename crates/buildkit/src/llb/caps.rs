@@ -52,8 +52,15 @@ pub(crate) const LLB: [&str; 44] = [
 ];
 
 /// What is understood beside single operations.
-pub(crate) const GRAPH: [&str; 6] =
-    ["constraints", "meta.ignorecache", "meta.description", "meta.exportcache", "mergeop", "diffop"];
+pub(crate) const GRAPH: [&str; 7] = [
+    "constraints",
+    "meta.ignorecache",
+    "meta.description",
+    "meta.exportcache",
+    "mergeop",
+    "diffop",
+    "exporter.image.attestations",
+];
 
 /// Whether everything that an operation says it needs is understood.
 ///

@@ -24,6 +24,7 @@ use yare_api::build::{BuildMessage, BuildRequest, BuildResult, SolveStatus};
 use yare_api::filters::Filters;
 use yare_api::progress::ErrorDetail;
 use yare_api::{AuthConfig, BuildCache, BuildPruneResponse};
+use yare_build::attest::provenance::Material;
 use yare_build::cache::{Cache, Policy, PruneOptions};
 use yare_build::context::Contexts;
 use yare_build::definition::{Definition, Evaluated};
@@ -31,7 +32,7 @@ use yare_build::files::HashCache;
 use yare_build::request::{ContextSource, Request};
 use yare_build::{Cancel, Failure, Progress, Tools, Worker as _};
 use yare_errdefs::{Classified, Error, Result};
-use yare_oci::{Digest, Platform, Reference};
+use yare_oci::{Descriptor, Digest, Platform, Reference};
 
 pub use keys::Keys;
 use keys::Sent;
@@ -209,6 +210,8 @@ pub struct Job<'a> {
     pub dockerfile: Vec<u8>,
     /// What is to be done when no Dockerfile says so.
     pub definition: Option<Definition>,
+    /// The repository that the main context is a commit of, for attestations.
+    pub repository: Option<Material>,
     /// Where named contexts are; those that are folders are asked of `contexts`.
     pub sources: BTreeMap<String, ContextSource>,
     /// Provides folders, the main one included, when a step needs them.
@@ -293,9 +296,9 @@ pub fn kept_folder(engine: &Engine, name: &str) -> Result<PathBuf> {
 impl<'a> Job<'a> {
     /// The request, and the rest of it with an empty one.
     fn settle(self) -> Result<(Request, Work<'a>)> {
-        let Job { asked, dockerfile, definition, sources, contexts, keys, runtime, send, progress, cancel } =
-            self;
-        let request = Request { definition, ..prepare::settle(asked, dockerfile, sources)? };
+        let Job { asked, dockerfile, definition, repository, sources, .. } = self;
+        let Job { contexts, keys, runtime, send, progress, cancel, .. } = self;
+        let request = Request { definition, repository, ..prepare::settle(asked, dockerfile, sources)? };
         static NONE: LazyLock<Request> = LazyLock::new(Request::default);
         let work = Work { request: &NONE, contexts, keys, runtime, send, call: "", progress, cancel };
         Ok((request, work))
@@ -359,10 +362,14 @@ fn solve_with(
         return Ok((BuildResult { answer, ..BuildResult::default() }, Vec::new()));
     }
     let built = yare_build::build(request, &engine.images, tools)?;
-    if let Err(error) = built.push.iter().try_for_each(|name| worker.push(name)) {
-        settle(engine, &built.keys);
-        return Err(error.into());
-    }
+    let pushed = built.push.iter().map(|name| worker.push(name)).collect::<Result<Vec<_>>>();
+    let pushed = match pushed {
+        Ok(pushed) => pushed.into_iter().flatten().next(),
+        Err(error) => {
+            settle(engine, &built.keys);
+            return Err(error.into());
+        }
+    };
     for (name, _) in &built.replaced {
         tracing::debug!(%name, "a name moved to the new image");
     }
@@ -373,14 +380,25 @@ fn solve_with(
             names.push(name.familiar());
         }
     }
+    let stored = || descriptor(engine, built.digest.filter(|_| built.image.is_some())?);
+    let known = pushed.or_else(stored);
+    let digest = known.as_ref().map(|known| known.digest).or(built.digest);
+    let metadata = known.map(|known| ("containerimage.descriptor".to_owned(), serde_json::json!(known)));
     let result = BuildResult {
         image_id: built.id.map(|id| id.to_string()).unwrap_or_default(),
-        digest: built.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        digest: digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        metadata: metadata.into_iter().collect(),
         names,
         steps: built.steps,
         ..BuildResult::default()
     };
     Ok((result, built.keys))
+}
+
+/// A manifest or index of the store.
+fn descriptor(engine: &Engine, digest: Digest) -> Option<Descriptor> {
+    let bytes = engine.images.document(&digest).ok()?;
+    Some(Descriptor::of(&crate::images::media_type(&bytes), &bytes))
 }
 
 /// What is kept of a build beside its result.

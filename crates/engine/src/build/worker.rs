@@ -26,7 +26,7 @@ use yare_build::{Cancel, ContentStore, Progress};
 use yare_errdefs::{Class, Classified, Error, Result};
 use yare_image::Image;
 use yare_oci::runtime::{Mount, Spec};
-use yare_oci::{Digest, ImageConfig, Platform, Reference};
+use yare_oci::{Descriptor, Digest, ImageConfig, MediaType, Platform, Reference};
 use yare_shim::{AttachSpec, Connection, Launch, LogDriver, LogSpec, Reply};
 
 /// The engine, as one build sees it.
@@ -55,11 +55,11 @@ impl<'a> EngineWorker<'a> {
             auth: self.keys.credentials(reference.domain())?,
         };
         let title = format!("[internal] pull {}", reference.familiar());
-        self.transfer(&title, crate::images::pull(self.engine, request))
+        self.transfer(&title, crate::images::pull(self.engine, request)).map(drop)
     }
 
     /// Sends an image of the store to the registry of its name as `push` does.
-    pub(super) fn push(&self, reference: &Reference) -> Result<()> {
+    pub(super) fn push(&self, reference: &Reference) -> Result<Option<Descriptor>> {
         let request = PushRequest {
             name: reference.to_string(),
             tag: None,
@@ -67,11 +67,15 @@ impl<'a> EngineWorker<'a> {
             auth: self.keys.credentials(reference.domain())?,
         };
         let title = format!("pushing {}", reference.familiar());
-        self.transfer(&title, crate::images::push(self.engine, request))
+        let pushed = self.transfer(&title, crate::images::push(self.engine, request))?;
+        let Some(Pushed { digest, size }) = pushed else { return Ok(None) };
+        let is_index = self.engine.images.index_of(&reference.to_string()).is_some();
+        let media_type = if is_index { MediaType::OCI_INDEX } else { MediaType::OCI_MANIFEST };
+        Ok(Some(Descriptor::new(media_type, digest, size)))
     }
 
     /// Follows a transfer to its end, and tells of it.
-    fn transfer(&self, title: &str, begun: impl Future<Output = Result<Output>>) -> Result<()> {
+    fn transfer(&self, title: &str, begun: impl Future<Output = Result<Output>>) -> Result<Option<Pushed>> {
         let work = self.progress.work(title);
         let followed = self.follow(work.digest(), begun);
         if let Err(error) = &followed {
@@ -80,14 +84,18 @@ impl<'a> EngineWorker<'a> {
         followed
     }
 
-    /// Waits for each line by itself: who takes the news may wait for the client, which nobody may do while
+    /// What was pushed, if something was. Waits for each line by itself: who takes the news may wait for the client, which nobody may do while
     /// in the runtime.
-    fn follow(&self, vertex: &str, begun: impl Future<Output = Result<Output>>) -> Result<()> {
+    fn follow(&self, vertex: &str, begun: impl Future<Output = Result<Output>>) -> Result<Option<Pushed>> {
         let mut lines = self.runtime.block_on(begun)?;
+        let mut pushed = None;
         while let Some(line) = self.runtime.block_on(lines.next()) {
             let message: JSONMessage = serde_json::from_slice(&line?).unwrap_or_default();
             if let Some(detail) = message.error_detail {
                 return Err(Error::unavailable(detail.message));
+            }
+            if let Some(told) = message.aux.and_then(|aux| serde_json::from_value(aux).ok()) {
+                pushed = Some(told);
             }
             if let Some(detail) = message.progress_detail.filter(|detail| detail.total > 0) {
                 self.progress.status(VertexStatus {
@@ -100,8 +108,16 @@ impl<'a> EngineWorker<'a> {
                 });
             }
         }
-        Ok(())
+        Ok(pushed)
     }
+}
+
+/// What the last line of a push tells of the manifest or index.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Pushed {
+    digest: Digest,
+    size: u64,
 }
 
 impl Worker for EngineWorker<'_> {

@@ -8,8 +8,8 @@ pub mod registries;
 mod transfers;
 
 pub use pull::{PullRequest, pull};
-pub(crate) use push::read_from;
 pub use push::{PushRequest, push};
+pub(crate) use push::{media_type, read_from};
 pub(crate) use registries::{credentials, failed as registry_error};
 pub(crate) use transfers::Transfers;
 

@@ -332,7 +332,7 @@ impl Push<'_> {
 }
 
 /// What a manifest or index says it is.
-fn media_type(bytes: &[u8]) -> String {
+pub(crate) fn media_type(bytes: &[u8]) -> String {
     let said: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
     let kind = said.get("mediaType").and_then(serde_json::Value::as_str);
     let silent = if said.get("manifests").is_some() { MediaType::OCI_INDEX } else { MediaType::OCI_MANIFEST };

@@ -47,6 +47,7 @@ mod buildx_caches;
 mod buildx_clients;
 mod buildx_contexts;
 mod buildx_history;
+mod buildx_platforms;
 mod errors;
 mod exec;
 mod flags;
@@ -124,6 +125,7 @@ fn main() {
         buildx_clients::CASES,
         buildx_contexts::CASES,
         buildx_history::CASES,
+        buildx_platforms::CASES,
         llb::CASES,
         soak::CASES,
     ];
