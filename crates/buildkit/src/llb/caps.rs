@@ -52,7 +52,7 @@ pub(crate) const LLB: [&str; 44] = [
 ];
 
 /// What is understood beside single operations.
-pub(crate) const GRAPH: [&str; 7] = [
+pub(crate) const GRAPH: [&str; 8] = [
     "constraints",
     "meta.ignorecache",
     "meta.description",
@@ -60,6 +60,7 @@ pub(crate) const GRAPH: [&str; 7] = [
     "mergeop",
     "diffop",
     "exporter.image.attestations",
+    "exporter.multiple",
 ];
 
 /// Whether everything that an operation says it needs is understood.

@@ -11,6 +11,7 @@ cases![
     Docker:
         platforms_share_a_name.differs(OWN),
         archives_come_to_the_client.differs(OWN),
+        one_build_has_several_outputs.alone().differs(OWN),
         what_is_pushed_is_told_and_attested.differs(OWN),
         a_client_names_the_repository.differs(OWN),
         an_image_that_stays_is_as_it_was_asked_for.differs(OWN);
@@ -83,6 +84,24 @@ fn archives_come_to_the_client(c: &Client) {
     assert!(said.contains("plain files cannot hold attestations"), "{said}");
     let said = fails(c, "docker buildx build -o type=oci,tar=false,dest=layout .");
     assert!(said.contains("an OCI layout as a folder of the client is not built"), "{said}");
+}
+
+fn one_build_has_several_outputs(c: &Client) {
+    if !buildx(c) {
+        return;
+    }
+    dockerfile(c, "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /uuid\nCMD cat /uuid\n");
+    let outputs = "-o type=docker,dest=d.tar -o type=local,dest=out -o type=image -o type=tar,dest=t.tar";
+    let build = "docker buildx build -t $n/a";
+    ok(c, &format!("{build} {outputs} --cache-to type=local,dest=cache,mode=max ."));
+    let uuid = ok(c, "cat out/uuid");
+    assert_eq!(ok(c, "tar -xOf t.tar uuid"), uuid);
+    assert_eq!(ok(c, "docker run --rm $n/a"), uuid);
+    let loaded = "docker rmi $n/a > gone; docker load -q -i d.tar > loaded; docker run --rm $n/a";
+    assert_eq!(ok(c, loaded), uuid);
+    let again = "docker rmi $n/a > gone; docker builder prune -af > gone";
+    ok(c, &format!("{again}; {build} --cache-from type=local,src=cache ."));
+    assert_eq!(ok(c, "docker run --rm $n/a; docker rmi $n/a > gone"), uuid);
 }
 
 fn what_is_pushed_is_told_and_attested(c: &Client) {
