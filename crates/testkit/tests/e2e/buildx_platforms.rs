@@ -3,7 +3,7 @@
 use serde_json::Value;
 use yare_testkit::Registry;
 
-use crate::buildx::{OWN, buildx, dockerfile, fails, ok};
+use crate::buildx::{OWN, buildx, dockerfile, fails, has, ok};
 use crate::case::cases;
 use crate::client::Client;
 
@@ -14,6 +14,7 @@ cases![
         one_build_has_several_outputs.alone().differs(OWN),
         what_is_pushed_is_told_and_attested.differs(OWN),
         a_client_names_the_repository.differs(OWN),
+        services_stay_while_their_image_does.differs(OWN),
         an_image_that_stays_is_as_it_was_asked_for.differs(OWN);
 ];
 
@@ -51,6 +52,12 @@ fn platforms_share_a_name(c: &Client) {
     let descriptor = &meta["containerimage.descriptor"];
     assert_eq!(descriptor["digest"], meta["containerimage.digest"], "{meta}");
     assert!(descriptor["mediaType"].as_str().unwrap().contains("index"), "{meta}");
+    // Without a config of its own, the index is what the client prints as the id.
+    let printed =
+        format!("docker inspect -f '{{{{.Id}}}}' $n/both $(docker buildx build -q {BOTH} -t $n/both .)");
+    let ids = ok(c, &printed);
+    let ids: Vec<&str> = ids.lines().collect();
+    assert!(ids.len() == 2 && ids[0] == ids[1], "{ids:?}");
     ok(c, "docker save -o both.tar $n/both && mkdir both && tar -xf both.tar -C both && docker rmi $n/both");
     assert_eq!(architectures(&index(c, "both")), ["amd64", "arm64"]);
 }
@@ -156,6 +163,21 @@ fn a_client_names_the_repository(c: &Client) {
     let source = &statement["predicate"]["buildDefinition"]["externalParameters"]["configSource"];
     assert_eq!(source["uri"], format!("git://127.0.0.1:{port}/r.git#main"), "{statement}");
     assert_eq!(source["digest"]["sha1"], ok(c, "cat commit").trim());
+}
+
+fn services_stay_while_their_image_does(c: &Client) {
+    if !has(c, &["docker-buildx", "docker-compose"]) {
+        return;
+    }
+    dockerfile(c, "FROM busybox\nCOPY file /f\nCMD sleep 1000\n");
+    let text = format!("name: {n}\nservices: {{a: {{image: {n}/a, init: true, build: .}}}}\n", n = c.n);
+    std::fs::write(c.folder.join("ctx/compose.yaml"), text).unwrap();
+    ok(c, "docker compose up -d --build");
+    let first = ok(c, "docker compose ps -q");
+    // Compose compares the digest that the build told of with the id of the image.
+    ok(c, "docker compose up -d && docker compose up -d --build");
+    assert_eq!(ok(c, "docker compose ps -q"), first);
+    ok(c, "docker compose down -t 0 --rmi all");
 }
 
 fn an_image_that_stays_is_as_it_was_asked_for(c: &Client) {
