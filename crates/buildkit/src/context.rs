@@ -247,15 +247,40 @@ pub(crate) struct ClientContexts<'a> {
     /// What the client calls the main one.
     main: String,
     paths: Mutex<BTreeMap<String, Vec<String>>>,
-    open: Mutex<BTreeMap<String, Arc<Slot>>>,
+    open: Fetched,
 }
 
+/// Folders that were fetched for one build, by name: each once, for whoever needs it first.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched(Mutex<BTreeMap<String, Arc<Slot>>>);
+
 type Slot = Mutex<Option<(ContextTree, Folder)>>;
+
+impl Fetched {
+    /// The folder of this name; others that want it wait while it is fetched.
+    pub(crate) fn get(
+        &self,
+        name: &str,
+        fetch: impl FnOnce() -> Result<(ContextTree, Folder)>,
+    ) -> Result<ContextTree> {
+        let slot = {
+            let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(slots.entry(name.to_owned()).or_default())
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((tree, _)) = &*slot {
+            return Ok(tree.clone());
+        }
+        let (tree, folder) = fetch()?;
+        *slot = Some((tree.clone(), folder));
+        Ok(tree)
+    }
+}
 
 impl<'a> ClientContexts<'a> {
     pub(crate) fn new(source: &'a Source, definition: &'a Definition, context: &Place) -> Self {
         let main = if let Place::Client(dir) = context { dir.clone() } else { String::new() };
-        Self { source, definition, main, paths: Mutex::default(), open: Mutex::default() }
+        Self { source, definition, main, paths: Mutex::default(), open: Fetched::default() }
     }
 
     fn fetch(&self, name: &str) -> Result<(ContextTree, Folder)> {
@@ -315,18 +340,7 @@ impl Contexts for ClientContexts<'_> {
         if name.is_empty() && self.main.is_empty() {
             return Err(Error::invalid("this build has no build context"));
         }
-        let slot = {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(open.entry(name.to_owned()).or_default())
-        };
-        // Held while it is fetched: once a build, whoever needs it first.
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((tree, _)) = &*slot {
-            return Ok(tree.clone());
-        }
-        let (tree, folder) = self.fetch(name)?;
-        *slot = Some((tree.clone(), folder));
-        Ok(tree)
+        self.open.get(name, || self.fetch(name))
     }
 
     fn ignore(&self) -> Option<Arc<Ignore>> {

@@ -2,7 +2,7 @@
 
 use crate::builds::Build;
 use crate::calls::Loaded;
-use crate::context::{Source, Transfer, noted};
+use crate::context::{Fetched, Source, Transfer, noted};
 use crate::frontend::Options;
 use crate::grpc::{Code, Status};
 use crate::llb::{Assembly, Local, Surroundings};
@@ -10,7 +10,7 @@ use crate::proto::Definition as Wire;
 use crate::session::Session;
 use crate::sync::{Folder, Limits, Wanted, receive};
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use yare_build::context::{ContextTree, Contexts};
 use yare_build::definition::{Definition, Goal};
 use yare_dockerfile::ignore::Ignore;
@@ -127,14 +127,12 @@ pub(crate) fn options(options: &Options) -> Options {
 pub(crate) struct LocalContexts<'a> {
     source: &'a Source,
     locals: &'a BTreeMap<String, Local>,
-    open: Mutex<BTreeMap<String, Arc<Slot>>>,
+    open: Fetched,
 }
-
-type Slot = Mutex<Option<(ContextTree, Folder)>>;
 
 impl<'a> LocalContexts<'a> {
     pub(crate) fn new(source: &'a Source, locals: &'a BTreeMap<String, Local>) -> Self {
-        Self { source, locals, open: Mutex::default() }
+        Self { source, locals, open: Fetched::default() }
     }
 
     /// The session that has a folder: the build's own, or one that the client named for it.
@@ -197,18 +195,7 @@ impl Contexts for LocalContexts<'_> {
             .locals
             .get(name)
             .ok_or_else(|| Error::internal("a graph has a folder that it does not name"))?;
-        let slot = {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(open.entry(name.to_owned()).or_default())
-        };
-        // Held while it is fetched: once a build, whoever needs it first.
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((tree, _)) = &*slot {
-            return Ok(tree.clone());
-        }
-        let (tree, folder) = self.fetch(local)?;
-        *slot = Some((tree.clone(), folder));
-        Ok(tree)
+        self.open.get(name, || self.fetch(local))
     }
 
     fn ignore(&self) -> Option<Arc<Ignore>> {
