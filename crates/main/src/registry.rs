@@ -300,9 +300,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_says_so() {
-        let error = run("enable", &[]).unwrap_err();
-        assert_eq!(error.class(), yare_errdefs::Class::Unimplemented);
+    fn an_unknown_command_says_what_there_is() {
+        let error = run("serv", &[]).unwrap_err();
+        assert_eq!(error.class(), yare_errdefs::Class::InvalidArgument);
     }
 
     #[test]

@@ -436,8 +436,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_in_dockers_words() {
-        let first =
-            Arc::new(planned(r#"{"Name":"a","IPAM":{"Config":[{"Subnet":"10.1.0.0/24"}]}}"#, &[]).unwrap());
+        let first = planned(r#"{"Name":"a","IPAM":{"Config":[{"Subnet":"10.1.0.0/24"}]}}"#, &[]).unwrap();
+        let first = Arc::new(NetworkRecord { bridge: "br-of-another".to_owned(), ..first });
         let cases = [
             (
                 r#"{"Name":"bridge"}"#,
