@@ -10,6 +10,7 @@
 pub mod descriptor;
 pub mod digest;
 pub mod image;
+pub mod kernel;
 pub mod platform;
 pub mod reference;
 pub mod runtime;

@@ -2,51 +2,7 @@
 
 use crate::HostFacts;
 use yare_errdefs::Error;
-
-/// Every capability by number.
-pub const ALL: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
+use yare_oci::kernel::CAPABILITIES;
 
 /// What a container has when its request says nothing, in Docker's order.
 pub const DEFAULT: [&str; 14] = [
@@ -76,7 +32,8 @@ pub fn available_mask(facts: &HostFacts) -> u64 {
 
 /// The names of the capabilities whose bits are set.
 pub fn names(mask: u64) -> Vec<String> {
-    ALL.iter()
+    CAPABILITIES
+        .iter()
         .enumerate()
         .filter(|(number, _)| mask >> number & 1 == 1)
         .map(|(_, name)| (*name).to_owned())
@@ -123,7 +80,7 @@ fn normalize(names: &[String], available: &[String]) -> Result<Vec<String>, Stri
         if !name.starts_with("CAP_") {
             name.insert_str(0, "CAP_");
         }
-        if !ALL.contains(&name.as_str()) {
+        if !CAPABILITIES.contains(&name.as_str()) {
             return Err(format!("unknown capability: {name:?}"));
         }
         if !available.contains(&name) {
@@ -149,12 +106,12 @@ mod tests {
     fn adds_and_drops() {
         assert_eq!(chosen(&[], &[]).unwrap(), DEFAULT);
         assert_eq!(chosen(&["net_bind_service"], &["ALL"]).unwrap(), ["CAP_NET_BIND_SERVICE"]);
-        assert_eq!(chosen(&["all"], &["MKNOD"]).unwrap().len(), ALL.len() - 1);
+        assert_eq!(chosen(&["all"], &["MKNOD"]).unwrap().len(), CAPABILITIES.len() - 1);
         let plus = chosen(&["SYS_TIME", "CAP_KILL"], &["cap_chown"]).unwrap();
         assert_eq!(plus.len(), DEFAULT.len());
         assert_eq!(plus.last().unwrap(), "CAP_SYS_TIME");
         assert!(!plus.contains(&"CAP_CHOWN".to_owned()));
-        assert_eq!(chosen(&["ALL"], &["ALL"]).unwrap().len(), ALL.len());
+        assert_eq!(chosen(&["ALL"], &["ALL"]).unwrap().len(), CAPABILITIES.len());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::modes::NetworkMode;
 use yare_api::{ContainerConfig, HostConfig, RestartPolicy};
 use yare_errdefs::Error;
 use yare_oci::Healthcheck;
+use yare_oci::kernel::IPC_SYSCTLS;
 
 /// What is wrong, and what is only worth a warning.
 #[derive(Debug, Default)]
@@ -246,17 +247,6 @@ pub(crate) fn sysctls(host_config: &HostConfig, report: &mut Report) {
         }
     }
 }
-
-const IPC_SYSCTLS: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
 
 /// Whether a text names a signal: a number, or a name with or without `SIG`.
 fn is_signal(text: &str) -> bool {

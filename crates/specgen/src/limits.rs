@@ -5,6 +5,7 @@ use crate::check::Report;
 use crate::plan::BlockIoPlan;
 use yare_api::{HostConfig, Ulimit};
 use yare_errdefs::Error;
+use yare_oci::kernel::RLIMITS;
 use yare_oci::runtime::{Cpu, Memory, Pids, Resources, Rlimit};
 
 /// Less memory than this starts nothing.
@@ -342,24 +343,6 @@ pub(crate) fn block_io_plan(limits: &HostConfig) -> BlockIoPlan {
     }
 }
 
-const ULIMITS: [&str; 15] = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
-
 /// The user's limits of the process, then the engine's for those the user left.
 ///
 /// # Errors
@@ -372,7 +355,7 @@ pub(crate) fn rlimits(own: &[Ulimit], facts: &HostFacts) -> Result<Vec<Rlimit>, 
 
 fn rlimit(limit: &Ulimit) -> Result<Rlimit, Error> {
     let Ulimit { name, soft, hard } = limit;
-    if !ULIMITS.contains(&name.as_str()) {
+    if !RLIMITS.contains(&name.as_str()) {
         return Err(Error::invalid(format!("invalid ulimit type: {name}")));
     }
     // -1 is no limit, in the kernel's words the largest number.

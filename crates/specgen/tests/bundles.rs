@@ -204,7 +204,7 @@ fn the_rest() {
 
 #[test]
 fn filters_are_those_docker_loads() {
-    let every: Vec<String> = yare_specgen::caps::ALL.iter().map(|name| (*name).to_owned()).collect();
+    let every: Vec<String> = yare_oci::kernel::CAPABILITIES.iter().map(|name| (*name).to_owned()).collect();
     for (bundle, add) in [("default", Vec::new()), ("cap-add-ALL", every)] {
         let name = format!("bundles/{bundle}-seccomp-resolved.json");
         let change = with_host(json!({ "CapAdd": add }));

@@ -20,6 +20,7 @@ pub(crate) mod volume;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use yare_oci::kernel::IPC_SYSCTLS;
 
 /// Splits one line of comma-separated values, with quotes, as Go's `encoding/csv` does.
 pub(crate) fn csv(line: &str) -> Result<Vec<String>, String> {
@@ -216,18 +217,8 @@ pub(crate) fn link(value: &str) -> Result<(), String> {
 
 /// Checks an entry of `--sysctl`: only what belongs to the container's own namespaces.
 pub(crate) fn sysctl(value: &str) -> Result<(), String> {
-    const NAMES: &[&str] = &[
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
     let allowed = value.split_once('=').is_some_and(|(name, _)| {
-        NAMES.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.")
+        IPC_SYSCTLS.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.")
     });
     if allowed { Ok(()) } else { Err(format!("sysctl '{value}' is not allowed")) }
 }

@@ -1,29 +1,12 @@
 //! `--ulimit`.
 
 use yare_api::Ulimit;
-
-const NAMES: &[&str] = &[
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
+use yare_oci::kernel::RLIMITS;
 
 /// Reads `name=soft` or `name=soft:hard`.
 pub(crate) fn parse(text: &str) -> Result<Ulimit, String> {
     let (name, values) = text.split_once('=').ok_or_else(|| format!("invalid ulimit argument: {text}"))?;
-    if !NAMES.contains(&name) {
+    if !RLIMITS.contains(&name) {
         return Err(format!("invalid ulimit type: {name}"));
     }
     let number = |value: &str| {
