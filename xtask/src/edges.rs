@@ -88,6 +88,7 @@ const CRATES: &[Crate] = &[
         ],
     ),
     // Not part of the product.
+    row(0, "damage", &[]),
     row(0, "testkit", &[]),
     row(0, "xtask", &[]),
 ];

@@ -1,5 +1,6 @@
 //! Damaged Dockerfiles: whatever is done to one, it is taken or refused with a place in it.
 
+use yare_damage::Random;
 use yare_dockerfile::expand::expand;
 use yare_dockerfile::lint::lint;
 use yare_dockerfile::outline::{outline, targets};
@@ -45,16 +46,6 @@ const PIECES: &[&str] = &[
 ];
 
 const ROUNDS: usize = 6000;
-
-/// Numbers that look random and are the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap_or(0) % limit.max(1)
-    }
-}
 
 fn seeds() -> Vec<Vec<u8>> {
     let folder = format!("{}/tests/data/parser-testfiles", env!("CARGO_MANIFEST_DIR"));
@@ -103,27 +94,27 @@ fn exercise(input: &[u8]) -> bool {
 #[test]
 fn damaged_files_are_taken_or_refused() {
     let seeds = seeds();
-    let mut numbers = Numbers(1);
+    let mut random = Random::default();
     let mut taken = 0;
     for _ in 0..ROUNDS {
-        let mut input = seeds[numbers.below(seeds.len())].clone();
+        let mut input = random.one(&seeds).clone();
         input.truncate(600);
-        for _ in 0..=numbers.below(5) {
-            let at = numbers.below(input.len() + 1);
-            match numbers.below(4) {
+        for _ in 0..=random.below(5) {
+            let at = random.below(input.len() + 1);
+            match random.below(4) {
                 0 => {
-                    let end = (at + numbers.below(20)).min(input.len());
+                    let end = (at + random.below(20)).min(input.len());
                     input.drain(at..end);
                 }
                 1 => {
-                    let other = &seeds[numbers.below(seeds.len())];
-                    let from = numbers.below(other.len());
-                    let to = (from + numbers.below(80)).min(other.len());
+                    let other = random.one(&seeds);
+                    let from = random.below(other.len());
+                    let to = (from + random.below(80)).min(other.len());
                     input.splice(at..at, other[from..to].iter().copied());
                 }
-                2 if at < input.len() => input[at] ^= 1 << numbers.below(8),
+                2 if at < input.len() => input[at] ^= 1 << random.below(8),
                 _ => {
-                    let piece = PIECES[numbers.below(PIECES.len())];
+                    let piece = random.one(PIECES);
                     input.splice(at..at, piece.bytes());
                 }
             }

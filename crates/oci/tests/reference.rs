@@ -1,6 +1,7 @@
 //! References against the tables of distribution/reference.
 
 use serde_json::Value;
+use yare_damage::Random;
 use yare_oci::reference::{Reference, ReferenceError};
 
 fn table(file: &str, function: &str, variable: &str) -> Vec<Value> {
@@ -156,43 +157,6 @@ fn texts_are_those_of_docker() {
     assert_eq!(Reference::parse("a b").expect_err("a space").to_string(), "invalid reference format");
 }
 
-/// Marsaglia's xorshift64: the same texts on every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % limit as u64).unwrap_or_default()
-    }
-}
-
-/// One of these texts with pieces of others, and of what is written in such texts, put in or taken out.
-fn mutated(random: &mut Random, texts: &[String], pieces: &[&str]) -> String {
-    let mut text: Vec<char> = texts[random.below(texts.len())].chars().collect();
-    for _ in 0..=random.below(5) {
-        let at = random.below(text.len() + 1);
-        let end = (at + random.below(8)).min(text.len());
-        let piece: Vec<char> = match random.below(4) {
-            0 => Vec::new(),
-            1 => texts[random.below(texts.len())]
-                .chars()
-                .skip(random.below(20))
-                .take(random.below(20))
-                .collect(),
-            2 => vec![char::from_u32(random.below(0x300) as u32).unwrap_or_default()],
-            _ => pieces[random.below(pieces.len())].chars().collect(),
-        };
-        text.splice(at..end, piece);
-    }
-    text.into_iter().collect()
-}
-
 #[test]
 fn what_is_printed_of_any_reference_reads_back() {
     let digest = yare_oci::Digest::of("x");
@@ -220,10 +184,10 @@ fn what_is_printed_of_any_reference_reads_back() {
         "é",
         "sha256:",
     ];
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random::default();
     let mut read = 0;
     for _ in 0..20_000 {
-        let text = mutated(&mut random, &texts, &pieces);
+        let text = random.damaged(&texts, &pieces);
         let Ok(reference) = Reference::parse(&text) else { continue };
         read += 1;
         assert_eq!(Reference::parse(&reference.to_string()).as_ref(), Ok(&reference), "full: {text}");

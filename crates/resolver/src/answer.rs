@@ -265,13 +265,7 @@ mod tests {
     #[test]
     fn mangled_packets_do_no_harm() {
         let directory = directory();
-        let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            usize::try_from(state >> 33).unwrap()
-        };
+        let mut random = yare_damage::Random::default();
         let seeds = [
             query("web", TYPE::A).build_bytes_vec().unwrap(),
             query("2.0.0.10.in-addr.arpa", TYPE::PTR).build_bytes_vec().unwrap(),
@@ -283,11 +277,11 @@ mod tests {
         ];
         for round in 0..60_000 {
             let mut packet = seeds[round % seeds.len()].clone();
-            for _ in 0..=random() % 6 {
-                let at = random() % packet.len();
-                packet[at] = u8::try_from(random() % 256).unwrap();
+            for _ in 0..=random.below(6) {
+                let at = random.below(packet.len());
+                packet[at] = u8::try_from(random.below(256)).unwrap();
             }
-            packet.truncate(packet.len() - random() % 4);
+            packet.truncate(packet.len() - random.below(4));
             let transport = if round % 2 == 0 { Transport::Udp } else { Transport::Tcp };
             if let Decision::Reply(reply) = decide(&directory, "a", &packet, transport, round) {
                 assert_eq!(reply.get(..2), packet.get(..2), "{packet:x?}");

@@ -13,14 +13,8 @@ fn rules(path: &str, text: &str) -> Vec<&'static str> {
 /// nothing that another scanner would find.
 fn noise(length: usize, alphabet: &str) -> String {
     let letters: Vec<char> = alphabet.chars().collect();
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let next = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        letters[(state % letters.len() as u64) as usize]
-    });
-    next.take(length).collect()
+    let mut random = yare_damage::Random::default();
+    (0..length).map(|_| *random.one(&letters)).collect()
 }
 
 const ALPHANUMERIC: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";

@@ -5,23 +5,8 @@ use crate::gnu::{Strength, gnu_tar, hard_tree};
 use std::fs::File;
 use std::os::fd::AsFd;
 use tempfile::TempDir;
+use yare_damage::Random;
 use yare_layer::{ApplyOptions, Limits, apply};
-
-/// Marsaglia's xorshift64: the same damage on every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % limit as u64).unwrap()
-    }
-}
 
 const INTERESTING: &[&[u8]] = &[
     b"../",
@@ -46,7 +31,7 @@ fn mutate(tar: &mut [u8], random: &mut Random) {
     for _ in 0..=random.below(6) {
         let position = random.below(tar.len());
         match random.below(5) {
-            0 => tar[position] = random.next() as u8,
+            0 => tar[position] = random.number() as u8,
             1 => tar[position] ^= 1 << random.below(8),
             2 => {
                 let text = INTERESTING[random.below(INTERESTING.len())];
@@ -118,7 +103,7 @@ fn damage_neither_panics_nor_escapes() {
     std::fs::create_dir(top.path().join("CANARY")).unwrap();
     std::fs::write(top.path().join("CANARY/file"), "sings").unwrap();
     let before = listing(&top.path().join("CANARY"));
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random::default();
     let mut accepted = 0;
     for round in 0..rounds {
         let mut tar = seeds[random.below(seeds.len())].clone();

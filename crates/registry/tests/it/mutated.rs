@@ -1,47 +1,11 @@
 //! What clients send, with random damage: it is refused, or what is read of it is sound.
 
 use serde_json::json;
+use yare_damage::Random;
 use yare_oci::{Digest, MediaType};
 use yare_registry::name::{Pattern, Reference, RepositoryName};
 use yare_registry::range::{Wanted, piece, wanted};
 use yare_registry::{manifest, route};
-
-/// Marsaglia's xorshift64: the same texts on every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % limit as u64).unwrap()
-    }
-}
-
-/// One of these texts with pieces of others, and of what is written in such texts, put in or taken out.
-fn mutated(random: &mut Random, texts: &[String], pieces: &[&str]) -> String {
-    let mut text: Vec<char> = texts[random.below(texts.len())].chars().collect();
-    for _ in 0..=random.below(5) {
-        let at = random.below(text.len() + 1);
-        let end = (at + random.below(8)).min(text.len());
-        let piece: Vec<char> = match random.below(4) {
-            0 => Vec::new(),
-            1 => texts[random.below(texts.len())]
-                .chars()
-                .skip(random.below(20))
-                .take(random.below(20))
-                .collect(),
-            2 => vec![char::from_u32(random.below(0x300) as u32).unwrap()],
-            _ => pieces[random.below(pieces.len())].chars().collect(),
-        };
-        text.splice(at..end, piece);
-    }
-    text.into_iter().collect()
-}
 
 #[test]
 fn any_manifest_is_refused_or_read_in_one_way() {
@@ -69,10 +33,10 @@ fn any_manifest_is_refused_or_read_in_one_way() {
         "\"urls\":[\"x\"],",
     ];
     let kinds = [None, Some(MediaType::OCI_INDEX), Some(MediaType::OCI_MANIFEST), Some("application/json")];
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random::default();
     let mut read = 0;
     for _ in 0..20_000 {
-        let text = mutated(&mut random, &texts, &pieces);
+        let text = random.damaged(&texts, &pieces);
         let kind = kinds[random.below(kinds.len())];
         let Ok(manifest) = manifest::parse(kind, text.as_bytes()) else { continue };
         read += 1;
@@ -98,10 +62,10 @@ fn any_path_is_refused_or_has_legal_names() {
     ];
     let pieces =
         ["/", "..", "//", "%2f", "%2e%2e", "%ff", "%00", "A", "tags/list", "-", ":", "_", "*", "**", "9"];
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random::default();
     let mut read = 0;
     for _ in 0..10_000 {
-        let text = mutated(&mut random, &texts, &pieces);
+        let text = random.damaged(&texts, &pieces);
         if let Ok(target) = route::parse(&text)
             && let Some(name) = target.repository()
         {
@@ -112,7 +76,7 @@ fn any_path_is_refused_or_has_legal_names() {
         if let Ok(reference) = Reference::parse(&text) {
             assert_eq!(Reference::parse(&reference.to_string()).ok(), Some(reference), "{text}");
         }
-        let size = random.next() % 20;
+        let size = random.number() % 20;
         if let Wanted::Part(range) = wanted(Some(&text), size) {
             assert!(range.start < range.end && range.end <= size, "{text} of {size}");
         }
