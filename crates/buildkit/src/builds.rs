@@ -1,5 +1,8 @@
 //! Builds by the id that their client chose: the calls of one build find each other here, and what those that
 //! are over said goes into the history.
+//!
+//! A client asks for a build and for its news at once, and either question may come first. What a client does
+//! for itself is over in a millisecond and has no place in the history; so its news stay here for a while.
 
 use crate::calls::Loaded;
 use crate::grpc::{Code, Status};
@@ -7,7 +10,7 @@ use crate::history::{self, Record, Store};
 use crate::link::Stop;
 use crate::news::News;
 use crate::proto::control::{COMPLETE, HistoryEvent, HistoryRecord, STARTED, SolveRequest};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, oneshot};
@@ -18,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MOST: usize = 1000;
 /// Most bytes of an id.
 const LONGEST: usize = 256;
+/// Builds without a place in the history whose news stay, and bytes of these.
+const RECENT: usize = 256;
+const RECENT_BYTES: usize = 4 << 20;
 
 /// What a client returns from its frontend.
 pub(crate) type Returned = Result<Option<Arc<Loaded>>, Status>;
@@ -69,15 +75,24 @@ pub(crate) struct Builds {
     active: Mutex<HashMap<String, Arc<Build>>>,
     /// Those that are over.
     pub(crate) store: Arc<Store>,
+    /// News of those that are over and that the history does not keep, the oldest first.
+    recent: Mutex<VecDeque<Recent>>,
     begun: Notify,
     changes: broadcast::Sender<HistoryEvent>,
 }
 
-/// A build, whether it is under way or not.
+#[derive(Debug)]
+struct Recent {
+    id: String,
+    news: Arc<News>,
+    bytes: usize,
+}
+
+/// Where the news of a build are.
 #[derive(Debug)]
 pub(crate) enum Recalled {
-    Active(Arc<Build>),
-    Over,
+    Here(Arc<News>),
+    Stored,
 }
 
 /// A build under way. It ends when this is dropped, whatever the reason.
@@ -91,8 +106,9 @@ pub(crate) struct Active<'a> {
 impl Builds {
     /// None, and those that were.
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        let (active, begun, changes) = (Mutex::default(), Notify::new(), broadcast::Sender::new(64));
-        Self { active, store, begun, changes }
+        let changes = broadcast::Sender::new(64);
+        let (active, recent) = (Mutex::default(), Mutex::default());
+        Self { active, store, recent, begun: Notify::new(), changes }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Build>>> {
@@ -151,13 +167,32 @@ impl Builds {
         self.wait(|| self.active(id), id, PATIENCE).await
     }
 
-    /// Finds a build, also one that is over.
+    /// Finds the news of a build, also of one that is over.
     pub(crate) async fn recall(&self, id: &str) -> Result<Recalled, Status> {
         let known = || {
-            let over = || self.store.find(id).map(|_| Recalled::Over);
-            self.active(id).map(Recalled::Active).or_else(over)
+            let active = || self.active(id).map(|build| Arc::clone(&build.news));
+            let stored = || self.store.find(id).map(|_| Recalled::Stored);
+            active().or_else(|| self.recent(id)).map(Recalled::Here).or_else(stored)
         };
         self.wait(known, id, PATIENCE).await
+    }
+
+    fn recent(&self, id: &str) -> Option<Arc<News>> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.iter().rfind(|one| one.id == id).map(|one| Arc::clone(&one.news))
+    }
+
+    /// Keeps the news of a build that has no place in the history. The newest stay, whatever they take.
+    fn keep_recent(&self, build: &Build) {
+        let bytes = build.news.all().iter().map(prost::Message::encoded_len).sum();
+        let one = Recent { id: build.request.r#ref.clone(), news: Arc::clone(&build.news), bytes };
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_back(one);
+        while recent.len() > 1
+            && (recent.len() > RECENT || recent.iter().map(|one| one.bytes).sum::<usize>() > RECENT_BYTES)
+        {
+            recent.pop_front();
+        }
     }
 
     async fn wait<T>(
@@ -203,11 +238,14 @@ impl Drop for Active<'_> {
         build.stop.stop();
         build.news.end();
         build.loaded.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        if !build.request.internal {
+        // Before it is taken from those under way: there is no moment at which nobody knows of it.
+        if build.request.internal {
+            self.builds.keep_recent(build);
+        } else {
             build.record.lock().unwrap_or_else(PoisonError::into_inner).end();
-            // Before it is taken from those under way: there is no moment at which nobody knows of it.
             if let Err(error) = self.builds.store.add(history::shown(build), &build.news.all()) {
                 tracing::warn!(error = yare_errdefs::chain(&error), "a build is not remembered");
+                self.builds.keep_recent(build);
             }
         }
         self.builds.lock().remove(&build.request.r#ref);
@@ -220,6 +258,7 @@ impl Drop for Active<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::control::VertexWarning;
 
     fn request(id: &str) -> SolveRequest {
         SolveRequest { r#ref: id.to_owned(), ..SolveRequest::default() }
@@ -245,12 +284,33 @@ mod tests {
         assert!(build.stop.cancel.is_cancelled());
         assert_eq!(build.news.after(0).await, None, "its news end");
         assert!(matches!(builds.list().as_slice(), [HistoryEvent { kind: COMPLETE, .. }]));
-        assert!(matches!(builds.recall("a").await, Ok(Recalled::Over)));
+        assert!(matches!(builds.recall("a").await, Ok(Recalled::Stored)));
         let kinds = [changes.recv().await.expect("told").kind, changes.recv().await.expect("told").kind];
         assert_eq!(kinds, [STARTED, COMPLETE]);
         let internal = SolveRequest { internal: true, ..request("i") };
         drop(builds.begin(internal).expect("begun"));
         assert_eq!(builds.list().len(), 1, "what a client does for itself is not remembered");
+    }
+
+    #[tokio::test]
+    async fn news_of_what_a_client_does_for_itself_may_be_asked_for_late() {
+        let (_root, builds) = place();
+        let internal = |id: &str| SolveRequest { internal: true, ..request(id) };
+        let warned = |builds: &Builds, id: &str, text: usize| {
+            let active = builds.begin(internal(id)).expect("begun");
+            let short = vec![b'x'; text];
+            active.build.news.warn(VertexWarning { short, ..VertexWarning::default() });
+        };
+        warned(&builds, "early", 1);
+        let Ok(Recalled::Here(news)) = builds.recall("early").await else { panic!("forgotten at its end") };
+        assert_eq!(news.after(0).await.expect("news").0.warnings[0].short, b"x");
+        assert_eq!(news.after(1).await, None, "and they end");
+        for number in 0..RECENT {
+            warned(&builds, &number.to_string(), 0);
+        }
+        assert!(builds.recent("early").is_none(), "they are few");
+        warned(&builds, "large", RECENT_BYTES);
+        assert!(builds.recent("large").is_some() && builds.recent("7").is_none(), "and small");
     }
 
     #[tokio::test]

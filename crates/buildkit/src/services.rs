@@ -254,13 +254,11 @@ async fn returned(kit: &Arc<Kit>, id: &str, request: ReturnRequest) -> Result<Em
 
 /// `Control/Status`.
 async fn status(kit: &Kit, request: StatusRequest, mut reply: Reply) -> Result<Reply, (Reply, Status)> {
-    let build = match kit.builds.recall(&request.r#ref).await {
-        Ok(Recalled::Active(build)) => build,
-        Ok(Recalled::Over) => return recorded(kit, &request.r#ref, reply).await,
+    let news = match kit.builds.recall(&request.r#ref).await {
+        Ok(Recalled::Here(news)) => news,
+        Ok(Recalled::Stored) => return recorded(kit, &request.r#ref, reply).await,
         Err(status) => return Err((reply, status)),
     };
-    let news = Arc::clone(&build.news);
-    drop(build);
     let mut place = 0;
     while let Some((message, next)) = news.after(place).await {
         if let Err(status) = reply.send(&message).await {
