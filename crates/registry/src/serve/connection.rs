@@ -1,7 +1,9 @@
 //! One client's connection, plain or TLS, which ends when the client takes nothing for too long.
 
+use parking_lot::Mutex;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -43,17 +45,31 @@ pub(crate) struct Connection {
     stream: Stream,
     silence: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
+    /// When a byte last went through, for those who ask.
+    last: Option<Arc<Mutex<std::time::Instant>>>,
 }
 
 impl Connection {
     pub(crate) fn new(stream: Stream, silence: Duration) -> Self {
-        Self { stream, silence, stuck: None }
+        Self { stream, silence, stuck: None, last: None }
+    }
+
+    /// Notes in `last` when a byte goes through.
+    pub(crate) fn noting(self, last: Arc<Mutex<std::time::Instant>>) -> Self {
+        Self { last: Some(last), ..self }
+    }
+
+    fn note(&self) {
+        if let Some(last) = &self.last {
+            *last.lock() = std::time::Instant::now();
+        }
     }
 
     /// Turns a write that has waited for too long into an error.
     fn bounded<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.stuck = None;
+            self.note();
             return polled;
         }
         let silence = self.silence;
@@ -72,7 +88,11 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        each!(&mut self.stream, stream => stream.poll_read(context, buffer))
+        let polled = each!(&mut self.stream, stream => stream.poll_read(context, buffer));
+        if polled.is_ready() {
+            self.note();
+        }
+        polled
     }
 }
 

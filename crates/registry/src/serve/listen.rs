@@ -1,9 +1,9 @@
 //! Listeners and connections: accepting, limits, timeouts, work in the background, ending in good order.
 
 use super::connection::{Connection, Stream};
-use super::control;
 use super::service::{Peer, Service};
 use super::tls;
+use super::{control, http2};
 use crate::registry::Registry;
 use crate::watched::Watched;
 use hyper::server::conn::http1;
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use yare_errdefs::{Error, Result};
 
 /// The most bytes that the head of a request may have.
-const MAX_HEAD: usize = 64 << 10;
+const MAX_HEAD: u32 = 64 << 10;
 /// The pause after a failure to accept (no descriptors left, for example).
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often pulls are noted in the records.
@@ -186,15 +186,50 @@ async fn admit(stream: TcpStream, address: SocketAddr, server: Server, stopped: 
             }
         }
     };
-    speak(stream, peer, server, stopped).await;
+    match tokio::time::timeout(server.silence, http2::is_spoken(&stream)).await {
+        Ok(Ok(true)) => speak_http2(stream, peer, server, stopped).await,
+        Ok(Ok(false)) => speak(stream, peer, server, stopped).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a connection ended before its first request"),
+        Err(_) => tracing::debug!("a client connected and said nothing"),
+    }
+}
+
+/// As [`speak`], for many requests at a time. A connection that does nothing is ended.
+async fn speak_http2(stream: Stream, peer: Peer, server: Server, mut stopped: watch::Receiver<bool>) {
+    let activity = http2::Activity::default();
+    let service = service_fn(|request| {
+        let answering = Arc::clone(&server.service).answer(peer.clone(), request);
+        activity.clone().of(answering)
+    });
+    let (stream, last) = http2::watched(Connection::new(stream, server.silence));
+    let connection = http2::builder(MAX_HEAD).serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let done = tokio::select! {
+        done = connection.as_mut() => done,
+        () = told(&mut stopped) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        () = activity.ends(&last, server.silence) => {
+            connection.as_mut().graceful_shutdown();
+            // Replies that the client does not take are none that it is waited for.
+            match tokio::time::timeout(PAUSE, connection).await {
+                Ok(done) => done,
+                Err(_) => return tracing::debug!("a client has been silent for too long"),
+            }
+        }
+    };
+    if let Err(error) = done {
+        tracing::debug!(%error, "a connection ended early");
+    }
 }
 
 /// Serves one connection until it ends, or until it is told to stop and the running request is answered.
 async fn speak(stream: Stream, peer: Peer, server: Server, mut stopped: watch::Receiver<bool>) {
     let service = service_fn(|request| Arc::clone(&server.service).answer(peer.clone(), request));
     let connection = http1::Builder::new()
-        .max_header_size(MAX_HEAD)
-        .max_buf_size(4 * MAX_HEAD)
+        .max_header_size(MAX_HEAD as usize)
+        .max_buf_size(4 * MAX_HEAD as usize)
         .timer(TokioTimer::new())
         .header_read_timeout(server.silence)
         .serve_connection(TokioIo::new(Connection::new(stream, server.silence)), service);

@@ -5,6 +5,7 @@ mod blobs;
 mod body;
 mod connection;
 mod control;
+mod http2;
 mod intake;
 mod listen;
 mod lists;

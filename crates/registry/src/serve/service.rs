@@ -95,7 +95,13 @@ impl Service {
     ) -> std::result::Result<Reply, Infallible> {
         let begun = Instant::now();
         let _counted = self.metrics.begin();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        // HTTP/2 names the host beside the path (RFC 9113, 8.3.1).
+        if let Some(authority) = parts.uri.authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            parts.headers.entry(header::HOST).or_insert(host);
+        }
         let intake = Intake::new(body, self.registry.config.limits.silence);
         let mut line = Line::new(&peer, &parts);
         let method = parts.method.clone();

@@ -38,7 +38,7 @@ fn settings(tls: &Tls) -> Result<ServerConfig> {
         }
     };
     let mut settings = builder.with_single_cert(chain, key).map_err(failed)?;
-    settings.alpn_protocols = vec![b"http/1.1".to_vec()];
+    settings.alpn_protocols = vec![super::http2::PROTOCOL.to_vec(), b"http/1.1".to_vec()];
     Ok(settings)
 }
 

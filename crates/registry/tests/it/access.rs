@@ -5,6 +5,7 @@ use crate::served::Served;
 use base64::Engine as _;
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use yare_oci::{Digest, MediaType};
 
@@ -30,7 +31,7 @@ actions = ['pull', 'push', 'delete']
 groups = ['dev']
 ";
 
-fn served(folder: &Path, token: &str) -> Served {
+pub(crate) fn served(folder: &Path, token: &str) -> Served {
     let users = htpasswd(folder);
     Served::new(&format!("[auth]\nhtpasswd = '{users}'\ngroups = {{ dev = ['alice'] }}\n{token}{RULES}"))
 }
@@ -237,11 +238,23 @@ fn metrics_are_served() {
 }
 
 /// Makes a certificate for 127.0.0.1 and writes it where the registry reads it.
-fn certificate(folder: &Path) -> Vec<u8> {
+pub(crate) fn certificate(folder: &Path) -> Vec<u8> {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
     std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
     made.cert.der().to_vec()
+}
+
+/// The beginning of a client's settings with this authority.
+pub(crate) fn trusting(
+    trusted: &[u8],
+) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(trusted.to_vec().into()).unwrap();
+    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
 }
 
 /// Connects with TLS, asks for `/v2/`, and returns the certificate that the server shows.
@@ -249,14 +262,7 @@ fn shown(served: &Served, trusted: &[u8], own: Option<&Path>) -> Result<Vec<u8>,
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
     use std::io::{Read, Write};
-    use std::sync::Arc;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(trusted.to_vec().into()).unwrap();
-    let config =
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
+    let config = trusting(trusted);
     let config = match own {
         None => config.with_no_client_auth(),
         Some(folder) => {

@@ -8,6 +8,7 @@ mod collection;
 mod conformance;
 mod crash;
 mod hostile;
+mod http2;
 mod mutated;
 mod replicas;
 mod s3;
