@@ -267,6 +267,9 @@ impl<R: Read> Applier<'_, '_, R> {
         name: &[u8],
         metadata: &Metadata,
     ) -> Result<(), ApplyError> {
+        if let Some(extraction) = &self.extraction {
+            extraction.may_replace(entry, self.tree.occupant(place, name)?)?;
+        }
         match entry.kind {
             Kind::Regular => self.regular(entry, place, name, metadata),
             Kind::Directory => {

@@ -1,3 +1,4 @@
+use rustix::io::Errno;
 use std::io;
 use std::path::PathBuf;
 use yare_errdefs::{Class, Classified, class_of_io};
@@ -20,6 +21,16 @@ pub enum ApplyError {
         path: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// An entry would replace a directory by something else, or something else by a directory.
+    #[error("cannot overwrite {} {path:?} with {} {target:?}", kind(*.directory), kind(!*.directory))]
+    Overwrite {
+        /// The entry's name in the tar, lossily as text.
+        path: String,
+        /// Whether it is a directory that would go.
+        directory: bool,
+        /// What is extracted into.
+        target: String,
     },
     /// A limit was reached.
     #[error("layer exceeds the limit of {limit} {what}")]
@@ -48,10 +59,16 @@ pub enum ApplyError {
     Record(#[source] io::Error),
 }
 
+fn kind(directory: bool) -> &'static str {
+    if directory { "directory" } else { "non-directory" }
+}
+
 impl Classified for ApplyError {
     fn class(&self) -> Class {
         match self {
-            Self::Format { .. } | Self::Entry { .. } | Self::Limit { .. } => Class::InvalidArgument,
+            Self::Format { .. } | Self::Entry { .. } | Self::Overwrite { .. } | Self::Limit { .. } => {
+                Class::InvalidArgument
+            }
             Self::Read(source) => match source.kind() {
                 io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput => {
                     Class::InvalidArgument
@@ -86,6 +103,23 @@ pub enum LayerError {
     /// A file changed while it was read.
     #[error("{path} changed while it was read", path = .0.display())]
     Changed(PathBuf),
+}
+
+impl LayerError {
+    /// Whether something that was listed is not there any more, or is something else.
+    pub(crate) fn is_gone(&self) -> bool {
+        let gone = |source: &io::Error| {
+            matches!(
+                Errno::from_io_error(source),
+                Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE)
+            )
+        };
+        match self {
+            Self::Io { source, .. } => gone(source),
+            Self::Changed(_) => true,
+            Self::Write(_) | Self::Record(_) => false,
+        }
+    }
 }
 
 impl Classified for LayerError {

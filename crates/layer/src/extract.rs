@@ -1,13 +1,14 @@
-//! Tar archives into a tree that has content of its own, as `ADD` of a build does.
+//! Tar archives into a tree that has content of its own, as `ADD` of a build and `cp` into a container do.
 //!
-//! The steps are those of [`crate::apply`], so a hostile archive meets the same walls. What differs: existing
-//! directories are merged with, other things are replaced; names that mean a deletion in a layer are
-//! refused, because a file of that name cannot be in an image.
+//! The steps are those of [`crate::apply`], so a hostile archive meets the same walls, and so does one who
+//! exchanges directories and links of the tree meanwhile. What differs: existing directories are merged with,
+//! other things are replaced; in a build names that mean a deletion in a layer are refused, because a file of
+//! that name cannot be in an image.
 
 use crate::apply::{Applier, Limits, Target};
 use crate::metadata::Metadata;
 use crate::tar::{Entry, Input, Kind, Reader, Timestamp, lossy};
-use crate::tree::Tree;
+use crate::tree::{Occupant, Tree};
 use crate::{ApplyError, Decompressor, Form};
 use std::ffi::OsString;
 use std::io::Read;
@@ -25,6 +26,14 @@ pub struct ExtractOptions<'a> {
     pub time: &'a dyn Fn(i64, u32) -> (i64, u32),
     /// The time of directories that are implied, in seconds since 1970.
     pub now: i64,
+    /// What it goes into: names that delete files of a layer are refused there, and are names like others in a
+    /// plain tree.
+    pub form: Form,
+    /// Refuse to replace a directory by something else, or something else by a directory. The text is what is
+    /// extracted into, as its users call it.
+    pub kinds_stay: Option<&'a str>,
+    /// Tell what was extracted; otherwise memory does not grow with the archive's files.
+    pub list: bool,
 }
 
 impl std::fmt::Debug for ExtractOptions<'_> {
@@ -32,6 +41,8 @@ impl std::fmt::Debug for ExtractOptions<'_> {
         f.debug_struct("ExtractOptions")
             .field("limits", &self.limits)
             .field("owner", &self.owner)
+            .field("form", &self.form)
+            .field("kinds_stay", &self.kinds_stay)
             .finish_non_exhaustive()
     }
 }
@@ -41,7 +52,7 @@ impl std::fmt::Debug for ExtractOptions<'_> {
 pub struct Extracted {
     /// Bytes of file content.
     pub bytes: u64,
-    /// Everything that is no directory, below the directory of the extraction, in the archive's order.
+    /// If asked for, everything that is no directory, below the directory of the extraction, in the archive's order.
     pub paths: Vec<PathBuf>,
 }
 
@@ -59,7 +70,12 @@ pub fn extract(
     options: &ExtractOptions<'_>,
 ) -> Result<Extracted, ApplyError> {
     let unprivileged = !rustix::process::geteuid().is_root();
-    let extraction = Extraction { owner: options.owner, time: options.time, paths: Vec::new() };
+    let extraction = Extraction {
+        owner: options.owner,
+        time: options.time,
+        kinds_stay: options.kinds_stay,
+        paths: options.list.then(Vec::new),
+    };
     let mut tree = Tree::new(dir, unprivileged, options.limits.entries);
     let now = Timestamp { seconds: options.now, nanos: 0 };
     tree.implied = extraction.settle(Metadata { mtime: now, ..Metadata::implied() });
@@ -67,7 +83,7 @@ pub fn extract(
         reader: Reader::new(Input::new(reader, options.limits.bytes, None)),
         tree,
         unprivileged,
-        form: Form::Overlay,
+        form: options.form,
         content: 0,
         disk: 0,
         root_opaque: false,
@@ -82,7 +98,7 @@ pub fn extract(
     }
     applier.tree.finish(false)?;
     applier.reader.input.finish()?;
-    let paths = applier.extraction.map(|extraction| extraction.paths).unwrap_or_default();
+    let paths = applier.extraction.and_then(|extraction| extraction.paths).unwrap_or_default();
     Ok(Extracted { bytes: applier.content, paths })
 }
 
@@ -90,7 +106,8 @@ pub fn extract(
 pub(crate) struct Extraction<'a> {
     owner: Option<(u32, u32)>,
     time: &'a dyn Fn(i64, u32) -> (i64, u32),
-    paths: Vec<PathBuf>,
+    kinds_stay: Option<&'a str>,
+    paths: Option<Vec<PathBuf>>,
 }
 
 impl Extraction<'_> {
@@ -107,10 +124,21 @@ impl Extraction<'_> {
         if entry.kind == Kind::Character && entry.device == (0, 0) {
             return Err("the device 0:0 deletes files of an image and cannot be in it");
         }
-        if entry.kind != Kind::Directory {
-            self.paths.push(PathBuf::from(OsString::from_vec(entry.path.clone())));
+        if let Some(paths) = self.paths.as_mut().filter(|_| entry.kind != Kind::Directory) {
+            paths.push(PathBuf::from(OsString::from_vec(entry.path.clone())));
         }
         Ok(true)
+    }
+
+    /// Whether an entry may take the place of what is there.
+    pub(crate) fn may_replace(&self, entry: &Entry, occupant: Occupant) -> Result<(), ApplyError> {
+        let Some(target) = self.kinds_stay else { return Ok(()) };
+        let directory = occupant == Occupant::Directory;
+        let is_free = matches!(occupant, Occupant::Nothing | Occupant::Whiteout);
+        if is_free || directory == (entry.kind == Kind::Directory) {
+            return Ok(());
+        }
+        Err(ApplyError::Overwrite { path: lossy(&entry.path), directory, target: target.to_owned() })
     }
 
     /// The metadata that the entry gets instead of the archive's.

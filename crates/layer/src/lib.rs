@@ -35,4 +35,4 @@ pub use readahead::ReadAhead;
 pub use rebuild::rebuild_tar;
 pub use tar::Timestamp;
 pub use walk::{Found, Walk, data_pieces};
-pub use write::{Form, WriteOptions, Written, write_tar, write_trees};
+pub use write::{Form, WriteOptions, Written, write_directory, write_file, write_tar, write_trees};

@@ -7,7 +7,7 @@
 
 use crate::ApplyError;
 use crate::metadata::Metadata;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, makedev};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, makedev};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
@@ -307,10 +307,22 @@ impl<'a> Tree<'a> {
         }
     }
 
+    /// Fails when something is mounted at the name: where that is in a namespace of others only, the kernel would
+    /// take the mount away with the name.
+    fn check_free(&self, parent: &Place, name: &[u8]) -> Result<(), ApplyError> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        match rustix::fs::openat2(&parent.fd, name, flags, Mode::empty(), resolve) {
+            Err(Errno::XDEV) => Err(failed("replace", &parent.child(name), Errno::BUSY)),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes what is at the name and is no directory.
     fn unlink(&mut self, parent: &Place, name: &[u8]) -> Result<(), ApplyError> {
         // A link may have led to directories in the cache.
         self.cache.clear();
+        self.check_free(parent, name)?;
         rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty())
             .map_err(|error| failed("replace", &parent.child(name), error))
     }
@@ -319,6 +331,7 @@ impl<'a> Tree<'a> {
     pub(crate) fn clear(&mut self, parent: &Place, name: &[u8]) -> Result<(), ApplyError> {
         let path = parent.child(name);
         self.cache.clear();
+        self.check_free(parent, name)?;
         files::remove_tree_at(parent.fd.as_fd(), as_path(name))
             .map_err(|error| failed("replace", &path, error))?;
         forget(&mut self.directories, &path);

@@ -105,7 +105,15 @@ impl<'a> Walk<'a> {
     /// The next entry.
     pub fn advance(&mut self) -> io::Result<Option<Found>> {
         if let Some(path) = self.entered.take() {
-            self.enter(path)?;
+            match self.enter(path) {
+                // Removed or replaced since its parent was read.
+                Err(error)
+                    if matches!(
+                        Errno::from_io_error(&error),
+                        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
+                    ) => {}
+                entered => entered?,
+            }
         }
         while let Some(level) = self.levels.last_mut() {
             let Some(name) = level.names.pop() else {

@@ -4,13 +4,14 @@ use crate::LayerError;
 use crate::metadata::{Xattrs, image_xattrs};
 use crate::tree::is_whiteout;
 use crate::walk::{self, Found, Walk};
-use rustix::fs::{FileType, OFlags, Stat, major, minor};
+use rustix::fs::{AtFlags, FileType, OFlags, Stat, major, minor};
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::rc::Rc;
 use yare_oci::{DiffId, Hasher};
 
 /// What the directory that is written as a tar is.
@@ -30,6 +31,9 @@ pub struct WriteOptions {
     pub form: Form,
     /// Begin with an entry `./` for the root directory itself.
     pub root: bool,
+    /// The tree may change while it is written: what goes away meanwhile is left out, and a file that shrinks is
+    /// filled up with zeros. Otherwise both are errors.
+    pub living: bool,
 }
 
 /// What was written.
@@ -57,6 +61,7 @@ pub fn write_tar(
     options: &WriteOptions,
 ) -> Result<Written, LayerError> {
     let mut tar = Tar::new(writer, options.form);
+    tar.living = options.living;
     if options.root || options.form == Form::Overlay {
         let root = walk::open(dir, b"", OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|error| failed("open", b".", error))?;
@@ -71,11 +76,27 @@ pub fn write_tar(
 pub fn write_trees(trees: &[(&str, BorrowedFd<'_>)], writer: impl Write) -> Result<Written, LayerError> {
     let mut tar = Tar::new(writer, Form::Plain);
     for (name, dir) in trees {
-        let name = [name.as_bytes(), b"/"].concat();
-        let stat = rustix::fs::fstat(dir).map_err(|error| failed("stat", &name, error))?;
-        tar.head(&Head { records: xattr_records(*dir, &name)?, ..Head::of(&stat, &name, b'5') })?;
-        tar.tree(*dir, &name)?;
+        tar.folder(*dir, name)?;
     }
+    tar.finish()
+}
+
+/// Writes one directory of a file system in use, under this name: `etc`, `.`, or nothing for names that begin
+/// with a slash.
+pub fn write_directory(dir: BorrowedFd<'_>, name: &str, writer: impl Write) -> Result<Written, LayerError> {
+    let mut tar = Tar::new(writer, Form::Plain);
+    tar.living = true;
+    tar.folder(dir, name)?;
+    tar.finish()
+}
+
+/// Writes one file, link or node of a file system in use, under its name.
+pub fn write_file(parent: OwnedFd, name: CString, writer: impl Write) -> Result<Written, LayerError> {
+    let mut tar = Tar::new(writer, Form::Plain);
+    tar.living = true;
+    let stat = rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|error| failed("stat", name.as_bytes(), error))?;
+    tar.entry(&Found { path: name.as_bytes().to_vec(), name, parent: Rc::new(parent), stat })?;
     tar.finish()
 }
 
@@ -98,6 +119,7 @@ struct Tar<W> {
     /// Where files with several names were written first.
     links: HashMap<(u64, u64), Vec<u8>>,
     form: Form,
+    living: bool,
 }
 
 /// One header to be.
@@ -172,7 +194,16 @@ impl<W: Write> Tar<W> {
             entries: 0,
             links: HashMap::new(),
             form,
+            living: false,
         }
+    }
+
+    /// A directory under this name, and everything below it.
+    fn folder(&mut self, dir: BorrowedFd<'_>, name: &str) -> Result<(), LayerError> {
+        let name = [name.as_bytes(), b"/"].concat();
+        let stat = rustix::fs::fstat(dir).map_err(|error| failed("stat", &name, error))?;
+        self.head(&Head { records: xattr_records(dir, &name)?, ..Head::of(&stat, &name, b'5') })?;
+        self.tree(dir, &name)
     }
 
     /// Everything below a directory, with `prefix` before each path.
@@ -181,7 +212,13 @@ impl<W: Write> Tar<W> {
         let mut walk = Walk::new(dir).map_err(|error| failed("list", b".", error))?;
         while let Some(mut found) = walk.advance().map_err(|error| failed("list", b".", error))? {
             found.path.splice(..0, prefix.iter().copied());
-            self.entry(&found)?;
+            match self.entry(&found) {
+                // Nothing of it is written yet: every entry is opened before its head.
+                Err(error) if self.living && error.is_gone() => {
+                    self.links.retain(|_, first| *first != found.path);
+                }
+                written => written?,
+            }
         }
         Ok(())
     }
@@ -190,6 +227,15 @@ impl<W: Write> Tar<W> {
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
         self.writer.write_all(bytes).map_err(LayerError::Write)
+    }
+
+    fn zeros(&mut self, mut count: u64) -> Result<(), LayerError> {
+        while count > 0 {
+            let piece = count.min(BLOCK as u64);
+            self.put([0; BLOCK].get(..piece as usize).unwrap_or_default())?;
+            count -= piece;
+        }
+        Ok(())
     }
 
     fn pad(&mut self) -> Result<(), LayerError> {
@@ -303,9 +349,11 @@ impl<W: Write> Tar<W> {
         for (offset, length) in pieces {
             let mut take = |_, bytes: &[u8]| self.put(bytes);
             let read = walk::read_piece(file.as_fd(), *offset, *length, &mut buffer, &mut take)?;
-            if read.map_err(|error| failed("read", path, error))? != *length {
+            let missing = *length - read.map_err(|error| failed("read", path, error))?;
+            if missing != 0 && !self.living {
                 return Err(LayerError::Changed(as_path(path)));
             }
+            self.zeros(missing)?;
         }
         self.buffer = buffer;
         Ok(())

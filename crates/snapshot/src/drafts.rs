@@ -341,7 +341,7 @@ impl Snapshots {
         }
         let path = self.draft_dir(id);
         let dir = files::open_dir(&path).map_err(|error| Error::io("open", &path, error))?;
-        let options = WriteOptions { form: Form::Overlay, root: false };
+        let options = WriteOptions { form: Form::Overlay, ..WriteOptions::default() };
         let written = yare_layer::write_tar(dir.as_fd(), std::io::sink(), &options)
             .map_err(|source| Error::Copy { id: id.to_string(), source })?;
         let info = LayerInfo {

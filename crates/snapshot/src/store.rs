@@ -344,7 +344,7 @@ impl Snapshots {
         let written = match self.layer_record(layer)? {
             Some(record) => yare_layer::rebuild_tar(dir.as_fd(), record, writer),
             None => {
-                let options = WriteOptions { form: Form::Overlay, root: false };
+                let options = WriteOptions { form: Form::Overlay, ..WriteOptions::default() };
                 yare_layer::write_tar(dir.as_fd(), writer, &options).map(|written| written.diff_id)
             }
         };
@@ -453,6 +453,12 @@ impl Snapshots {
     /// The snapshot's file system, mounted nowhere: for reading and writing while nothing runs in it.
     pub fn tree_fd(&self, id: &str, layers: &[DiffId]) -> Result<OwnedFd> {
         self.snapshotter.mounts(id, layers)?.mount()
+    }
+
+    /// The snapshot's file system as it is, read-only, mounted nowhere. What is written to it meanwhile may be
+    /// seen or not.
+    pub fn look_fd(&self, id: &str, layers: &[DiffId]) -> Result<OwnedFd> {
+        self.snapshotter.look(id, layers)?.mount()
     }
 
     /// The layers alone, mounted nowhere.

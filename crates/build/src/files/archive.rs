@@ -5,7 +5,7 @@ use crate::Cancel;
 use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use yare_errdefs::{Error, Result};
-use yare_layer::{Decompressor, ExtractOptions, Extracted, Timestamp, extract};
+use yare_layer::{Decompressor, ExtractOptions, Extracted, Form, Timestamp, extract};
 
 /// Reads a file from its beginning, whatever others did with the descriptor.
 struct FileReader<'f> {
@@ -51,7 +51,15 @@ pub(super) fn unpack(
         Owner::Set(uid, gid) => Some((uid, gid)),
     };
     let now = options.times.now().seconds;
-    let extraction = ExtractOptions { limits: options.limits, owner, time: &time, now };
+    let extraction = ExtractOptions {
+        limits: options.limits,
+        owner,
+        time: &time,
+        now,
+        form: Form::Overlay,
+        kinds_stay: None,
+        list: true,
+    };
     let reader = FileReader { file, offset: 0, cancel: Some(cancel), progress: options.progress };
     let failed = |error: &dyn Fn(String) -> Error| error(format!("cannot unpack {}", shown(path)));
     let reader =

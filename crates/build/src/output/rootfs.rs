@@ -14,7 +14,9 @@ use yare_layer::{Form, WriteOptions, write_tar, write_trees};
 pub fn write_rootfs(images: &[(&Image, OwnedFd)], sink: &mut dyn Write, cancel: &Cancel) -> Result<()> {
     let sink = Watched { sink, cancel };
     let written = match images {
-        [(_, root)] => write_tar(root.as_fd(), sink, &WriteOptions { form: Form::Plain, root: false }),
+        [(_, root)] => {
+            write_tar(root.as_fd(), sink, &WriteOptions { form: Form::Plain, ..WriteOptions::default() })
+        }
         _ => {
             let names: Vec<String> = images.iter().map(|(image, _)| platform_folder(image)).collect();
             let trees = names.iter().zip(images).map(|(name, (_, root))| (name.as_str(), root.as_fd()));

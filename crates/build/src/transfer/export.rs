@@ -219,7 +219,7 @@ impl<'a> Writer<'a> {
         let counted = Counted::new(BufWriter::new(file));
         let (compression, level) = self.export.packing;
         let mut packer = compress(counted, compression, level).map_err(cannot)?;
-        let written = write_tar(dir, &mut packer, &WriteOptions { form, root: false });
+        let written = write_tar(dir, &mut packer, &WriteOptions { form, ..WriteOptions::default() });
         self.tools.cancel.check()?;
         let written = written.map_err(|error| Error::wrap("cannot export a layer", error))?;
         let counted = packer.finish().map_err(cannot)?;

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
-use yare_layer::{Form, WriteOptions, write_tar};
+use yare_layer::{Form, WriteOptions, write_directory, write_tar};
 
 fn written(path: &Path, options: &WriteOptions) -> Vec<u8> {
     let mut tar = Vec::new();
@@ -25,7 +25,7 @@ fn a_tree_survives_writing_and_applying() {
     }
     let tree = TempDir::new().unwrap();
     hard_tree(tree.path(), Strength::Pax);
-    let options = WriteOptions { form: Form::Plain, root: true };
+    let options = WriteOptions { form: Form::Plain, root: true, ..WriteOptions::default() };
     let tar = written(tree.path(), &options);
     assert!(tar.len() < 3 << 20, "holes were written: {}", tar.len());
     let (top, result) = applied(&tar);
@@ -41,7 +41,8 @@ fn gnu_tar_reads_what_we_write() {
     }
     let (tree, out) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     hard_tree(tree.path(), Strength::Pax);
-    let tar = written(tree.path(), &WriteOptions { form: Form::Plain, root: true });
+    let tar =
+        written(tree.path(), &WriteOptions { form: Form::Plain, root: true, ..WriteOptions::default() });
     let mut child = Command::new("tar")
         .args([
             "--extract",
@@ -83,4 +84,64 @@ fn overlay_form_becomes_whiteouts_and_back() {
     result.unwrap();
     assert_same(&first.path().join("fs"), &second.path().join("fs"));
     assert!(written(&second.path().join("fs"), &WriteOptions::default()) == written_once);
+}
+
+/// Takes a tar, and changes the tree as soon as the head of `c` has come.
+struct Meddler<'a> {
+    tree: &'a Path,
+    tar: Vec<u8>,
+}
+
+impl Write for Meddler<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if bytes.starts_with(b"c\0") {
+            File::options().write(true).open(self.tree.join("c")).unwrap().set_len(1000).unwrap();
+            std::fs::remove_file(self.tree.join("d")).unwrap();
+            std::fs::remove_dir_all(self.tree.join("e")).unwrap();
+        }
+        self.tar.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_tree_in_use_gives_a_whole_tar() {
+    let meddled = |living: bool| {
+        let tree = TempDir::new().unwrap();
+        std::fs::write(tree.path().join("c"), vec![b'x'; 300_000]).unwrap();
+        std::fs::write(tree.path().join("d"), "d").unwrap();
+        std::fs::create_dir_all(tree.path().join("e/f")).unwrap();
+        std::fs::hard_link(tree.path().join("d"), tree.path().join("g")).unwrap();
+        let mut meddler = Meddler { tree: tree.path(), tar: Vec::new() };
+        let options = WriteOptions { form: Form::Plain, living, ..WriteOptions::default() };
+        write_tar(File::open(tree.path()).unwrap().as_fd(), &mut meddler, &options).map(|_| meddler.tar)
+    };
+    let mut tar = tar::Archive::new(std::io::Cursor::new(meddled(true).unwrap()));
+    let mut found = Vec::new();
+    for entry in tar.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut content = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+        let filled = content.iter().filter(|byte| **byte == b'x').count();
+        found.push((entry.path().unwrap().display().to_string(), content.len(), filled));
+    }
+    assert_eq!(found, [("c".to_owned(), 300_000, 1000), ("g".to_owned(), 1, 0)]);
+    assert!(meddled(false).unwrap_err().to_string().contains("c changed while it was read"));
+}
+
+#[test]
+fn a_directory_is_written_under_the_name_it_is_asked_by() {
+    let tree = TempDir::new().unwrap();
+    std::fs::write(tree.path().join("f"), "1").unwrap();
+    for (name, names) in [("etc", ["etc/", "etc/f"]), (".", ["./", "./f"]), ("", ["/", "/f"])] {
+        let mut written = Vec::new();
+        write_directory(File::open(tree.path()).unwrap().as_fd(), name, &mut written).unwrap();
+        let mut tar = tar::Archive::new(std::io::Cursor::new(written));
+        let found = tar.entries().unwrap().map(|entry| entry.unwrap().path_bytes().into_owned());
+        assert_eq!(found.collect::<Vec<_>>(), names.map(|name| name.as_bytes().to_vec()), "{name:?}");
+    }
 }
