@@ -4,7 +4,7 @@
 use crate::{Error, Result};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -41,6 +41,11 @@ impl Node {
 
 fn opaque_xattr() -> &'static str {
     if rustix::process::geteuid().is_root() { "trusted.overlay.opaque" } else { "user.overlay.opaque" }
+}
+
+/// Whether a directory hides what the layers below have in it.
+pub(crate) fn is_opaque(dir: &OwnedFd) -> std::io::Result<bool> {
+    Ok(files::xattr(dir.as_fd(), opaque_xattr())?.as_deref() == Some(b"y"))
 }
 
 fn is_whiteout(stat: &Stat) -> bool {
@@ -86,14 +91,34 @@ impl Merged {
             let path = Path::new(OsStr::from_bytes(name));
             let fd = files::open_strict(dir.as_fd(), path, flags, Mode::empty())
                 .map_err(io_error("open", name))?;
-            let opaque =
-                files::xattr(fd.as_fd(), opaque_xattr()).map_err(io_error("read an attribute of", name))?;
+            let opaque = is_opaque(&fd).map_err(io_error("read an attribute of", name))?;
             merged.push(Rc::new(fd));
-            if opaque.as_deref() == Some(b"y") {
+            if opaque {
                 break;
             }
         }
         Ok(if merged.is_empty() { Node::Missing } else { Node::Dirs(merged) })
+    }
+
+    /// The names that merged directories show.
+    pub(crate) fn names(dirs: &Dirs) -> Result<BTreeSet<Vec<u8>>> {
+        let (mut shown, mut gone) = (BTreeSet::new(), BTreeSet::new());
+        let failed = |error: Errno| Error::io("list", ".", error);
+        for dir in dirs {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let listed = rustix::fs::openat(dir.as_ref(), ".", flags, Mode::empty()).map_err(failed)?;
+            for entry in rustix::fs::Dir::new(listed).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let name = entry.file_name().to_bytes();
+                if name == b"." || name == b".." || shown.contains(name) || gone.contains(name) {
+                    continue;
+                }
+                let stat =
+                    rustix::fs::statat(dir.as_ref(), name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+                if is_whiteout(&stat) { &mut gone } else { &mut shown }.insert(name.to_vec());
+            }
+        }
+        Ok(shown)
     }
 
     /// The directories merged at a path, none of whose parts is taken for a link. Empty when there is no

@@ -21,6 +21,8 @@ pub trait Snapshotter: std::fmt::Debug + Send + Sync {
     fn prepare(&self, id: &str, layers: &[DiffId]) -> Result<()>;
     /// What to mount for the snapshot. After a crash of machine or engine it can be mounted again.
     fn mounts(&self, id: &str, layers: &[DiffId]) -> Result<Rootfs>;
+    /// The snapshot as it is, read-only: no mark is left, and a start is in nobody's way.
+    fn look(&self, id: &str, layers: &[DiffId]) -> Result<Rootfs>;
     /// The layers alone, read-only.
     fn view(&self, layers: &[DiffId]) -> Result<Rootfs>;
     /// The directory of a snapshot that takes what is written.
@@ -115,6 +117,12 @@ impl Snapshotter for Overlay {
         Ok(Rootfs::Overlay { lower: self.below(layers)?, upper: Some(upper), work: Some(work) })
     }
 
+    fn look(&self, id: &str, layers: &[DiffId]) -> Result<Rootfs> {
+        let mut lower = vec![existing(&self.shared, id, "upper")?];
+        lower.extend(self.below(layers)?);
+        Ok(Rootfs::Overlay { lower, upper: None, work: None })
+    }
+
     fn view(&self, layers: &[DiffId]) -> Result<Rootfs> {
         let mut lower = self.shared.lower_dirs(layers)?;
         if lower.len() == 1 {
@@ -198,6 +206,10 @@ impl Snapshotter for Copied {
     }
 
     fn mounts(&self, id: &str, _layers: &[DiffId]) -> Result<Rootfs> {
+        Ok(Rootfs::Bind(self.upper(id)?))
+    }
+
+    fn look(&self, id: &str, _layers: &[DiffId]) -> Result<Rootfs> {
         Ok(Rootfs::Bind(self.upper(id)?))
     }
 

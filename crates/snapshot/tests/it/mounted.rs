@@ -198,6 +198,7 @@ fn changes_are_listed_and_captured_as_a_layer() {
         "Added /d/new",
         "Modified /whole",
         "Added /whole/new",
+        "Deleted /whole/old",
     ];
     assert_eq!(changes, expected);
     drop(tree);
