@@ -32,6 +32,18 @@ pub fn no_such_file(path: &str, container: &str) -> String {
     format!("Could not find the file {path} in container {container}")
 }
 
+/// An archive request without a path. The missing space is dockerd's.
+pub const NO_PATH: &str = "bad parameter: pathcannot be empty";
+
+/// What an archive would be extracted into is a file.
+pub const NO_EXTRACTION_POINT: &str = "extraction point is not a directory";
+
+/// An archive would be extracted into the root of a container that may not write to it.
+pub const READ_ONLY_ROOT: &str = "container rootfs is marked read-only";
+
+/// An archive would be extracted into what is mounted for reading only.
+pub const READ_ONLY_VOLUME: &str = "mounted volume is marked read-only";
+
 /// An id prefix fits several objects.
 pub fn ambiguous_id(prefix: &str) -> String {
     format!("multiple IDs found with provided prefix: {prefix}")

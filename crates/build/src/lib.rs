@@ -41,6 +41,7 @@ pub use cancel::Cancel;
 pub use check::call;
 pub use definition::evaluate;
 pub use failure::Failure;
+pub use owner::resolve as resolve_owner;
 pub use progress::Progress;
 pub use request::Request;
 pub use solve::Tools;

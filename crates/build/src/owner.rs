@@ -13,7 +13,7 @@ const LONGEST: u64 = 4 << 20;
 ///
 /// # Errors
 /// A name is not in the image's files.
-pub(crate) fn resolve(root: BorrowedFd<'_>, text: &str) -> Result<(u32, u32)> {
+pub fn resolve(root: BorrowedFd<'_>, text: &str) -> Result<(u32, u32)> {
     let (user, group) = text.split_once(':').unwrap_or((text, ""));
     let user = if user.is_empty() { "0" } else { user };
     let (uid, own) = match user.parse::<u32>() {

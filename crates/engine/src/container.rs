@@ -169,7 +169,7 @@ pub struct Container {
     pub id: String,
     record: RwLock<Arc<Record>>,
     /// Held by the one life-cycle operation that is under way.
-    pub operation: tokio::sync::Mutex<()>,
+    pub operation: Arc<tokio::sync::Mutex<()>>,
     /// Held from the end of a run until that end is on record: so long the run directory keeps what the
     /// shim said, and no new run may take its place.
     pub settling: Arc<tokio::sync::Mutex<()>>,
@@ -277,7 +277,7 @@ impl Container {
         Self {
             id: record.id.clone(),
             record: RwLock::new(Arc::new(record)),
-            operation: tokio::sync::Mutex::default(),
+            operation: Arc::default(),
             settling: Arc::default(),
             deleted: Mutex::default(),
             live: Mutex::default(),

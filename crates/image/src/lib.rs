@@ -51,6 +51,7 @@
 //! is in no list, and keeps its layers until the last of them is gone ([`Store::reap`]).
 
 mod archive;
+mod capture;
 pub mod changes;
 mod commit;
 mod db;
@@ -78,6 +79,7 @@ mod usage;
 mod tests;
 
 pub use archive::Writer as ArchiveWriter;
+pub use capture::Capture;
 pub use commit::{Committed, NewImage, NewIndex};
 pub use embedded::{EmbeddedContent, EmbeddedFile};
 pub use filter::{ListFilters, Listed};

@@ -34,6 +34,30 @@ pub(crate) fn container_remove(query: &Query) -> RemoveOptions {
     RemoveOptions { force: query.flag("force"), volumes: query.flag("v"), link: query.flag("link") }
 }
 
+/// `GET /containers/{id}/stats`. Missing, `stream` is true.
+pub(crate) fn container_stats(query: &Query) -> Result<containers::StatsOptions> {
+    let stream = query.first("stream").is_none() || query.flag("stream");
+    let one_shot = query.flag("one-shot");
+    if stream && one_shot {
+        return Err(Error::invalid("cannot have stream=true and one-shot=true"));
+    }
+    Ok(containers::StatsOptions { stream, one_shot })
+}
+
+/// `POST /commit`. Missing, `pause` is true.
+pub(crate) fn commit(query: &Query) -> Result<containers::CommitRequest> {
+    Ok(containers::CommitRequest {
+        container: query.or_empty("container"),
+        repository: query.or_empty("repo"),
+        tag: query.or_empty("tag"),
+        comment: query.or_empty("comment"),
+        author: query.or_empty("author"),
+        pause: query.first("pause").is_none() || query.flag("pause"),
+        changes: query.all("changes"),
+        config: None,
+    })
+}
+
 /// `GET /containers/{id}/logs`.
 pub(crate) fn container_logs(query: &Query) -> Result<LogsOptions> {
     let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));

@@ -61,6 +61,13 @@ pub(crate) enum Operation {
     ContainerPrune,
     ContainerInspect,
     ContainerTop,
+    ContainerChanges,
+    ContainerExport,
+    ContainerStats,
+    ContainerPathStat,
+    ContainerArchive,
+    ContainerExtract,
+    ContainerCommit,
     ContainerLogs,
     ContainerResize,
     ContainerStart,
@@ -172,7 +179,6 @@ use Operation::NotBuilt;
 use Verb::{Delete, Get, Head, Post, Put};
 
 const CHECKPOINTS: &str = "checkpoint and restore";
-const COPYING: &str = "copying files from and to containers";
 const PLUGINS: &str = "managed plugins";
 const DEBUGGING: &str = "the Go runtime's debug page";
 
@@ -202,9 +208,9 @@ pub(crate) static TABLE: &[Route] = &[
     route(Get, "/containers/{id}/json", 0, Operation::ContainerInspect),
     route(Get, "/containers/{id}/top", 0, Operation::ContainerTop),
     route(Get, "/containers/{id}/logs", 0, Operation::ContainerLogs),
-    route(Get, "/containers/{id}/changes", 0, NotBuilt("listing what a container changed")),
-    route(Get, "/containers/{id}/export", 0, NotBuilt("exporting a container's files")),
-    route(Get, "/containers/{id}/stats", 0, NotBuilt("statistics of containers")),
+    route(Get, "/containers/{id}/changes", 0, Operation::ContainerChanges),
+    route(Get, "/containers/{id}/export", 0, Operation::ContainerExport),
+    route(Get, "/containers/{id}/stats", 0, Operation::ContainerStats),
     route(Post, "/containers/{id}/resize", 0, Operation::ContainerResize),
     route(Post, "/containers/{id}/start", 0, Operation::ContainerStart),
     route(Post, "/containers/{id}/stop", 0, Operation::ContainerStop),
@@ -221,9 +227,9 @@ pub(crate) static TABLE: &[Route] = &[
     route(Post, "/containers/{id}/checkpoints", 0, NotBuilt(CHECKPOINTS)),
     route(Delete, "/containers/{id}/checkpoints/{checkpoint}", 0, NotBuilt(CHECKPOINTS)),
     route(Delete, "/containers/{id}", 0, Operation::ContainerRemove),
-    route(Head, "/containers/{id}/archive", 0, NotBuilt(COPYING)),
-    route(Get, "/containers/{id}/archive", 0, NotBuilt(COPYING)),
-    route(Put, "/containers/{id}/archive", 0, NotBuilt(COPYING)),
+    route(Head, "/containers/{id}/archive", 0, Operation::ContainerPathStat),
+    route(Get, "/containers/{id}/archive", 0, Operation::ContainerArchive),
+    route(Put, "/containers/{id}/archive", 0, Operation::ContainerExtract),
     // Exec.
     route(Post, "/containers/{id}/exec", 0, Operation::ExecCreate),
     route(Post, "/exec/{id}/start", 0, Operation::ExecStart),
@@ -243,7 +249,7 @@ pub(crate) static TABLE: &[Route] = &[
     route(Post, "/images/{name}/push", 0, Operation::ImagePush),
     route(Post, "/images/{name}/tag", 0, Operation::ImageTag),
     route(Delete, "/images/{name}", 0, Operation::ImageRemove),
-    route(Post, "/commit", 0, NotBuilt("making an image from a container")),
+    route(Post, "/commit", 0, Operation::ContainerCommit),
     route(Get, "/distribution/{name}/json", 30, Operation::DistributionInspect),
     // Building.
     route(Post, "/build", 0, Operation::Build),

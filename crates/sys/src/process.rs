@@ -24,6 +24,8 @@ pub const NEWCGROUP: u64 = libc::CLONE_NEWCGROUP as u64;
 pub const NEWUSER: u64 = libc::CLONE_NEWUSER as u64;
 /// New time namespace (for children; not usable with clone3).
 pub const NEWTIME: u64 = 0x80;
+/// A working directory and root of one's own, as a thread needs before it changes its mount namespace.
+pub const FS: u64 = libc::CLONE_FS as u64;
 /// The child becomes a sibling: a child of the caller's parent.
 pub const SIBLING: u64 = libc::CLONE_PARENT as u64;
 
@@ -365,7 +367,7 @@ pub fn join_namespaces(pidfd: impl AsFd, kinds: u64) -> io::Result<()> {
     check(i64::from(unsafe { libc::setns(pidfd.as_fd().as_raw_fd(), kinds as i32) }))
 }
 
-/// Leaves namespaces for new ones (`NEW…` bits), or with `CLONE_FS` its shared working directory.
+/// Leaves namespaces for new ones (`NEW…` bits), or with [`FS`] its shared working directory.
 pub fn unshare(kinds: u64) -> io::Result<()> {
     // SAFETY: unshare takes no pointers.
     check(i64::from(unsafe { libc::unshare(kinds as i32) }))

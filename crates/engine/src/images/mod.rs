@@ -258,7 +258,7 @@ pub async fn tag(engine: &Arc<Engine>, name: &str, repository: &str, tag: &str) 
     .await
 }
 
-fn parse(text: &str) -> Result<Reference> {
+pub(crate) fn parse(text: &str) -> Result<Reference> {
     Reference::parse(text).map_err(|error| Error::invalid(error.to_string()))
 }
 
@@ -433,7 +433,7 @@ impl Progress {
 
 /// Runs work that lasts as long as a client likes, on a thread of its own: the shared ones are for what ends
 /// by itself, and starts need them.
-fn lasting(work: impl FnOnce() + Send + 'static) -> Result<()> {
+pub(crate) fn lasting(work: impl FnOnce() + Send + 'static) -> Result<()> {
     let spawned = std::thread::Builder::new().name("archive".into()).spawn(work);
     spawned.map(drop).map_err(|error| Error::unavailable("cannot start a thread").caused_by(error))
 }
@@ -461,7 +461,7 @@ fn with_progress(
 const DRAINED: u64 = 1 << 30;
 
 /// Runs a writer on a thread of its own and streams what it writes.
-fn written(work: impl FnOnce(&mut dyn Write) -> Result<()> + Send + 'static) -> Result<Output> {
+pub(crate) fn written(work: impl FnOnce(&mut dyn Write) -> Result<()> + Send + 'static) -> Result<Output> {
     let (pieces, out) = mpsc::channel(PIECES);
     lasting(move || {
         let mut writer = io::BufWriter::with_capacity(256 << 10, PieceWriter(pieces.clone()));

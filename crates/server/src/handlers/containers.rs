@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use http::StatusCode;
-use yare_api::{ContainerCreateRequest, ContainerUpdateRequest, compat};
+use http::header::HeaderValue;
+use yare_api::{ContainerConfig, ContainerCreateRequest, ContainerUpdateRequest, compat};
 use yare_engine::{Engine, containers, system};
 use yare_errdefs::{Error, Result};
 
@@ -14,6 +15,8 @@ use crate::decode;
 use crate::edge::Call;
 use crate::hijack;
 use crate::reply::{self, JSON, Reply};
+
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// `GET /containers/json`.
 pub(super) async fn list(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
@@ -49,6 +52,32 @@ pub(super) async fn inspect(engine: &Arc<Engine>, call: &Call) -> Result<Reply> 
 pub(super) async fn top(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
     let processes = containers::top(engine, call.name(), &call.query.or_empty("ps_args")).await?;
     reply::json(StatusCode::OK, &processes)
+}
+
+/// `GET /containers/{id}/changes`.
+pub(super) async fn changes(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
+    reply::json(StatusCode::OK, &containers::changes(engine, call.name()).await?)
+}
+
+/// `GET /containers/{id}/export`.
+pub(super) async fn export(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
+    let output = containers::export(engine, call.name()).await?;
+    Ok(reply::stream(OCTETS, reply::parts(output)))
+}
+
+/// `GET /containers/{id}/stats`. The head is sent at once, each sample when it is taken.
+pub(super) fn stats(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
+    let options = decode::container_stats(&call.query)?;
+    let samples = containers::stats(engine, call.name(), options)?;
+    let lines = samples.map(|sample| sample.and_then(|sample| reply::line(&sample)).map(Bytes::from));
+    Ok(reply::follow(JSON, call.socket(), lines))
+}
+
+/// `POST /commit`.
+pub(super) async fn commit(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
+    let mut request = decode::commit(&call.query)?;
+    request.config = body::json::<Option<ContainerConfig>, _>(&call.headers, call.body).await?.flatten();
+    reply::json(StatusCode::CREATED, &containers::commit(engine, request).await?)
 }
 
 /// `GET /containers/{id}/logs`.

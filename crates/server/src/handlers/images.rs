@@ -13,7 +13,7 @@ use crate::decode::{self, ImageCreate};
 use crate::edge::Call;
 use crate::reply::{self, JSON, Reply};
 
-const TAR: HeaderValue = HeaderValue::from_static("application/x-tar");
+pub(super) const TAR: HeaderValue = HeaderValue::from_static("application/x-tar");
 
 /// `GET /images/json`.
 pub(super) fn list(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {

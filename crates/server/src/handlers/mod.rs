@@ -3,6 +3,7 @@
 mod build;
 mod containers;
 mod exec;
+mod files;
 mod images;
 mod networks;
 mod system;
@@ -38,6 +39,13 @@ pub(crate) async fn answer(engine: &Arc<Engine>, buildkit: &BuildKit, call: Call
         Operation::ContainerPrune => containers::prune(engine, &call).await,
         Operation::ContainerInspect => containers::inspect(engine, &call).await,
         Operation::ContainerTop => containers::top(engine, &call).await,
+        Operation::ContainerChanges => containers::changes(engine, &call).await,
+        Operation::ContainerExport => containers::export(engine, &call).await,
+        Operation::ContainerStats => containers::stats(engine, &call),
+        Operation::ContainerPathStat => files::stat(engine, &call).await,
+        Operation::ContainerArchive => files::archive(engine, &call).await,
+        Operation::ContainerExtract => files::extract(engine, call).await,
+        Operation::ContainerCommit => containers::commit(engine, call).await,
         Operation::ContainerLogs => containers::logs(engine, &call).await,
         Operation::ContainerResize => containers::resize(engine, &call).await,
         Operation::ContainerStart => containers::start(engine, &call).await,
