@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use tokio::io::AsyncWriteExt as _;
 use yare_api::archive::ContainerPathStat;
 
-use super::{base, wants_contents, wants_directory};
+use super::wants_directory;
 use crate::failure::Failure;
 
 /// Where entries go.
@@ -26,10 +26,10 @@ pub(in crate::commands) struct Place {
 enum Names {
     /// It stays.
     Kept,
-    /// It is dropped.
-    Dropped,
     /// It becomes this.
     Replaced(String),
+    /// It stays, below this.
+    Below(String),
 }
 
 impl Place {
@@ -47,23 +47,17 @@ pub(in crate::commands) struct Options {
     pub keep_owner: bool,
 }
 
-/// The rules of `cp` for a local destination.
+/// The rules of `cp` for a local destination. `name` is what the source is called there.
 pub(super) fn place(
     found: &ContainerPathStat,
-    source: &str,
+    name: &str,
     local: &str,
     target: &Path,
 ) -> Result<Place, Failure> {
     let existing = fs::metadata(target).ok();
     match existing {
         Some(existing) if existing.is_dir() => {
-            let name = if wants_contents(source) && found.is_dir() {
-                None
-            } else {
-                Some(base(&found.name).to_owned())
-            };
-            let name = name.filter(|name| !name.is_empty());
-            let names = name.map_or(Names::Dropped, Names::Replaced);
+            let names = if is_whole(found) { Names::Kept } else { Names::Replaced(name.to_owned()) };
             Ok(Place { root: target.to_owned(), names })
         }
         Some(_) if found.is_dir() => Err("cannot copy directory".into()),
@@ -81,10 +75,16 @@ pub(super) fn place(
                     root.display()
                 )));
             }
-            let names = Names::Replaced(name.to_string_lossy().into_owned());
+            let name = name.to_string_lossy().into_owned();
+            let names = if is_whole(found) { Names::Below(name) } else { Names::Replaced(name) };
             Ok(Place { root: root.to_owned(), names })
         }
     }
+}
+
+/// Whether what is in a directory was asked for (`x/.`, or the root): then its own name is in no entry's.
+fn is_whole(found: &ContainerPathStat) -> bool {
+    matches!(found.name.as_str(), "." | "/")
 }
 
 /// A tar stream that is extracted on a thread of its own while it arrives.
@@ -168,7 +168,10 @@ fn rename(name: &Path, names: &Names) -> io::Result<Option<PathBuf>> {
     let mut path = PathBuf::new();
     let skipped = match names {
         Names::Kept => 0,
-        Names::Dropped => 1,
+        Names::Below(folder) => {
+            path.push(folder);
+            0
+        }
         Names::Replaced(first) => {
             path.push(first);
             1
@@ -274,8 +277,10 @@ mod tests {
         let x = Names::Replaced("x".to_owned());
         assert!(rename(Path::new("a/../../etc/passwd"), &x).is_err());
         assert_eq!(rename(Path::new("/a/b"), &x).unwrap(), Some(PathBuf::from("x/b")));
-        assert_eq!(rename(Path::new("a/"), &Names::Dropped).unwrap(), None);
-        assert_eq!(rename(Path::new("./a/b"), &Names::Dropped).unwrap(), Some(PathBuf::from("b")));
+        let below = Names::Below("x".to_owned());
+        assert_eq!(rename(Path::new("./"), &below).unwrap(), Some(PathBuf::from("x")));
+        assert_eq!(rename(Path::new("./a/b"), &below).unwrap(), Some(PathBuf::from("x/a/b")));
+        assert_eq!(rename(Path::new("/"), &Names::Kept).unwrap(), None);
         assert_eq!(rename(Path::new("./a/b"), &Names::Kept).unwrap(), Some(PathBuf::from("a/b")));
         assert!(rename(Path::new("../b"), &Names::Kept).is_err());
     }

@@ -71,7 +71,8 @@ fn archive(method: fn(String) -> Request, container: &str, path: &str) -> Reques
 }
 
 fn said(cx: &Context, given: &Given, bytes: u64, target: &str) {
-    if !given.bool("quiet") {
+    // As Docker's client, it says so to people only.
+    if !given.bool_or("quiet", !cx.terminal) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         cx.warn(format_args!("Successfully copied {} to {target}", crate::format::size(bytes)));
     }
@@ -92,11 +93,15 @@ fn decode_stat(response: &yare_client::Response) -> Result<ContainerPathStat, ya
 }
 
 async fn from_container(cx: &Context, given: &Given, container: &str, path: &str, local: &str) -> Outcome {
-    let mut path = path.to_owned();
+    let asked = path;
+    let mut path = asked.to_owned();
+    // What was a link keeps the link's name.
+    let mut name = None;
     if given.bool("follow-link") {
         let found = stat(cx, container, &path).await?;
         if found.is_symlink() {
             path = follow(&path, &found.link_target);
+            name = Some(base(asked));
         }
     }
     let mut response = cx.client().send(archive(Request::get, container, &path)).await?;
@@ -111,7 +116,7 @@ async fn from_container(cx: &Context, given: &Given, container: &str, path: &str
     }
     let found = decode_stat(&response)?;
     let target = cx.absolute(local);
-    let place = extract::place(&found, &path, local, Path::new(&target))?;
+    let place = extract::place(&found, name.unwrap_or(&found.name), local, Path::new(&target))?;
     let options = extract::Options { place, keep_owner: given.bool("archive") };
     let bytes = extract::extract(response, options).await?;
     said(cx, given, bytes, &target);
