@@ -162,9 +162,9 @@ fn version_1_41_has_its_own_forms(c: &Client) {
 
 fn unbuilt_features_are_501(c: &Client) {
     for (method, path) in [
-        ("POST", "/v1.51/commit?container=nosuch"),
-        ("GET", "/v1.51/containers/nosuch/export"),
-        ("GET", "/v1.51/containers/nosuch/changes"),
+        ("GET", "/v1.51/containers/nosuch/checkpoints"),
+        ("GET", "/v1.51/containers/nosuch/attach/ws"),
+        ("POST", "/v1.51/plugins/pull"),
     ] {
         let response = c.api(method, path, Some(&json!({})));
         assert_eq!(response.status, 501, "{path}: {}", response.text());

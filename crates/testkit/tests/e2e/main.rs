@@ -48,6 +48,8 @@ mod buildx_clients;
 mod buildx_contexts;
 mod buildx_history;
 mod buildx_platforms;
+mod changes;
+mod copies;
 mod errors;
 mod exec;
 mod flags;
@@ -71,6 +73,7 @@ mod soak;
 mod streams;
 mod system;
 mod tty;
+mod usage;
 mod user_networks;
 mod volumes;
 
@@ -95,6 +98,9 @@ fn main() {
         security::CASES,
         limits::CASES,
         volumes::CASES,
+        copies::CASES,
+        changes::CASES,
+        usage::CASES,
         streams::CASES,
         tty::CASES,
         exec::CASES,

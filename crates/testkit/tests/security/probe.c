@@ -12,6 +12,7 @@
  *   probe breakout PATH           leaves a chroot in the old way; says "out" if PATH can be seen then
  *   probe hold PATH               opens PATH for reading and, over 2 s, again and again for writing through
  *                                 the descriptor; says "opened" or the last error
+ *   probe swap ONE OTHER          exchanges two names as fast as it can, for ever
  *   probe alg                     binds an AF_ALG socket; says "bound" or the error
  */
 #define _GNU_SOURCE
@@ -195,6 +196,13 @@ static int hold(const char *path)
 	return say(-1);
 }
 
+static int swap(const char *one, const char *other)
+{
+	for (;;)
+		if (renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE))
+			return say(-1);
+}
+
 static int alg(void)
 {
 	int fd = socket(AF_ALG, SOCK_SEQPACKET, 0);
@@ -224,6 +232,8 @@ int main(int argc, char **argv)
 		return breakout(argv[2]);
 	if (argc > 2 && !strcmp(what, "hold"))
 		return hold(argv[2]);
+	if (argc > 3 && !strcmp(what, "swap"))
+		return swap(argv[2], argv[3]);
 	fprintf(stderr, "see the source\n");
 	return 2;
 }
