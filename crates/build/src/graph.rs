@@ -3,6 +3,7 @@
 //! Vertices are in the order of the Dockerfile, and each refers to earlier ones only: the order is
 //! topological, and there can be no cycle.
 
+use crate::source::git::GitKeys;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 pub use yare_dockerfile::instruction::Sharing;
@@ -152,6 +153,9 @@ pub enum FetchOp {
         keep_git_dir: bool,
         /// Start of the commit that it must be.
         checksum: Option<String>,
+        /// What proves who asks. A commit is the same for whoever may see it.
+        #[serde(skip)]
+        keys: GitKeys,
     },
 }
 
@@ -286,6 +290,23 @@ pub struct RunDefinition {
     /// Exit codes that are no failure; without any, 0 alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub valid_codes: Vec<i32>,
+    /// Limits of its own, which go before those of the build.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<Ulimit>,
+    /// Its cgroup's parent, where it is not the build's; decides nothing.
+    #[serde(skip)]
+    pub cgroup_parent: String,
+}
+
+/// How much of something a process may have; -1 is any amount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Ulimit {
+    /// Of what: `nofile`.
+    pub name: String,
+    /// What it has.
+    pub soft: i64,
+    /// How far it may raise that.
+    pub hard: i64,
 }
 
 /// One mount of a process.

@@ -2,6 +2,7 @@
 
 use crate::frontend::Place;
 use crate::grpc::client::Exchange;
+use crate::keys::ClientKeys;
 use crate::link::Link;
 use crate::proto::session::BytesMessage;
 use crate::session::Session;
@@ -18,11 +19,11 @@ use yare_build::attest::provenance::Material;
 use yare_build::context::{ContextTree, Contexts, parse_ignore};
 use yare_build::files::{Tree, read_file};
 use yare_build::progress::{Work, now};
-use yare_build::source::git::{Git, GitRef};
+use yare_build::source::git::{Git, GitKeys, GitRef};
 use yare_build::source::upload::{self, Received};
 use yare_dockerfile::ignore::Ignore;
 use yare_engine::Engine;
-use yare_engine::build;
+use yare_engine::build::{self, Keys};
 use yare_errdefs::{Class, Classified, Error, Result};
 
 /// Most bytes of a Dockerfile or an ignore file.
@@ -58,6 +59,19 @@ impl Source {
     /// The session that has a folder.
     pub(crate) fn session(&self, dir: &str) -> &Session {
         self.others.get(dir).unwrap_or(&self.link.session)
+    }
+
+    /// A session by its id: the build's own, which an empty id means too, or one that the client named with a
+    /// folder. `what` is there.
+    pub(crate) fn session_of(&self, id: &str, what: &str) -> Result<&Session> {
+        let own = &self.link.session;
+        if id.is_empty() || id == own.offer.id {
+            return Ok(own);
+        }
+        let other = self.others.values().find(|session| session.offer.id == id);
+        other
+            .map(AsRef::as_ref)
+            .ok_or_else(|| Error::denied(format!("{what} is in a session that is not this build's")))
     }
 
     /// Fetches the Dockerfile of this name and its ignore file.
@@ -139,7 +153,9 @@ impl Source {
         let wanted =
             GitRef::parse(remote)?.ok_or_else(|| Error::invalid(format!("{remote} is no git repository")))?;
         let folder = self.folders.take("")?;
-        let git = Git::new(build::kept_folder(&self.engine, "sources")?.join("git"));
+        let mut git = Git::new(build::kept_folder(&self.engine, "sources")?.join("git"));
+        let keys = ClientKeys::new(self.link.clone(), &self.engine.config().exec_root);
+        git.unlock(&wanted.url, &GitKeys::default(), |id| keys.secret(id), |id| keys.agent(id))?;
         let checkout = git.checkout(&wanted, folder.path(), (false, 0), &self.link.stop.cancel)?;
         // The asked folder of the repository, which is checked to be in it.
         let root = yare_sys::fs::open_dir(&checkout.dir).map_err(Error::from)?;

@@ -21,7 +21,8 @@ use yare_oci::{ImageConfig, Platform, Reference};
 #[derive(Debug, Default)]
 pub(crate) struct Graphs {
     pub(crate) all: Vec<Graph>,
-    /// Results of this engine's own frontend that the graphs stand on.
+    /// Images that are here for the graphs: results of this engine's own frontend by the identifier of their
+    /// source, images of the client's layouts by the digest of their operation.
     pub(crate) results: BTreeMap<String, Reference>,
     /// What holds those.
     pub(crate) _on: Vec<Arc<Loaded>>,
@@ -141,10 +142,7 @@ impl<'a> LocalContexts<'a> {
         if local.session.is_empty() || local.session == source.link.session.offer.id {
             return Ok(source.session(&local.dir));
         }
-        let other = source.others.values().find(|session| session.offer.id == local.session);
-        other.map(AsRef::as_ref).ok_or_else(|| {
-            Error::denied(format!("the folder {} is in a session that is not this build's", local.dir))
-        })
+        source.session_of(&local.session, &format!("the folder {}", local.dir))
     }
 
     fn fetch(&self, local: &Local) -> Result<(ContextTree, Folder)> {

@@ -28,6 +28,8 @@ const DEPTH: usize = 4;
 pub(crate) struct LayoutImage {
     /// What the client calls the layout.
     store: String,
+    /// The session that has it; empty for the build's own.
+    session: String,
     digest: Digest,
 }
 
@@ -44,7 +46,23 @@ impl LayoutImage {
         if store.is_empty() || !store.bytes().all(plain) {
             return Err(invalid());
         }
-        Ok(Self { store: store.to_owned(), digest: digest.parse().map_err(|_| invalid())? })
+        let digest = digest.parse().map_err(|_| invalid())?;
+        Ok(Self { store: store.to_owned(), session: String::new(), digest })
+    }
+
+    /// The same image of another layout or session, where these are named.
+    ///
+    /// # Errors
+    /// The name of the layout is no plain text.
+    pub(crate) fn held_by(self, session: &str, store: &str) -> Result<Self> {
+        let at = |store: &str| Self::parse(&format!("{store}@{}", self.digest));
+        let held = if store.is_empty() { self } else { at(store)? };
+        Ok(Self { session: session.to_owned(), ..held })
+    }
+
+    /// The digest of its manifest or index.
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// Brings the image as an archive in which it has this name; it lies in `folder`.
@@ -118,7 +136,8 @@ impl LayoutImage {
             .map_err(|_| Error::invalid("the name of an OCI layout is no plain text"))?;
         metadata.insert("buildkit-attachable-store-id", store);
         let link = &source.link;
-        let mut exchange = link.wait(link.session.call(READ, metadata))?;
+        let session = source.session_of(&self.session, &format!("the OCI layout {}", self.store))?;
+        let mut exchange = link.wait(session.call(READ, metadata))?;
         let question = ReadRequest { digest: blob.digest.to_string(), ..ReadRequest::default() };
         link.wait(exchange.send::<ReadResponse>(&question))?;
         if let Err(status) = exchange.outbound.close() {
@@ -232,8 +251,12 @@ mod tests {
     fn a_layout_is_named_by_store_and_digest() {
         let digest = Digest::of("x");
         for text in [format!("abc@{digest}"), format!("abc:latest@{digest}")] {
-            let expected = LayoutImage { store: "abc".to_owned(), digest };
-            assert_eq!(LayoutImage::parse(&text).expect("understood"), expected);
+            let expected = LayoutImage { store: "abc".to_owned(), session: String::new(), digest };
+            let parsed = LayoutImage::parse(&text).expect("understood");
+            assert_eq!(parsed, expected);
+            let held = parsed.held_by("s", "other").expect("understood");
+            assert_eq!((held.store.as_str(), held.session.as_str(), held.digest), ("other", "s", digest));
+            assert!(held.held_by("s", "a\nb").is_err());
         }
         for text in
             [format!("@{digest}"), format!("a\nb@{digest}"), "abc".to_owned(), "abc@sha256:1".to_owned()]

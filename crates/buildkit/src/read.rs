@@ -7,6 +7,7 @@ use crate::Kit;
 use crate::builds::Build;
 use crate::grpc::{Code, Status};
 use crate::keys::ClientKeys;
+use crate::layout::LayoutImage;
 use crate::link::Link;
 use crate::llb;
 use crate::proto::Platform as WirePlatform;
@@ -16,7 +17,7 @@ use crate::proto::gateway::{
     ResolveImageConfigResponse, ResolveSourceRequest, ResolveSourceResponse, SourceImage, StatFileRequest,
     StatFileResponse,
 };
-use crate::solve::{evaluated, on_thread, progress};
+use crate::solve::{self, evaluated, on_thread, progress};
 use crate::sync::stat_of;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use std::io::{Read, Seek, SeekFrom};
@@ -151,13 +152,29 @@ async fn image(
     .await
 }
 
+/// An image in a layout of the client's: its digest there, and its config.
+async fn layout(
+    kit: &Arc<Kit>,
+    build: &Arc<Build>,
+    named: LayoutImage,
+    platform: Option<WirePlatform>,
+) -> Result<(String, Vec<u8>), Status> {
+    let digest = named.digest().to_string();
+    let platform = platform.as_ref().map_or_else(yare_oci::Platform::host, llb::platform);
+    let (_held, reference) = solve::held_layout(kit, build, named, platform).await?;
+    let (_, config) = image(kit, build, (&reference.to_string(), ""), None).await?;
+    Ok((digest, config))
+}
+
 pub(crate) async fn resolve_image(
     kit: &Arc<Kit>,
     build: &Arc<Build>,
     request: ResolveImageConfigRequest,
 ) -> Result<ResolveImageConfigResponse, Status> {
     if request.resolver != 0 {
-        return Err(Error::unimplemented("images in layouts are not built into this Yare yet").into());
+        let named = LayoutImage::parse(&request.r#ref)?.held_by(&request.session, &request.store)?;
+        let (digest, config) = layout(kit, build, named, request.platform).await?;
+        return Ok(ResolveImageConfigResponse { digest, config, r#ref: request.r#ref });
     }
     let (digest, config) = image(kit, build, (&request.r#ref, &request.mode), request.platform).await?;
     Ok(ResolveImageConfigResponse { digest, config, r#ref: request.r#ref })
@@ -170,6 +187,13 @@ pub(crate) async fn resolve_source(
 ) -> Result<ResolveSourceResponse, Status> {
     let source =
         request.source.ok_or_else(|| Status::new(Code::InvalidArgument, "the request names no source"))?;
+    if let Some(named) = llb::layout(&source)? {
+        let (digest, config) = layout(kit, build, named, request.platform).await?;
+        return Ok(ResolveSourceResponse {
+            source: Some(source),
+            image: Some(SourceImage { digest, config }),
+        });
+    }
     if !source.identifier.starts_with("docker-image://") {
         // It is what it is called: what is known of others is known when they are fetched.
         return Ok(ResolveSourceResponse { source: Some(source), image: None });

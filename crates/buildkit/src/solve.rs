@@ -96,7 +96,9 @@ pub(crate) async fn load(
     let names = images.iter().map(|_| Held::new(kit)).collect::<Result<Vec<_>, _>>()?;
     on_thread(move || {
         for ((context, image), (name, reference)) in images.iter().zip(names) {
-            bring(&source, &asked, (context.as_str(), image), name.name())?;
+            let platform = asked.request.platforms.first().map(|text| Platform::parse(text)).transpose();
+            let platform = platform.map_err(Error::invalid)?.unwrap_or_else(Platform::host);
+            bring(&source, &format!("[context {context}]"), (image, &platform), name.name())?;
             asked.sources.insert(context.clone(), ContextSource::Image(reference));
             inputs.push(name);
         }
@@ -117,15 +119,13 @@ pub(crate) async fn load(
 /// Brings an image of the client's into the store, under this name.
 fn bring(
     source: &Source,
-    asked: &Asked,
-    (context, image): (&str, &LayoutImage),
+    title: &str,
+    (image, platform): (&LayoutImage, &Platform),
     name: &str,
 ) -> Result<(), Status> {
-    let platform = asked.request.platforms.first().map(|text| Platform::parse(text)).transpose();
-    let platform = platform.map_err(Error::invalid)?.unwrap_or_else(Platform::host);
-    let work = source.progress.work(&format!("[context {context}] load from the client's OCI layout"));
+    let work = source.progress.work(&format!("{title} load from the client's OCI layout"));
     let folder = source.folders.take("")?;
-    let brought = image.bring(source, &platform, (&folder, name));
+    let brought = image.bring(source, platform, (&folder, name));
     let loaded = brought.and_then(|archive| yare_engine::images::adopt(&source.engine, archive));
     if let Err(error) = &loaded {
         work.failed(&yare_errdefs::chain(error));
@@ -143,10 +143,29 @@ async fn load_graph(kit: &Arc<Kit>, build: &Arc<Build>, wire: &Definition) -> Re
         results.insert(identifier, reference);
         inputs.push(name);
     }
+    for llb::Layout { operation, image, platform } in llb::layouts(wire)? {
+        let (name, reference) = held_layout(kit, build, image, platform).await?;
+        results.insert(operation, reference);
+        inputs.push(name);
+    }
     let graphs = Graphs::of(wire.clone(), results);
     graphs::check(&graphs, build)?;
     let definition = crate::context::Definition::default();
     Ok(Arc::new(Loaded { asked, definition, graphs: Some(graphs), _inputs: inputs }))
+}
+
+/// Brings an image of the client's into the store, under a name of its own for a while.
+pub(crate) async fn held_layout(
+    kit: &Arc<Kit>,
+    build: &Arc<Build>,
+    image: LayoutImage,
+    platform: Platform,
+) -> Result<(Held, Reference), Status> {
+    let source = source(kit, build, &graph_options(build)?, progress(build, None)).await?;
+    let (held, reference) = Held::new(kit)?;
+    let name = held.name().to_owned();
+    on_thread(move || bring(&source, "[internal]", (&image, &platform), &name)).await?;
+    Ok((held, reference))
 }
 
 /// What of a build's options counts for graphs.

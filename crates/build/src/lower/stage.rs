@@ -5,6 +5,7 @@ use super::{HistoryStep, Lowering, Target};
 use crate::failure::Failure;
 use crate::graph::{CopyDefinition, CopyOp, CopySource, FetchOp, Op, Vertex, VertexId};
 use crate::request::{ContextSource, Request};
+use crate::source::git::GitKeys;
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -305,7 +306,12 @@ impl Lowering<'_> {
                 self.shared(&key, Op::Copy(CopyOp { base, source, spec }), title)
             }
             ContextSource::Git(remote) => {
-                let fetch = FetchOp::Git { remote: remote.clone(), keep_git_dir: false, checksum: None };
+                let fetch = FetchOp::Git {
+                    remote: remote.clone(),
+                    keep_git_dir: false,
+                    checksum: None,
+                    keys: GitKeys::default(),
+                };
                 self.shared(&key, Op::Fetch(fetch), title)
             }
             ContextSource::Http(url) => {

@@ -8,6 +8,7 @@ use crate::graph::{
     Vertex, VertexId,
 };
 use crate::request::Entitlement;
+use crate::source::git::GitKeys;
 use crate::source::git::GitRef;
 use crate::{Error, Result};
 use yare_dockerfile::args::is_proxy;
@@ -255,9 +256,8 @@ impl Lowering<'_> {
             shm_size: self.request.run.shm_size,
             files,
             mounts: self.mounts(state, run)?,
-            read_only: false,
-            valid_codes: Vec::new(),
             argv: argv.clone(),
+            ..RunDefinition::default()
         };
         let proxies = scope::proxies(&self.request.build_args);
         let op = RunOp { base: state.root, spec, proxies, platform: Box::new(state.platform.clone()) };
@@ -609,7 +609,12 @@ impl Lowering<'_> {
             });
             let remote = source.to_owned();
             return Ok((
-                FetchOp::Git { remote, keep_git_dir: keep, checksum: checksum.map(str::to_owned) },
+                FetchOp::Git {
+                    remote,
+                    keep_git_dir: keep,
+                    checksum: checksum.map(str::to_owned),
+                    keys: GitKeys::default(),
+                },
                 true,
             ));
         }

@@ -5,7 +5,7 @@ use crate::attest::provenance::Material;
 use crate::failure::Failure;
 use crate::graph::{FetchOp, VertexId};
 use crate::keys::Parts;
-use crate::source::git::{Git, GitRef};
+use crate::source::git::{Git, GitKeys, GitRef};
 use crate::source::http::{self, Download, Downloads, Wanted};
 use crate::{Error, Result};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -22,8 +22,8 @@ impl Solver<'_> {
         self.begun(id);
         match op {
             FetchOp::Http { url, name, checksum } => self.download(id, url, name, *checksum),
-            FetchOp::Git { remote, keep_git_dir, checksum } => {
-                self.repository(id, remote, *keep_git_dir, checksum.as_deref())
+            FetchOp::Git { remote, keep_git_dir, checksum, keys } => {
+                self.repository(id, remote, (*keep_git_dir, checksum.as_deref()), keys)
             }
         }
     }
@@ -55,13 +55,14 @@ impl Solver<'_> {
         &self,
         id: VertexId,
         remote: &str,
-        keep_git_dir: bool,
-        checksum: Option<&str>,
+        (keep_git_dir, checksum): (bool, Option<&str>),
+        keys: &GitKeys,
     ) -> Result<Outcome, Failure> {
         let mut git = Git::new(self.tools.sources.join("git"));
-        git.ssh_agent = self.tools.worker.ssh("default")?;
         let mut wanted =
             GitRef::parse(remote)?.ok_or_else(|| Error::invalid(format!("{remote} is no git repository")))?;
+        let worker = self.tools.worker;
+        git.unlock(&wanted.url, keys, |id| worker.secret(id), |id| worker.ssh(id))?;
         if let Some(checksum) = checksum {
             checksum.clone_into(&mut wanted.checksum);
         }

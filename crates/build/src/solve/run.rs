@@ -7,13 +7,14 @@ use super::{Made, Outcome, Solver};
 use crate::cache::{Claim, MountLease, NewMount, Step};
 use crate::failure::Failure;
 use crate::files::{self, ChecksumOptions, CopySpec, Tree};
-use crate::graph::{CopyOp, CopySource, MountKind, Op, RunMount, RunOp, VertexId};
+use crate::graph::{CopyOp, CopySource, MountKind, Op, RunDefinition, RunMount, RunOp, VertexId};
 use crate::keys::Parts;
 use crate::worker::{Exit, Run, RunMount as WorkerMount, Stream};
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use yare_api::{HostConfig, Ulimit};
 use yare_errdefs::{Class, Classified};
 use yare_oci::Digest;
 use yare_snapshot::{DraftId, PendingDraft, Place, Stack};
@@ -342,10 +343,7 @@ impl Solver<'_> {
             insecure: spec.insecure,
             extra_hosts: spec.extra_hosts.clone(),
             shm_size: spec.shm_size,
-            limits: yare_api::HostConfig {
-                readonly_rootfs: spec.read_only,
-                ..self.request.run.limits.clone()
-            },
+            limits: limits(spec, &self.request.run.limits),
             rootfs: Some(pending.rootfs()),
             mounts: mounted.mounts.clone(),
         };
@@ -356,6 +354,22 @@ impl Solver<'_> {
             _ => Error::wrap(unfinished(&spec.argv), error),
         })
     }
+}
+
+/// The limits of a step: those of the build, and its own before them.
+fn limits(spec: &RunDefinition, build: &HostConfig) -> HostConfig {
+    let mut limits = HostConfig { readonly_rootfs: spec.read_only, ..build.clone() };
+    if !spec.cgroup_parent.is_empty() {
+        limits.cgroup_parent.clone_from(&spec.cgroup_parent);
+    }
+    if !spec.ulimits.is_empty() {
+        let mut all = limits.ulimits.take().unwrap_or_default();
+        all.retain(|other| spec.ulimits.iter().all(|own| own.name != other.name));
+        let own = spec.ulimits.iter();
+        all.extend(own.map(|own| Ulimit { name: own.name.clone(), soft: own.soft, hard: own.hard }));
+        limits.ulimits = Some(all);
+    }
+    limits
 }
 
 fn size_of(pending: &PendingDraft) -> Result<u64, Failure> {
@@ -394,4 +408,29 @@ fn ended(op: &RunOp, exit: Exit) -> Result<(), Failure> {
         error = error.with_hint("137 means that it was killed: by a limit on memory, or by somebody");
     }
     Err(Failure { code: Some(exit.code), ..Failure::from(error) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Ulimit as Own;
+
+    #[test]
+    fn limits_of_a_step_go_before_those_of_the_build() {
+        let limit = |name: &str, soft: i64| Ulimit { name: name.to_owned(), soft, hard: 9 };
+        let build = HostConfig {
+            memory: 7,
+            cgroup_parent: "/build".to_owned(),
+            ulimits: Some(vec![limit("nofile", 1), limit("core", 1)]),
+            ..HostConfig::default()
+        };
+        let plain = limits(&RunDefinition::default(), &build);
+        assert_eq!(plain, build);
+        let own = Own { name: "nofile".to_owned(), soft: 2, hard: 9 };
+        let cgroup_parent = "/step".to_owned();
+        let spec = RunDefinition { ulimits: vec![own], cgroup_parent, ..RunDefinition::default() };
+        let both = limits(&spec, &build);
+        assert_eq!((both.memory, both.cgroup_parent.as_str()), (7, "/step"));
+        assert_eq!(both.ulimits, Some(vec![limit("core", 1), limit("nofile", 2)]));
+    }
 }

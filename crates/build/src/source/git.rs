@@ -17,6 +17,7 @@
 //! `refs/yare/<commit>` keeps each commit that was asked for. Removing any of it costs a download.
 
 mod checkout;
+mod keys;
 mod mirror;
 mod run;
 mod submodule;
@@ -26,6 +27,7 @@ mod url;
 mod tests;
 
 pub use checkout::{Checkout, set_times};
+pub use keys::GitKeys;
 pub(in crate::source) use url::redact as redact_url;
 pub use url::{GitRef, GitUrl, MTime, Scheme};
 
@@ -50,8 +52,8 @@ pub struct Git {
     /// Lines of `known_hosts` that are believed; without, keys are learnt at the first contact and believed
     /// from then on.
     pub known_hosts: Option<String>,
-    /// A token for HTTPS (the secret `GIT_AUTH_TOKEN`), sent to the host of the asked repository alone.
-    pub token: Option<String>,
+    /// What the header `Authorization` says to the host of the asked repository, over HTTPS alone.
+    pub authorization: Option<String>,
     /// Proxy variables for the program, such as `https_proxy`.
     pub proxy: Vec<(String, String)>,
 }
@@ -66,7 +68,7 @@ impl Git {
             limit: 16 << 30,
             ssh_agent: None,
             known_hosts: None,
-            token: None,
+            authorization: None,
             proxy: Vec::new(),
         }
     }

@@ -3,7 +3,7 @@
 use yare_errdefs::{Error, Result};
 
 /// What operations may need.
-pub(crate) const LLB: [&str; 44] = [
+pub(crate) const LLB: [&str; 48] = [
     "source.image",
     "source.image.resolvemode",
     "source.local",
@@ -17,19 +17,23 @@ pub(crate) const LLB: [&str; 44] = [
     "source.git",
     "source.git.keepgitdir",
     "source.git.fullurl",
+    "source.git.httpauth",
     "source.git.knownsshhosts",
     "source.git.mountsshsock",
     "source.git.subdir",
+    "source.ocilayout",
     "source.http",
     "source.http.checksum",
     "source.http.perm",
     // As the field spells it.
     "soruce.http.uidgid",
     "exec.meta.base",
+    "exec.meta.cgroup.parent",
     "exec.meta.network",
     "exec.meta.proxyenv",
     "exec.meta.security",
     "exec.meta.setsdefaultpath",
+    "exec.meta.ulimit",
     "exec.mount.bind",
     "exec.mount.bind.readwrite-nooutput",
     "exec.mount.cache",

@@ -3,7 +3,7 @@
 use super::{Assembly, Operation, clean, source};
 use crate::proto::graph::{self as wire, ExecOp, Meta, Mount, SecretEnv};
 use std::collections::BTreeMap;
-use yare_build::graph::{MountKind, Op, OutputOp, RunDefinition, RunMount, RunOp, Sharing, VertexId};
+use yare_build::graph::{MountKind, Op, OutputOp, RunDefinition, RunMount, RunOp, Sharing, Ulimit, VertexId};
 use yare_errdefs::{Error, Result};
 use yare_oci::Platform;
 
@@ -127,12 +127,6 @@ fn process(meta: &Meta, (network, security): (i32, i32)) -> Result<RunDefinition
     if meta.args.iter().all(String::is_empty) {
         return Err(Error::invalid("invalid exec: it has no arguments"));
     }
-    if !meta.ulimits.is_empty() || !meta.cgroup_parent.is_empty() {
-        return Err(Error::unimplemented(
-            "limits and a cgroup of single steps are not built into this Yare yet",
-        )
-        .with_hint("give them for the whole build"));
-    }
     let mut env = meta.env.clone();
     if !env.iter().any(|entry| entry.starts_with("PATH=")) {
         env.push(PATH.to_owned());
@@ -152,8 +146,14 @@ fn process(meta: &Meta, (network, security): (i32, i32)) -> Result<RunDefinition
         hostname: if meta.hostname.is_empty() { "buildkitsandbox".to_owned() } else { meta.hostname.clone() },
         extra_hosts: meta.extra_hosts.iter().map(|host| format!("{}:{}", host.host, host.ip)).collect(),
         valid_codes: meta.valid_codes.clone(),
+        ulimits: meta.ulimits.iter().map(ulimit).collect(),
+        cgroup_parent: meta.cgroup_parent.clone(),
         ..RunDefinition::default()
     })
+}
+
+fn ulimit(limit: &wire::Ulimit) -> Ulimit {
+    Ulimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard }
 }
 
 fn proxies(meta: &Meta) -> BTreeMap<String, String> {

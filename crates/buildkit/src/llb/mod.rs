@@ -11,8 +11,9 @@ mod source;
 mod tests;
 
 pub(crate) use file::left_out;
-pub(crate) use source::{Local, image, platform};
+pub(crate) use source::{Local, image, layout, platform};
 
+use crate::layout::LayoutImage;
 use crate::proto::Definition as Wire;
 use crate::proto::graph::{DiffOp, MergeOp, Op};
 use prost::Message;
@@ -20,7 +21,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use yare_build::definition::{Definition, Does, Node};
 use yare_build::graph::{DiffOp as Diff, Op as Vertex, VertexId};
 use yare_errdefs::{Error, Result};
-use yare_oci::{Digest, Reference};
+use yare_oci::{Digest, Platform, Reference};
 
 /// Most operations of a graph.
 const MOST: usize = 20_000;
@@ -30,7 +31,7 @@ const MOST_PARTS: usize = 1000;
 /// What a graph may refer to outside of itself.
 #[derive(Debug, Default)]
 pub(crate) struct Surroundings {
-    /// Results of this engine's own frontend, by the identifier of their source.
+    /// Images that are here for the graph, as [`crate::graphs::Graphs`] has them.
     pub(crate) results: BTreeMap<String, Reference>,
     /// Operations whose cache counts again, since this build did them.
     pub(crate) done: HashSet<String>,
@@ -229,6 +230,29 @@ pub(crate) fn results(wire: &Wire) -> Result<Vec<String>> {
         let source = decode(bytes, "an operation")?.source;
         let identifier = source.map(|source| source.identifier);
         found.extend(identifier.filter(|identifier| identifier.starts_with(crate::inputs::SCHEME)));
+    }
+    Ok(found)
+}
+
+/// An image in a client's layout that a graph stands on.
+pub(crate) struct Layout {
+    /// The digest of its operation.
+    pub(crate) operation: String,
+    pub(crate) image: LayoutImage,
+    pub(crate) platform: Platform,
+}
+
+/// The images in clients' layouts that a graph stands on.
+pub(crate) fn layouts(wire: &Wire) -> Result<Vec<Layout>> {
+    let mut found = Vec::new();
+    for bytes in wire.def.iter().take(MOST) {
+        let op = decode(bytes, "an operation")?;
+        if let Some(source) = &op.source
+            && let Some(image) = source::layout(source)?
+        {
+            let platform = op.platform.as_ref().map_or_else(Platform::host, platform);
+            found.push(Layout { operation: Digest::of(bytes).to_string(), image, platform });
+        }
     }
     Ok(found)
 }

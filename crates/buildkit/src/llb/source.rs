@@ -1,11 +1,13 @@
 //! Where files come from.
 
 use super::{Assembly, Operation, clean};
+use crate::layout::LayoutImage;
 use crate::proto::Platform as WirePlatform;
 use crate::proto::graph::SourceOp;
 use std::collections::BTreeMap;
 use yare_build::definition::Does;
 use yare_build::graph::{CopyDefinition, CopyOp, CopySource, FetchOp, Op, VertexId};
+use yare_build::source::git::GitKeys;
 use yare_errdefs::{Error, Result};
 use yare_oci::{Digest, Platform, Reference};
 
@@ -43,21 +45,22 @@ impl Assembly {
             "local" => self.local(operation, rest, &source.attributes),
             "git" => self.git(operation, rest, &source.attributes),
             "http" | "https" => self.http(operation, identifier, &source.attributes),
+            "oci-layout" => self.present(operation, (operation.digest, identifier)),
             _ if identifier.starts_with(crate::inputs::SCHEME) => {
-                let reference = self.surroundings.results.get(identifier).cloned();
-                let reference = reference.ok_or_else(|| {
-                    Error::not_found(format!("the result {identifier} is not there any more"))
-                })?;
-                Ok(self.push_node(
-                    operation,
-                    "load result",
-                    Does::Image { reference, platform: None, pull: false },
-                ))
+                self.present(operation, (identifier, "load result"))
             }
             other => Err(Error::unimplemented(format!(
                 "a source of the kind {other:?} is not built into this Yare yet: {identifier}"
             ))),
         }
+    }
+
+    /// An image that is here for this graph, by what it is known by.
+    fn present(&mut self, operation: &Operation<'_>, (key, name): (&str, &str)) -> Result<VertexId> {
+        let reference = self.surroundings.results.get(key).cloned();
+        let reference =
+            reference.ok_or_else(|| Error::not_found(format!("the result {key} is not there any more")))?;
+        Ok(self.push_node(operation, name, Does::Image { reference, platform: None, pull: false }))
     }
 
     fn local(
@@ -104,19 +107,21 @@ impl Assembly {
         };
         let mut remote = format!("https://{place}");
         let (mut keep_git_dir, mut checksum) = (false, None);
+        let mut keys = GitKeys::none();
         for (name, value) in attributes {
+            let given = || Some(value.clone()).filter(|value| !value.is_empty());
             match name.as_str() {
                 "git.fullurl" => remote.clone_from(value),
                 "git.keepgitdir" => keep_git_dir = value == "true",
                 "git.checksum" => checksum = Some(value.clone()),
-                // Names of secrets that are used when the client has them, and keys of hosts; what a client's
-                // agent and the host's own git know is used instead.
-                "git.authtokensecret" | "git.authheadersecret" | "git.knownsshhosts" | "git.mountsshsock" => {
-                }
+                "git.authtokensecret" => keys.token = given(),
+                "git.authheadersecret" => keys.header = given(),
+                "git.mountsshsock" => keys.agent = given(),
+                "git.knownsshhosts" => keys.known_hosts = given(),
                 other => return Err(unknown(other)),
             }
         }
-        let fetch = FetchOp::Git { remote: format!("{remote}{fragment}"), keep_git_dir, checksum };
+        let fetch = FetchOp::Git { remote: format!("{remote}{fragment}"), keep_git_dir, checksum, keys };
         Ok(self.push(operation, &format!("git://{rest}"), Op::Fetch(fetch)))
     }
 
@@ -164,6 +169,20 @@ impl Assembly {
         let copy = CopyOp { base, source: CopySource::Vertex(fetched), spec };
         Ok(self.push(operation, url, Op::Copy(copy)))
     }
+}
+
+/// The image that `oci-layout://…` names; `None` when the source is another one.
+pub(crate) fn layout(source: &SourceOp) -> Result<Option<LayoutImage>> {
+    let Some(name) = source.identifier.strip_prefix("oci-layout://") else { return Ok(None) };
+    let (mut session, mut store) = ("", "");
+    for (name, value) in &source.attributes {
+        match name.as_str() {
+            "oci.session" => session = value,
+            "oci.store" => store = value,
+            other => return Err(unknown(other)),
+        }
+    }
+    LayoutImage::parse(name)?.held_by(session, store).map(Some)
 }
 
 /// The image that `docker-image://…` names.

@@ -107,10 +107,13 @@ fn a_deep_graph_is_walked_without_a_deep_stack() {
 #[test]
 fn what_is_not_understood_is_said() {
     let mut made = Made::default();
-    for identifier in ["ftp://x", "oci-layout://x@sha256:0"] {
-        let source = made.source(identifier);
-        assert_eq!(refusal(&made.of(&source, 0)), Class::Unimplemented, "{identifier}");
-    }
+    let source = made.source("ftp://x");
+    assert_eq!(refusal(&made.of(&source, 0)), Class::Unimplemented);
+    let source = made.source(&format!("oci-layout://x@{}", Digest::of("x")));
+    assert_eq!(refusal(&made.of(&source, 0)), Class::NotFound, "nobody brought it");
+    assert!(layouts(&made.of(&source, 0)).expect("understood").len() == 1);
+    let source = made.source("oci-layout://x@sha256:0");
+    assert!(layouts(&made.of(&source, 0)).is_err());
     let base = made.source("docker-image://busybox");
     let mut wire = made.of(&base, 0);
     let caps = [("source.image".to_owned(), true), ("exec.flying".to_owned(), true)].into();

@@ -100,6 +100,11 @@ pub(crate) struct ResolveImageConfigRequest {
     /// 0 is a registry; an image layout is 1.
     #[prost(int32, tag = "5")]
     pub(crate) resolver: i32,
+    /// Where a layout is.
+    #[prost(string, tag = "6")]
+    pub(crate) session: String,
+    #[prost(string, tag = "7")]
+    pub(crate) store: String,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]

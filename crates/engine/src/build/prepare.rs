@@ -1,6 +1,7 @@
 //! From what a client sent to a [`yare_build::Request`]: the context where it can be read, the Dockerfile,
 //! the options.
 
+use super::keys::{Keys, Sent};
 use crate::Engine;
 use crate::images::BodyReader;
 use base64::Engine as _;
@@ -17,7 +18,7 @@ use yare_build::attest::provenance::Material;
 use yare_build::context::{ContextTree, Contexts, parse_ignore};
 use yare_build::files::{Tree, read_file};
 use yare_build::request::{ContextSource, Entitlement, NoCache, Request, RunSettings, SecretScan};
-use yare_build::source::git::{Git, GitRef};
+use yare_build::source::git::{Git, GitKeys, GitRef};
 use yare_build::source::http::{Downloads, Fetch, Wanted};
 use yare_build::source::upload::{self, Received};
 use yare_errdefs::{Class, Classified, Error, Result};
@@ -172,7 +173,7 @@ fn main_context(
                 let root = Some(open_local(context)?);
                 Ok(Main { root, lasting: true, ..Main::default() })
             }
-            "git" => cloned(engine, &context.value, cancel),
+            "git" => cloned(engine, asked, &context.value, cancel),
             "none" => Ok(Main::default()),
             "http" => sent(engine, download(engine, web, &context.value, cancel)?, cancel),
             other => Err(Error::invalid(format!("unknown kind of build context {other:?}"))),
@@ -231,11 +232,13 @@ fn sent(engine: &Arc<Engine>, reader: impl Read, cancel: &Cancel) -> Result<Main
     Ok(Main { root: Some(dir), dockerfile, made: Some(made), ..Main::default() })
 }
 
-fn cloned(engine: &Arc<Engine>, remote: &str, cancel: &Cancel) -> Result<Main> {
+fn cloned(engine: &Arc<Engine>, asked: &BuildRequest, remote: &str, cancel: &Cancel) -> Result<Main> {
     let (made, _) = folder(engine)?;
     let wanted =
         GitRef::parse(remote)?.ok_or_else(|| Error::invalid(format!("{remote} is no git repository")))?;
-    let git = Git::new(engine.builder.folder.join("sources").join("git"));
+    let mut git = Git::new(engine.builder.folder.join("sources").join("git"));
+    let keys = Sent { request: asked, auths: &BTreeMap::new() };
+    git.unlock(&wanted.url, &GitKeys::default(), |id| keys.secret(id), |id| keys.agent(id))?;
     let checkout = git.checkout(&wanted, &made.path, (false, 0), cancel)?;
     let dir = yare_sys::fs::open_dir(&checkout.dir).map_err(Error::from)?;
     let repository = Some(Material::git(&wanted.fragment_form(true), &checkout.commit));

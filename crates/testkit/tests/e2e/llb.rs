@@ -1,11 +1,13 @@
 //! Builds whose graph the client makes itself (LLB), sent over BuildKit's wire by hand.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use crate::case::cases;
 use crate::client::Client;
-use crate::wire::{Message, Refused, Session, Wire, fields, text};
+use crate::wire::{Message, Offers, Refused, Session, Wire, fields, text};
 
 /// Why nothing here runs against dockerd.
-const OWN: &str = "results are looked at with Yare's own exporters";
+pub(crate) const OWN: &str = "results are looked at with Yare's own exporters";
 
 cases![
     Api:
@@ -22,9 +24,9 @@ cases![
         results_are_read_over_the_bridge.differs(OWN);
 ];
 
-const SOLVE: &str = "/moby.buildkit.v1.Control/Solve";
-const STATUS: &str = "/moby.buildkit.v1.Control/Status";
-const BRIDGE: &str = "/moby.buildkit.v1.frontend.LLBBridge";
+pub(crate) const SOLVE: &str = "/moby.buildkit.v1.Control/Solve";
+pub(crate) const STATUS: &str = "/moby.buildkit.v1.Control/Status";
+pub(crate) const BRIDGE: &str = "/moby.buildkit.v1.frontend.LLBBridge";
 
 /// A graph being put together.
 #[derive(Debug, Clone, Default)]
@@ -50,7 +52,7 @@ impl Output {
 
 impl Graph {
     /// Adds an operation: its inputs, then its field.
-    fn add(&mut self, inputs: &[&Output], field: u32, what: &Message) -> Output {
+    pub(crate) fn add(&mut self, inputs: &[&Output], field: u32, what: &Message) -> Output {
         let op = inputs.iter().fold(Message::new(), |op, input| op.message(1, &input.input()));
         let op = op.message(field, what);
         let digest = op.digest();
@@ -99,7 +101,7 @@ impl Graph {
     }
 }
 
-fn shell(script: &str) -> Message {
+pub(crate) fn shell(script: &str) -> Message {
     Message::new().text(1, "sh").text(1, "-c").text(1, script).text(3, "/")
 }
 
@@ -126,41 +128,48 @@ fn copy(src: &str, dest: &str) -> Message {
 const FILES: &[(&str, &str)] = &[("a.txt", "first"), ("b.log", "second"), ("c.txt", "third")];
 
 /// One build of a graph by hand.
-struct Build<'c> {
+pub(crate) struct Build<'c> {
     client: &'c Client,
-    wire: Wire,
-    session: String,
-    _session: Session,
+    pub(crate) wire: Wire,
+    pub(crate) session: String,
+    pub(crate) open: Session,
     number: std::cell::Cell<u32>,
 }
 
 impl<'c> Build<'c> {
     fn new(client: &'c Client) -> Self {
-        let session = format!("{}-session", client.n);
-        let opened = Session::open(&client.host.socket, &session, FILES);
-        let wire = Wire::open(&client.host.socket);
-        Self { client, wire, session, _session: opened, number: std::cell::Cell::new(0) }
+        Self::offering(client, Offers { files: FILES, ..Offers::default() })
     }
 
-    fn id(&self) -> String {
+    /// With a session of the client that has this.
+    pub(crate) fn offering(client: &'c Client, offers: Offers) -> Self {
+        // The last one may still be on its way out.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let session = format!("{}-session-{}", client.n, NUMBER.fetch_add(1, Ordering::Relaxed));
+        let open = Session::open(&client.host.socket, &session, offers);
+        let wire = Wire::open(&client.host.socket);
+        Self { client, wire, session, open, number: std::cell::Cell::new(0) }
+    }
+
+    pub(crate) fn id(&self) -> String {
         self.number.set(self.number.get() + 1);
         format!("{}-{}", self.client.n, self.number.get())
     }
 
     /// A request for an image of this name.
-    fn request(&self, id: &str, definition: &Message, name: &str) -> Message {
+    pub(crate) fn request(&self, id: &str, definition: &Message, name: &str) -> Message {
         let exporter = Message::new().text(1, "moby").pair(2, "name", name);
         Message::new().text(1, id).message(2, definition).text(5, &self.session).message(13, &exporter)
     }
 
-    fn solve(&self, graph: &Graph, output: &Output, name: &str) -> Result<Vec<u8>, Refused> {
+    pub(crate) fn solve(&self, graph: &Graph, output: &Output, name: &str) -> Result<Vec<u8>, Refused> {
         let id = self.id();
         self.wire.call(SOLVE, "", &self.request(&id, &graph.definition(output), name))
     }
 
     /// Builds an image and gives what a script in it says.
     #[track_caller]
-    fn says(&self, graph: &Graph, output: &Output, script: &str) -> String {
+    pub(crate) fn says(&self, graph: &Graph, output: &Output, script: &str) -> String {
         let name = format!("{}:{}", self.client.n, self.number.get());
         if let Err(refused) = self.solve(graph, output, &name) {
             panic!("{refused:?}");
@@ -186,7 +195,7 @@ impl<'c> Build<'c> {
     }
 }
 
-const BUSYBOX: &str = "docker-image://docker.io/library/busybox:latest";
+pub(crate) const BUSYBOX: &str = "docker-image://docker.io/library/busybox:latest";
 
 fn a_graph_becomes_an_image(c: &Client) {
     let build = Build::new(c);

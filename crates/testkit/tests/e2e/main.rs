@@ -61,6 +61,7 @@ mod lifecycle;
 mod limits;
 mod listing;
 mod llb;
+mod llb_sources;
 mod logs;
 mod names;
 mod network;
@@ -133,6 +134,7 @@ fn main() {
         buildx_history::CASES,
         buildx_platforms::CASES,
         llb::CASES,
+        llb_sources::CASES,
         soak::CASES,
     ];
     let ok = runner::run(&themes.concat());

@@ -1,10 +1,11 @@
 //! gRPC by hand: messages put together from their fields' numbers, and a client that says what no client says.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -254,22 +255,57 @@ fn upgraded(socket: &Path, path: &str, headers: &str) -> UnixStream {
     stream
 }
 
-/// A session of a client that has nothing to offer but a few files, whatever folder they are asked of.
+/// A session of a client.
 #[derive(Debug)]
 pub(crate) struct Session {
     over: Arc<AtomicBool>,
+    /// Secrets that it was asked for.
+    pub(crate) asked: Arc<Mutex<Vec<String>>>,
+}
+
+/// What a session has to offer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Offers {
+    /// Names and contents, whatever folder they are asked of.
+    pub(crate) files: Files,
+    /// By digest, whatever layout they are asked of.
+    pub(crate) blobs: BTreeMap<String, Vec<u8>>,
+    pub(crate) secrets: BTreeMap<String, String>,
 }
 
 /// Names and contents.
 type Files = &'static [(&'static str, &'static str)];
 
+const READ: &str = "/containerd.services.content.v1.Content/Read";
+const GET_SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
+
+impl Offers {
+    /// The answers to one message, unless it is refused with a code.
+    fn answer(&self, path: &str, question: &[u8]) -> Result<Vec<Message>, &'static str> {
+        let name = text(question, 1);
+        match path {
+            READ => {
+                let blob = self.blobs.get(&name).ok_or("5")?;
+                Ok(blob.chunks(1 << 20).map(|piece| Message::new().bytes(2, piece)).collect())
+            }
+            GET_SECRET => {
+                let secret = self.secrets.get(&name).ok_or("5")?;
+                Ok(vec![Message::new().text(1, secret)])
+            }
+            _ => Err("12"),
+        }
+    }
+}
+
 impl Session {
-    pub(crate) fn open(socket: &Path, id: &str, files: Files) -> Self {
+    pub(crate) fn open(socket: &Path, id: &str, offers: Offers) -> Self {
         let headers = format!("X-Docker-Expose-Session-Uuid: {id}\r\n");
         let stream = upgraded(socket, "/session", &headers);
         stream.set_nonblocking(true).unwrap();
         let over = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&over);
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let (offers, secrets) = (Arc::new(offers), Arc::clone(&asked));
         std::thread::spawn(move || {
             let runtime = runtime();
             let entered = runtime.enter();
@@ -280,23 +316,54 @@ impl Session {
                 let entered = runtime.enter();
                 let soon = tokio::time::timeout(Duration::from_millis(200), connection.accept());
                 drop(entered);
-                let (request, mut respond) = match runtime.block_on(soon) {
+                let (request, respond) = match runtime.block_on(soon) {
                     Ok(Some(Ok(accepted))) => accepted,
                     Ok(_) => break,
                     Err(_) => continue,
                 };
-                if request.uri().path() == "/moby.filesync.v1.FileSync/DiffCopy" {
-                    let runtime = Arc::clone(&runtime);
-                    std::thread::spawn(move || send_files(&runtime, request.into_body(), respond, files));
-                    continue;
-                }
-                let head = Response::builder().header(header::CONTENT_TYPE, "application/grpc");
-                let head = head.header("grpc-status", "12").body(()).unwrap();
-                drop(respond.send_response(head, true));
+                let (runtime, offers, secrets) =
+                    (Arc::clone(&runtime), Arc::clone(&offers), Arc::clone(&secrets));
+                std::thread::spawn(move || {
+                    if request.uri().path() == "/moby.filesync.v1.FileSync/DiffCopy" {
+                        send_files(&runtime, request.into_body(), respond, offers.files);
+                    } else {
+                        answer(&runtime, request, respond, (&offers, &secrets));
+                    }
+                });
             }
         });
-        Self { over }
+        Self { over, asked }
     }
+}
+
+/// Answers a call of one message.
+fn answer(
+    runtime: &Runtime,
+    request: Request<h2::RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    (offers, secrets): (&Offers, &Mutex<Vec<String>>),
+) {
+    let (head, mut body) = request.into_parts();
+    let mut bytes = Vec::new();
+    while let Some(Ok(piece)) = runtime.block_on(std::future::poll_fn(|context| body.poll_data(context))) {
+        drop(body.flow_control().release_capacity(piece.len()));
+        bytes.extend_from_slice(&piece);
+    }
+    let question = unframed(&bytes).pop().unwrap_or_default();
+    if head.uri.path() == GET_SECRET {
+        secrets.lock().unwrap().push(text(&question, 1));
+    }
+    let answered = offers.answer(head.uri.path(), &question);
+    let head = Response::builder().header(header::CONTENT_TYPE, "application/grpc").body(()).unwrap();
+    let mut sender = respond.send_response(head, false).unwrap();
+    let mut trailers = HeaderMap::new();
+    let status = answered.as_ref().err().copied().unwrap_or("0");
+    trailers.insert("grpc-status", http::HeaderValue::from_static(status));
+    for message in answered.into_iter().flatten() {
+        let length = u32::try_from(message.0.len()).unwrap().to_be_bytes();
+        sender.send_data([&[0], &length[..], &message.0].concat().into(), false).unwrap();
+    }
+    drop(sender.send_trailers(trailers));
 }
 
 impl Drop for Session {

@@ -33,8 +33,8 @@ impl Mirror {
         private_folder(cache)?;
         // Who asks is part of the key: what a password or token opened is not for those who lack it.
         let user = url.user.clone().unwrap_or_default();
-        let token = run.git.token.as_deref().filter(|_| run.trusted).unwrap_or_default();
-        let name = Digest::of(format!("{address}\0{user}\0{token}")).hex();
+        let proof = run.git.authorization.as_deref().filter(|_| run.trusted).unwrap_or_default();
+        let name = Digest::of(format!("{address}\0{user}\0{proof}")).hex();
         let held = cache.join(format!("{name}.lock"));
         let lock = lock(&held, run.cancel)?;
         touch(&held)?;

@@ -64,7 +64,7 @@ pub(super) struct Run<'a> {
     pub(super) home: &'a Path,
     /// The remote that it talks to.
     pub(super) remote: Option<&'a GitUrl>,
-    /// Whether the remote is the one that the token is for.
+    /// Whether the remote is the one that the proof is for.
     pub(super) trusted: bool,
     /// Read one of our own mirrors; nothing else.
     pub(super) local: bool,
@@ -156,12 +156,12 @@ impl Run<'_> {
             Scheme::Http => "http",
             Scheme::Ssh | Scheme::Git => return None,
         };
-        let token = self.git.token.as_ref().filter(|_| self.trusted && remote.scheme == Scheme::Https);
-        let secret =
-            remote.credentials().or_else(|| Some(format!("x-access-token:{}", token?).into_bytes()))?;
-        let encoded = base64::engine::general_purpose::STANDARD.encode(secret);
+        let given =
+            self.git.authorization.as_ref().filter(|_| self.trusted && remote.scheme == Scheme::Https);
+        let own = remote.credentials().map(|secret| basic(&secret));
+        let proof = own.or_else(|| given.cloned())?;
         let key = format!("http.{scheme}://{}/.extraHeader", remote.host);
-        Some((key, format!("Authorization: Basic {encoded}")))
+        Some((key, format!("Authorization: {proof}")))
     }
 
     /// The engine's own keys are not for whoever may name a repository: keys come from the given agent alone.
@@ -238,6 +238,11 @@ impl Run<'_> {
     }
 }
 
+/// A user and a password, `user:password`, as the header `Authorization` has them.
+pub(super) fn basic(secret: &[u8]) -> String {
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(secret))
+}
+
 /// The repository, or what it unpacks to, has more bytes than are allowed.
 pub(super) fn too_large(limit: u64) -> Error {
     Error::invalid(format!("the repository has more than the {limit} bytes that a source may have"))
@@ -275,7 +280,7 @@ pub(super) fn refused(what: &str, ended: &Ended) -> Error {
         "terminal prompts disabled",
     ]) {
         return Error::new(Class::Unauthenticated, text).with_hint(
-            "the repository is private or does not exist: give a token as the secret GIT_AUTH_TOKEN, or an SSH agent with --ssh default",
+            "the repository is private or does not exist: give a token as the secret GIT_AUTH_TOKEN (it goes over HTTPS alone), or an SSH agent with --ssh default",
         );
     }
     if has(&["Host key verification failed"]) {
