@@ -2,7 +2,7 @@
 
 /// The most packages in the lock file, ours included. Raising it is a decision, with its reason in the
 /// commit that does it.
-const PACKAGES: usize = 280;
+const PACKAGES: usize = 285;
 
 /// What is wrong with a lock file.
 pub(crate) fn check(lock: &str) -> Option<String> {
@@ -25,7 +25,7 @@ mod tests {
     fn too_many_packages_are_told() {
         assert_eq!(check(&"[[package]]\n".repeat(PACKAGES)), None);
         assert!(
-            check(&"[[package]]\n".repeat(PACKAGES + 1)).is_some_and(|text| text.contains("281 packages"))
+            check(&"[[package]]\n".repeat(PACKAGES + 1)).is_some_and(|text| text.contains("286 packages"))
         );
         assert!(check("").is_some());
     }

@@ -27,6 +27,7 @@ const CRATES: &[Crate] = &[
     row(0, "sys", &[]),
     row(1, "oci", &["errdefs"]),
     row(2, "api", &["errdefs", "oci"]),
+    row(2, "cdi", &["errdefs", "oci"]),
     row(2, "cgroup", &["errdefs", "oci", "sys"]),
     row(2, "content", &["errdefs", "oci", "sys"]),
     row(2, "distribution", &["errdefs", "oci"]),
