@@ -14,9 +14,9 @@ use rustix::process::DumpableBehavior;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use yare_cgroup::Group;
-use yare_oci::runtime::{Process, Spec, State};
+use yare_oci::runtime::{Hooks, Process, Spec, State};
 use yare_sys::mount::{Attributes, Propagation, clone_tree, set_attributes};
 use yare_sys::process::{self as sys, Fork, TitleArea};
 
@@ -73,7 +73,7 @@ fn walk(plan: &Plan<'_>) -> Result<Infallible> {
     let sources = mounts::clone_sources(plan.spec)?;
     let root = take_root(plan.root)?;
     mounts::make_private()?;
-    mounts::attach_root(&root)?;
+    mounts::attach_root(&root, &place_of_root(plan, &hooks))?;
     let mut filter = None;
     if plan.new_cgroup_namespace {
         filter = await_joined(plan.channel)?;
@@ -143,6 +143,16 @@ fn join_namespaces(joins: &[(OwnedFd, u64)]) -> Result<()> {
             .map_err(|error| StartError::io(Step::Namespaces, "cannot join a namespace", error))?;
     }
     Ok(())
+}
+
+/// Where the root is attached until the pivot: out of the way, or where hooks in the container's namespace look
+/// for it.
+fn place_of_root(plan: &Plan<'_>, hooks: &Hooks) -> PathBuf {
+    match plan.root {
+        _ if hooks.create_container.is_empty() => PathBuf::from("/"),
+        Root::Path(path) => path.clone(),
+        Root::Detached(_) => plan.bundle.join(crate::BUNDLE_ROOT),
+    }
 }
 
 fn take_root(root: &Root) -> Result<OwnedFd> {

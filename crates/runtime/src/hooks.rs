@@ -15,7 +15,7 @@ pub(crate) fn run(hooks: &[Hook], state: &State) -> Result<()> {
 }
 
 /// Runs all of them; failures become warnings.
-pub(crate) fn run_all(hooks: &[Hook], state: &State) -> Vec<String> {
+pub fn run_all(hooks: &[Hook], state: &State) -> Vec<String> {
     hooks.iter().filter_map(|hook| run_one(hook, state).err()).map(|error| error.to_string()).collect()
 }
 

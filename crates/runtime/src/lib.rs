@@ -30,12 +30,16 @@ pub mod selfexec;
 pub use confine::Filter;
 pub use error::{Result, StartError, Step};
 pub use exec::exec;
+pub use hooks::run_all as run_hooks;
 pub use start::create;
 
 use rustix::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use yare_cgroup::Group;
 use yare_oci::runtime::Spec;
+
+/// Where in a bundle the root is, for hooks of the container's namespace.
+pub const BUNDLE_ROOT: &str = "rootfs";
 
 /// The root filesystem of a container.
 #[derive(Debug)]
@@ -89,7 +93,8 @@ pub struct Start<'a> {
     pub filter: Option<Filter>,
     /// Its cgroup, with limits set.
     pub group: &'a Group,
-    /// The bundle directory, for hooks.
+    /// The bundle directory, for hooks. A detached root is attached at [`BUNDLE_ROOT`] in it while hooks of the
+    /// container's namespace run.
     pub bundle: Option<&'a Path>,
     /// The start signal comes over these instead of [`Created::start`].
     pub gate: Option<Gate>,

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::ffi::CString;
+use std::path::Path;
 use yare_cgroup::Group;
 use yare_oci::runtime::{Mount, Spec};
 use yare_sys::mount::{
@@ -99,12 +100,14 @@ pub(crate) fn make_private() -> Result<()> {
         .map_err(|error| StartError::io(Step::Root, "cannot make the mounts private", error))
 }
 
-/// Attaches the root on top of the old one, where `pivot_root` can take it from.
-pub(crate) fn attach_root(root: &OwnedFd) -> Result<()> {
-    let failed = |error: std::io::Error| StartError::io(Step::Root, "cannot attach the root", error);
-    let top = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+/// Attaches the root where `pivot_root` can take it from, as at `/` on top of the old one.
+pub(crate) fn attach_root(root: &OwnedFd, place: &Path) -> Result<()> {
+    let failed = |error: std::io::Error| {
+        StartError::io(Step::Root, format!("cannot attach the root at {}", place.display()), error)
+    };
+    let place = rustix::fs::open(place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| failed(error.into()))?;
-    attach(root, &top).map_err(failed)
+    attach(root, &place).map_err(failed)
 }
 
 /// Makes every mount of the specification.

@@ -32,6 +32,7 @@ mod attach;
 pub mod client;
 mod control;
 pub mod exit;
+mod hooks;
 mod journal;
 pub mod launcher;
 pub mod protocol;

@@ -1,6 +1,7 @@
 //! From a [`Launch`] to a running container.
 
 use crate::exit;
+use crate::hooks::Hooks;
 use crate::journal::Journal;
 use crate::launcher::Surroundings;
 use crate::protocol::{ExecSpec, Failure, Launch, LogDriver};
@@ -39,6 +40,8 @@ pub(crate) struct Container {
     pub(crate) filter: Option<Filter>,
     /// Whether the kernel ends all its processes with the first.
     pub(crate) own_pids: bool,
+    /// Programs that are told of its end.
+    pub(crate) hooks: Option<Hooks>,
     /// Its mount namespace, held so that its mounts go when the shim cleans up and not in the middle of the end
     /// that others wait for. `None` when something of the user's is mounted: who has been told of the end
     /// must be able to unmount that.
@@ -66,8 +69,17 @@ pub(crate) fn start(
     let mut journal = Journal::new(&launch.run_dir);
     warnings.iter().for_each(|warning| journal.note(warning));
     let filter = launch.filter.take();
-    let started = start_in(&launch, filter, descriptors, &group, &mut journal)?;
+    let mut hooks = Hooks::prepare(&launch.id, &launch.spec, &launch.run_dir)
+        .map_err(|error| failed("make a bundle for hooks", error))?;
+    let started = start_in(&launch, filter, descriptors, &group, &mut journal).inspect_err(|_| {
+        if let Some(hooks) = &mut hooks {
+            hooks.stopped(&mut journal);
+        }
+    })?;
     guard.keep();
+    if let Some(hooks) = &mut hooks {
+        hooks.started(started.running.pid, &mut journal);
+    }
     let mounts = if needs_host_mounts(&launch) { None } else { mounts_of(started.running.pid) };
     let Launch { id, run_dir, spec, .. } = launch;
     let own_pids = has_own_pids(&spec);
@@ -86,6 +98,7 @@ pub(crate) fn start(
         lock,
         filter,
         own_pids,
+        hooks,
         mounts,
     })
 }
@@ -138,7 +151,7 @@ fn start_in(
         groups: &launch.groups,
         filter,
         group,
-        bundle: None,
+        bundle: launch.spec.hooks.is_some().then_some(launch.run_dir.as_path()),
         gate: None,
     })
     .map_err(|error| start_failed(&error))?;
@@ -247,8 +260,8 @@ pub fn kill_shim(run_dir: &Path) -> bool {
     is_locked(run_dir) && is_ours() && yare_sys::process::pidfd_send_signal(&pidfd, 9).is_ok()
 }
 
-/// Whether the launcher's trimmed mounts do not do: something from outside our own roots is mounted, or
-/// mounts are to propagate.
+/// Whether the launcher's trimmed mounts do not do: something from outside our own roots is mounted, mounts are
+/// to propagate, or programs of the host are run.
 fn needs_host_mounts(launch: &Launch) -> bool {
     let own = |path: &Path| launch.own_roots.iter().any(|root| path.starts_with(root));
     let propagates = |option: &String| {
@@ -265,7 +278,10 @@ fn needs_host_mounts(launch: &Launch) -> bool {
         crate::protocol::Rootfs::Overlay { .. } => false,
     };
     let linux = launch.spec.linux.as_ref();
-    mounts || root || linux.is_some_and(|linux| propagates(&linux.rootfs_propagation))
+    mounts
+        || root
+        || launch.spec.hooks.is_some()
+        || linux.is_some_and(|linux| propagates(&linux.rootfs_propagation))
 }
 
 fn has_own_pids(spec: &Spec) -> bool {

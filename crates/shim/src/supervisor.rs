@@ -477,6 +477,9 @@ impl Supervisor {
         let Container { session, log, journal, .. } = &mut self.container;
         session.close_outputs(&mut |stream, bytes| write_log(log.as_mut(), journal, stream, bytes));
         self.flush_log();
+        if let Some(hooks) = &mut self.container.hooks {
+            hooks.stopped(&mut self.container.journal);
+        }
         exit.error = self.container.journal.summary();
         if let Err(error) = exit.write(&self.container.run_dir) {
             self.note("cannot keep the exit", error);
