@@ -51,6 +51,7 @@ const CRATES: &[Crate] = &[
         &[
             "api",
             "build",
+            "cdi",
             "cgroup",
             "content",
             "distribution",

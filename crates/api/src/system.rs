@@ -115,9 +115,17 @@ wire! {
         firewall_backend: Option<FirewallInfo>,
         #[serde(rename = "CDISpecDirs")]
         cdi_spec_dirs: Vec<String>,
+        #[serde(skip_serializing_if = "no_members")]
+        discovered_devices: Option<Vec<DeviceInfo>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         containerd: Option<ContainerdInfo>,
         warnings: Option<Vec<String>>,
+    }
+
+    DeviceInfo {
+        source: String,
+        #[serde(rename = "ID")]
+        id: String,
     }
 
     PluginsInfo {

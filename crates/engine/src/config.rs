@@ -48,6 +48,8 @@ pub struct Config {
     pub max_concurrent_downloads: usize,
     /// Layers that are sent at the same time, by all pushes together.
     pub max_concurrent_uploads: usize,
+    /// Folders that describe devices (CDI), those that win last; without one there is no CDI.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// Whether debug logging is on; `info` says so.
     pub debug: bool,
     /// How much the build cache keeps.
@@ -80,6 +82,7 @@ impl Default for Config {
             registries: yare_distribution::Settings::default(),
             max_concurrent_downloads: 3,
             max_concurrent_uploads: 5,
+            cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             debug: false,
             build_cache: BuildCacheSettings::default(),
             hosts: Vec::new(),

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod container;
 pub mod containers;
+pub mod devices;
 pub mod events;
 pub mod exec;
 mod facts;

@@ -32,6 +32,7 @@ pub fn info(engine: &Engine) -> SystemInfo {
         i64::try_from(states.iter().filter(|state| wanted(**state)).count()).unwrap_or(i64::MAX)
     };
     let (system, system_version) = crate::facts::operating_system();
+    let (devices, faults) = crate::devices::discovered(engine);
     SystemInfo {
         id: engine.engine_id.clone(),
         containers: count(&|_| true),
@@ -90,14 +91,18 @@ pub fn info(engine: &Engine) -> SystemInfo {
         init_commit: Commit { id: VERSION.to_owned() },
         security_options: vec!["name=seccomp,profile=builtin".to_owned()],
         firewall_backend: Some(FirewallInfo { driver: "nftables".to_owned(), info: None }),
-        warnings: Some(warnings(engine)).filter(|warnings| !warnings.is_empty()),
+        cdi_spec_dirs: engine.config.cdi_spec_dirs.iter().map(|path| path.display().to_string()).collect(),
+        discovered_devices: Some(devices),
+        warnings: Some(warnings(engine, faults)).filter(|warnings| !warnings.is_empty()),
         ..SystemInfo::default()
     }
 }
 
-/// What is wrong with this host: as found at the start, and what others do to the packet filter now.
-fn warnings(engine: &Engine) -> Vec<String> {
+/// What is wrong with this host: as found at the start, what others do to the packet filter now, and faults of
+/// files that describe devices.
+fn warnings(engine: &Engine, faults: Vec<String>) -> Vec<String> {
     let mut warnings = engine.warnings.clone();
+    warnings.extend(faults);
     warnings.extend(crate::networks::dropping(engine));
     warnings
 }

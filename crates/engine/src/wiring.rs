@@ -257,7 +257,22 @@ pub(crate) fn spec(engine: &Engine, record: &Record) -> Result<yare_oci::runtime
         kernel_version: engine.facts.kernel_version,
         architecture: yare_oci::Platform::host().architecture,
     };
-    Ok(yare_specgen::render(plan, &wiring))
+    let mut spec = yare_specgen::render(plan, &wiring);
+    let requests = record.host_config.device_requests.as_deref().unwrap_or_default();
+    crate::devices::inject(engine, requests, &mut spec)?;
+    Ok(spec)
+}
+
+/// The further groups of the first process, by name or number: the plan's, and those that its devices need.
+pub(crate) fn groups(record: &Record, spec: &yare_oci::runtime::Spec) -> Vec<String> {
+    let mut groups = record.plan.groups.clone();
+    let needed = spec.process.iter().flat_map(|process| process.user.additional_gids.iter().skip(1));
+    for gid in needed.map(ToString::to_string) {
+        if !groups.contains(&gid) {
+            groups.push(gid);
+        }
+    }
+    groups
 }
 
 /// Mounts that are not in the plan: those of `--volumes-from`.

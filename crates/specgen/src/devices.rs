@@ -109,23 +109,64 @@ pub fn rules(texts: &[String]) -> Result<Vec<DeviceRulePlan>, Error> {
     texts.iter().map(one).collect()
 }
 
-/// Refuses what only a driver could give: GPUs, CDI.
+/// The kind of device that requests for GPUs mean.
+pub const GPU: &str = "nvidia.com/gpu";
+
+/// What a request without a driver's name, or for `nvidia`, may ask of such a device.
+const GPU_CAPABILITIES: [&str; 8] =
+    ["gpu", "nvidia", "compute", "compat32", "graphics", "utility", "video", "display"];
+
+/// The qualified CDI names that device requests mean. Requests for GPUs mean devices of the kind [`GPU`], where
+/// the host has that (`has_gpus`).
 ///
 /// # Errors
-/// Docker's texts for a host without such drivers.
-pub(crate) fn refuse_requests(requests: &[DeviceRequest]) -> Result<(), Error> {
-    let Some(request) = requests.first() else { return Ok(()) };
-    if request.driver == "cdi" {
-        let ids = request.device_ids.as_deref().unwrap_or_default().join(", ");
-        return Err(Error::invalid(format!("CDI device injection failed: unresolvable CDI devices {ids}")));
+/// Docker's texts for a request that no driver takes, or that contradicts itself.
+pub fn cdi_names(requests: &[DeviceRequest], has_gpus: bool) -> Result<Vec<String>, Error> {
+    let one = |request: &DeviceRequest| match request.driver.as_str() {
+        "cdi" => plain(request),
+        "" | "nvidia" if has_gpus && wants_gpu(request) => gpus(request),
+        _ => Err(no_driver(request)),
+    };
+    Ok(requests.iter().map(one).collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+fn plain(request: &DeviceRequest) -> Result<Vec<String>, Error> {
+    if request.count != 0 {
+        return Err(Error::invalid("unexpected count in CDI device request"));
     }
+    if request.options.as_ref().is_some_and(|options| !options.is_empty()) {
+        return Err(Error::invalid("unexpected options in CDI device request"));
+    }
+    Ok(request.device_ids.clone().unwrap_or_default())
+}
+
+/// Whether one of the sets has nothing but what a GPU can do.
+fn wants_gpu(request: &DeviceRequest) -> bool {
+    let known = |capability: &String| GPU_CAPABILITIES.contains(&capability.as_str());
+    request.capabilities.iter().flatten().any(|set| set.iter().all(known))
+}
+
+fn gpus(request: &DeviceRequest) -> Result<Vec<String>, Error> {
+    let ids = request.device_ids.as_deref().unwrap_or_default();
+    if request.count != 0 && !ids.is_empty() {
+        return Err(Error::invalid("cannot set both Count and DeviceIDs on device request"));
+    }
+    let name = |id: &str| if id.contains('=') { id.to_owned() } else { format!("{GPU}={id}") };
+    Ok(match request.count {
+        ..0 => vec![name("all")],
+        0 => ids.iter().map(|id| name(id)).collect(),
+        count => (0..count).map(|number| name(&number.to_string())).collect(),
+    })
+}
+
+fn no_driver(request: &DeviceRequest) -> Error {
     let sets: Vec<_> =
         request.capabilities.iter().flatten().map(|set| format!("[{}]", set.join(" "))).collect();
-    Err(Error::invalid(format!(
+    Error::invalid(format!(
         "could not select device driver {:?} with capabilities: [{}]",
         request.driver,
         sets.join(" ")
-    )))
+    ))
 }
 
 #[cfg(test)]
@@ -148,25 +189,53 @@ mod tests {
         }
     }
 
+    fn gpu(count: i64, ids: &[&str]) -> DeviceRequest {
+        let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+        DeviceRequest {
+            count,
+            device_ids: (!ids.is_empty()).then_some(ids),
+            capabilities: Some(vec![vec!["gpu".to_owned(), "compute".to_owned()]]),
+            ..DeviceRequest::default()
+        }
+    }
+
     #[test]
-    fn refuses_drivers_that_are_not_there() {
-        let gpu = DeviceRequest {
-            count: -1,
-            capabilities: Some(vec![vec!["gpu".to_owned()]]),
-            ..DeviceRequest::default()
-        };
+    fn requests_that_no_driver_takes_are_refused() {
+        let refused =
+            |request: DeviceRequest, has_gpus| cdi_names(&[request], has_gpus).unwrap_err().to_string();
+        let text = "could not select device driver \"\" with capabilities: [[gpu compute]]";
+        assert_eq!(refused(gpu(-1, &[]), false), text);
+        let tpu = DeviceRequest { capabilities: Some(vec![vec!["tpu".to_owned()]]), ..gpu(1, &[]) };
+        assert_eq!(refused(tpu, true), text.replace("gpu compute", "tpu"));
+        let amd = DeviceRequest { driver: "amd".to_owned(), ..gpu(1, &[]) };
+        assert_eq!(refused(amd, true), text.replace("\"\"", "\"amd\""));
+        assert_eq!(refused(gpu(1, &["0"]), true), "cannot set both Count and DeviceIDs on device request");
+    }
+
+    #[test]
+    fn gpus_are_devices_of_their_kind() {
+        let names = |count, ids: &[&str]| cdi_names(&[gpu(count, ids)], true).unwrap();
+        assert_eq!(names(-1, &[]), ["nvidia.com/gpu=all"]);
+        assert_eq!(names(2, &[]), ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]);
         assert_eq!(
-            refuse_requests(&[gpu]).unwrap_err().to_string(),
-            "could not select device driver \"\" with capabilities: [[gpu]]"
+            names(0, &["3", "GPU-x", "v.com/c=d"]),
+            ["nvidia.com/gpu=3", "nvidia.com/gpu=GPU-x", "v.com/c=d"]
         );
-        let cdi = DeviceRequest {
+    }
+
+    #[test]
+    fn requests_of_cdi_are_names() {
+        let ids = vec!["v.com/c=a".to_owned(), "v.com/c=b".to_owned()];
+        let request = DeviceRequest {
             driver: "cdi".to_owned(),
-            device_ids: Some(vec!["vendor.com/class=dev".to_owned()]),
+            device_ids: Some(ids.clone()),
             ..DeviceRequest::default()
         };
+        assert_eq!(cdi_names(std::slice::from_ref(&request), false).unwrap(), ids);
+        let counted = DeviceRequest { count: 1, ..request };
         assert_eq!(
-            refuse_requests(&[cdi]).unwrap_err().to_string(),
-            "CDI device injection failed: unresolvable CDI devices vendor.com/class=dev"
+            cdi_names(&[counted], false).unwrap_err().to_string(),
+            "unexpected count in CDI device request"
         );
     }
 

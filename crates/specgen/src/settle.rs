@@ -216,7 +216,6 @@ fn with_rights(
         None if privileged => "unconfined".to_owned(),
         None => "docker-default".to_owned(),
     };
-    report.take(devices::refuse_requests(list(&host_config.device_requests)).map(|()| true));
     let (add, drop) = (list(&host_config.cap_add), list(&host_config.cap_drop));
     Plan {
         capabilities: report.take(caps::choose(add, drop, privileged, facts)),

@@ -250,8 +250,6 @@ fn refused(flags: &str) -> Option<&'static str> {
         ("--cap-add bogus", "unknown capability: \"CAP_BOGUS\""),
         ("--cpus 0.000000001", "range of CPUs is from 0.01 to 2.00"),
         ("--cpu-rt-period", "kernel does not support CPU real-time scheduler"),
-        ("--device vendor.com", "CDI device injection failed"),
-        ("--gpus", "could not select device driver"),
         ("--runtime r", "unknown or invalid runtime name: r"),
         ("--log-opt x", "unknown log opt 'x'"),
         ("--health-interval 1us", "Interval in Healthcheck cannot be less than 1ms"),

@@ -111,6 +111,9 @@ fn plugins(text: &mut String, info: &SystemInfo) {
     }
     let _ = writeln!(text, "  Log: {}", join(&info.plugins.log));
     list(text, "CDI spec directories", &info.cdi_spec_dirs);
+    let devices = info.discovered_devices.iter().flatten();
+    let devices: Vec<String> = devices.map(|device| format!("{}: {}", device.source, device.id)).collect();
+    list(text, "Discovered Devices", &devices);
 }
 
 fn runtimes(text: &mut String, info: &SystemInfo) {

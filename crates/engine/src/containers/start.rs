@@ -99,11 +99,11 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
             .unzip();
     let launch = Launch {
         id: record.id.clone(),
+        groups: wiring::groups(&record, &spec),
         spec,
         filter: None,
         rootfs: wiring::rootfs(rootfs),
         user: record.plan.user.clone(),
-        groups: record.plan.groups.clone(),
         init: record.plan.init,
         cgroup_path: engine.cgroup_path(&record),
         open_stdin: record.config.open_stdin,

@@ -55,6 +55,12 @@ pub(super) const FLAGS: &[Flag] = &[
         'b',
         value("bridge", Used, "Name of the default bridge (default yare0); none for no bridge network"),
     ),
+    list(
+        "cdi-spec-dir",
+        "cdi-spec-dirs",
+        Used,
+        "Folders that describe devices (CDI), an empty name for none (default /etc/cdi, /var/run/cdi)",
+    ),
     value("cgroup-parent", Used, "Parent cgroup of all containers (default /yare)"),
     value("config-file", Used, "Configuration file in dockerd's JSON form (default /etc/yare/daemon.json)"),
     list(

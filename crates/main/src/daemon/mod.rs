@@ -202,6 +202,7 @@ fn plan(settings: &Settings) -> Result<Plan> {
         )?,
         max_concurrent_uploads: number(settings, "max-concurrent-uploads", defaults.max_concurrent_uploads)?,
         build_cache: build_cache(settings)?,
+        cdi_spec_dirs: cdi_spec_dirs(settings, defaults.cdi_spec_dirs)?,
         debug: is_on(settings, "debug"),
         hosts: hosts.clone(),
         exec_root: exec_root.clone(),
@@ -220,6 +221,16 @@ fn plan(settings: &Settings) -> Result<Plan> {
 fn absolute(path: PathBuf) -> Result<PathBuf> {
     std::path::absolute(&path)
         .map_err(|error| Error::invalid(format!("cannot use the path {}", path.display())).caused_by(error))
+}
+
+/// Folders of CDI; an empty name stands for none at all.
+fn cdi_spec_dirs(settings: &Settings, default: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    match settings.get("cdi-spec-dir") {
+        None => Ok(default),
+        Some(given) => {
+            given.iter().filter(|path| !path.is_empty()).map(|path| absolute(path.into())).collect()
+        }
+    }
 }
 
 /// Pools by pairs of `base=` and `size=`, in flags or as members of the file's objects.
