@@ -44,7 +44,7 @@ const CRATES: &[Crate] = &[
     row(4, "cli", &["api", "client", "distribution", "dockerfile", "errdefs", "oci", "sys"]),
     row(4, "image", &["content", "database", "errdefs", "layer", "oci", "snapshot"]),
     row(4, "shim", &["cgroup", "errdefs", "logs", "oci", "runtime", "sys"]),
-    row(5, "build", &["api", "dockerfile", "errdefs", "image", "layer", "oci", "snapshot", "sys"]),
+    row(5, "build", &["api", "cdi", "dockerfile", "errdefs", "image", "layer", "oci", "snapshot", "sys"]),
     row(
         6,
         "engine",

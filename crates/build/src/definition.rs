@@ -4,8 +4,9 @@
 //! up when it is assembled, as those of a Dockerfile are when it is lowered.
 
 use crate::cache::Lease;
+use crate::devices;
 use crate::failure::Failure;
-use crate::graph::{Graph, Op, Vertex, VertexId};
+use crate::graph::{Graph, Op, RunOp, Vertex, VertexId};
 use crate::lower::{DEFAULT_EPOCH, Lowered, Target};
 use crate::request::{Entitlement, Request, SecretScan};
 use crate::solve::{Beside, Solver, Tools};
@@ -120,9 +121,13 @@ pub(crate) fn assemble(definition: &Definition, request: &Request, worker: &dyn 
             }
             Does::Op(op) => {
                 granted(op, request)?;
+                let op = match op {
+                    Op::Run(run) if wanted.contains(&VertexId(place)) => with_devices(run, request, worker)?,
+                    op => op.clone(),
+                };
                 let inputs = op.inputs();
                 epoch = inputs.iter().filter_map(|input| epochs.get(input.0)).fold(epoch, |a, b| a.max(*b));
-                op.clone()
+                op
             }
         };
         epochs.push(epoch);
@@ -163,13 +168,20 @@ fn granted(op: &Op, request: &Request) -> Result<()> {
     let rights = [
         (run.spec.network == "host", Entitlement::NetworkHost, "network.host"),
         (run.spec.insecure, Entitlement::SecurityInsecure, "security.insecure"),
-        (!run.spec.devices.is_empty(), Entitlement::Device, "device"),
     ];
     match rights.iter().find(|(asked, right, _)| *asked && !request.allow.contains(right)) {
         Some((_, _, name)) => Err(Error::denied(format!("{name} is not allowed"))
             .with_hint(format!("grant it with --allow {name} if you trust this build"))),
         None => Ok(()),
     }
+}
+
+/// A process with the devices that it gets.
+fn with_devices(run: &RunOp, request: &Request, worker: &dyn Worker) -> Result<Op> {
+    let devices = devices::settle(&run.spec.devices, &request.devices, || worker.devices())?;
+    let mut run = run.clone();
+    run.spec.devices = devices;
+    Ok(Op::Run(Box::new(run)))
 }
 
 /// The config of an image whose frontend made none.

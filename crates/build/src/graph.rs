@@ -272,8 +272,8 @@ pub struct RunDefinition {
     pub network: String,
     /// Whether it has every right.
     pub insecure: bool,
-    /// Devices it asks for.
-    pub devices: Vec<String>,
+    /// Devices: those it asks for, and when the graph is whole, those that it gets.
+    pub devices: Vec<RunDevice>,
     /// Host name.
     pub hostname: String,
     /// `host:address` each.
@@ -307,6 +307,15 @@ pub struct Ulimit {
     pub soft: i64,
     /// How far it may raise that.
     pub hard: i64,
+}
+
+/// A device of a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RunDevice {
+    /// `vendor/class=name`; a name that is asked for may also be `*`, a class of devices, or lack.
+    pub name: String,
+    /// Whether its absence is fine.
+    pub optional: bool,
 }
 
 /// One mount of a process.

@@ -18,6 +18,7 @@ mod check;
 pub mod context;
 pub mod definition;
 mod deliver;
+pub mod devices;
 mod export;
 pub mod failure;
 pub mod files;

@@ -1,6 +1,7 @@
 //! What a build is asked for, as plain values: every client's wire ends in a [`Request`].
 
 use crate::attest::provenance::Material;
+use crate::devices::DeviceGrants;
 use std::collections::{BTreeMap, BTreeSet};
 use yare_oci::{Platform, Reference};
 
@@ -47,6 +48,8 @@ pub struct Request {
     pub squash: bool,
     /// What steps may ask for beyond the usual.
     pub allow: BTreeSet<Entitlement>,
+    /// Devices that steps may ask for.
+    pub devices: DeviceGrants,
     /// What is done about secrets in files.
     pub secret_scan: SecretScan,
     /// Whether to build twice and compare.
@@ -115,17 +118,14 @@ pub enum Entitlement {
     NetworkHost,
     /// `RUN --security=insecure`.
     SecurityInsecure,
-    /// `RUN --device`.
-    Device,
 }
 
 impl Entitlement {
-    /// Reads `network.host`, `security.insecure` or `device`.
+    /// Reads `network.host` or `security.insecure`.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "network.host" => Some(Self::NetworkHost),
             "security.insecure" => Some(Self::SecurityInsecure),
-            "device" => Some(Self::Device),
             _ => None,
         }
     }

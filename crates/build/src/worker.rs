@@ -5,6 +5,7 @@ use crate::{Cancel, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use yare_cdi::Registry;
 use yare_image::Image;
 use yare_oci::{Platform, Reference};
 use yare_snapshot::Rootfs;
@@ -16,6 +17,9 @@ pub trait Worker: Send + Sync {
 
     /// Runs a process to its end; what it writes goes to `output`.
     fn run(&self, run: &Run, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cancel) -> Result<Exit>;
+
+    /// The devices that there are on this host.
+    fn devices(&self) -> Registry;
 
     /// The secret of this id; `None` when the client has none.
     fn secret(&self, id: &str) -> Result<Option<Vec<u8>>>;
@@ -70,6 +74,8 @@ pub struct Run {
     pub network: String,
     /// Whether it has every right.
     pub insecure: bool,
+    /// Devices, by qualified CDI names.
+    pub devices: Vec<String>,
     /// `host:address` each.
     pub extra_hosts: Vec<String>,
     /// Bytes of `/dev/shm`, 0 for the default.

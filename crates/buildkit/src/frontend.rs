@@ -62,7 +62,7 @@ const UPLOADS: &str = "http://buildkit-session/";
 /// An option is not understood or not built: it would change what comes out.
 pub(crate) fn parse(options: &Options, entitlements: &[String]) -> Result<Asked> {
     let mut asked = Asked::default();
-    asked.request.allow = entitlements.iter().map(|text| entitlement(text)).collect();
+    asked.request.allow = entitlements.to_vec();
     // The main context's name may be given behind its place.
     if let Some(key) = options.get("contextkey") {
         asked.context = Place::Client(key.clone());
@@ -81,11 +81,6 @@ pub(crate) fn parse(options: &Options, entitlements: &[String]) -> Result<Asked>
         asked.dockerfile_dir = Some("dockerfile".to_owned());
     }
     Ok(asked)
-}
-
-/// `device=…` may name one; here all or none are granted.
-fn entitlement(text: &str) -> String {
-    text.split('=').next().unwrap_or_default().to_owned()
 }
 
 fn option(asked: &mut Asked, options: &Options, (name, value): (&str, &str)) -> Result<()> {
@@ -254,7 +249,7 @@ mod tests {
                 ("cache-from", "one,two"),
                 ("build-arg:BUILDKIT_INLINE_CACHE", "1"),
             ]),
-            &["network.host".to_owned()],
+            &["network.host".to_owned(), "device=vendor.com/class".to_owned()],
         )
         .expect("understood");
         let request = &asked.request;
@@ -263,7 +258,7 @@ mod tests {
         assert_eq!(request.no_cache_filter, ["one", "two"]);
         assert!(!request.no_cache && request.pull && request.network_mode.is_empty());
         assert_eq!(request.extra_hosts, ["a:1.2.3.4", "b:::1"]);
-        assert_eq!(request.allow, ["network.host"]);
+        assert_eq!(request.allow, ["network.host", "device=vendor.com/class"]);
         assert_eq!(
             (request.cache_from[1]["ref"].as_str(), request.cache_to[0]["type"].as_str()),
             ("two", "inline")

@@ -14,7 +14,7 @@ use crate::proto::gateway::{
     SolveResponse,
 };
 use crate::proto::session::{HealthResponse, SERVING};
-use crate::proto::{Empty, Platform, Version, WorkerRecord};
+use crate::proto::{Device, Empty, Platform, Version, WorkerRecord};
 use crate::session::Offer;
 use crate::{history, inputs, news, read, solve};
 use std::collections::BTreeMap;
@@ -183,7 +183,19 @@ fn worker(kit: &Kit) -> WorkerRecord {
         labels.insert("org.mobyproject.buildkit.worker.moby.host-gateway-ip".to_owned(), gateway);
     }
     let id = yare_engine::system::info(&kit.engine).id;
-    WorkerRecord { id, labels, platforms: vec![platform], version: Some(version()) }
+    let devices = devices(&kit.engine);
+    WorkerRecord { id, labels, platforms: vec![platform], version: Some(version()), devices }
+}
+
+/// The host's devices that steps may ask for.
+fn devices(engine: &yare_engine::Engine) -> Vec<Device> {
+    let registry = yare_engine::devices::registry(engine);
+    let device = |name: &str| {
+        let annotations = registry.annotations(name);
+        let auto_allow = yare_build::devices::is_auto_allowed(&annotations);
+        Device { name: name.to_owned(), auto_allow, annotations }
+    };
+    registry.names().map(device).collect()
 }
 
 /// What a client may ask of the bridge, and what of graphs is understood.

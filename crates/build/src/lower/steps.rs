@@ -2,10 +2,11 @@
 
 use super::stage::{State, lines};
 use super::{HistoryStep, Lowering, scope, words};
+use crate::devices;
 use crate::failure::Failure;
 use crate::graph::{
-    CopyDefinition, CopyOp, CopySource, FetchOp, MakeDirOp, MountKind, Op, RunDefinition, RunMount, RunOp,
-    Vertex, VertexId,
+    CopyDefinition, CopyOp, CopySource, FetchOp, MakeDirOp, MountKind, Op, RunDefinition, RunDevice,
+    RunMount, RunOp, Vertex, VertexId,
 };
 use crate::request::Entitlement;
 use crate::source::git::GitKeys;
@@ -330,15 +331,11 @@ impl Lowering<'_> {
         Ok(security == Security::Insecure)
     }
 
-    fn devices(&self, run: &Run) -> Result<Vec<String>> {
-        if let Some(device) = run.devices.iter().find(|device| device.required) {
-            self.allowed(Entitlement::Device, "device", "device")?;
-            return Err(Error::unimplemented(format!(
-                "RUN --device={}: CDI devices in builds are not built into this Yare yet",
-                device.name
-            )));
-        }
-        Ok(run.devices.iter().map(|device| device.name.clone()).collect())
+    fn devices(&self, run: &Run) -> Result<Vec<RunDevice>> {
+        let asked = run.devices.iter();
+        let asked: Vec<_> =
+            asked.map(|device| RunDevice { name: device.name.clone(), optional: !device.required }).collect();
+        devices::settle(&asked, &self.request.devices, || self.worker.devices())
     }
 
     fn mounts(&mut self, state: &mut State, run: &Run) -> Result<Vec<RunMount>, Failure> {

@@ -7,7 +7,7 @@ use super::{Made, Outcome, Solver};
 use crate::cache::{Claim, MountLease, NewMount, Step};
 use crate::failure::Failure;
 use crate::files::{self, ChecksumOptions, CopySpec, Tree};
-use crate::graph::{CopyOp, CopySource, MountKind, Op, RunDefinition, RunMount, RunOp, VertexId};
+use crate::graph::{CopyOp, CopySource, MountKind, Op, RunDefinition, RunDevice, RunMount, RunOp, VertexId};
 use crate::keys::Parts;
 use crate::worker::{Exit, Run, RunMount as WorkerMount, Stream};
 use crate::{Error, Result};
@@ -55,7 +55,7 @@ impl Solver<'_> {
         let fresh = self.graph.vertex(id).no_cache || !whole;
         let make = |pending: &PendingDraft, _: Option<&DraftId>| {
             emulation::check(&op.platform)?;
-            let stubs = Stubs::look(&self.view(&base.stack)?, op)?;
+            let stubs = Stubs::look(&self.view(&base.stack)?, op, &self.places_of_devices(op))?;
             let mut mounted = self.mount_all(op)?;
             let exit = self.process(id, op, pending, &mounted)?;
             let written = std::mem::take(&mut mounted.kept);
@@ -68,6 +68,12 @@ impl Solver<'_> {
         let made = self.cached_unless(fresh, id, &parts, &base.stack, ("regular", make))?;
         let outputs = kept.into_iter().map(|kept| self.written(kept)).collect::<Result<_>>()?;
         Ok(Outcome { outputs, ..made })
+    }
+
+    /// Where the devices of a process have mounts.
+    fn places_of_devices(&self, op: &RunOp) -> Vec<String> {
+        let names = names(&op.spec.devices);
+        if names.is_empty() { Vec::new() } else { self.tools.worker.devices().mount_points(&names) }
     }
 
     /// The mounts that are kept.
@@ -341,6 +347,7 @@ impl Solver<'_> {
             hostname: spec.hostname.clone(),
             network: spec.network.clone(),
             insecure: spec.insecure,
+            devices: names(&spec.devices),
             extra_hosts: spec.extra_hosts.clone(),
             shm_size: spec.shm_size,
             limits: limits(spec, &self.request.run.limits),
@@ -370,6 +377,10 @@ fn limits(spec: &RunDefinition, build: &HostConfig) -> HostConfig {
         limits.ulimits = Some(all);
     }
     limits
+}
+
+fn names(devices: &[RunDevice]) -> Vec<String> {
+    devices.iter().map(|device| device.name.clone()).collect()
 }
 
 fn size_of(pending: &PendingDraft) -> Result<u64, Failure> {

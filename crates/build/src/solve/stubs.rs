@@ -21,13 +21,14 @@ pub(super) struct Stubs {
 }
 
 impl Stubs {
-    /// Looks at the file system before the process.
-    pub(super) fn look(root: &OwnedFd, op: &RunOp) -> Result<Self> {
+    /// Looks at the file system before the process; its devices have mounts at `places`.
+    pub(super) fn look(root: &OwnedFd, op: &RunOp, places: &[String]) -> Result<Self> {
         let targets = op.spec.mounts.iter().map(|mount| mount.target.as_str());
         let files = op.spec.files.iter().map(|(path, _)| path.as_str());
         let mut missing = BTreeSet::new();
         let mut around = BTreeSet::new();
-        for target in ALWAYS.into_iter().chain(targets).chain(files) {
+        for target in ALWAYS.into_iter().chain(targets).chain(files).chain(places.iter().map(String::as_str))
+        {
             let mut path = Path::new(target.trim_start_matches('/'));
             while !path.as_os_str().is_empty() {
                 if stat(root.as_fd(), path)?.is_none() {

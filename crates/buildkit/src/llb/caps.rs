@@ -3,7 +3,7 @@
 use yare_errdefs::{Error, Result};
 
 /// What operations may need.
-pub(crate) const LLB: [&str; 48] = [
+pub(crate) const LLB: [&str; 49] = [
     "source.image",
     "source.image.resolvemode",
     "source.local",
@@ -28,6 +28,7 @@ pub(crate) const LLB: [&str; 48] = [
     // As the field spells it.
     "soruce.http.uidgid",
     "exec.meta.base",
+    "exec.meta.cdi",
     "exec.meta.cgroup.parent",
     "exec.meta.network",
     "exec.meta.proxyenv",

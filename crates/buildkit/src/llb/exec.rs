@@ -1,9 +1,11 @@
 //! Processes.
 
 use super::{Assembly, Operation, clean, source};
-use crate::proto::graph::{self as wire, ExecOp, Meta, Mount, SecretEnv};
+use crate::proto::graph::{self as wire, Device, ExecOp, Meta, Mount, SecretEnv};
 use std::collections::BTreeMap;
-use yare_build::graph::{MountKind, Op, OutputOp, RunDefinition, RunMount, RunOp, Sharing, Ulimit, VertexId};
+use yare_build::graph::{
+    MountKind, Op, OutputOp, RunDefinition, RunDevice, RunMount, RunOp, Sharing, Ulimit, VertexId,
+};
 use yare_errdefs::{Error, Result};
 use yare_oci::Platform;
 
@@ -28,10 +30,8 @@ impl Assembly {
         }
         let base = self.input(operation, root.input)?;
         let mut spec = process(meta, (exec.network, exec.security))?;
-        if let Some(device) = exec.devices.iter().find(|device| !device.optional) {
-            let text = format!("the device {} of a step is not built into this Yare yet", device.name);
-            return Err(Error::unimplemented(text));
-        }
+        let device = |device: &Device| RunDevice { name: device.name.clone(), optional: device.optional };
+        spec.devices = exec.devices.iter().map(device).collect();
         spec.read_only = root.read_only;
         let mut outputs = Vec::new();
         for mount in exec.mounts.iter().filter(|mount| !std::ptr::eq(*mount, root)) {

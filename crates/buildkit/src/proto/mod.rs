@@ -107,6 +107,19 @@ pub(crate) struct WorkerRecord {
     pub(crate) platforms: Vec<Platform>,
     #[prost(message, optional, tag = "5")]
     pub(crate) version: Option<Version>,
+    #[prost(message, repeated, tag = "6")]
+    pub(crate) devices: Vec<Device>,
+}
+
+/// `moby.buildkit.v1.types.CDIDevice`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Device {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(bool, tag = "2")]
+    pub(crate) auto_allow: bool,
+    #[prost(btree_map = "string, string", tag = "3")]
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// `moby.buildkit.v1.types.BuildkitVersion`.

@@ -124,6 +124,10 @@ fn flags_become_the_request() {
         ),
         ("--allow network.host,security.insecure", json!({ "allow": ["network.host", "security.insecure"] })),
         (
+            "--allow device --allow device=v/c=d,alias=a/b=c",
+            json!({ "allow": ["device", "device=v/c=d,alias=a/b=c"] }),
+        ),
+        (
             "--secret-scan fail --explain --verify",
             json!({ "secretScan": "fail", "explain": true,
             "verify": true }),

@@ -5,7 +5,7 @@ use super::keys::{Keys, Sent};
 use crate::Engine;
 use crate::images::BodyReader;
 use base64::Engine as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,6 +16,7 @@ use yare_api::build::{BuildContext, BuildRequest};
 use yare_build::Cancel;
 use yare_build::attest::provenance::Material;
 use yare_build::context::{ContextTree, Contexts, parse_ignore};
+use yare_build::devices::DeviceGrants;
 use yare_build::files::{Tree, read_file};
 use yare_build::request::{ContextSource, Entitlement, NoCache, Request, RunSettings, SecretScan};
 use yare_build::source::git::{Git, GitKeys, GitRef};
@@ -111,6 +112,7 @@ pub(super) fn settle(
     contexts: BTreeMap<String, ContextSource>,
 ) -> Result<Request> {
     let name = if asked.dockerfile.is_empty() { "Dockerfile" } else { &asked.dockerfile };
+    let (allow, devices) = entitlements(asked)?;
     Ok(Request {
         dockerfile,
         definition: None,
@@ -135,7 +137,8 @@ pub(super) fn settle(
         cache_to: asked.cache_to.clone(),
         outputs: asked.outputs.clone(),
         squash: asked.squash,
-        allow: entitlements(asked)?,
+        allow,
+        devices,
         secret_scan: match asked.secret_scan.as_str() {
             "" | "warn" => SecretScan::Warn,
             "off" | "false" => SecretScan::Off,
@@ -352,16 +355,23 @@ fn tags(asked: &BuildRequest) -> Result<Vec<Reference>> {
     Ok(tags)
 }
 
-fn entitlements(asked: &BuildRequest) -> Result<std::collections::BTreeSet<Entitlement>> {
-    let read = |text: &String| {
-        Entitlement::parse(text).ok_or_else(|| Error::invalid(format!("unknown entitlement {text:?}")))
-    };
-    let mut allowed = asked.allow.iter().map(read).collect::<Result<std::collections::BTreeSet<_>>>()?;
+/// What the client grants: rights, and devices.
+fn entitlements(asked: &BuildRequest) -> Result<(BTreeSet<Entitlement>, DeviceGrants)> {
+    let (mut allowed, mut devices) = (BTreeSet::new(), DeviceGrants::default());
+    for text in &asked.allow {
+        match text.split_once('=').unwrap_or((text, "")) {
+            ("device", named) => devices.add(named)?,
+            _ => {
+                let right = Entitlement::parse(text);
+                allowed.insert(right.ok_or_else(|| Error::invalid(format!("unknown entitlement {text:?}")))?);
+            }
+        }
+    }
     if asked.network_mode == "host" {
         // Who may choose the network of all steps has granted it.
         allowed.insert(Entitlement::NetworkHost);
     }
-    Ok(allowed)
+    Ok((allowed, devices))
 }
 
 /// Limits as a container has them; checked as those are when the first step runs.

@@ -20,9 +20,10 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use yare_api::build::VertexStatus;
 use yare_api::progress::JSONMessage;
-use yare_api::{ContainerConfig, ContainerCreateRequest, HostConfig};
+use yare_api::{ContainerConfig, ContainerCreateRequest, DeviceRequest, HostConfig};
 use yare_build::worker::{Exit, Run, RunMount, Stream, Worker};
 use yare_build::{Cancel, ContentStore, Progress};
+use yare_cdi::Registry;
 use yare_errdefs::{Class, Classified, Error, Result};
 use yare_image::Image;
 use yare_oci::runtime::{Mount, Spec};
@@ -152,6 +153,10 @@ impl Worker for EngineWorker<'_> {
         exit
     }
 
+    fn devices(&self) -> Registry {
+        crate::devices::registry(self.engine)
+    }
+
     fn secret(&self, id: &str) -> Result<Option<Vec<u8>>> {
         self.keys.secret(id)
     }
@@ -241,6 +246,7 @@ impl<'a> Step<'a> {
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let launch = Launch {
             id: record.id.clone(),
+            groups: wiring::groups(record, &spec),
             spec,
             rootfs: wiring::rootfs(rootfs),
             user: record.plan.user.clone(),
@@ -385,9 +391,20 @@ fn request(run: &Run) -> ContainerCreateRequest {
         shm_size: run.shm_size,
         // The step's own program is process 1, as in the field: what it leaves running ends with it.
         init: Some(false),
+        device_requests: devices(&run.devices),
         ..run.limits.clone()
     };
     ContainerCreateRequest { config, host_config: Some(host_config), ..ContainerCreateRequest::default() }
+}
+
+/// Devices by qualified names, as a container asks for them.
+fn devices(names: &[String]) -> Option<Vec<DeviceRequest>> {
+    let request = DeviceRequest {
+        driver: "cdi".to_owned(),
+        device_ids: Some(names.to_vec()),
+        ..DeviceRequest::default()
+    };
+    (!names.is_empty()).then(|| vec![request])
 }
 
 /// A process under way.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::case::cases;
 use crate::client::Client;
+use crate::devices::Devices;
 use crate::wire::{Message, Offers, Refused, Session, Wire, fields, text};
 
 /// Why nothing here runs against dockerd.
@@ -19,6 +20,7 @@ cases![
         copies_have_every_rule.differs(OWN),
         merge_and_diff_are_chains.differs(OWN),
         rights_must_be_granted_to_graphs.differs(OWN),
+        devices_must_be_granted_to_graphs.differs(OWN),
         bad_graphs_are_refused.differs(OWN),
         nothing_leads_out_of_a_graph.differs(OWN),
         results_are_read_over_the_bridge.differs(OWN);
@@ -432,6 +434,42 @@ fn rights_must_be_granted_to_graphs(c: &Client) {
         let request = build.request(&build.id(), &graph.definition(&asked), "").text(9, right);
         build.wire.call(SOLVE, "", &request).unwrap();
     }
+}
+
+fn devices_must_be_granted_to_graphs(c: &Client) {
+    let devices = Devices::new(c);
+    devices.describe(
+        "dev.yaml",
+        "cdiVersion: 0.3.0\nkind: vendor.com/class\ndevices: [{name: dev, containerEdits: {env: [DEV=given]}}]\n",
+    );
+    let build = Build::new(&devices.c);
+    let mut graph = Graph::default();
+    let base = graph.source(BUSYBOX);
+    let root = Message::new().int(1, 0).text(3, "/").int(4, 0);
+    let mut exec = |device: &Message, script: &str| {
+        graph.add(
+            &[&base],
+            2,
+            &Message::new().message(1, &shell(script)).message(2, &root).message(6, device),
+        )
+    };
+    let device = |name: &str| Message::new().text(1, name);
+    let asked = exec(&device("vendor.com/class=dev"), "[ $DEV = given ]");
+    let absent = exec(&device("vendor.com/class=none"), "true");
+    let optional = exec(&device("vendor.com/class=none").int(2, 1), "[ -z \"$DEV\" ]");
+    let refused = build.solve(&graph, &asked, "").unwrap_err();
+    let right = "device vendor.com/class=dev is requested by the build but not allowed";
+    assert_eq!((refused.code, refused.message.contains(right)), (7, true), "{refused:?}");
+    let granted = |output: &Output, right: &str| {
+        let request = build.request(&build.id(), &graph.definition(output), "").text(9, right);
+        build.wire.call(SOLVE, "", &request)
+    };
+    granted(&asked, "device=vendor.com/class").unwrap();
+    let refused = granted(&absent, "device").unwrap_err();
+    assert!(refused.message.contains("is not registered"), "{refused:?}");
+    granted(&optional, "device").unwrap();
+    drop(build);
+    devices.finish();
 }
 
 fn bad_graphs_are_refused(c: &Client) {

@@ -50,6 +50,7 @@ mod buildx_history;
 mod buildx_platforms;
 mod changes;
 mod copies;
+mod devices;
 mod errors;
 mod exec;
 mod flags;
@@ -96,6 +97,7 @@ fn main() {
         listing::CASES,
         policy::CASES,
         flags::CASES,
+        devices::CASES,
         security::CASES,
         limits::CASES,
         volumes::CASES,

@@ -174,6 +174,13 @@ fn limits(given: &Given, request: &mut BuildRequest) -> Result<(), String> {
     given.text("cpuset-cpus").clone_into(&mut request.cpuset_cpus);
     given.text("cpuset-mems").clone_into(&mut request.cpuset_mems);
     for entitlement in given.comma_list("allow") {
+        if let (true, Some(device)) = (entitlement.starts_with("alias="), request.allow.last_mut())
+            && device.starts_with("device=")
+        {
+            // It belongs to the device before it.
+            *device += &format!(",{entitlement}");
+            continue;
+        }
         let name = entitlement.split('=').next().unwrap_or_default();
         if !matches!(name, "network.host" | "security.insecure" | "device") {
             return Err(format!("invalid entitlement: {entitlement}"));
