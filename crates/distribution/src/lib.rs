@@ -29,6 +29,7 @@ mod listing;
 mod manifest;
 mod proxy;
 mod reach;
+mod referrer;
 mod refusal;
 mod repository;
 mod session;

@@ -6,11 +6,12 @@ use crate::manifest::Name;
 use crate::repository::{Access, Repository, Tries};
 use crate::session::{Call, Session};
 use crate::{Error, Result};
+use http::header::ACCEPT;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
-use yare_oci::{Descriptor, Digest, Index};
+use yare_oci::{Descriptor, Digest, Index, MediaType};
 
 /// The largest page, in bytes, and the most pages and entries of a list.
 const LARGEST: usize = 8 << 20;
@@ -79,18 +80,34 @@ impl Repository {
     ) -> Result<Vec<Descriptor>> {
         let filter = kind.map(|kind| format!("?artifactType={}", encode(kind))).unwrap_or_default();
         let path = format!("{}/referrers/{subject}{filter}", self.path());
-        match page::<Index>(session, asked, &path).await {
-            Ok((index, _)) => return Ok(index.manifests),
+        match index(session, asked, &path).await {
             Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {}
-            Err(error) => return Err(error),
+            answer => return answer,
         }
         let tag = format!("{}/manifests/sha256-{}", self.path(), subject.hex());
-        match page::<Index>(session, asked, &tag).await {
-            Ok((index, _)) => Ok(index.manifests),
+        match index(session, asked, &tag).await {
             Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(Vec::new()),
-            Err(error) => Err(error),
+            answer => answer,
         }
     }
+}
+
+/// The entries of an index, over all its pages.
+async fn index(session: &Session, asked: &Asked, path: &str) -> Result<Vec<Descriptor>> {
+    // Docker's registry does not give an index to who does not ask for one.
+    let call = Call::new(asked, Method::GET, path, &[200]).header(ACCEPT, MediaType::OCI_INDEX);
+    let (first, mut next) = read::<Index>(session, asked, call).await?;
+    let (mut found, mut asked_before) = (first.manifests, BTreeSet::new());
+    while let Some(address) = next {
+        if found.len() > ENTRIES || !asked_before.insert(address.clone()) {
+            return Err(Error::content(asked, "the list leads in circles, or has no end"));
+        }
+        let address = address.parse().map_err(|_| Error::content(asked, "the list goes on at no address"))?;
+        let page: Index;
+        (page, next) = read(session, asked, Call::at(asked, Method::GET, address, &[200])).await?;
+        found.extend(page.manifests);
+    }
+    Ok(found)
 }
 
 /// All repositories of a registry that the caller may see.

@@ -93,6 +93,11 @@ impl Repository {
     /// # Errors
     /// Of the registry, when it does not take it.
     pub async fn put_manifest(&self, name: &Name, media_type: &str, bytes: &[u8]) -> Result<Digest> {
+        self.put(name, media_type, bytes).await.map(|(digest, _)| digest)
+    }
+
+    /// The same; also tells whether the registry has noted what the manifest speaks about.
+    pub(crate) async fn put(&self, name: &Name, media_type: &str, bytes: &[u8]) -> Result<(Digest, bool)> {
         let asked = self.asked(format!("put manifest {name}"));
         let digest = Digest::of(bytes);
         let bytes = Bytes::copy_from_slice(bytes);
@@ -103,12 +108,24 @@ impl Repository {
             .header(CONTENT_TYPE, media_type)
             .body(&body);
         let response = session.send(&call).await?;
-        let said = claimed(&response);
+        let (said, noted) = (claimed(&response), response.header("oci-subject").is_some());
         response.drain(&asked).await;
         match said.filter(|said| *said != digest) {
-            None => Ok(digest),
+            None => Ok((digest, noted)),
             Some(other) => Err(Error::content(&asked, format!("it was stored as {other}, and is {digest}"))),
         }
+    }
+
+    /// Takes a tag away, or a manifest with all its tags. One that is not there is no error.
+    ///
+    /// # Errors
+    /// Of the registry, when it does not do it; many do not let tags be deleted.
+    pub async fn delete_manifest(&self, name: &Name) -> Result<()> {
+        let asked = self.asked(format!("delete {name}"));
+        let path = format!("{}/manifests/{name}", self.path());
+        let call = Call::new(&asked, Method::DELETE, path, &[200, 202, 204, 404]);
+        self.push_session(&asked)?.send(&call).await?.drain(&asked).await;
+        Ok(())
     }
 }
 

@@ -18,6 +18,8 @@ pub enum Intent {
     Pull,
     /// Read and write.
     Push,
+    /// Read, write and delete.
+    Manage,
 }
 
 /// A repository: its mirrors and its registry, with what was learnt about how to speak with them.
@@ -71,6 +73,7 @@ impl Repository {
         let actions = match intent {
             Intent::Pull => "pull",
             Intent::Push => "pull,push",
+            Intent::Manage => "pull,push,delete",
         };
         let mut sessions = Vec::new();
         for endpoint in wire.settings.endpoints(domain)? {

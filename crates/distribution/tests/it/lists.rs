@@ -65,4 +65,7 @@ async fn referrers_come_from_the_api_or_from_the_tag() {
     assert_eq!(found[0].digest, Digest::of("sig"));
     fake.fault(Method::GET, "referrers", 1, page(&index, None));
     assert_eq!(repository.referrers(&subject, None).await.unwrap().len(), 2);
+    fake.fault(Method::GET, "referrers/sha256", 1, page(&index, Some("/v2/a/referrers/next?last=x")));
+    fake.fault(Method::GET, "referrers/next", 1, page(&index.replace("sig", "att"), None));
+    assert_eq!(repository.referrers(&subject, None).await.unwrap().len(), 4);
 }
