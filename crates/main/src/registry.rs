@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use yare_distribution::Proxies;
 use yare_errdefs::{Error, Result};
-use yare_registry::{Collected, Config, Outbound, Registry, Scrubbed};
+use yare_registry::{Collected, Config, Difference, Outbound, Registry, RuleStatus, Scrubbed};
 
 const HELP: &str = "Usage:  yare registry COMMAND [OPTIONS]
 
@@ -20,14 +20,16 @@ Commands:
   serve    Serve a registry
   gc       Remove what nobody needs, also while the registry is served
   user     Read a password from standard input and print a line for the htpasswd file: user NAME
+  replicate         Compare all [[replicate]] rules now, and copy what differs; --dry-run says what that is
+  replicate status  How far they are
   scrub    Read everything and find what is damaged, also while the registry is served
 
 Options:
   --root DIR           The folder with everything
   --config FILE        A configuration (TOML); see docs/registry.md
   --listen ADDRESS     serve: an address such as 127.0.0.1:5000 or :5000 (default 127.0.0.1:5000)
-  --dry-run            gc, scrub: only say what would be done
-  --json               gc, scrub: print JSON
+  --dry-run            gc, scrub, replicate: only say what would be done
+  --json               gc, scrub, replicate: print JSON
   --log-level LEVEL    trace, debug, info, warn or error (default info)
 ";
 
@@ -59,6 +61,10 @@ pub(crate) fn main(args: &[String]) -> i32 {
 }
 
 fn run(command: &str, rest: &[String]) -> Result<i32> {
+    let (command, rest) = match (command, rest.split_first()) {
+        ("replicate", Some((first, rest))) if first == "status" => ("replicate status", rest),
+        _ => (command, rest),
+    };
     let arguments = parse(rest)?;
     let level = arguments.log_level.as_deref().unwrap_or("info");
     let level = level.parse().map_err(|_| Error::invalid(format!("invalid log level: {level}")))?;
@@ -75,8 +81,10 @@ fn run(command: &str, rest: &[String]) -> Result<i32> {
             "serve" => serve(config).await,
             "gc" => gc(config, &arguments).await,
             "scrub" => scrub(config, &arguments).await,
+            "replicate" => replicate(config, &arguments).await,
+            "replicate status" => replication(config, &arguments).await,
             other => Err(Error::invalid(format!("no such command: {other}")).with_hint(
-                "want serve, gc, scrub, user, enable, disable or status; see yare registry --help",
+                "want serve, gc, scrub, replicate, user, enable, disable or status; see yare registry --help",
             )),
         }
     });
@@ -228,6 +236,83 @@ async fn scrub(config: Config, arguments: &Arguments) -> Result<i32> {
     };
     print(arguments, &scrubbed, scrubbed_text);
     Ok(i32::from(!scrubbed.damaged.is_empty()))
+}
+
+/// Says what a comparison would copy, or asks the process that serves the root to make one.
+async fn replicate(config: Config, arguments: &Arguments) -> Result<i32> {
+    if !arguments.dry_run {
+        let Some(answer) = yare_registry::ask(&config.root, "/replicate").await? else {
+            return Err(Error::precondition("nobody serves this registry, and who serves it replicates")
+                .with_hint("yare registry serve; --dry-run and status work without"));
+        };
+        let rules: Vec<String> = read(&answer)?;
+        return Ok(print(arguments, &rules, |rules| format!("comparing: {}\n", rules.join(", "))));
+    }
+    let plan = match yare_registry::ask(&config.root, "/replicate?dry-run").await? {
+        Some(answer) => read(&answer)?,
+        None => {
+            let registry = Registry::open(config)?;
+            let plan = yare_registry::replication_plan(&registry).await?;
+            registry.close().await;
+            plan
+        }
+    };
+    Ok(print(arguments, &plan, plan_text))
+}
+
+fn plan_text(plan: &Vec<Difference>) -> String {
+    let mut text = String::new();
+    for Difference { rule, repository, what, action } in plan {
+        let joint = if what.is_empty() || what.contains(':') { "@" } else { ":" };
+        let name = format!("{repository}{joint}{what}");
+        let _ = writeln!(text, "{rule}: {}: {action}", name.trim_end_matches('@'));
+    }
+    if plan.is_empty() {
+        text.push_str("nothing differs\n");
+    }
+    text
+}
+
+async fn replication(config: Config, arguments: &Arguments) -> Result<i32> {
+    let status: Vec<RuleStatus> = match yare_registry::ask(&config.root, "/replicate/status").await? {
+        Some(answer) => read(&answer)?,
+        None => {
+            let registry = Registry::open(config)?;
+            let status = yare_registry::replication_status(&registry)?;
+            registry.close().await;
+            status
+        }
+    };
+    print(arguments, &status, status_text);
+    Ok(i32::from(status.iter().any(|rule| rule.failing > 0)))
+}
+
+fn status_text(status: &Vec<RuleStatus>) -> String {
+    let mut text = String::new();
+    for rule in status {
+        let _ = writeln!(
+            text,
+            "{}: {} {}: {} waiting ({} under way, {} failing), lag {} s",
+            rule.rule, rule.direction, rule.registry, rule.waiting, rule.running, rule.failing, rule.lag
+        );
+        for failure in &rule.failures {
+            let name = match (failure.repository.as_str(), failure.what.as_str()) {
+                ("", _) => "the comparison".to_owned(),
+                (repository, "") => format!("the comparison of {repository}"),
+                (repository, what) if what.contains(':') => format!("{repository}@{what}"),
+                (repository, what) => format!("{repository}:{what}"),
+            };
+            let _ = writeln!(
+                text,
+                "  {name} failed {} times, again in {} s: {}",
+                failure.times, failure.again, failure.error
+            );
+        }
+    }
+    if status.is_empty() {
+        text.push_str("there is no [[replicate]] rule\n");
+    }
+    text
 }
 
 fn read<T: serde::de::DeserializeOwned>(answer: &[u8]) -> Result<T> {

@@ -3,9 +3,10 @@
 //! Every key that is not known is an error, so that a misspelt limit does not silently mean none.
 
 use crate::access::Rule;
-use crate::cache::{Outbound, Proxy};
+use crate::cache::Proxy;
 use crate::manifests::Immutable;
 use crate::quota::Quota;
+use crate::remote::Outbound;
 use crate::retention::Retention;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -46,6 +47,8 @@ pub struct Config {
     pub audit: Option<PathBuf>,
     /// Whether `/metrics` is open to everybody; without `auth` it always is.
     pub public_metrics: bool,
+    /// Copies to and from other registries.
+    pub replicate: Vec<crate::replicate::Rule>,
     /// Upstreams to cache.
     pub proxy: Vec<Proxy>,
     /// How upstreams are reached; the environment's, not the file's.
@@ -255,6 +258,7 @@ impl Config {
     /// Refuses what is not built and what contradicts itself.
     fn check(&self) -> Result<()> {
         self.proxy.iter().try_for_each(Proxy::check)?;
+        crate::replicate::check(&self.replicate, &self.proxy)?;
         crate::bucket::Opening::new(&self.storage, &self.environment)?;
         if self.storage.url.is_some() && !self.proxy.is_empty() {
             return Err(Error::invalid("`proxy` does not work with `storage.url`: caches need files")

@@ -23,7 +23,8 @@
 //! any point leaves at most a file that no record speaks of, which the next collection takes. Nothing is
 //! walked at the start.
 //!
-//! An engine's images are served beside what is here: see `images`.
+//! An engine's images are served beside what is here: see `images`. Copies at other registries: see
+//! `replicate`.
 //!
 //! # In a bucket
 //!
@@ -57,6 +58,8 @@ mod quota;
 pub mod range;
 mod records;
 mod registry;
+mod remote;
+mod replicate;
 mod retention;
 pub mod route;
 mod scrub;
@@ -66,11 +69,13 @@ mod uploads;
 mod usage;
 mod watched;
 
-pub use cache::{Outbound, Proxy};
+pub use cache::Proxy;
 pub use collect::{Collected, collect};
 pub use config::Config;
 pub use htpasswd::line as htpasswd_line;
 pub use images::{Document, Images, Pushed};
 pub use registry::Registry;
+pub use remote::Outbound;
+pub use replicate::{Difference, RuleStatus, replication_plan, replication_status};
 pub use scrub::{Damage, Scrubbed, scrub};
 pub use serve::{ask, bind, serve};

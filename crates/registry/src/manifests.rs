@@ -9,11 +9,13 @@ use crate::records::{
     DOCUMENTS, GREATEST, HOLDERS, LEAST, LINKS, MANIFESTS, ManifestRecord, REFERRERS, REPOSITORIES, TAGGED,
     TAGS, TagRecord, USES, Writing, find, written,
 };
+use crate::replicate::{self, Rule};
 use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::sync::Arc;
 use yare_oci::Digest;
 
 /// Tags that do not move once pushed.
@@ -149,6 +151,8 @@ pub(crate) struct PushRules {
     pub(crate) sparse: bool,
     /// Whether blobs may come later: those of a cache do.
     pub(crate) absent_blobs: bool,
+    /// Who is to get a copy.
+    pub(crate) replicate: Arc<[Rule]>,
 }
 
 /// Stores a manifest, names it, and notes what it needs. Everything is checked before anything changes.
@@ -186,7 +190,10 @@ pub(crate) fn put(writing: &Writing, push: &Push, rules: &PushRules) -> Result<(
         let key = (repository, subject.as_bytes(), hash);
         writing.tables.open_table(REFERRERS)?.insert(key, descriptor.as_slice())?;
     }
-    push.tags.iter().try_for_each(|tag| set_tag(writing, push, tag))
+    push.tags.iter().try_for_each(|tag| set_tag(writing, push, tag))?;
+    let tags: Vec<&str> = push.tags.iter().map(Tag::as_str).collect();
+    let changed = (tags.as_slice(), manifest.subject.as_ref());
+    replicate::note(writing, &rules.replicate, repository, changed, push.now)
 }
 
 /// What the list of referrers says about the manifest.
@@ -284,7 +291,8 @@ pub(crate) fn delete(
             if is_immutable(&rules.immutable, repository, tag.as_str()) {
                 return Err(immutable(tag, &record.digest).into());
             }
-            remove_tag(writing, repository, tag.as_str(), &record.digest)
+            remove_tag(writing, repository, tag.as_str(), &record.digest)?;
+            note_deleted(writing, repository, &[tag.as_str()], rules)
         }
         Reference::Digest(digest) => {
             let found: Option<ManifestRecord> =
@@ -297,9 +305,16 @@ pub(crate) fn delete(
             if let Some(tag) = fixed.and_then(|tag| Tag::parse(tag).ok()) {
                 return Err(immutable(&tag, digest).into());
             }
-            remove(writing, repository, digest)
+            remove(writing, repository, digest)?;
+            let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+            note_deleted(writing, repository, &tags, rules)
         }
     }
+}
+
+/// Tells those who have copies of tags that they are gone.
+fn note_deleted(writing: &Writing, repository: &str, tags: &[&str], rules: &PushRules) -> Result<()> {
+    replicate::note(writing, &rules.replicate, repository, (tags, None), crate::clock::now())
 }
 
 /// Takes a name from a manifest.

@@ -115,6 +115,11 @@ impl Pattern {
         self.0.split('*').next().unwrap_or_default()
     }
 
+    /// Whether it stands for more than one text.
+    pub fn has_stars(&self) -> bool {
+        self.0.contains('*')
+    }
+
     /// Whether the pattern covers all of `text`. Takes time proportional to the product of both lengths.
     pub fn matches(&self, text: &str) -> bool {
         let pattern = self.0.as_bytes();

@@ -12,6 +12,7 @@ use crate::manifests::{self, Found, Push, PushRules};
 use crate::name::{Reference, Tag};
 use crate::problem::{Code, Error, Refusal, Result, file_error};
 use crate::records::{OBJECTS, Records};
+use crate::replicate::Replication;
 use crate::uploads::{Limits, Uploads, Writer};
 use crate::usage::Usage;
 use bytes::Bytes;
@@ -38,6 +39,7 @@ pub struct Registry {
     pub(crate) uploads: Uploads,
     pub(crate) usage: Usage,
     pub(crate) caches: Caches,
+    pub(crate) replication: Replication,
     /// Images of another store that are served, too.
     pub(crate) images: Option<Arc<dyn Images>>,
     /// Since when it is served, 0 for not at all: what clients were told before is not known any more.
@@ -97,7 +99,9 @@ impl Registry {
             immutable: config.immutable.clone(),
             sparse: config.storage.sparse_indexes,
             absent_blobs: false,
+            replicate: config.replicate.clone().into(),
         };
+        let replication = Replication::open(&config.replicate, &config.outbound)?;
         let usage = Usage::default();
         let caches = Caches::open(&config.proxy, &config.outbound)?;
         let unused = config.proxy.iter().filter_map(crate::cache::Proxy::retention).collect::<Vec<_>>();
@@ -112,6 +116,7 @@ impl Registry {
             uploads,
             usage,
             caches,
+            replication,
             images,
             served_since: AtomicU64::new(0),
             collecting: tokio::sync::Mutex::default(),

@@ -190,6 +190,10 @@ fn configuration(engine: &Engine, settings: &Settings) -> Result<Config> {
         return Err(Error::invalid("the engine's registry is no cache of others")
             .with_hint("serve a cache beside it: yare registry serve"));
     }
+    if !config.replicate.is_empty() {
+        return Err(Error::invalid("the engine's registry does not replicate")
+            .with_hint("serve one that does beside it: yare registry serve"));
+    }
     config.root = root(engine);
     match (settings.listen.is_empty(), config.listen.is_empty()) {
         (false, false) => {

@@ -10,6 +10,7 @@ use crate::problem::{Error, Result};
 use crate::registry::Registry;
 use bytes::Bytes;
 use std::collections::HashSet;
+use std::sync::Arc;
 use yare_distribution::{Document, Name};
 use yare_errdefs::{Class, Classified};
 use yare_oci::Digest;
@@ -140,6 +141,8 @@ async fn keep(
         immutable: Vec::new(),
         sparse: true,
         absent_blobs: true,
+        // Copies of copies are made by who wants them.
+        replicate: Arc::default(),
     };
     registry.records.write(move |writing| manifests::put(writing, &push, &rules)).await
 }

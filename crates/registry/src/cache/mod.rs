@@ -15,6 +15,7 @@ mod counts;
 pub(crate) mod manifests;
 
 use crate::problem::{Code, Error, Refusal, Result};
+use crate::remote::{Outbound, Remote};
 use crate::retention::Retention;
 use counts::Counts;
 use http::StatusCode;
@@ -25,9 +26,9 @@ use std::hash::Hash;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use yare_distribution::{Client, Credentials, Insecure, Intent, Patience, Proxies, Repository, Settings};
+use yare_distribution::{Client, Intent, Patience, Repository};
 use yare_errdefs::{Class, Classified};
-use yare_oci::{Digest, Reference};
+use yare_oci::Digest;
 
 /// Repositories whose session with the upstream is kept.
 const SESSIONS: usize = 256;
@@ -90,12 +91,7 @@ impl Proxy {
         if !self.prefix.is_empty() && !yare_oci::reference::is_path(&self.prefix) {
             return Err(wrong("the prefix is no name of the form a/b-c/d"));
         }
-        if self.remote("x/y").is_none() {
-            return Err(wrong("the upstream is not of the form host:port/path"));
-        }
-        if self.username.is_some() != self.password_file.is_some() {
-            return Err(wrong("`username` and `password_file` go together"));
-        }
+        self.reach().check().map_err(|why| wrong(&why))?;
         if self.fetches == 0 {
             return Err(wrong("`fetches` is 0"));
         }
@@ -117,62 +113,35 @@ impl Proxy {
     }
 
     /// The part of a repository's name that the upstream knows it by, when it is one of its.
-    fn rest<'a>(&self, name: &'a str) -> Option<&'a str> {
+    pub(crate) fn rest<'a>(&self, name: &'a str) -> Option<&'a str> {
         if self.prefix.is_empty() {
             return Some(name);
         }
         name.strip_prefix(self.prefix.as_str())?.strip_prefix('/')
     }
 
-    fn remote(&self, rest: &str) -> Option<Reference> {
-        let text = format!("{}/{rest}", self.upstream);
-        let domain = self.upstream.split('/').next().unwrap_or_default();
-        // Without a dot, a port or `localhost` it would be a repository of Docker Hub.
-        let is_host = domain.contains(['.', ':']) || domain == "localhost";
-        Reference::parse(&text).ok().filter(|reference| is_host && reference.tag().is_none())
-    }
-
-    fn credentials(&self) -> Result<Credentials> {
-        let (Some(username), Some(path)) = (&self.username, &self.password_file) else {
-            return Ok(Credentials::Anonymous);
-        };
-        let password = std::fs::read_to_string(path)
-            .map_err(|error| crate::problem::file_error("read the password in", path, error))?;
-        Ok(Credentials::basic(username, password.trim_end_matches(['\r', '\n'])))
+    fn reach(&self) -> Remote<'_> {
+        Remote {
+            of: &self.upstream,
+            username: self.username.as_deref(),
+            password_file: self.password_file.as_deref(),
+            insecure: self.insecure,
+            certs_dirs: &self.certs_dirs,
+        }
     }
 
     fn client(&self, outbound: &Outbound) -> yare_errdefs::Result<Client> {
-        let mut settings = Settings {
-            certs_d: self.certs_dirs.clone(),
-            proxies: outbound.proxies.clone(),
-            // Clients wait: whoever has something to show for it tries less long.
-            patience: Patience {
-                attempts: 3,
-                pause: Duration::from_millis(250),
-                longest_pause: Duration::from_secs(5),
-                connect: Duration::from_secs(5),
-                document: Duration::from_secs(60),
-                ..Patience::default()
-            },
-            ..Settings::default()
+        // Clients wait: whoever has something to show for it tries less long.
+        let patience = Patience {
+            attempts: 3,
+            pause: Duration::from_millis(250),
+            longest_pause: Duration::from_secs(5),
+            connect: Duration::from_secs(5),
+            document: Duration::from_secs(60),
+            ..Patience::default()
         };
-        settings.roots.splice(0..0, outbound.authorities.iter().cloned());
-        if self.insecure {
-            let host = self.upstream.split('/').next().unwrap_or_default();
-            let host = Insecure::parse(host).map_err(|error| yare_errdefs::Error::invalid(error.to_string()));
-            settings.insecure.push(host?);
-        }
-        Ok(Client::new(settings))
+        self.reach().client(outbound, patience)
     }
-}
-
-/// How this machine reaches others: what the environment says, handed in.
-#[derive(Debug, Clone, Default)]
-pub struct Outbound {
-    /// HTTP proxies.
-    pub proxies: Proxies,
-    /// Bundles of authorities that are looked for before the system's.
-    pub authorities: Vec<PathBuf>,
 }
 
 /// All upstreams.
@@ -233,9 +202,9 @@ impl Upstream {
         if let Some((_, repository)) = known.filter(|(since, _)| since.elapsed() < SESSION) {
             return Ok(repository);
         }
-        let remote = self.proxy.rest(name).and_then(|rest| self.proxy.remote(rest));
+        let remote = self.proxy.rest(name).and_then(|rest| self.proxy.reach().repository(rest));
         let Some(remote) = remote else { return Err(crate::manifests::no_repository(name).into()) };
-        let credentials = self.proxy.credentials()?;
+        let credentials = self.proxy.reach().credentials()?;
         let opened = self.client.repository(&remote, &credentials, Intent::Pull).await;
         let repository = opened.map_err(|error| self.refusal(&error, || unreachable(&error)))?;
         let mut sessions = self.sessions.lock();
@@ -335,7 +304,7 @@ mod tests {
         ];
         for (name, want) in cases {
             let upstream = caches.of(name).unwrap();
-            let remote = upstream.proxy.remote(upstream.proxy.rest(name).unwrap()).unwrap();
+            let remote = upstream.proxy.reach().repository(upstream.proxy.rest(name).unwrap()).unwrap();
             assert_eq!(remote.repository(), want, "{name}");
         }
         let caches = Caches::open(&proxies[1..], &Outbound::default()).unwrap();

@@ -21,6 +21,7 @@
 //! | `referrers` | (repository, subject, manifest) | descriptor, JSON | the answer of the referrers API, ready |
 //! | `objects` | blob | name of an object | where a bucket has the blob; empty where blobs are files |
 //! | `condemned` | name of an object | when | it is being deleted, and never becomes a blob again |
+//! | `replications` | (rule, repository, what) | JSON of [`Job`](crate::replicate) | what is to be copied: see `replicate::queue` |
 //! | `leases` | name of a work | JSON of [`Lease`] | which process does it |
 //!
 //! Writers hand closures to the thread, which runs all that are waiting in one transaction and commits once
@@ -65,6 +66,7 @@ pub(crate) const REFERRERS: Table<(&str, Hash<'_>, Hash<'_>), &[u8]> = TableDefi
 pub(crate) const OBJECTS: Table<Hash<'_>, &str> = TableDefinition::new("objects");
 pub(crate) const CONDEMNED: Table<&str, u64> = TableDefinition::new("condemned");
 pub(crate) const LEASES: Table<&str, &[u8]> = TableDefinition::new("leases");
+pub(crate) const REPLICATIONS: Table<(&str, &str, &str), &[u8]> = TableDefinition::new("replications");
 
 const VERSION: u32 = 1;
 /// redb's page cache, in bytes.

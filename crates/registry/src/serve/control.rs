@@ -50,6 +50,19 @@ pub(crate) async fn answer(service: &Service, parts: &http::request::Parts, quer
             service.metrics.scrubbed(&scrubbed);
             reply::json(&scrubbed, "application/json")
         }
+        (&Method::POST, "/replicate") if dry_run => {
+            let plan = crate::replicate::replication_plan(&service.registry).await?;
+            reply::json(&plan, "application/json")
+        }
+        (&Method::POST, "/replicate") => {
+            let asked = crate::replicate::ask_all(&service.registry).await?;
+            reply::json(&asked, "application/json")
+        }
+        (&Method::POST, "/replicate/status") => {
+            service.registry.records.catch_up().await?;
+            let status = crate::replicate::replication_status(&service.registry)?;
+            reply::json(&status, "application/json")
+        }
         (&Method::GET, "/metrics") => Ok(service.metrics_text()),
         _ => Err(Refusal::new(Code::Unsupported, "no such control").into()),
     }

@@ -76,6 +76,8 @@ pub async fn serve(
     let control = open_control(&registry)?;
     acceptors.spawn(accept_control(control, server.clone(), stopped.clone()));
     let background = tokio::spawn(background(Arc::clone(&server.service)));
+    let hooks = Arc::clone(&server.service.hooks);
+    let replicating = tokio::spawn(crate::replicate::run(Arc::clone(&registry), hooks));
     drop((stopped, server));
     shutdown.await;
     stop.send_replace(true);
@@ -85,8 +87,9 @@ pub async fn serve(
         acceptors.shutdown().await;
     }
     background.abort();
+    replicating.abort();
     // Ended, not only told to: whoever opens the root next finds it free.
-    let _ = background.await;
+    let _ = (background.await, replicating.await);
     let _ = rustix::fs::unlink(control::path(registry.root()));
     registry.close().await;
     Ok(())

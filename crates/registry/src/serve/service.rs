@@ -67,7 +67,7 @@ impl Call {
 pub(crate) struct Service {
     pub(crate) registry: Arc<Registry>,
     pub(crate) auth: Auth,
-    pub(crate) hooks: Hooks,
+    pub(crate) hooks: Arc<Hooks>,
     pub(crate) metrics: Metrics,
     limiter: Limiter,
     audit: Option<Audit>,
@@ -79,7 +79,7 @@ impl Service {
         let config = &registry.config;
         Ok(Self {
             auth: Auth::open(config, registry.root())?,
-            hooks: Hooks::start(&config.webhook)?,
+            hooks: Arc::new(Hooks::start(&config.webhook)?),
             metrics: Metrics::default(),
             limiter: Limiter::new(f64::from(config.limits.requests_per_second)),
             audit: config.audit.as_deref().map(Audit::open).transpose()?,
@@ -243,6 +243,7 @@ impl Service {
     pub(crate) fn metrics_text(&self) -> Reply {
         let mut text = self.metrics.text(self.registry.uploads.count() as u64, self.hooks.lost());
         text.push_str(&self.registry.caches.metrics());
+        text.push_str(&crate::replicate::metrics(&self.registry));
         let mut reply = http::Response::new(Body::bytes(text));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4");
         reply.headers_mut().insert(header::CONTENT_TYPE, kind);

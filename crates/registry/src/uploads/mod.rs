@@ -10,6 +10,7 @@ pub(crate) use files::Writer as FileWriter;
 use crate::bucket::uploads as bucket;
 use crate::problem::{Code, Refusal, Result, file_error};
 use crate::registry::fault;
+use bytes::Bytes;
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
@@ -167,6 +168,31 @@ impl Writer {
         match self {
             Self::File(writer) => writer.size(),
             Self::Bucket(writer) => writer.size(),
+        }
+    }
+
+    /// Writes on a thread where that keeps nobody waiting. The right to write is lost when that ends by a
+    /// fault.
+    pub(crate) async fn append(self, batch: Vec<Bytes>) -> (Option<Self>, Result<()>) {
+        match self {
+            Self::File(mut writer) => {
+                let task = tokio::task::spawn_blocking(move || {
+                    let written = batch.iter().try_for_each(|bytes| writer.append(bytes));
+                    (writer, written)
+                });
+                match task.await {
+                    Ok((writer, written)) => (Some(Self::File(writer)), written),
+                    Err(error) => (None, Err(fault(error))),
+                }
+            }
+            Self::Bucket(mut writer) => {
+                for bytes in &batch {
+                    if let Err(error) = writer.append(bytes).await {
+                        return (Some(Self::Bucket(writer)), Err(error));
+                    }
+                }
+                (Some(Self::Bucket(writer)), Ok(()))
+            }
         }
     }
 

@@ -11,6 +11,7 @@ mod hostile;
 mod http2;
 mod mutated;
 mod replicas;
+mod replication;
 mod s3;
 mod served;
 mod tools;
