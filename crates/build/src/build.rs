@@ -341,7 +341,7 @@ fn annotated(
 }
 
 pub(crate) fn parse(request: &Request) -> Result<Dockerfile, Failure> {
-    let dockerfile = yare_dockerfile::parse(&request.dockerfile).map_err(|error| {
+    yare_dockerfile::parse(&request.dockerfile).map_err(|error| {
         let lines = (error.line(), error.span().end_line);
         let source = String::from_utf8_lossy(&request.dockerfile).into_owned();
         let suggestion = error.suggestion().map(str::to_owned);
@@ -351,22 +351,7 @@ pub(crate) fn parse(request: &Request) -> Result<Dockerfile, Failure> {
             None => wrapped,
         };
         Failure::from(wrapped).at(lines).quoting(&request.dockerfile_name, &source)
-    })?;
-    check_frontend(&dockerfile)?;
-    Ok(dockerfile)
-}
-
-/// `# syntax=`: the stock family is this builder; another frontend is a program that nothing here can run.
-fn check_frontend(dockerfile: &Dockerfile) -> Result<(), Failure> {
-    let Some(syntax) = dockerfile.directives.syntax.as_deref() else { return Ok(()) };
-    let name = syntax.split(['@', ':']).next().unwrap_or_default();
-    let name = name.trim_start_matches("docker.io/");
-    if matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream") {
-        return Ok(());
-    }
-    Err(Error::unimplemented(format!("the frontend {syntax} is not built into this Yare yet"))
-        .with_hint("Dockerfiles of the stock syntax need no such line, or # syntax=docker/dockerfile:1")
-        .into())
+    })
 }
 
 /// Tells of the Dockerfile, and what the rules say of it.

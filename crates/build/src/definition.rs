@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::graph::{Graph, Op, RunOp, Vertex, VertexId};
 use crate::lower::{DEFAULT_EPOCH, Lowered, Target};
 use crate::request::{Entitlement, Request, SecretScan};
-use crate::solve::{Beside, Solver, Tools};
+use crate::solve::{Beside, Prepared, Solver, Tools};
 use crate::worker::Worker;
 use crate::{Error, Result};
 use std::collections::{BTreeMap, HashSet};
@@ -230,12 +230,7 @@ impl Evaluated {
 /// # Errors
 /// What failed, or that there is no definition.
 pub fn evaluate(request: &Request, tools: Tools<'_>) -> Result<Evaluated, Failure> {
-    let definition =
-        request.definition.as_ref().ok_or_else(|| Error::internal("a build without a definition"))?;
-    let lowered = assemble(definition, request, tools.worker)?;
-    let lease = tools.cache.lease();
-    let (progress, cancel) = (tools.progress.clone(), tools.cancel.clone());
-    let beside = Beside::new(tools.snapshots.clone(), progress, cancel, SecretScan::Off);
+    let (lowered, lease, beside) = begin(request, &tools)?;
     let none = HashSet::new();
     let needed = lowered.graph.needed(lowered.targets.iter().map(|target| target.root));
     let outcomes = Solver::new(&lowered.graph, request, tools, &lease, (&none, &beside)).solve(&needed)?;
@@ -245,4 +240,29 @@ pub fn evaluate(request: &Request, tools: Tools<'_>) -> Result<Evaluated, Failur
     };
     let stacks = lowered.targets.iter().map(stack).collect::<Result<_>>()?;
     Ok(Evaluated { stacks, lease })
+}
+
+/// Does what the one goal of a request's definition needs, a process, and makes that ready for somebody who
+/// wants to speak with it.
+///
+/// # Errors
+/// What failed, or that the goal is no process.
+pub fn prepare(request: &Request, tools: Tools<'_>) -> Result<Prepared, Failure> {
+    let (lowered, lease, beside) = begin(request, &tools)?;
+    let [Target { root, .. }] = lowered.targets.as_slice() else {
+        return Err(Error::internal("processes are made ready one at a time").into());
+    };
+    let none = HashSet::new();
+    let ready = Solver::new(&lowered.graph, request, tools, &lease, (&none, &beside)).prepare(*root)?;
+    Ok(ready.holding(lease))
+}
+
+/// What a definition's graph is solved with when no image is made of it.
+fn begin(request: &Request, tools: &Tools<'_>) -> Result<(Lowered, Lease, Beside), Failure> {
+    let definition =
+        request.definition.as_ref().ok_or_else(|| Error::internal("a build without a definition"))?;
+    let lowered = assemble(definition, request, tools.worker)?;
+    let (progress, cancel) = (tools.progress.clone(), tools.cancel.clone());
+    let beside = Beside::new(tools.snapshots.clone(), progress, cancel, SecretScan::Off);
+    Ok((lowered, tools.cache.lease(), beside))
 }

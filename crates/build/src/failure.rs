@@ -12,13 +12,15 @@ pub struct Failure {
     pub lines: Option<(u32, u32)>,
     /// Code of the process that failed.
     pub code: Option<i32>,
+    /// What the client's graph calls the operation that failed.
+    pub operation: Option<Box<str>>,
     /// The lines around, as the field's builders show them.
     pub excerpt: Box<str>,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, lines: None, code: None, excerpt: Box::default() }
+        Self { error, lines: None, code: None, operation: None, excerpt: Box::default() }
     }
 }
 

@@ -421,6 +421,11 @@ impl Graph {
         self.digests.insert(id, digest);
     }
 
+    /// The digest that a vertex's client knows it by.
+    pub fn known(&self, id: VertexId) -> Option<&str> {
+        self.digests.get(&id).map(String::as_str)
+    }
+
     /// What a vertex is called in news.
     pub fn digest(&self, id: VertexId) -> String {
         let known = self.digests.get(&id).cloned();

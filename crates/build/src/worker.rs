@@ -86,6 +86,17 @@ pub struct Run {
     pub rootfs: Option<Rootfs>,
     /// What is mounted beneath it, by destination.
     pub mounts: BTreeMap<String, RunMount>,
+    /// How somebody speaks with it; without, it has no input, and its output is news.
+    pub conversation: Option<Conversation>,
+}
+
+/// How somebody speaks with a process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Conversation {
+    /// Over a terminal, and not over three streams.
+    pub terminal: bool,
+    /// Whether there is input.
+    pub stdin: bool,
 }
 
 /// One mount of a process.

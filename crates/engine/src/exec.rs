@@ -295,7 +295,8 @@ fn watch_end(
     });
 }
 
-async fn end_code(connection: yare_shim::Connection, exec_id: &str) -> Option<i32> {
+/// The exit code of an exec, which its shim tells when all output was taken.
+pub(crate) async fn end_code(connection: yare_shim::Connection, exec_id: &str) -> Option<i32> {
     use tokio::io::AsyncReadExt;
     let (stream, mut decoder) = connection.into_parts();
     stream.set_nonblocking(true).ok()?;

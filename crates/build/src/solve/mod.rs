@@ -10,10 +10,12 @@ mod explain;
 mod fetch;
 mod layers;
 mod make_dir;
+mod prepare;
 mod run;
 mod stubs;
 
 pub(crate) use beside::Beside;
+pub use prepare::Prepared;
 
 use crate::attest::provenance::Material;
 use crate::cache::{Cache, Claim, Claimed, Lease, Step};
@@ -254,7 +256,8 @@ impl<'a> Solver<'a> {
                 // The others end because of this one: their ends are no news.
                 self.tools.cancel.cancel();
                 let line = self.graph.line(id);
-                let failure = if line > 0 { failure.at((line, line)) } else { failure };
+                let mut failure = if line > 0 { failure.at((line, line)) } else { failure };
+                failure.operation = self.graph.known(id).map(Into::into);
                 schedule.failure.get_or_insert(failure);
             }
         }

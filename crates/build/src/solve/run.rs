@@ -21,7 +21,7 @@ use yare_snapshot::{DraftId, PendingDraft, Place, Stack};
 
 /// What the mounts of one process keep alive.
 #[derive(Default)]
-struct Mounted {
+pub(super) struct Mounted {
     mounts: BTreeMap<String, WorkerMount>,
     env: Vec<String>,
     caches: Vec<MountLease>,
@@ -167,7 +167,7 @@ impl Solver<'_> {
         Ok(Some(sum.to_string()))
     }
 
-    fn mount_all(&self, op: &RunOp) -> Result<Mounted> {
+    pub(super) fn mount_all(&self, op: &RunOp) -> Result<Mounted> {
         let mut mounted = Mounted::default();
         for (path, content) in &op.spec.files {
             let content = content.clone().into_bytes();
@@ -326,6 +326,23 @@ impl Solver<'_> {
     }
 
     fn process(&self, id: VertexId, op: &RunOp, pending: &PendingDraft, mounted: &Mounted) -> Result<Exit> {
+        let run = self.described(id, op, pending, mounted);
+        let vertex = self.digest(id);
+        let mut output = |stream: Stream, bytes: &[u8]| self.tools.progress.log(&vertex, stream, bytes);
+        self.tools.worker.run(&run, &mut output, self.tools.cancel).map_err(|error| match error.class() {
+            Class::Cancelled => error,
+            _ => Error::wrap(unfinished(&op.spec.argv), error),
+        })
+    }
+
+    /// The process as the engine takes it.
+    pub(super) fn described(
+        &self,
+        id: VertexId,
+        op: &RunOp,
+        pending: &PendingDraft,
+        mounted: &Mounted,
+    ) -> Run {
         let spec = &op.spec;
         let mut env = spec.env.clone();
         let has = |env: &[String], name: &str| env.iter().any(|entry| entry.split('=').next() == Some(name));
@@ -339,7 +356,7 @@ impl Solver<'_> {
             env.push(format!("SOURCE_DATE_EPOCH={}", self.epoch(id)));
         }
         env.extend(mounted.env.iter().cloned());
-        let run = Run {
+        Run {
             argv: spec.argv.clone(),
             env,
             cwd: spec.cwd.clone(),
@@ -353,13 +370,8 @@ impl Solver<'_> {
             limits: limits(spec, &self.request.run.limits),
             rootfs: Some(pending.rootfs()),
             mounts: mounted.mounts.clone(),
-        };
-        let vertex = self.digest(id);
-        let mut output = |stream: Stream, bytes: &[u8]| self.tools.progress.log(&vertex, stream, bytes);
-        self.tools.worker.run(&run, &mut output, self.tools.cancel).map_err(|error| match error.class() {
-            Class::Cancelled => error,
-            _ => Error::wrap(unfinished(&spec.argv), error),
-        })
+            conversation: None,
+        }
     }
 }
 

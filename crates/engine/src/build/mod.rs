@@ -3,6 +3,7 @@
 mod caches;
 mod classic;
 pub(crate) mod collect;
+mod conversation;
 mod keys;
 mod prepare;
 mod running;
@@ -30,10 +31,12 @@ use yare_build::context::Contexts;
 use yare_build::definition::{Definition, Evaluated};
 use yare_build::files::HashCache;
 use yare_build::request::{ContextSource, Request};
-use yare_build::{Cancel, Failure, Progress, Tools, Worker as _};
+use yare_build::syntax::Foreign;
+use yare_build::{Cancel, Failure, Prepared, Progress, Tools, Worker as _};
 use yare_errdefs::{Classified, Error, Result};
 use yare_oci::{Descriptor, Digest, Platform, Reference};
 
+pub use conversation::{Further, Sandbox, converse};
 pub use keys::Keys;
 use keys::Sent;
 
@@ -188,7 +191,7 @@ fn work(
         progress: &Progress::new(move |status| told.status(status)),
         cancel,
     };
-    match solve(engine, job) {
+    match stock(job.request).map_err(Failure::from).and_then(|()| solve(engine, job)) {
         Ok((result, keys)) => {
             sink.result(result);
             settle(engine, &keys);
@@ -241,6 +244,21 @@ pub fn run(engine: &Arc<Engine>, job: Job<'_>) -> Result<BuildResult, Failure> {
     Ok(result)
 }
 
+/// Whether a Dockerfile is for this builder.
+///
+/// # Errors
+/// It is for a frontend that is a program, which needs a client with a session.
+fn stock(request: &Request) -> Result<()> {
+    let asked = request.build_args.get("BUILDKIT_SYNTAX").and_then(Option::as_deref);
+    let foreign = match asked {
+        Some(cmdline) => Foreign::of(cmdline),
+        None => Foreign::of_file(&request.dockerfile),
+    };
+    let Some(Foreign { source, .. }) = foreign else { return Ok(()) };
+    Err(Error::unimplemented(format!("the frontend {source} is a program, which runs for BuildKit's clients alone"))
+        .with_hint("use docker buildx build; Dockerfiles of the stock syntax need no such line, or # syntax=docker/dockerfile:1"))
+}
+
 /// Gets a build context from the web. Holds its thread.
 ///
 /// # Errors
@@ -261,6 +279,20 @@ pub fn evaluate(engine: &Arc<Engine>, job: Job<'_>) -> Result<Evaluated, Failure
     settle(engine, &evaluated.keys());
     conclude(engine);
     Ok(evaluated)
+}
+
+/// Does what a process stands on, the one goal of a definition, and makes it ready ([`converse`]). Holds its
+/// thread.
+///
+/// # Errors
+/// What is wrong with the request, or what failed.
+pub fn prepare(engine: &Arc<Engine>, job: Job<'_>) -> Result<Prepared, Failure> {
+    let (request, work) = job.settle()?;
+    let work = Work { request: &request, ..work };
+    let prepared = with_tools(engine, work, |_, tools| yare_build::prepare(&request, tools))?;
+    settle(engine, &prepared.keys());
+    conclude(engine);
+    Ok(prepared)
 }
 
 /// Finds an image, or fetches it: the digest of its manifest, and its config as it came.

@@ -182,13 +182,13 @@ impl Worker for EngineWorker<'_> {
 }
 
 /// The container of one step; what was made for it goes with it.
-struct Step<'a> {
+pub(super) struct Step<'a> {
     engine: &'a Arc<Engine>,
-    record: Record,
+    pub(super) record: Record,
 }
 
 impl<'a> Step<'a> {
-    fn new(engine: &'a Arc<Engine>, run: &Run) -> Result<Self> {
+    pub(super) fn new(engine: &'a Arc<Engine>, run: &Run) -> Result<Self> {
         let id = crate::random_id();
         let request = request(run);
         let mut plan = yare_specgen::settle(&request, &ImageConfig::default(), &engine.facts)
@@ -232,7 +232,8 @@ impl<'a> Step<'a> {
     }
 
     /// Starts the process. As the start of a container, without anything that is kept.
-    fn launch(&self, run: &Run) -> Result<Process<'_>> {
+    pub(super) fn launch(&self, run: &Run) -> Result<Process<'_>> {
+        let conversation = run.conversation.unwrap_or_default();
         let (engine, record) = (self.engine, &self.record);
         let network = Wired::connect(engine, record)?;
         wiring::write_files(engine, record, &network.endpoints)?;
@@ -253,7 +254,10 @@ impl<'a> Step<'a> {
             cgroup_path: engine.cgroup_path(record),
             log: LogSpec { driver: LogDriver::None, ..LogSpec::default() },
             run_dir,
-            attaches: vec![AttachSpec { stdin: false, stdout: true, stderr: true }],
+            attaches: vec![AttachSpec { stdin: conversation.stdin, stdout: true, stderr: true }],
+            open_stdin: conversation.stdin,
+            stdin_once: conversation.stdin,
+            terminal: conversation.terminal,
             has_netns: network.netns.is_some(),
             own_roots: vec![engine.config.data_root.clone(), engine.config.exec_root.clone()],
             ..Launch::default()
@@ -374,7 +378,10 @@ fn write_private(folder: &Path, path: &Path, content: &[u8], mode: u32, owner: (
 
 /// A step as a request for a container, so that the same rules settle it.
 fn request(run: &Run) -> ContainerCreateRequest {
+    let conversation = run.conversation.unwrap_or_default();
     let config = ContainerConfig {
+        tty: conversation.terminal,
+        open_stdin: conversation.stdin,
         cmd: Some(run.argv.clone()),
         env: Some(run.env.clone()),
         working_dir: run.cwd.clone(),
@@ -408,15 +415,15 @@ fn devices(names: &[String]) -> Option<Vec<DeviceRequest>> {
 }
 
 /// A process under way.
-struct Process<'a> {
-    pidfd: OwnedFd,
-    output: UnixStream,
-    control: Connection,
-    _network: Wired<'a>,
+pub(super) struct Process<'a> {
+    pub(super) pidfd: OwnedFd,
+    pub(super) output: UnixStream,
+    pub(super) control: Connection,
+    pub(super) _network: Wired<'a>,
 }
 
 /// How often a silent process is looked at for a cancelled build.
-const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+pub(super) const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// The longest piece of output that a shim frames.
 const LONGEST_FRAME: usize = 1 << 20;
