@@ -2,6 +2,7 @@
 
 use std::fmt;
 use yare_errdefs::{Class, Classified, Error};
+use yare_oci::Digest;
 
 /// A failed build.
 #[derive(Debug)]
@@ -12,8 +13,8 @@ pub struct Failure {
     pub lines: Option<(u32, u32)>,
     /// Code of the process that failed.
     pub code: Option<i32>,
-    /// What the client's graph calls the operation that failed.
-    pub operation: Option<Box<str>>,
+    /// What the client's graph calls the operation that failed. Boxed, for every step may fail.
+    pub operation: Option<Box<Digest>>,
     /// The lines around, as the field's builders show them.
     pub excerpt: Box<str>,
 }

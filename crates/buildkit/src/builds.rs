@@ -4,7 +4,8 @@
 //! A client asks for a build and for its news at once, and either question may come first. What a client does
 //! for itself is over in a millisecond and has no place in the history; so its news stay here for a while.
 
-use crate::calls::Loaded;
+use crate::gateway::bridge::{Bridge, Given, Returned};
+use crate::gateway::frontend;
 use crate::grpc::{Code, Status};
 use crate::history::{self, Record, Store};
 use crate::link::Stop;
@@ -13,7 +14,7 @@ use crate::proto::control::{COMPLETE, HistoryEvent, HistoryRecord, STARTED, Solv
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
 
 /// How long a call waits for the build that it is about.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,9 +26,6 @@ const LONGEST: usize = 256;
 const RECENT: usize = 256;
 const RECENT_BYTES: usize = 4 << 20;
 
-/// What a client returns from its frontend.
-pub(crate) type Returned = Result<Option<Arc<Loaded>>, Status>;
-
 /// A build, under way or over.
 #[derive(Debug)]
 pub(crate) struct Build {
@@ -35,37 +33,25 @@ pub(crate) struct Build {
     pub(crate) news: Arc<News>,
     pub(crate) stop: Stop,
     pub(crate) record: Mutex<Record>,
-    /// What frontends loaded, by the id that its client knows it by.
-    loaded: Mutex<HashMap<String, Arc<Loaded>>>,
-    returned: Mutex<Option<oneshot::Sender<Returned>>>,
+    /// What its client has, as a frontend of its own.
+    pub(crate) bridge: Bridge,
+    /// Room for frontends that run.
+    pub(crate) frontends: Arc<Semaphore>,
     /// Operations of graphs that were to be done whatever the cache had, and were.
     pub(crate) done: Mutex<HashSet<String>>,
 }
 
 impl Build {
-    /// Keeps what a frontend loaded.
-    pub(crate) fn keep(&self, id: String, loaded: Arc<Loaded>) -> Result<(), Status> {
-        let mut all = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= MOST {
-            return Err(Status::new(Code::ResourceExhausted, "a build has too many results"));
+    pub(crate) fn new(request: SolveRequest, bridge: Bridge) -> Self {
+        Self {
+            record: Mutex::new(Record::begin()),
+            request,
+            news: Arc::default(),
+            stop: Stop::new(),
+            bridge,
+            frontends: frontend::places(),
+            done: Mutex::default(),
         }
-        all.insert(id, loaded);
-        Ok(())
-    }
-
-    /// What is known by this id.
-    pub(crate) fn loaded(&self, id: &str) -> Result<Arc<Loaded>, Status> {
-        let all = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = all.get(id).cloned();
-        found.ok_or_else(|| Status::new(Code::NotFound, format!("this build has no result {id:?}")))
-    }
-
-    /// The client is done with its frontend.
-    pub(crate) fn returns(&self, what: Returned) -> Result<(), Status> {
-        let sender = self.returned.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let sender = sender
-            .ok_or_else(|| Status::new(Code::FailedPrecondition, "the build has its result already"))?;
-        sender.send(what).map_err(|_| Status::new(Code::FailedPrecondition, "the build is over"))
     }
 }
 
@@ -126,16 +112,8 @@ impl Builds {
         if id.is_empty() || id.len() > LONGEST {
             return Err(Status::new(Code::InvalidArgument, "a build needs an id of at most 256 bytes"));
         }
-        let (sender, returned) = oneshot::channel();
-        let build = Arc::new(Build {
-            record: Mutex::new(Record::begin()),
-            request,
-            news: Arc::default(),
-            stop: Stop::new(),
-            loaded: Mutex::default(),
-            done: Mutex::default(),
-            returned: Mutex::new(Some(sender)),
-        });
+        let (bridge, returned) = Bridge::new(Given::default(), 0);
+        let build = Arc::new(Build::new(request, bridge));
         {
             let mut active = self.lock();
             if active.contains_key(&id) {
@@ -237,7 +215,7 @@ impl Drop for Active<'_> {
         let build = &self.build;
         build.stop.stop();
         build.news.end();
-        build.loaded.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        build.bridge.clear();
         // Before it is taken from those under way: there is no moment at which nobody knows of it.
         if build.request.internal {
             self.builds.keep_recent(build);
@@ -258,6 +236,7 @@ impl Drop for Active<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::bridge::Outcome;
     use crate::proto::control::VertexWarning;
 
     fn request(id: &str) -> SolveRequest {
@@ -277,8 +256,8 @@ mod tests {
         let active = builds.begin(request("a")).expect("begun");
         assert!(builds.begin(request("a")).is_err(), "an id is used once at a time");
         let build = builds.find("a").await.expect("under way");
-        build.returns(Ok(None)).expect("returned");
-        assert!(build.returns(Ok(None)).is_err(), "a result comes once");
+        build.bridge.returns(Ok(Outcome::default())).expect("returned");
+        assert!(build.bridge.returns(Ok(Outcome::default())).is_err(), "a result comes once");
         assert!(matches!(builds.list().as_slice(), [HistoryEvent { kind: STARTED, .. }]));
         drop(active);
         assert!(build.stop.cancel.is_cancelled());

@@ -1,5 +1,6 @@
 //! What a client gets from the frontend: something to build, or an answer about the Dockerfile.
 
+use crate::builds::Build;
 use crate::context::Definition;
 use crate::frontend::Asked;
 use crate::graphs::Graphs;
@@ -20,6 +21,14 @@ pub(crate) struct Loaded {
     pub(crate) graphs: Option<Graphs>,
     /// Names of images that it stands on.
     pub(crate) _inputs: Vec<Held>,
+}
+
+impl Loaded {
+    /// Graphs, with the options of a build that count for them.
+    pub(crate) fn graph(build: &Build, graphs: Graphs) -> Result<Self, Status> {
+        let asked = crate::solve::graph_options(build)?;
+        Ok(Self { asked, definition: Definition::default(), graphs: Some(graphs), _inputs: Vec::new() })
+    }
 }
 
 /// Metadata of a result.

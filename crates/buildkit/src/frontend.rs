@@ -5,6 +5,7 @@ use crate::layout::LayoutImage;
 use std::collections::BTreeMap;
 use yare_api::build::BuildRequest;
 use yare_build::request::ContextSource;
+use yare_build::syntax::{Foreign, is_stock};
 use yare_errdefs::{Error, Result};
 use yare_oci::Reference;
 
@@ -147,7 +148,7 @@ fn prefixed(asked: &mut Asked, name: &str, value: &str) -> Result<()> {
             } else if let Some(image) = value.strip_prefix("oci-layout://") {
                 asked.layouts.insert(key.to_owned(), LayoutImage::parse(image)?);
             } else {
-                asked.sources.insert(key.to_owned(), named(key, value)?);
+                asked.sources.insert(key.to_owned(), named_context(key, value)?);
             }
         }
         Some(("attest", kind)) => {
@@ -186,7 +187,7 @@ fn place(value: &str) -> Place {
     if web && !path.ends_with(".git") { Place::Web(value.to_owned()) } else { Place::Git(value.to_owned()) }
 }
 
-fn named(key: &str, value: &str) -> Result<ContextSource> {
+fn named_context(key: &str, value: &str) -> Result<ContextSource> {
     if let Some(name) = value.strip_prefix("docker-image://") {
         let reference = Reference::parse(name).map_err(|error| Error::invalid(error.to_string()))?;
         return Ok(ContextSource::Image(reference.or_latest()));
@@ -201,25 +202,44 @@ fn named(key: &str, value: &str) -> Result<ContextSource> {
     })
 }
 
-/// Whether a frontend is the Dockerfile's, whose work is done here.
+/// Who understands what is to be built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Frontend<'a> {
+    /// This engine: the Dockerfile's stock frontend.
+    Stock,
+    /// A program in this image.
+    Program(&'a str),
+}
+
+/// The frontend that a request names.
 ///
 /// # Errors
-/// It is another one, a program that nothing here can run.
-pub(crate) fn check(frontend: &str, options: &Options) -> Result<()> {
-    let other = match frontend {
-        "dockerfile.v0" => return Ok(()),
-        "" => "a build graph without a frontend (raw LLB)".to_owned(),
+/// There is none of this name.
+pub(crate) fn named<'a>(frontend: &str, options: &'a Options) -> Result<Frontend<'a>> {
+    match frontend {
+        "dockerfile.v0" => Ok(Frontend::Stock),
         "gateway.v0" => {
             let source = options.get("source").map(String::as_str).unwrap_or_default();
-            let name = source.trim_start_matches("docker.io/").split(['@', ':']).next().unwrap_or_default();
-            if matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream") {
-                return Ok(());
+            match source {
+                "" => Err(Error::invalid("no source specified for gateway")),
+                source if is_stock(source) => Ok(Frontend::Stock),
+                source => Ok(Frontend::Program(source)),
             }
-            format!("the frontend {source}")
         }
-        other => format!("the frontend {other}"),
-    };
-    Err(Error::unimplemented(format!("{other} is not built into this Yare yet")))
+        other => Err(Error::not_found(format!("frontend {other} not found"))),
+    }
+}
+
+/// The program that the stock frontend hands its work to, when it is asked to or its file is for that one. Who
+/// says in which words it was called has chosen already.
+pub(crate) fn forwarded(options: &Options, dockerfile: &[u8]) -> Option<Foreign> {
+    if options.contains_key("cmdline") {
+        return None;
+    }
+    match options.get("build-arg:BUILDKIT_SYNTAX") {
+        Some(cmdline) => Foreign::of(cmdline),
+        None => Foreign::of_file(dockerfile),
+    }
 }
 
 #[cfg(test)]
@@ -296,9 +316,21 @@ mod tests {
         for row in [("attest:sbom", "what"), ("context:a", "oci-layout://a"), ("new-option", "1")] {
             assert!(parse(&options(&[row]), &[]).is_err(), "{row:?}");
         }
-        assert!(check("dockerfile.v0", &Options::new()).is_ok());
-        assert!(check("gateway.v0", &options(&[("source", "docker/dockerfile:1.7")])).is_ok());
-        assert!(check("gateway.v0", &options(&[("source", "other/frontend")])).is_err());
-        assert!(check("", &Options::new()).is_err());
+    }
+
+    #[test]
+    fn frontends_are_this_engine_or_programs() {
+        let source = |source: &str| options(&[("source", source)]);
+        assert_eq!(named("dockerfile.v0", &Options::new()).expect("known"), Frontend::Stock);
+        assert_eq!(named("gateway.v0", &source("docker/dockerfile:1.7")).expect("known"), Frontend::Stock);
+        let other = source("other/frontend");
+        assert_eq!(named("gateway.v0", &other).expect("known"), Frontend::Program("other/frontend"));
+        assert!(named("gateway.v0", &Options::new()).is_err());
+        assert!(named("other.v0", &Options::new()).is_err());
+        let file = b"# syntax=other/frontend\n";
+        assert!(forwarded(&Options::new(), file).is_some());
+        assert_eq!(forwarded(&options(&[("cmdline", "x")]), file), None, "whoever forwards has chosen");
+        let stock = options(&[("build-arg:BUILDKIT_SYNTAX", "docker/dockerfile:1")]);
+        assert_eq!(forwarded(&stock, file), None);
     }
 }

@@ -6,9 +6,10 @@ use crate::context::{Fetched, Source, Transfer, noted};
 use crate::frontend::Options;
 use crate::grpc::{Code, Status};
 use crate::llb::{Assembly, Local, Surroundings};
-use crate::proto::Definition as Wire;
+use crate::proto::{Definition as Wire, Range, SourceInfo};
 use crate::session::Session;
 use crate::sync::{Folder, Limits, Wanted, receive};
+use prost::Message;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use yare_build::context::{ContextTree, Contexts};
@@ -47,6 +48,16 @@ pub(crate) struct Assembled {
 }
 
 impl Graphs {
+    /// Bytes of them all.
+    pub(crate) fn size(&self) -> usize {
+        self.all.iter().map(|graph| graph.wire.encoded_len()).sum()
+    }
+
+    /// The empty file system.
+    pub(crate) fn empty() -> Self {
+        Self::of(Wire::default(), BTreeMap::new())
+    }
+
     /// A single one.
     pub(crate) fn of(wire: Wire, results: BTreeMap<String, Reference>) -> Self {
         Self { all: vec![Graph { wire, ..Graph::default() }], results, _on: Vec::new() }
@@ -68,6 +79,22 @@ impl Graphs {
         let Assembly { mut definition, locals, fresh, .. } = assembly;
         definition.goals = goals;
         Ok(Assembled { definition, locals, fresh })
+    }
+}
+
+impl Graphs {
+    /// The places in files that an operation is of, each with its file.
+    pub(crate) fn origins(&self, digest: &str) -> Vec<(&SourceInfo, &[Range])> {
+        let mut found = Vec::new();
+        for origins in self.all.iter().filter_map(|graph| graph.wire.source.as_ref()) {
+            let places =
+                origins.locations.get(digest).map(|all| all.locations.as_slice()).unwrap_or_default();
+            for place in places {
+                let file = usize::try_from(place.file).ok().and_then(|file| origins.files.get(file));
+                found.extend(file.map(|file| (file, place.ranges.as_slice())));
+            }
+        }
+        found
     }
 }
 

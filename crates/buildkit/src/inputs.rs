@@ -18,7 +18,12 @@ pub(crate) const SCHEME: &str = "yare-result://";
 
 /// The graph that stands for a result.
 pub(crate) fn definition(build: &str, result: &str) -> Definition {
-    graph(&format!("{SCHEME}{build}/{result}"))
+    graph(&identifier(build, result))
+}
+
+/// What stands for a result in a graph.
+pub(crate) fn identifier(build: &str, result: &str) -> String {
+    format!("{SCHEME}{build}/{result}")
 }
 
 /// A graph of one source.
@@ -31,7 +36,7 @@ pub(crate) fn graph(identifier: &str) -> Definition {
     let last = last.encode_to_vec();
     let metadata =
         [digest, Digest::of(&last).to_string()].map(|digest| (digest, OpMetadata::default())).into();
-    Definition { def: vec![source, last], metadata }
+    Definition { def: vec![source, last], metadata, ..Definition::default() }
 }
 
 /// The build and the result that a graph stands for; `None` when it is a graph of something else.

@@ -5,9 +5,10 @@
 //! secrets and agents (`keys`), its images (`layout`), what builds hand out (`export`). A build is one call of `Control/Solve` that
 //! stays open, `Control/Status` which tells its news, and calls of `LLBBridge` in which the client runs the
 //! frontend; they find each other by the id that the client chose (`builds`), and so do targets that stand on
-//! one another (`inputs`). The frontend is the Dockerfile's alone, done by [`yare_build`]: `frontend` reads its
-//! options, `solve` brings them together with the client's files and starts the build. A client may make a graph
-//! itself (`llb`, `graphs`), and look into what came of it (`read`).
+//! one another (`inputs`). The Dockerfile's frontend is done by [`yare_build`]: `frontend` reads its options,
+//! `solve` brings them together with the client's files and starts the build. Other frontends are programs in
+//! images, which get the same bridge over their standard streams (`gateway`). They, and clients, may make a
+//! graph themselves (`llb`, `graphs`), and look into what came of it (`read`).
 //!
 //! All protobuf and gRPC is in this crate (`proto`, `grpc`).
 
@@ -17,6 +18,7 @@ mod calls;
 mod context;
 mod export;
 mod frontend;
+mod gateway;
 mod graphs;
 mod grpc;
 mod history;

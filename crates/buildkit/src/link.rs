@@ -24,6 +24,12 @@ impl Stop {
         self.cancel.cancel();
         self.told.send_replace(true);
     }
+
+    /// Comes when the build shall end.
+    pub(crate) async fn stopped(&self) {
+        // The sender lives as long as this.
+        drop(self.told.subscribe().wait_for(|told| *told).await);
+    }
 }
 
 /// A build's way to its client's session.
@@ -37,11 +43,10 @@ pub(crate) struct Link {
 impl Link {
     /// Waits for the client on a thread of a build, until the build shall end.
     pub(crate) fn wait<T, E: Into<Error>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T> {
-        let mut told = self.stop.told.subscribe();
         self.runtime.block_on(async {
             tokio::select! {
                 done = work => done.map_err(Into::into),
-                _ = told.wait_for(|told| *told) => Err(Error::cancelled("the build was cancelled")),
+                () = self.stop.stopped() => Err(Error::cancelled("the build was cancelled")),
             }
         })
     }

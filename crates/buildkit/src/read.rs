@@ -5,6 +5,7 @@
 
 use crate::Kit;
 use crate::builds::Build;
+use crate::gateway::bridge::Caller;
 use crate::grpc::{Code, Status};
 use crate::keys::ClientKeys;
 use crate::layout::LayoutImage;
@@ -35,12 +36,12 @@ const MOST: usize = 50_000;
 /// Gives the root of a result to `look`.
 async fn inside<T: Send + 'static>(
     kit: &Arc<Kit>,
-    build: &Arc<Build>,
+    caller: &Caller,
     result: &str,
     look: impl FnOnce(OwnedFd) -> Result<T> + Send + 'static,
 ) -> Result<T, Status> {
-    let loaded = build.loaded(result)?;
-    let (evaluated, _held) = evaluated(kit, build, loaded).await?;
+    let loaded = caller.bridge().loaded(result)?;
+    let (evaluated, _held) = evaluated(kit, caller, loaded).await?;
     let kit = Arc::clone(kit);
     on_thread(move || {
         let root = build::open(&kit.engine, &evaluated, 0)?;
@@ -51,11 +52,11 @@ async fn inside<T: Send + 'static>(
 
 pub(crate) async fn read_file(
     kit: &Arc<Kit>,
-    build: &Arc<Build>,
+    caller: &Caller,
     request: ReadFileRequest,
 ) -> Result<ReadFileResponse, Status> {
     let ReadFileRequest { r#ref, path, range } = request;
-    let data = inside(kit, build, &r#ref, move |root| {
+    let data = inside(kit, caller, &r#ref, move |root| {
         let fd = find(root.as_fd(), &path)?;
         let failed = |error: std::io::Error| Error::internal(format!("cannot read {path}")).caused_by(error);
         if kind(&fd).map_err(failed)? != FileType::RegularFile {
@@ -82,11 +83,11 @@ pub(crate) async fn read_file(
 
 pub(crate) async fn read_dir(
     kit: &Arc<Kit>,
-    build: &Arc<Build>,
+    caller: &Caller,
     request: ReadDirRequest,
 ) -> Result<ReadDirResponse, Status> {
     let ReadDirRequest { r#ref, path, pattern } = request;
-    let entries = inside(kit, build, &r#ref, move |root| {
+    let entries = inside(kit, caller, &r#ref, move |root| {
         let fd = find(root.as_fd(), &path)?;
         list(&fd, &pattern).map_err(|error| Error::invalid(format!("cannot list {path}")).caused_by(error))
     });
@@ -113,11 +114,11 @@ fn list(fd: &OwnedFd, pattern: &str) -> std::io::Result<Vec<Stat>> {
 
 pub(crate) async fn stat_file(
     kit: &Arc<Kit>,
-    build: &Arc<Build>,
+    caller: &Caller,
     request: StatFileRequest,
 ) -> Result<StatFileResponse, Status> {
     let StatFileRequest { r#ref, path } = request;
-    let stat = inside(kit, build, &r#ref, move |root| {
+    let stat = inside(kit, caller, &r#ref, move |root| {
         let fd = find(root.as_fd(), &path)?;
         let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
         stat_of(fd.as_fd(), name.as_bytes().to_vec(), b"")
@@ -132,7 +133,7 @@ fn kind(fd: &OwnedFd) -> std::io::Result<FileType> {
 }
 
 /// An image that a frontend asks about: the digest of its manifest, and its config.
-async fn image(
+pub(crate) async fn image(
     kit: &Arc<Kit>,
     build: &Arc<Build>,
     (name, mode): (&str, &str),

@@ -2,21 +2,16 @@
 
 use crate::Kit;
 use crate::builds::Recalled;
-use crate::calls;
+use crate::gateway::{self, Speaker};
 use crate::grpc::server::{Call, Reply};
 use crate::grpc::{Code, Status};
-use crate::llb::caps;
 use crate::proto::control::{
     DiskUsageResponse, InfoResponse, ListWorkersResponse, PruneRequest, StatusRequest, UsageRecord,
-};
-use crate::proto::gateway::{
-    Answer, Cap, EvaluateRequest, InputsResponse, PongResponse, Ref, ReturnRequest, SolveRequest,
-    SolveResponse,
 };
 use crate::proto::session::{HealthResponse, SERVING};
 use crate::proto::{Device, Empty, Platform, Version, WorkerRecord};
 use crate::session::Offer;
-use crate::{history, inputs, news, read, solve};
+use crate::{history, news, solve};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use yare_api::filters::Filters;
@@ -33,18 +28,23 @@ pub(crate) async fn answer(kit: Arc<Kit>, call: Call) {
             control(&kit, call, &method["Control/".len()..]).await
         }
         Some(method) => match method.strip_prefix("frontend.LLBBridge/") {
-            Some(method) => bridge(&kit, call, method).await,
+            Some(method) => {
+                let build = call.metadata("buildkit-controlapi-buildid");
+                gateway::serve(&kit, Speaker::Client(build), call, method).await
+            }
             None => call.unknown(),
         },
         None if path.starts_with("/containerd.services.content.v1.Content/") => content(&kit, call).await,
-        None if path == "/grpc.health.v1.Health/Check" => {
-            call.unary(|_: Empty| async { Ok(HealthResponse { status: SERVING }) }).await
-        }
+        None if path == "/grpc.health.v1.Health/Check" => health(call).await,
         None => call.unknown(),
     };
     if let Err(status) = answered {
         tracing::debug!(path, message = status.message, "an answer did not reach its client");
     }
+}
+
+pub(crate) async fn health(call: Call) -> Result<(), Status> {
+    call.unary(|_: Empty| async { Ok(HealthResponse { status: SERVING }) }).await
 }
 
 async fn control(kit: &Arc<Kit>, call: Call, method: &str) -> Result<(), Status> {
@@ -101,67 +101,6 @@ async fn session(kit: &Arc<Kit>, call: Call) -> Result<(), Status> {
     Ok(())
 }
 
-async fn bridge(kit: &Arc<Kit>, call: Call, method: &str) -> Result<(), Status> {
-    let id = call.metadata("buildkit-controlapi-buildid");
-    match method {
-        "Ping" => {
-            call.unary(|_: Empty| async {
-                kit.builds.find(&id).await?;
-                Ok(pong(kit))
-            })
-            .await
-        }
-        "Solve" => call.unary(|request| load(kit, &id, request)).await,
-        "Return" => call.unary(|request| returned(kit, &id, request)).await,
-        "Evaluate" => {
-            call.unary(|request: EvaluateRequest| async move {
-                let build = kit.builds.find(&id).await?;
-                solve::evaluate(kit, &build, &request.r#ref).await
-            })
-            .await
-        }
-        "Inputs" => {
-            call.unary(|_: Empty| async {
-                let build = kit.builds.find(&id).await?;
-                Ok(InputsResponse { definitions: build.request.inputs.clone() })
-            })
-            .await
-        }
-        "Warn" => {
-            call.unary(|request| async {
-                solve::warn(&*kit.builds.find(&id).await?, request);
-                Ok(Empty {})
-            })
-            .await
-        }
-        "ReadFile" => {
-            call.unary(|request| async { read::read_file(kit, &kit.builds.find(&id).await?, request).await })
-                .await
-        }
-        "ReadDir" => {
-            call.unary(|request| async { read::read_dir(kit, &kit.builds.find(&id).await?, request).await })
-                .await
-        }
-        "StatFile" => {
-            call.unary(|request| async { read::stat_file(kit, &kit.builds.find(&id).await?, request).await })
-                .await
-        }
-        "ResolveImageConfig" => {
-            call.unary(|request| async {
-                read::resolve_image(kit, &kit.builds.find(&id).await?, request).await
-            })
-            .await
-        }
-        "ResolveSourceMeta" => {
-            call.unary(|request| async {
-                read::resolve_source(kit, &kit.builds.find(&id).await?, request).await
-            })
-            .await
-        }
-        _ => call.unknown(),
-    }
-}
-
 fn version() -> Version {
     Version {
         package: "yare".to_owned(),
@@ -172,7 +111,7 @@ fn version() -> Version {
 
 /// This engine as BuildKit's worker. Clients take the label of a snapshotter for the promise of a store with
 /// several platforms and attestations, of archives, of cache exports, and of pushes by the exporter.
-fn worker(kit: &Kit) -> WorkerRecord {
+pub(crate) fn worker(kit: &Kit) -> WorkerRecord {
     let host = yare_oci::Platform::host();
     let platform = Platform { architecture: host.architecture, os: host.os, variant: host.variant };
     let snapshotter = "org.mobyproject.buildkit.worker.snapshotter".to_owned();
@@ -196,72 +135,6 @@ fn devices(engine: &yare_engine::Engine) -> Vec<Device> {
         Device { name: name.to_owned(), auto_allow, annotations }
     };
     registry.names().map(device).collect()
-}
-
-/// What a client may ask of the bridge, and what of graphs is understood.
-fn pong(kit: &Kit) -> PongResponse {
-    let frontend = [
-        "frontend.caps",
-        "frontend.inputs",
-        "gateway.evaluate",
-        "gateway.solve.evaluate",
-        "gateway.warnings",
-        "readfile",
-        "readdir",
-        "statfile",
-        "resolveimage",
-        "resolveimage.resolvemode",
-        "source.metaresolver",
-        "reference.output",
-        "gateway.solve.metadata",
-        "proto.refarray",
-        "return",
-        "returnmap",
-        "solve.base",
-    ];
-    let cap = |id: &str| Cap { id: id.to_owned(), enabled: true };
-    let llb_caps = caps::LLB.into_iter().chain(caps::GRAPH).map(cap).collect();
-    PongResponse { frontend_caps: frontend.map(cap).into(), llb_caps, workers: vec![worker(kit)] }
-}
-
-/// `LLBBridge/Solve`: the Dockerfile is fetched; what it asks for is done when the client returns the result.
-async fn load(kit: &Arc<Kit>, id: &str, request: SolveRequest) -> Result<SolveResponse, Status> {
-    let build = kit.builds.find(id).await?;
-    let wanted = solve::Wanted {
-        definition: request.definition.as_ref(),
-        frontend: &request.frontend,
-        options: &request.options,
-    };
-    let loaded = solve::load(kit, &build, wanted, &request.inputs).await?;
-    let metadata = match &loaded.asked.call {
-        Some(call) => calls::answer(call, &loaded)?,
-        None => BTreeMap::new(),
-    };
-    let result = yare_sys::fs::unique_name("");
-    let def = match &loaded.graphs {
-        Some(_) => request.definition,
-        None => Some(inputs::definition(id, &result)),
-    };
-    build.keep(result.clone(), loaded)?;
-    if request.evaluate {
-        solve::evaluate(kit, &build, &result).await?;
-    }
-    let answer = Answer { r#ref: Some(Ref { id: result, def }), metadata, ..Answer::default() };
-    Ok(SolveResponse { result: Some(answer) })
-}
-
-/// `LLBBridge/Return`.
-async fn returned(kit: &Arc<Kit>, id: &str, request: ReturnRequest) -> Result<Empty, Status> {
-    let build = kit.builds.find(id).await?;
-    if let Some(error) = request.error {
-        build.returns(Err(Status::of_message(error)))?;
-        return Ok(Empty {});
-    }
-    let answer = request.result.unwrap_or_default();
-    let result = solve::result(&build, &answer);
-    let told = result.as_ref().err().cloned();
-    build.returns(result)?;
-    told.map_or(Ok(Empty {}), Err)
 }
 
 /// `Control/Status`.

@@ -3,10 +3,13 @@
 use crate::Kit;
 use crate::builds::{Active, Build};
 use crate::cache;
-use crate::calls::{Loaded, file_name};
+use crate::calls::{self, Loaded, Metadata, file_name};
 use crate::context::{ClientContexts, Source};
 use crate::export::Exporters;
-use crate::frontend::{self, Asked, Options};
+use crate::frontend::{self, Asked, Frontend, Options};
+use crate::gateway;
+use crate::gateway::bridge::{Caller, Outcome};
+use crate::gateway::frontend::Program;
 use crate::graphs::{self, Assembled, Graphs, LocalContexts};
 use crate::grpc::{Code, Status};
 use crate::inputs::{self, Held};
@@ -16,8 +19,8 @@ use crate::link::Link;
 use crate::llb;
 use crate::proto::control::VertexWarning as VertexWarningNews;
 use crate::proto::control::{SolveRequest, SolveResponse};
-use crate::proto::gateway::{Answer, WarnRequest};
-use crate::proto::{Any, Definition, Empty, SourceInfo};
+use crate::proto::gateway::WarnRequest;
+use crate::proto::{Any, Definition, Empty, Position, Range, SourceInfo};
 use base64::Engine as _;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -26,7 +29,8 @@ use tokio::sync::oneshot;
 use yare_api::build::{BuildOutput, BuildRequest, BuildResult, SolveStatus, VertexWarning};
 use yare_build::definition::Evaluated;
 use yare_build::request::ContextSource;
-use yare_build::{Failure, Progress};
+use yare_build::syntax::Foreign;
+use yare_build::{Failure, Prepared, Progress};
 use yare_engine::build::{self, Job};
 use yare_errdefs::Error;
 use yare_oci::{Descriptor, Digest, Platform, Reference};
@@ -48,15 +52,15 @@ async fn build_active(kit: &Arc<Kit>, active: &mut Active<'_>) -> Result<SolveRe
     let build = Arc::clone(&active.build);
     let request = &build.request;
     let raw = request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty());
-    let loaded = if request.frontend.is_empty() && !raw {
+    let outcome = if request.frontend.is_empty() && !raw {
         let left = || Status::new(Code::Cancelled, "the client left its build");
         (&mut active.returned).await.map_err(|_| left())??
     } else {
         let options = &request.frontend_attributes;
         let wanted = Wanted { definition: request.definition.as_ref(), frontend: &request.frontend, options };
-        Some(load(kit, &build, wanted, &request.inputs).await?)
+        load(kit, &Caller::client(Arc::clone(&build)), wanted, &request.inputs).await?
     };
-    let Some(loaded) = loaded else { return Ok(SolveResponse::default()) };
+    let Some(loaded) = outcome.build(&build)? else { return Ok(SolveResponse::default()) };
     if loaded.asked.call.is_some() {
         return Ok(SolveResponse::default());
     }
@@ -77,20 +81,80 @@ pub(crate) struct Wanted<'a> {
 /// Runs a frontend to where it knows what is to be built.
 pub(crate) async fn load(
     kit: &Arc<Kit>,
-    build: &Arc<Build>,
+    caller: &Caller,
     wanted: Wanted<'_>,
     inputs: &BTreeMap<String, Definition>,
-) -> Result<Arc<Loaded>, Status> {
+) -> Result<Outcome, Status> {
     let Wanted { definition, frontend, options } = wanted;
     if let Some(definition) = definition.filter(|graph| frontend.is_empty() || !graph.def.is_empty()) {
-        return load_graph(kit, build, definition).await;
+        return Ok(Outcome::single(load_graph(kit, caller, definition).await?, Metadata::new()));
     }
     if frontend.is_empty() {
-        return load_graph(kit, build, &Definition::default()).await;
+        let nothing = load_graph(kit, caller, &Definition::default()).await?;
+        return Ok(Outcome::single(nothing, Metadata::new()));
     }
-    frontend::check(frontend, options)?;
+    if let Frontend::Program(source) = frontend::named(frontend, options)? {
+        return gateway::frontend::run(kit, caller, Program { source, options, inputs }).await;
+    }
+    let asked_for = frontend::forwarded(options, &[]);
+    let loaded = match &asked_for {
+        Some(_) => None,
+        None => Some(load_dockerfile(kit, caller, options, inputs).await?),
+    };
+    let file = loaded.as_ref().map(|loaded| loaded.definition.dockerfile.as_slice()).unwrap_or_default();
+    if let Some(foreign) = asked_for.or_else(|| frontend::forwarded(options, file)) {
+        let forwarded = forward(kit, caller, (&foreign, options), inputs).await;
+        return forwarded.map_err(|status| placed(status, &foreign, loaded.as_deref()));
+    }
+    let loaded = loaded.ok_or_else(|| Status::new(Code::Internal, "a frontend without a file"))?;
+    let metadata = match &loaded.asked.call {
+        Some(call) => calls::answer(call, &loaded)?,
+        None => Metadata::new(),
+    };
+    Ok(Outcome::single(loaded, metadata))
+}
+
+/// Hands a file on to the frontend that it is for.
+async fn forward(
+    kit: &Arc<Kit>,
+    caller: &Caller,
+    (foreign, options): (&Foreign, &Options),
+    inputs: &BTreeMap<String, Definition>,
+) -> Result<Outcome, Status> {
+    let mut options = options.clone();
+    options.insert("cmdline".to_owned(), foreign.cmdline.clone());
+    options.insert("source".to_owned(), foreign.source.clone());
+    let program = Program { source: &foreign.source, options: &options, inputs };
+    gateway::frontend::run(kit, caller, program).await
+}
+
+/// A frontend's failure with the line that asks for the frontend, unless it names another.
+fn placed(mut status: Status, foreign: &Foreign, loaded: Option<&Loaded>) -> Status {
+    let has_place = status.details.iter().any(|detail| detail.type_url.contains(SOURCE));
+    match loaded {
+        Some(loaded) if foreign.line > 0 && !has_place => {
+            let line = i32::try_from(foreign.line).unwrap_or_default();
+            status.details.push(source_detail(&file(loaded), &[lines(line, line)]));
+        }
+        None => {
+            let cmdline = &foreign.cmdline;
+            status.message = format!("failed with build-arg:BUILDKIT_SYNTAX = {cmdline}: {}", status.message);
+        }
+        _ => {}
+    }
+    status
+}
+
+/// Fetches a Dockerfile, and all that its options name.
+async fn load_dockerfile(
+    kit: &Arc<Kit>,
+    caller: &Caller,
+    options: &Options,
+    inputs: &BTreeMap<String, Definition>,
+) -> Result<Arc<Loaded>, Status> {
+    let build = &caller.build;
     let mut asked = frontend::parse(options, &build.request.entitlements)?;
-    let mut inputs = build_inputs(kit, build, &mut asked, inputs).await?;
+    let mut inputs = build_inputs(kit, caller, &mut asked, inputs).await?;
     let source = source(kit, build, &asked, progress(build, None)).await?;
     let images = std::mem::take(&mut asked.layouts);
     let names = images.iter().map(|_| Held::new(kit)).collect::<Result<Vec<_>, _>>()?;
@@ -134,24 +198,23 @@ fn bring(
 }
 
 /// Reads a graph.
-async fn load_graph(kit: &Arc<Kit>, build: &Arc<Build>, wire: &Definition) -> Result<Arc<Loaded>, Status> {
-    let asked = graph_options(build)?;
+async fn load_graph(kit: &Arc<Kit>, caller: &Caller, wire: &Definition) -> Result<Arc<Loaded>, Status> {
     let mut results = BTreeMap::new();
     let mut inputs = Vec::new();
     for identifier in llb::results(wire)? {
-        let (name, reference) = build_result(kit, build, &identifier).await?;
+        let (build, loaded) = caller.find(kit, &identifier).await?;
+        let (name, reference) = hold(kit, &build, loaded).await?;
         results.insert(identifier, reference);
         inputs.push(name);
     }
     for llb::Layout { operation, image, platform } in llb::layouts(wire)? {
-        let (name, reference) = held_layout(kit, build, image, platform).await?;
+        let (name, reference) = held_layout(kit, &caller.build, image, platform).await?;
         results.insert(operation, reference);
         inputs.push(name);
     }
     let graphs = Graphs::of(wire.clone(), results);
-    graphs::check(&graphs, build)?;
-    let definition = crate::context::Definition::default();
-    Ok(Arc::new(Loaded { asked, definition, graphs: Some(graphs), _inputs: inputs }))
+    graphs::check(&graphs, &caller.build)?;
+    Ok(Arc::new(Loaded { _inputs: inputs, ..Loaded::graph(&caller.build, graphs)? }))
 }
 
 /// Brings an image of the client's into the store, under a name of its own for a while.
@@ -174,29 +237,10 @@ pub(crate) fn graph_options(build: &Build) -> Result<Asked, Status> {
     Ok(frontend::parse(&graphs::options(&request.frontend_attributes), &request.entitlements)?)
 }
 
-/// Builds a result that a graph stands on: one of this build, or one that the build was given.
-async fn build_result(
-    kit: &Arc<Kit>,
-    build: &Arc<Build>,
-    identifier: &str,
-) -> Result<(Held, Reference), Status> {
-    let unknown = || Status::new(Code::NotFound, format!("there is no result {identifier}"));
-    let (id, result) = inputs::place(identifier).ok_or_else(unknown)?;
-    let given = build.request.inputs.iter();
-    let given = given.map(|(name, input)| inputs::parse(name, input)).collect::<Result<Vec<_>, _>>()?;
-    let own = id == build.request.r#ref;
-    if !own && !given.into_iter().flatten().any(|(other, _)| other == id) {
-        return Err(unknown());
-    }
-    let other = if own { Arc::clone(build) } else { kit.builds.find(&id).await? };
-    let loaded = other.loaded(&result)?;
-    hold(kit, &other, loaded).await
-}
-
 /// Builds the targets of the client that this one stands on.
 async fn build_inputs(
     kit: &Arc<Kit>,
-    own: &Arc<Build>,
+    caller: &Caller,
     asked: &mut Asked,
     inputs: &BTreeMap<String, Definition>,
 ) -> Result<Vec<Held>, Status> {
@@ -205,12 +249,8 @@ async fn build_inputs(
         let unknown = || Status::new(Code::InvalidArgument, format!("the request has no input {input:?}"));
         let definition = inputs.get(&input).ok_or_else(unknown)?;
         let (build, loaded) = match inputs::parse(&input, definition)? {
-            Some((id, result)) => {
-                let build = kit.builds.find(&id).await?;
-                let loaded = build.loaded(&result)?;
-                (build, loaded)
-            }
-            None => (Arc::clone(own), Box::pin(load_graph(kit, own, definition)).await?),
+            Some((id, result)) => caller.input(kit, &inputs::identifier(&id, &result)).await?,
+            None => (Arc::clone(&caller.build), load_graph(kit, caller, definition).await?),
         };
         let (name, reference) = hold(kit, &build, loaded).await?;
         asked.sources.insert(context, ContextSource::Image(reference));
@@ -233,11 +273,18 @@ async fn hold(kit: &Arc<Kit>, build: &Arc<Build>, loaded: Arc<Loaded>) -> Result
 }
 
 /// `LLBBridge/Evaluate`: does what a result needs, which is in the cache then.
-pub(crate) async fn evaluate(kit: &Arc<Kit>, build: &Arc<Build>, result: &str) -> Result<Empty, Status> {
-    let loaded = build.loaded(result)?;
+pub(crate) async fn evaluate(kit: &Arc<Kit>, caller: &Caller, result: &str) -> Result<Empty, Status> {
+    evaluate_loaded(kit, caller, caller.bridge().loaded(result)?).await
+}
+
+pub(crate) async fn evaluate_loaded(
+    kit: &Arc<Kit>,
+    caller: &Caller,
+    loaded: Arc<Loaded>,
+) -> Result<Empty, Status> {
     match (&loaded.graphs, &loaded.asked.call) {
-        (Some(_), _) => drop(evaluated(kit, build, loaded).await?),
-        (None, None) => drop(hold(kit, build, loaded).await?),
+        (Some(_), _) => drop(evaluated(kit, caller, loaded).await?),
+        (None, None) => drop(hold(kit, &caller.build, loaded).await?),
         (None, Some(_)) => {}
     }
     Ok(Empty {})
@@ -246,15 +293,16 @@ pub(crate) async fn evaluate(kit: &Arc<Kit>, build: &Arc<Build>, result: &str) -
 /// The file systems of a result, which stay as long as what is returned.
 pub(crate) async fn evaluated(
     kit: &Arc<Kit>,
-    build: &Arc<Build>,
+    caller: &Caller,
     loaded: Arc<Loaded>,
 ) -> Result<(Evaluated, Option<Held>), Status> {
+    let build = &caller.build;
     if loaded.graphs.is_none() {
         // As an image, so that its files are found whatever it was made of.
         let (held, reference) = hold(kit, build, loaded).await?;
         let identifier = format!("docker-image://{reference}");
-        let loaded = Box::pin(load_graph(kit, build, &inputs::graph(&identifier))).await?;
-        let (evaluated, _) = Box::pin(evaluated(kit, build, loaded)).await?;
+        let loaded = load_graph(kit, caller, &inputs::graph(&identifier)).await?;
+        let (evaluated, _) = Box::pin(evaluated(kit, caller, loaded)).await?;
         return Ok((evaluated, Some(held)));
     }
     let source = source(kit, build, &loaded.asked, progress(build, None)).await?;
@@ -280,58 +328,65 @@ fn with_graphs<T>(
     does: impl FnOnce(Job<'_>) -> Result<T, Failure>,
 ) -> Result<(T, Option<Descriptor>), Status> {
     let graphs = loaded.graphs.as_ref().ok_or_else(|| Error::internal("a result without a graph"))?;
-    let Assembled { definition, locals, fresh } = graphs.assemble(build)?;
+    let assembled = graphs.assemble(build)?;
+    let fresh = assembled.fresh.clone();
+    let failed = |failure| of_graph(&failure, graphs);
     let keys = ClientKeys::new(source.link.clone(), &kit.engine.config().exec_root);
+    let done = with_job((source, &keys), asked, assembled, send, |job| does(job).map_err(failed))?;
+    build.done.lock().unwrap_or_else(PoisonError::into_inner).extend(fresh);
+    let published = keys.published.lock().unwrap_or_else(PoisonError::into_inner).take();
+    Ok((done, published))
+}
+
+/// Puts together what the build engine takes of a graph.
+fn with_job<T>(
+    (source, keys): (&Source, &ClientKeys),
+    asked: &BuildRequest,
+    assembled: Assembled,
+    send: &build::Send<'_>,
+    does: impl FnOnce(Job<'_>) -> Result<T, Status>,
+) -> Result<T, Status> {
+    let Assembled { definition, locals, .. } = assembled;
     let contexts = LocalContexts::new(source, &locals);
-    let job = Job {
+    does(Job {
         asked,
         dockerfile: Vec::new(),
         definition: Some(definition),
         repository: None,
         sources: BTreeMap::new(),
         contexts: &contexts,
-        keys: &keys,
+        keys,
         runtime: &source.link.runtime,
         send,
         progress: &source.progress,
         cancel: &source.link.stop.cancel,
-    };
-    let done = does(job).map_err(|failure| Status::of_build(&failure))?;
-    build.done.lock().unwrap_or_else(PoisonError::into_inner).extend(fresh);
-    let published = keys.published.lock().unwrap_or_else(PoisonError::into_inner).take();
-    Ok((done, published))
+    })
 }
 
-/// What a frontend returned, as something to build.
-pub(crate) fn result(build: &Build, answer: &Answer) -> Result<Option<Arc<Loaded>>, Status> {
-    let single = answer.r#ref.iter().map(|one| ("", one.id.as_str()));
-    let several =
-        answer.refs.iter().flat_map(|refs| &refs.refs).map(|(name, one)| (name.as_str(), one.id.as_str()));
-    let refs: Vec<(&str, &str)> = single.chain(several).filter(|(_, id)| !id.is_empty()).collect();
-    let loaded = refs.iter().map(|(_, id)| build.loaded(id)).collect::<Result<Vec<_>, _>>()?;
-    match loaded.as_slice() {
-        [] => return Ok(None),
-        [only] if only.graphs.is_none() => return Ok(Some(Arc::clone(only))),
-        _ => {}
-    }
-    let mut all = Vec::new();
-    let mut results = BTreeMap::new();
-    for ((name, _), loaded) in refs.iter().zip(&loaded) {
-        let graphs = loaded.graphs.as_ref().ok_or_else(|| {
-            let text = "a result of several builds of Dockerfiles is not built into this Yare yet";
-            Status::new(Code::Unimplemented, text)
-        })?;
-        results.extend(graphs.results.clone());
-        all.extend(graphs.all.iter().map(|graph| ((*name).to_owned(), graph.wire.clone())));
-    }
-    let graphs = Graphs { all: graphs::described(all, &answer.metadata)?, results, _on: loaded };
-    let definition = crate::context::Definition::default();
-    let asked = graph_options(build)?;
-    Ok(Some(Arc::new(Loaded { asked, definition, graphs: Some(graphs), _inputs: Vec::new() })))
+/// Makes the process that is a graph's one goal ready, and gives it to `does` with all that it stands on.
+pub(crate) fn prepared<T>(
+    kit: &Kit,
+    source: &Source,
+    asked: &BuildRequest,
+    assembled: Assembled,
+    does: impl FnOnce(Prepared) -> Result<T, Status>,
+) -> Result<T, Status> {
+    let nowhere = |_: usize, _: &[u8]| Err(std::io::ErrorKind::Unsupported.into());
+    // Holds the sockets of agents, which the process may have.
+    let keys = ClientKeys::new(source.link.clone(), &kit.engine.config().exec_root);
+    let prepared = with_job((source, &keys), asked, assembled, &nowhere, |job| {
+        build::prepare(&kit.engine, job).map_err(|failure| Status::of_build(&failure))
+    })?;
+    does(prepared)
 }
 
 /// The way to the sessions that have the files.
-async fn source(kit: &Kit, build: &Build, asked: &Asked, progress: Progress) -> Result<Source, Status> {
+pub(crate) async fn source(
+    kit: &Kit,
+    build: &Build,
+    asked: &Asked,
+    progress: Progress,
+) -> Result<Source, Status> {
     let session = kit.sessions.find(&build.request.session).await?;
     let mut others = BTreeMap::new();
     for (dir, id) in &asked.sessions {
@@ -516,20 +571,40 @@ fn own_digest(build: &str, digest: &str) -> String {
 fn failed(failure: &Failure, file: &SourceInfo) -> Status {
     let mut status = Status::of_build(failure);
     if let Some((first, last)) = failure.lines {
-        status.details.push(source_detail(file, first, last));
+        let line = |line: u32| i32::try_from(line).unwrap_or(i32::MAX);
+        status.details.push(source_detail(file, &[lines(line(first), line(last))]));
     }
     status
 }
 
+/// The failure of an operation of a graph, with the lines that its frontend says it is of.
+fn of_graph(failure: &Failure, graphs: &Graphs) -> Status {
+    let mut status = Status::of_build(failure);
+    let operation = failure.operation.as_ref().map(ToString::to_string).unwrap_or_default();
+    let origins = graphs.origins(&operation);
+    status.details.extend(origins.into_iter().map(|(file, ranges)| source_detail(file, ranges)));
+    status
+}
+
+fn lines(first: i32, last: i32) -> Range {
+    let at = |line| Some(Position { line, character: 0 });
+    Range { start: at(first), end: at(last) }
+}
+
+/// What the detail of an error is called that says where it is.
+const SOURCE: &str = "github.com/moby/buildkit/errdefs.Source";
+
 /// The details of BuildKit's errors are JSON in a value that is made for protobuf.
-fn source_detail(file: &SourceInfo, first: u32, last: u32) -> Any {
+fn source_detail(file: &SourceInfo, ranges: &[Range]) -> Any {
     let data = base64::engine::general_purpose::STANDARD.encode(&file.data);
+    let at = |position: Option<Position>| {
+        let Position { line, character } = position.unwrap_or_default();
+        json!({ "line": line, "character": character })
+    };
+    let ranges = ranges.iter().map(|range| json!({ "start": at(range.start), "end": at(range.end) }));
     let value = json!({
         "info": { "filename": file.filename, "data": data, "language": file.language },
-        "ranges": [{ "start": { "line": first }, "end": { "line": last } }],
+        "ranges": ranges.collect::<Vec<_>>(),
     });
-    Any {
-        type_url: "github.com/moby/buildkit/errdefs.Source+json".to_owned(),
-        value: value.to_string().into_bytes(),
-    }
+    Any { type_url: format!("{SOURCE}+json"), value: value.to_string().into_bytes() }
 }

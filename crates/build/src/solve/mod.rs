@@ -257,7 +257,8 @@ impl<'a> Solver<'a> {
                 self.tools.cancel.cancel();
                 let line = self.graph.line(id);
                 let mut failure = if line > 0 { failure.at((line, line)) } else { failure };
-                failure.operation = self.graph.known(id).map(Into::into);
+                let known = self.graph.known(id).and_then(|digest| digest.parse().ok());
+                failure.operation = known.map(Box::new);
                 schedule.failure.get_or_insert(failure);
             }
         }

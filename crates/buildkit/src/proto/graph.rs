@@ -1,6 +1,6 @@
 //! `pb`: graphs of operations (LLB).
 
-use super::{Definition, Platform};
+use super::{Definition, Platform, Range, SourceInfo};
 use std::collections::BTreeMap;
 
 /// `pb.Op`.
@@ -44,6 +44,31 @@ pub(crate) struct OpMetadata {
     pub(crate) description: BTreeMap<String, String>,
     #[prost(btree_map = "string, bool", tag = "5")]
     pub(crate) caps: BTreeMap<String, bool>,
+}
+
+/// `pb.Source`: the lines of files that operations are of, by the digests of their bytes.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Origins {
+    #[prost(btree_map = "string, message", tag = "1")]
+    pub(crate) locations: BTreeMap<String, Locations>,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) files: Vec<SourceInfo>,
+}
+
+/// `pb.Locations`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Locations {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) locations: Vec<Location>,
+}
+
+/// `pb.Location`: a file by its place, and lines of it.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Location {
+    #[prost(int32, tag = "1")]
+    pub(crate) file: i32,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) ranges: Vec<Range>,
 }
 
 /// `pb.SourceOp`.

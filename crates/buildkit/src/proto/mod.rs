@@ -65,6 +65,8 @@ pub(crate) struct Definition {
     /// What is known of each vertex, by the digest of its bytes. Clients want an entry for each.
     #[prost(btree_map = "string, message", tag = "2")]
     pub(crate) metadata: BTreeMap<String, graph::OpMetadata>,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) source: Option<graph::Origins>,
 }
 
 /// `pb.SourceInfo`: a file that errors and warnings point into.

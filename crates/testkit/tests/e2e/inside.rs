@@ -8,9 +8,17 @@ pub(crate) fn is_asked_for() -> bool {
     std::env::var_os(ASKED).is_some()
 }
 
-/// `udp-echo`: answers every packet on port 53 with itself.
+/// Does what the variable names.
 pub(crate) fn main() {
-    assert_eq!(std::env::var(ASKED).unwrap(), "udp-echo");
+    match std::env::var(ASKED).unwrap().as_str() {
+        "udp-echo" => echo(),
+        "frontend" => crate::frontend::main(),
+        other => panic!("there is no program {other}"),
+    }
+}
+
+/// Answers every packet on port 53 with itself.
+fn echo() {
     let socket = UdpSocket::bind(("0.0.0.0", 53)).unwrap();
     let mut buffer = [0; 65_536];
     loop {

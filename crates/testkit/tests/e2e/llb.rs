@@ -47,6 +47,11 @@ impl Output {
         Self(self.0.clone(), index)
     }
 
+    /// What its operation is known by.
+    pub(crate) fn digest(&self) -> &str {
+        &self.0
+    }
+
     fn input(&self) -> Message {
         Message::new().text(1, &self.0).int(2, self.1)
     }
@@ -69,6 +74,11 @@ impl Graph {
 
     pub(crate) fn source(&mut self, identifier: &str) -> Output {
         self.add(&[], 3, &Message::new().text(1, identifier))
+    }
+
+    /// A folder of the client's.
+    pub(crate) fn local(&mut self, name: &str) -> Output {
+        self.source(&format!("local://{name}"))
     }
 
     /// A process in a shell whose root is the first input and is kept. `mounts` are of the form `pb.Mount`.
@@ -124,6 +134,11 @@ fn mkfile(path: &str, content: &str) -> Message {
 fn copy(src: &str, dest: &str) -> Message {
     let copy = Message::new().text(1, src).text(2, dest).int(4, -1).int(11, -1);
     [5, 6, 8, 9].into_iter().fold(copy, |copy, field| copy.int(field, 1))
+}
+
+/// A file system with a file of another, under its name.
+pub(crate) fn copied(graph: &mut Graph, root: &Output, from: &Output, name: &str) -> Output {
+    graph.file(&[root, from], &[action(0, 1, 0, 4, &copy(&format!("/{name}"), &format!("/{name}")))])
 }
 
 /// What the client's folders have.

@@ -19,6 +19,7 @@
 mod archive;
 mod case;
 mod client;
+mod frontend;
 mod host;
 mod http;
 mod image_content;
@@ -54,6 +55,7 @@ mod devices;
 mod errors;
 mod exec;
 mod flags;
+mod gateway;
 mod health;
 mod history;
 mod images;
@@ -127,6 +129,7 @@ fn main() {
         build_options::CASES,
         build_inputs::CASES,
         build_vectors::CASES,
+        gateway::CASES,
         build_peers::CASES,
         build_outputs::CASES,
         buildx::CASES,
