@@ -66,18 +66,26 @@ struct Statement<'a> {
 impl Attestation {
     /// The statement about these images, as JSON: the content of a layer.
     pub fn statement(&self, subjects: &[Subject]) -> Result<Vec<u8>> {
-        let statement = Statement {
-            kind: STATEMENT,
-            predicate_type: &self.predicate_type,
-            subject: subjects,
-            predicate: &self.predicate,
-        };
-        serde_json::to_vec(&statement)
-            .map_err(|error| Error::internal("cannot write an attestation as JSON").caused_by(error))
+        serde_json::to_vec(&self.about(subjects)).map_err(unwritten)
+    }
+
+    /// The statement about these files, for people: the content of a file.
+    pub fn document(&self, subjects: &[Subject]) -> Result<Vec<u8>> {
+        serde_json::to_vec_pretty(&self.about(subjects)).map_err(unwritten)
+    }
+
+    fn about<'a>(&'a self, subject: &'a [Subject]) -> Statement<'a> {
+        let Self { predicate_type, predicate } = self;
+        Statement { kind: STATEMENT, predicate_type, subject, predicate }
     }
 }
 
-fn digest_set(digest: &Digest) -> BTreeMap<String, String> {
+fn unwritten(error: serde_json::Error) -> Error {
+    Error::internal("cannot write an attestation as JSON").caused_by(error)
+}
+
+/// What a digest is in a subject.
+pub(crate) fn digest_set(digest: &Digest) -> BTreeMap<String, String> {
     BTreeMap::from([("sha256".to_owned(), digest.hex())])
 }
 

@@ -37,8 +37,8 @@ pub struct Built {
     pub steps: Vec<BuildStep>,
     /// Keys of the results it used, to be settled ([`crate::cache::Cache::settle`]).
     pub keys: Vec<Digest>,
-    /// Names under which the image in the store is to be sent to its registries.
-    pub push: Vec<yare_oci::Reference>,
+    /// Names under which the image in the store is to be sent to its registries, and whether without a tag.
+    pub push: Vec<(yare_oci::Reference, bool)>,
     /// Names that other images lost.
     pub replaced: Vec<(yare_oci::Reference, yare_image::ImageId)>,
 }
@@ -53,11 +53,6 @@ pub fn build(request: &Request, images: &Store, tools: Tools<'_>) -> Result<Buil
     let wanted = Wanted::of(request)?;
     let exports = request.cache_to.iter().map(Export::of).collect::<crate::Result<Vec<_>>>()?;
     let mut imports = Imports::open(&request.cache_from, images, &tools)?;
-    if wanted.any() && !plan.can_attest() {
-        return Err(Error::unimplemented("plain files cannot hold attestations")
-            .with_hint("make an image or an archive, or leave out --sbom, --provenance and --attest")
-            .into());
-    }
     let (mut lowered, source) = understand(request, &tools)?;
     let quoting = |failure: Failure| failure.quoting(&request.dockerfile_name, &source);
     imports.compare(&lowered);

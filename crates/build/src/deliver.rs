@@ -6,13 +6,13 @@
 use crate::export::Product;
 use crate::output::archive::write_archive;
 use crate::output::local::{LocalOptions, platform_folder, write_local};
-use crate::output::{Image, Kind, Request as Output, write_rootfs};
+use crate::output::{Image, Kind, LocalMode, Naming, Request as Output, write_attested, write_rootfs};
 use crate::request::Request;
 use crate::solve::Tools;
 use crate::{Error, Result};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use yare_errdefs::class_of_io;
 use yare_image::Store;
@@ -99,21 +99,20 @@ impl Plan {
         names
     }
 
-    /// Those of them that go to a registry.
-    pub(crate) fn pushed(&self) -> Vec<Reference> {
-        let pushed = self.stored().filter(|output| output.push).flat_map(|output| &output.names);
-        let mut names: Vec<Reference> = pushed.cloned().collect();
+    /// Those of them that go to a registry, and whether under no tag.
+    pub(crate) fn pushed(&self) -> Vec<(Reference, bool)> {
+        let pushes = self.stored().filter(|output| output.push);
+        let named = |output: &Output| {
+            let by_digest = output.by_digest;
+            output.names.clone().into_iter().map(move |name| (name, by_digest))
+        };
+        let mut names: Vec<_> = pushes.flat_map(named).collect();
         names.dedup();
         names
     }
 
     /// Whether something is made of layers, rather than of files alone.
     pub(crate) fn wants_layers(&self) -> bool {
-        self.outputs.iter().any(|output| !matches!(output.kind, Kind::Tar | Kind::Local))
-    }
-
-    /// Whether something can hold attestations.
-    pub(crate) fn can_attest(&self) -> bool {
         self.outputs.iter().any(|output| !matches!(output.kind, Kind::Tar | Kind::Local))
     }
 }
@@ -196,12 +195,49 @@ impl Delivery<'_> {
 
     fn write(&self, output: &Output, sink: &mut dyn Write) -> Result<Option<Digest>> {
         if matches!(output.kind, Kind::Tar | Kind::Local) {
-            let roots = self.roots()?;
-            write_rootfs(&roots, sink, self.tools.cancel)?;
+            self.tar(output, sink)?;
             return Ok(None);
         }
         let images: Vec<Image> = self.products.iter().map(|product| product.image.clone()).collect();
         write_archive(self.images, &images, output, self.folder, (sink, self.tools.cancel)).map(Some)
+    }
+
+    /// One root fills the tar; of several, each has a folder named by its platform.
+    fn tar(&self, output: &Output, sink: &mut dyn Write) -> Result<()> {
+        let (roots, single) = (self.roots()?, self.products.len() == 1);
+        let mut parts = Vec::new();
+        for (image, root) in roots {
+            let folder = if single { String::new() } else { platform_folder(image) };
+            let beside = self.attested((image, root.as_fd()), output, false)?;
+            parts.push((folder, root, beside));
+        }
+        let mut all = Vec::new();
+        for (folder, root, beside) in &parts {
+            all.push((folder.as_str(), root.as_fd()));
+            all.extend(beside.iter().map(|(_, files)| (folder.as_str(), files.as_fd())));
+        }
+        write_rootfs(&all, sink, self.tools.cancel)
+    }
+
+    /// What is attested of a root, as a folder of files that lie beside it; `None` when nothing is.
+    fn attested(
+        &self,
+        (image, root): (&Image, BorrowedFd<'_>),
+        output: &Output,
+        platform: bool,
+    ) -> Result<Option<(tempfile::TempDir, OwnedFd)>> {
+        if image.attestations.is_empty() {
+            return Ok(None);
+        }
+        let folder = tempfile::Builder::new()
+            .prefix("attested-")
+            .tempdir_in(self.folder)
+            .map_err(|error| failed("make a folder in", self.folder, error))?;
+        let naming = Naming { prefix: &output.attestation_prefix, platform };
+        write_attested((image, root), folder.path(), naming, self.tools.cancel)?;
+        let files =
+            yare_sys::fs::open_dir(folder.path()).map_err(|error| failed("open", folder.path(), error))?;
+        Ok(Some((folder, files)))
     }
 
     fn roots(&self) -> Result<Vec<(&Image, OwnedFd)>> {
@@ -223,6 +259,11 @@ impl Delivery<'_> {
             let written = write_local(root.as_fd(), folder.as_fd(), &options, self.tools.cancel)?;
             if written.left > 0 {
                 tracing::info!(dest = %dest.display(), left = written.left, "devices and sockets are left out");
+            }
+            let together = roots.len() > 1 && !split;
+            if let Some((_folder, files)) = self.attested((image, root.as_fd()), output, together)? {
+                let options = LocalOptions { mode: LocalMode::Copy, owner: None };
+                write_local(files.as_fd(), folder.as_fd(), &options, self.tools.cancel)?;
             }
         }
         Ok(())
@@ -326,13 +367,13 @@ mod tests {
     fn nothing_asked_is_the_store_and_names_come_from_the_tags() {
         let plan = Plan::of(&request(&[], &[])).unwrap();
         assert_eq!(plan.store().unwrap().names[0].familiar(), "app:v1");
-        assert!(plan.wants_layers() && plan.can_attest() && plan.pushed().is_empty());
+        assert!(plan.wants_layers() && plan.pushed().is_empty());
         let both = Plan::of(&request(&["image", "registry"], &[])).unwrap();
-        assert_eq!((both.names().len(), both.pushed()), (1, both.names()));
+        assert_eq!((both.names().len(), both.pushed()), (1, vec![(both.names().remove(0), false)]));
         let unnamed = Request { tags: Vec::new(), ..request(&["registry"], &[]) };
         assert!(Plan::of(&unnamed).is_err());
         let files = Plan::of(&request(&["tar", "local"], &["linux/amd64", "linux/arm64"])).unwrap();
-        assert!(files.store().is_none() && !files.wants_layers() && !files.can_attest());
+        assert!(files.store().is_none() && !files.wants_layers());
         let oci = Plan::of(&request(&["oci"], &[])).unwrap();
         let annotations = &oci.outputs[0].annotations;
         assert_eq!(annotations.manifest(&yare_oci::Platform::host())["a.b"], "1");

@@ -4,6 +4,7 @@
 //! ([`Request`]). The same images and the same request give the same bytes.
 
 pub mod archive;
+mod attested;
 pub mod blobs;
 pub mod layout;
 pub mod local;
@@ -13,6 +14,7 @@ mod rootfs;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use attested::{Naming, write_attested};
 pub use request::{Annotations, Kind, LocalMode, Packing, Request};
 pub use rootfs::write_rootfs;
 

@@ -17,6 +17,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use yare_api::build::BuildOutput;
 use yare_errdefs::{Error, Result};
+use yare_oci::Reference;
 
 const METHOD: &str = "/moby.filesync.v1.FileSend/DiffCopy";
 
@@ -66,7 +67,11 @@ impl<'a> Exporters<'a> {
                 // Which registries are spoken to without TLS is the engine's to know.
                 attributes.remove("registry.insecure");
                 let names = attributes.remove("name").unwrap_or_default();
-                self.names.extend(names.split(',').filter(|name| !name.is_empty()).map(str::to_owned));
+                let names: Vec<_> = names.split(',').filter(|name| !name.is_empty()).collect();
+                if attributes.get("push-by-digest").is_some_and(|by_digest| by_digest == "true") {
+                    names.iter().try_for_each(|name| without_tag(name))?;
+                }
+                self.names.extend(names.into_iter().map(str::to_owned));
                 "image"
             }
             "local" => {
@@ -138,6 +143,15 @@ impl<'a> Exporters<'a> {
             self.link.wait(send_folder(exchange, folder.open()?))?;
         }
         Ok(())
+    }
+}
+
+/// What is pushed by its digest has no tag that it could be pushed under.
+fn without_tag(name: &str) -> Result<()> {
+    let parsed = Reference::parse(name).map_err(|error| Error::invalid(error.to_string()))?;
+    match parsed.tag() {
+        Some(_) => Err(Error::invalid(format!("can't push tagged ref {parsed} by digest"))),
+        None => Ok(()),
     }
 }
 

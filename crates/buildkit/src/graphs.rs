@@ -146,7 +146,10 @@ fn platforms(metadata: &BTreeMap<String, Vec<u8>>) -> Result<BTreeMap<String, Pl
 
 /// The options of a graph's build that come with it.
 pub(crate) fn options(options: &Options) -> Options {
-    let counts = |name: &str| name == "build-arg:SOURCE_DATE_EPOCH" || name.starts_with("local-sessionid:");
+    let prefixes = ["local-sessionid:", "attest:"];
+    let counts = |name: &str| {
+        name == "build-arg:SOURCE_DATE_EPOCH" || prefixes.iter().any(|prefix| name.starts_with(prefix))
+    };
     let kept = options.iter().filter(|(name, _)| counts(name));
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }

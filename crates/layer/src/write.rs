@@ -72,11 +72,18 @@ pub fn write_tar(
 }
 
 /// Writes several whole file systems as one tar, each in a folder of this name, whose owner, mode and time are
-/// those of the file system's root.
+/// those of the file system's root. One without a name fills the tar; one with the name of that before it is
+/// beside it in the same folder.
 pub fn write_trees(trees: &[(&str, BorrowedFd<'_>)], writer: impl Write) -> Result<Written, LayerError> {
     let mut tar = Tar::new(writer, Form::Plain);
+    let mut before = "";
     for (name, dir) in trees {
-        tar.folder(*dir, name)?;
+        match *name {
+            "" => tar.tree(*dir, b"")?,
+            same if same == before => tar.tree(*dir, &[same.as_bytes(), b"/"].concat())?,
+            new => tar.folder(*dir, new)?,
+        }
+        before = name;
     }
     tar.finish()
 }

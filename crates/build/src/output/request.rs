@@ -125,6 +125,10 @@ pub struct Request {
     pub platform_split: Option<bool>,
     /// Push what is in the store then.
     pub push: bool,
+    /// Push it under no tag.
+    pub by_digest: bool,
+    /// Begins the names of files with attestations.
+    pub attestation_prefix: String,
     /// The client makes a folder of the archive it gets.
     pub is_folder: bool,
 }
@@ -155,12 +159,14 @@ impl Request {
             mode: LocalMode::default(),
             platform_split: None,
             push: kind == Kind::Registry,
+            by_digest: false,
+            attestation_prefix: String::new(),
             is_folder: false,
         };
         for (key, value) in attributes {
             request.attribute(key, value)?;
         }
-        request.check()
+        request.check(attributes)
     }
 
     fn attribute(&mut self, key: &str, value: &str) -> Result<()> {
@@ -212,9 +218,22 @@ impl Request {
                         .with_hint("every engine and registry of today reads OCI media types"));
                 }
             }
-            // Layers are always packed as asked, and times always clamped.
-            "force-compression" | "rewrite-timestamp" | "unpack" | "store" | "push-by-digest"
-            | "name-canonical" => {
+            "push-by-digest" => self.by_digest = switch()?,
+            "attestation-prefix" => {
+                if value.contains('/') {
+                    return Err(invalid("the beginning of a file's name"));
+                }
+                value.clone_into(&mut self.attestation_prefix);
+            }
+            // An image of the store has its layers unpacked, is found by its digest too, and has its times
+            // clamped, whatever is asked for. What the others want is looked at when all is read.
+            "rewrite-timestamp"
+            | "unpack"
+            | "name-canonical"
+            | "force-compression"
+            | "store"
+            | "oci-artifact"
+            | "prefer-nondist-layers" => {
                 switch()?;
             }
             _ => match key.split_once('.') {
@@ -230,7 +249,41 @@ impl Request {
         Ok(())
     }
 
-    fn check(self) -> Result<Self> {
+    /// What is asked for and not done would change the result: it is refused.
+    fn check(self, attributes: &Map) -> Result<Self> {
+        let is = |key: &str, value: &str| attributes.get(key).is_some_and(|given| given == value);
+        if self.by_digest
+            && let Some(name) = attributes.get("name")
+            && let Some(tagged) = name
+                .split(',')
+                .map(Reference::parse)
+                .find_map(|name| name.ok().filter(|name| name.tag().is_some()))
+        {
+            return Err(Error::invalid(format!("can't push tagged ref {tagged} by digest")));
+        }
+        let stored = matches!(self.kind, Kind::Image | Kind::Registry);
+        let refuse = |text: &str, hint: &str| Err(Error::unimplemented(text.to_owned()).with_hint(hint));
+        if is("oci-artifact", "true") {
+            return refuse("attestations are not written as OCI artifacts", "leave out oci-artifact");
+        }
+        if is("prefer-nondist-layers", "true") {
+            return refuse(
+                "layers that may not be distributed are not made",
+                "leave out prefer-nondist-layers",
+            );
+        }
+        if stored && is("store", "false") {
+            let hint = "leave out store=false, and remove the image when it is pushed";
+            return refuse("an image that is pushed is in the store first", hint);
+        }
+        if self.push {
+            let packed =
+                self.packing.compression != Compression::Gzip && attributes.contains_key("compression");
+            if packed || self.packing.level.is_some() || is("force-compression", "true") {
+                let hint = "make an archive with type=oci, and push that with another tool";
+                return refuse("layers that are pushed are packed with gzip, at a level of its own", hint);
+            }
+        }
         let most = match self.packing.compression {
             Compression::Gzip => 9,
             Compression::Zstd => 22,

@@ -39,8 +39,7 @@ impl Fixture {
         let mut tar = Vec::new();
         let dir = std::fs::File::open(tree.path()).unwrap();
         let platform = Platform::new("linux", architecture, "");
-        let empty = bare(&platform);
-        write_rootfs(&[(&empty, dir.into())], &mut tar, &Cancel::default()).unwrap();
+        write_rootfs(&[("", dir.as_fd())], &mut tar, &Cancel::default()).unwrap();
         let options = ImportOptions { platform: Some(platform.clone()), ..ImportOptions::default() };
         let image =
             self.store.import_at(&tar[..], &options, "2026-01-01T00:00:00Z".parse().unwrap()).unwrap();
@@ -238,6 +237,11 @@ fn requests_are_read_strictly() {
         ("oci", &[("annotation-index[linux/amd64].x", "1")], "takes none"),
         ("oci", &[("anotation.x", "1")], "unknown attribute"),
         ("image", &[("name", "UPPER")], "invalid name"),
+        ("registry", &[("name", "x,y:v1"), ("push-by-digest", "true")], "can't push tagged ref"),
+        ("registry", &[("store", "false")], "in the store first"),
+        ("registry", &[("compression", "zstd")], "packed with gzip"),
+        ("oci", &[("oci-artifact", "true")], "OCI artifacts"),
+        ("tar", &[("attestation-prefix", "../x")], "a file's name"),
         ("local", &[("dest", "x"), ("mode", "move")], "copy or delete"),
     ] {
         let error = request(kind, attributes).unwrap_err();
@@ -311,11 +315,66 @@ fn folders_of_platforms() {
             tree
         })
         .into();
-    let open = |tree: &tempfile::TempDir| std::fs::File::open(tree.path()).unwrap().into();
-    let roots: Vec<_> = images.iter().zip(trees.iter().map(open)).collect();
+    let open = |tree: &tempfile::TempDir| std::fs::File::open(tree.path()).unwrap();
+    let (first, second) = (open(&trees[0]), open(&trees[1]));
+    let names = images.each_ref().map(platform_folder);
+    let beside = tempfile::tempdir().unwrap();
+    std::fs::write(beside.path().join("more"), "beside").unwrap();
+    let more = open(&beside);
+    let parts = [
+        (names[0].as_str(), first.as_fd()),
+        (names[0].as_str(), more.as_fd()),
+        (names[1].as_str(), second.as_fd()),
+        ("", more.as_fd()),
+    ];
     let mut tar = Vec::new();
-    write_rootfs(&roots, &mut tar, &Cancel::default()).unwrap();
+    write_rootfs(&parts, &mut tar, &Cancel::default()).unwrap();
     let folder = unpack(&tar);
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
     assert_eq!((read("linux_arm_v7/link"), read("linux_amd64/link")), ("one".to_owned(), "two".to_owned()));
+    assert_eq!((read("linux_arm_v7/more"), read("more")), ("beside".to_owned(), "beside".to_owned()));
+    let mut archive = tar::Archive::new(&tar[..]);
+    let folders = archive
+        .entries()
+        .unwrap()
+        .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.header().entry_type().is_dir()));
+    assert_eq!(folders.count(), 2, "each folder once");
+}
+
+#[test]
+fn what_is_attested_lies_beside_the_files_it_is_about() {
+    let mut image = bare(&Platform::new("linux", "arm", "v7"));
+    for predicate_type in [crate::attest::sbom::PREDICATE_TYPE, "https://slsa.dev/provenance/v1"] {
+        let predicate = serde_json::json!({ "a": 1 });
+        image
+            .attestations
+            .push(crate::attest::Attestation { predicate_type: predicate_type.into(), predicate });
+    }
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("d")).unwrap();
+    std::fs::write(root.path().join("d/file"), "content").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", root.path().join("link")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let open = std::fs::File::open(root.path()).unwrap();
+    for (prefix, platform) in [("", false), ("x-", true)] {
+        let naming = super::Naming { prefix, platform };
+        super::write_attested((&image, open.as_fd()), folder.path(), naming, &Cancel::default()).unwrap();
+    }
+    let mut names: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let expected = [
+        "provenance.json",
+        "sbom.spdx.json",
+        "x-provenance.linux_arm_v7.json",
+        "x-sbom.spdx.linux_arm_v7.json",
+    ];
+    assert_eq!(names, expected);
+    let text = std::fs::read(folder.path().join("provenance.json")).unwrap();
+    let statement: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let digest = Digest::of("content").hex();
+    let subject = serde_json::json!([{ "name": "d/file", "digest": { "sha256": digest } }]);
+    assert_eq!((&statement["subject"], &statement["predicate"]["a"]), (&subject, &serde_json::json!(1)));
 }

@@ -394,7 +394,8 @@ fn solve_with(
         return Ok((BuildResult { answer, ..BuildResult::default() }, Vec::new()));
     }
     let built = yare_build::build(request, &engine.images, tools)?;
-    let pushed = built.push.iter().map(|name| worker.push(name)).collect::<Result<Vec<_>>>();
+    let pushed =
+        built.push.iter().map(|(name, by_digest)| worker.push(name, *by_digest)).collect::<Result<Vec<_>>>();
     let pushed = match pushed {
         Ok(pushed) => pushed.into_iter().flatten().next(),
         Err(error) => {

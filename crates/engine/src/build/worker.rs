@@ -60,10 +60,11 @@ impl<'a> EngineWorker<'a> {
     }
 
     /// Sends an image of the store to the registry of its name as `push` does.
-    pub(super) fn push(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+    pub(super) fn push(&self, reference: &Reference, by_digest: bool) -> Result<Option<Descriptor>> {
         let request = PushRequest {
             name: reference.to_string(),
             tag: None,
+            by_digest,
             platform: None,
             auth: self.keys.credentials(reference.domain())?,
         };

@@ -32,6 +32,8 @@ pub struct PushRequest {
     pub name: String,
     /// The tag; without any, all tags of the repository.
     pub tag: Option<String>,
+    /// The registry is told no tag.
+    pub by_digest: bool,
     /// Only an image of this platform.
     pub platform: Option<Platform>,
     /// Credentials for the registry.
@@ -60,7 +62,8 @@ pub async fn push(engine: &Arc<Engine>, request: PushRequest) -> Result<Output> 
             let to = format!("The push refers to repository [{}]", reference.repository());
             lines.status("", to).await;
             for Chosen { name, image, index, instead } in chosen {
-                let push = Push { engine: &engine, repository: &repository, name, image };
+                let by_digest = request.by_digest;
+                let push = Push { engine: &engine, repository: &repository, name, image, by_digest };
                 match index {
                     Some(index) => push.index(&index, &lines).await?,
                     None => push.run(&lines).await?,
@@ -139,6 +142,8 @@ struct Push<'a> {
     repository: &'a Repository,
     name: Reference,
     image: Arc<Image>,
+    /// Under no tag.
+    by_digest: bool,
 }
 
 impl Push<'_> {
@@ -161,7 +166,8 @@ impl Push<'_> {
             let image = self.engine.images.image(id);
             let image = image.ok_or_else(|| Error::not_found(format!("image {id} was removed meanwhile")))?;
             let name = self.name.clone();
-            let member = Push { engine: self.engine, repository: self.repository, name, image };
+            let (engine, repository, by_digest) = (self.engine, self.repository, self.by_digest);
+            let member = Push { engine, repository, name, image, by_digest };
             let bytes = member.send(*digest, lines).await?;
             let sent = self.put_manifest(&bytes).await?;
             if sent.digest != *digest {
@@ -241,8 +247,12 @@ impl Push<'_> {
     }
 
     async fn tag(&self, bytes: &[u8], lines: &Lines) -> Result<Digest> {
-        let tag = self.name.tag().unwrap_or("latest").to_owned();
-        let put = self.repository.put_manifest(&Name::Tag(tag.clone()), &media_type(bytes), bytes).await;
+        let tag = if self.by_digest { "" } else { self.name.tag().unwrap_or("latest") };
+        let name = match tag {
+            "" => Name::Digest(Digest::of(bytes)),
+            tag => Name::Tag(tag.to_owned()),
+        };
+        let put = self.repository.put_manifest(&name, &media_type(bytes), bytes).await;
         let digest = put.map_err(|error| failed(&self.name, error))?;
         let size = bytes.len();
         lines.status("", format!("{tag}: digest: {digest} size: {size}")).await;

@@ -48,6 +48,7 @@ pub(super) async fn push(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
     let request = images::PushRequest {
         name: call.name().to_owned(),
         tag: call.query.text("tag"),
+        by_digest: false,
         platform: decode::json_platform(&call.query)?,
         auth: credentials(call)?,
     };

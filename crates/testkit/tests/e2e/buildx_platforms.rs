@@ -11,6 +11,8 @@ cases![
     Docker:
         platforms_share_a_name.differs(OWN),
         archives_come_to_the_client.differs(OWN),
+        attestations_lie_beside_plain_files.differs(OWN),
+        what_would_have_no_effect_is_refused.differs(OWN),
         one_build_has_several_outputs.alone().differs(OWN),
         what_is_pushed_is_told_and_attested.differs(OWN),
         a_client_names_the_repository.differs(OWN),
@@ -87,10 +89,65 @@ fn archives_come_to_the_client(c: &Client) {
     ok(c, &format!("docker buildx build {BOTH} --provenance=false -o type=oci,dest=p.tar ."));
     ok(c, "mkdir p && tar -xf p.tar -C p");
     assert_eq!(architectures(&index(c, "p")), ["amd64", "arm64"]);
-    let said = fails(c, "docker buildx build --sbom=true -o type=local,dest=out .");
-    assert!(said.contains("plain files cannot hold attestations"), "{said}");
     let said = fails(c, "docker buildx build -o type=oci,tar=false,dest=layout .");
     assert!(said.contains("an OCI layout as a folder of the client is not built"), "{said}");
+}
+
+fn attestations_lie_beside_plain_files(c: &Client) {
+    if !buildx(c) {
+        return;
+    }
+    dockerfile(c, "FROM scratch\nARG TARGETARCH\nCOPY file /f-$TARGETARCH\n");
+    let attested = "docker buildx build --sbom=true --provenance=mode=max";
+    ok(c, &format!("{attested} --platform linux/amd64 -o out ."));
+    assert_eq!(ok(c, "ls out"), "f-amd64\nprovenance.json\nsbom.spdx.json\n");
+    let statement = json(c, "cat out/provenance.json");
+    let sum = ok(c, "sha256sum out/f-amd64");
+    assert_eq!(statement["predicateType"], "https://slsa.dev/provenance/v1");
+    assert_eq!(statement["subject"][0]["name"], "f-amd64");
+    assert_eq!(statement["subject"][0]["digest"]["sha256"], sum.split(' ').next().unwrap());
+    assert_eq!(json(c, "cat out/sbom.spdx.json")["predicateType"], "https://spdx.dev/Document");
+    // Again, into the folder that is there; a file of the user's in the way is replaced, not written through.
+    ok(c, "echo mine > mine; rm out/provenance.json; ln -s ../mine out/provenance.json");
+    ok(c, &format!("{attested} --platform linux/amd64 -o out ."));
+    assert_eq!(ok(c, "cat mine"), "mine\n");
+    ok(c, &format!("{attested} {BOTH} -o several ."));
+    assert_eq!(ok(c, "ls several/linux_arm64"), "f-arm64\nprovenance.json\nsbom.spdx.json\n");
+    ok(c, &format!("{attested} {BOTH} -o type=local,dest=flat,platform-split=false,attestation-prefix=a- ."));
+    let names = "a-provenance.linux_amd64.json\na-provenance.linux_arm64.json\na-sbom.spdx.linux_amd64.json\na-sbom.spdx.linux_arm64.json\nf-amd64\nf-arm64\n";
+    assert_eq!(ok(c, "ls flat"), names);
+    ok(c, &format!("{attested} {BOTH} -o type=tar,dest=both.tar ."));
+    let listed = ok(c, "tar -tf both.tar");
+    assert!(
+        listed.contains("linux_arm64/sbom.spdx.json") && listed.contains("linux_amd64/f-amd64"),
+        "{listed}"
+    );
+}
+
+fn what_would_have_no_effect_is_refused(c: &Client) {
+    if !buildx(c) {
+        return;
+    }
+    dockerfile(c, "FROM scratch\nCOPY file /f\n");
+    for (attribute, said) in [
+        ("store=false", "in the store first"),
+        ("compression=zstd", "packed with gzip"),
+        ("force-compression=true", "packed with gzip"),
+        ("compression-level=9", "packed with gzip"),
+        ("oci-artifact=true", "OCI artifacts"),
+        ("oci-mediatypes=false", "docker media types"),
+        ("dangling-name-prefix=x", "dangling-name-prefix"),
+    ] {
+        let output = format!("-o type=image,name=127.0.0.1:1/{}/x:v1,push=true,{attribute}", c.n);
+        let outcome = c.run(&crate::buildx::with(&format!("docker buildx build {output} . 2>&1")));
+        assert!(outcome.code != 0 && outcome.stdout.contains(said), "{attribute}: {}", outcome.stdout);
+    }
+    // What is so anyway may be asked for.
+    ok(
+        c,
+        "docker buildx build -o type=image,name=$n/x,unpack=true,name-canonical=true,store=true,compression=gzip .",
+    );
+    ok(c, "docker rmi $n/x");
 }
 
 fn one_build_has_several_outputs(c: &Client) {

@@ -15,6 +15,8 @@ cases![
         images_come_from_the_clients_layouts.differs(OWN),
         layouts_that_lie_are_refused.differs(OWN),
         processes_have_limits_of_their_own.differs(OWN),
+        results_of_graphs_are_attested.differs(OWN),
+        a_digest_is_pushed_without_a_tag.differs(OWN),
         keys_to_repositories_are_asked_of_the_client.differs(OWN);
 ];
 
@@ -125,6 +127,46 @@ fn processes_have_limits_of_their_own(c: &Client) {
     assert_eq!(build.says(&graph, &few, "cat /n"), "77\n99\n0\n");
     assert!(build.says(&graph, &more, "cat /n").starts_with("78\n99\n"), "no result of other limits");
     assert!(build.solve(&graph, &strange, "").unwrap_err().message.contains("flights"));
+}
+
+fn results_of_graphs_are_attested(c: &Client) {
+    let build = Build::offering(c, Offers::default());
+    let mut graph = Graph::default();
+    let base = graph.source(BUSYBOX);
+    let made = graph.run(&base, &[], "echo made > /made", &[]);
+    let name = format!("{}:attested", c.n);
+    let request = build.request(&build.id(), &graph.definition(&made), &name);
+    let request = request.pair(7, "attest:sbom", "").pair(7, "attest:provenance", "mode=max");
+    build.wire.call(SOLVE, "", &request).unwrap();
+    c.ok(&format!("docker save -o attested {name} && tar -xf attested"));
+    let statements = c.ok("grep -lE 'in-toto.io/Statement' blobs/sha256/* | xargs cat");
+    for kind in ["https://spdx.dev/Document", "https://slsa.dev/provenance/v1"] {
+        assert!(statements.contains(kind), "{kind}: {statements}");
+    }
+}
+
+fn a_digest_is_pushed_without_a_tag(c: &Client) {
+    let registry = yare_testkit::Registry::start(&c.folder.join("registry"));
+    let build = Build::offering(c, Offers::default());
+    let mut graph = Graph::default();
+    let base = graph.source(BUSYBOX);
+    let definition = graph.definition(&base);
+    let push = |name: &str| {
+        let exporter = Message::new().text(1, "image").pair(2, "name", name).pair(2, "push", "true");
+        let exporter = exporter.pair(2, "push-by-digest", "true");
+        let request = Message::new().text(1, &build.id()).message(2, &definition).text(5, &build.session);
+        build.wire.call(SOLVE, "", &request.message(13, &exporter))
+    };
+    let name = format!("{}/{}/app", registry.host(), c.n);
+    let tagged = push(&format!("{name}:v1")).unwrap_err();
+    assert!(tagged.message.contains("can't push tagged ref"), "{tagged:?}");
+    let answer = push(&name).unwrap();
+    let rows = fields(&answer, 1).into_iter().map(|row| (text(&row, 1), text(&row, 2)));
+    let rows: BTreeMap<_, _> = rows.collect();
+    let digest = &rows["containerimage.digest"];
+    let tags = c.run(&format!("curl -sS http://{}/v2/{}/app/tags/list", registry.host(), c.n)).stdout;
+    assert!(!tags.contains("latest"), "{tags}");
+    c.ok(&format!("docker rmi {name}; docker pull -q {name}@{digest}; docker rmi {name}@{digest}"));
 }
 
 fn keys_to_repositories_are_asked_of_the_client(c: &Client) {
