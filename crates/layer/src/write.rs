@@ -4,7 +4,7 @@ use crate::LayerError;
 use crate::metadata::{Xattrs, image_xattrs};
 use crate::tree::is_whiteout;
 use crate::walk::{self, Found, Walk};
-use rustix::fs::{AtFlags, FileType, OFlags, Stat, major, minor};
+use rustix::fs::{FileType, OFlags, Stat, major, minor};
 use std::collections::HashMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Write};
@@ -97,12 +97,16 @@ pub fn write_directory(dir: BorrowedFd<'_>, name: &str, writer: impl Write) -> R
     tar.finish()
 }
 
-/// Writes one file, link or node of a file system in use, under its name.
-pub fn write_file(parent: OwnedFd, name: CString, writer: impl Write) -> Result<Written, LayerError> {
+/// Writes one file, link or node of a file system in use, under its name. An error when it is not any more what
+/// `stat` says.
+pub fn write_file(
+    parent: OwnedFd,
+    name: CString,
+    stat: Stat,
+    writer: impl Write,
+) -> Result<Written, LayerError> {
     let mut tar = Tar::new(writer, Form::Plain);
     tar.living = true;
-    let stat = rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|error| failed("stat", name.as_bytes(), error))?;
     tar.entry(&Found { path: name.as_bytes().to_vec(), name, parent: Rc::new(parent), stat })?;
     tar.finish()
 }

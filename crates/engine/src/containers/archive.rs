@@ -54,7 +54,7 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, path: &str) -> Result<(Cont
         let _mounted = view;
         let written = match place {
             Place::Directory(directory) => yare_layer::write_directory(directory.as_fd(), &name, writer),
-            Place::Entry { parent, name } => yare_layer::write_file(parent, name, writer),
+            Place::Entry { parent, name, stat } => yare_layer::write_file(parent, name, *stat, writer),
         };
         written.map(drop).map_err(|error| Error::wrap("cannot copy from the container", error))
     })?;
@@ -154,7 +154,7 @@ struct Found {
 
 enum Place {
     Directory(OwnedFd),
-    Entry { parent: OwnedFd, name: CString },
+    Entry { parent: OwnedFd, name: CString, stat: Box<Stat> },
 }
 
 /// Finds a path; a link at its end is found itself.
@@ -187,7 +187,10 @@ fn locate(view: &View, id: &str, asked: &str) -> Result<Found> {
         FileType::Symlink => link_target(view, &path)?,
         _ => String::new(),
     };
-    Ok(Found { shown: shown(&path, &stat, target), place: Place::Entry { parent, name } })
+    Ok(Found {
+        shown: shown(&path, &stat, target),
+        place: Place::Entry { parent, name, stat: Box::new(stat) },
+    })
 }
 
 fn shown(path: &str, stat: &Stat, link_target: String) -> ContainerPathStat {

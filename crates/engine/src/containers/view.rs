@@ -12,9 +12,9 @@
 use crate::Engine;
 use crate::container::{Container, Record};
 use crate::images::blocking;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
+use rustix::mount::{MountAttrFlags, UnmountFlags};
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
@@ -116,11 +116,11 @@ fn of_running(record: &Record, pidfd: &OwnedFd) -> Result<Option<Made>> {
         let root = clone_tree(&live, c"", false)?;
         let mut mounts = Vec::new();
         for destination in destinations(record) {
-            // What the container has taken away is not there.
-            if let Some(mount) =
-                present(files::open_beneath(live.as_fd(), &destination, OFlags::PATH, Mode::empty()))?
-            {
-                mounts.push((destination, clone_tree(&mount, c"", true)?));
+            let found = files::open_beneath(live.as_fd(), &destination, OFlags::PATH, Mode::empty());
+            // What the container has taken away is not there, and what it has put in its place is no mount of
+            // its user's.
+            if let Some(found) = present(found)?.filter(is_mount) {
+                mounts.push((destination, clone_tree(&found, c"", true)?));
             }
         }
         assemble(&own, root, mounts, &|root, destination, _| {
@@ -180,6 +180,12 @@ fn make_place(root: BorrowedFd<'_>, destination: &str, mount: &OwnedFd) -> io::R
     files::create_beneath(root, destination, mode(0o644)).map(Some)
 }
 
+/// Whether it is the root of a mount.
+fn is_mount(fd: &OwnedFd) -> bool {
+    let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::empty());
+    stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 fn is_directory(fd: &OwnedFd) -> io::Result<bool> {
     Ok(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) == FileType::Directory)
 }
@@ -224,6 +230,10 @@ fn assemble(
             attach(&mount, &place)?;
         }
     }
+    // What was there before is let go: nobody's file system stays busy because of a copy.
+    rustix::process::fchdir(&root)?;
+    rustix::process::pivot_root(c".", c".")?;
+    rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
     let namespace = rustix::fs::openat(own, "mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     Ok(Made { root, namespace })
 }

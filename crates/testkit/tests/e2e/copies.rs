@@ -234,7 +234,9 @@ fn what_is_wrong_is_said(c: &Client) {
     );
     c.refuses(1, "docker cp $n-no:/x .", &daemon(&format!("No such container: {n}-no")));
     c.refuses(1, "docker cp x $n-no:/x", &daemon(&format!("No such container: {n}-no")));
-    c.refuses(1, "docker cp d $n:/etc/passwd", "cannot copy directory");
+    // Docker's client may complain of its own pipe first.
+    let text = c.fails(1, "docker cp d $n:/etc/passwd");
+    assert!(text.ends_with("cannot copy directory\n"), "{text}");
     c.refuses(1, "docker cp x y", "must specify at least one container source");
     c.refuses(1, "docker cp $n:/x $n:/y", "copying between containers is not supported");
     c.refuses(1, "docker cp $n:/etc x", "cannot copy directory");

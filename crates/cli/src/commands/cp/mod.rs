@@ -115,6 +115,10 @@ async fn from_container(cx: &Context, given: &Given, container: &str, path: &str
         return Ok(0);
     }
     let found = decode_stat(&response)?;
+    if given.bool("follow-link") && found.is_symlink() {
+        // A link of the container's that is made here would lead somewhere on this side.
+        return Err(Failure::new(format!("{container}:{asked} has become another link meanwhile")));
+    }
     let target = cx.absolute(local);
     let place = extract::place(&found, name.unwrap_or(&found.name), local, Path::new(&target))?;
     let options = extract::Options { place, keep_owner: given.bool("archive") };
