@@ -216,9 +216,19 @@ fn go_on(engine: &Arc<Engine>, container: &Arc<Container>, pid: i32) {
     crate::health::watch(engine, container);
 }
 
-/// Whether it is paused is for the kernel to say.
+/// Whether it is paused is for the kernel to say. What a commit froze that the last engine did not end goes on.
 fn note_frozen(engine: &Engine, container: &Container) -> Arc<Record> {
     let group = yare_cgroup::Group::open(&engine.cgroups, &engine.cgroup_path(&container.record()));
+    let note = task::run_dir(engine, &container.id).join(crate::containers::commit::FROZEN);
+    if let (Ok(group), Ok(())) = (&group, std::fs::remove_file(note))
+        && let Err(error) = group.thaw()
+    {
+        tracing::warn!(
+            container = container.id,
+            error = yare_errdefs::chain(&error),
+            "it stays paused: a commit had frozen it"
+        );
+    }
     let frozen = group.is_ok_and(|group| group.is_frozen());
     container.update(|record| record.state.status = if frozen { State::Paused } else { State::Running })
 }

@@ -4,6 +4,7 @@ use crate::Engine;
 use crate::container::{Container, Record};
 use crate::images::{self, blocking};
 use crate::lifecycle::State;
+use crate::task;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use yare_api::{ContainerConfig, IDResponse};
@@ -81,7 +82,7 @@ async fn commit_found(
     }
     let frozen = request.pause && container.state() == State::Running;
     if frozen {
-        super::stop::pause(engine, &container.id).await?;
+        freeze(engine, container).await?;
     }
     let record = container.record();
     let capture = Capture {
@@ -100,8 +101,8 @@ async fn commit_found(
         move || engine.images.capture(capture)
     })
     .await;
-    if frozen && container.state() == State::Paused {
-        super::stop::unpause(engine, &container.id).await?;
+    if frozen {
+        thaw(engine, container).await?;
     }
     let id =
         image.map_err(|error| Error::wrap(format!("cannot commit container {}", container.id), error))?;
@@ -113,6 +114,31 @@ async fn commit_found(
     let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
     engine.publish_container(container, "commit", BTreeMap::from(attributes));
     Ok(IDResponse { id: id.to_string() })
+}
+
+/// In a run directory: the container is frozen for a commit. An engine that finds it lets the container go on.
+pub(crate) const FROZEN: &str = "frozen";
+
+async fn freeze(engine: &Arc<Engine>, container: &Container) -> Result<()> {
+    let note = task::run_dir(engine, &container.id).join(FROZEN);
+    std::fs::write(&note, "")
+        .map_err(|error| Error::internal(format!("cannot write {}", note.display())).caused_by(error))?;
+    super::stop::pause(engine, &container.id).await.inspect_err(|_| forget(engine, container))
+}
+
+async fn thaw(engine: &Arc<Engine>, container: &Container) -> Result<()> {
+    // A user may have been faster, or it has ended.
+    let thawed = match container.state() {
+        State::Paused => super::stop::unpause(engine, &container.id).await,
+        _ => Ok(()),
+    };
+    forget(engine, container);
+    thawed
+}
+
+fn forget(engine: &Engine, container: &Container) {
+    // With the run directory it may be gone already.
+    let _ = std::fs::remove_file(task::run_dir(engine, &container.id).join(FROZEN));
 }
 
 /// The new image's config: the one that was sent, else the container's; changed by the instructions; then

@@ -98,6 +98,45 @@ fn archive(chance: &mut Chance, name: &str, above: usize) -> Vec<u8> {
 }
 
 #[test]
+fn a_commit_that_broke_off_leaves_nothing_and_nobody_frozen() {
+    if !require_root("a_commit_that_broke_off_leaves_nothing_and_nobody_frozen") {
+        return;
+    }
+    let mut engine = Engine::start();
+    engine.load_busybox();
+    let script =
+        "for i in 1 2 3 4 5 6; do head -c 20000000 /dev/urandom > /f$i; done; touch /ready; sleep 1000";
+    let id = engine.docker(&["run", "-d", "busybox", "sh", "-c", script]).ok().trim().to_owned();
+    let ready = || engine.docker(&["exec", &id, "test", "-e", "/ready"]).run().code == 0;
+    eventually("the container has written", SWEEP, ready);
+    let before = kept(&engine);
+    let mut chance = Chance::new();
+    for round in 0..rounds(6, 60) {
+        let pause = if round == 0 { Duration::from_millis(30) } else { chance.millis(0, 800) };
+        let api = Api::new(engine.socket());
+        let path = format!("/commit?container={id}");
+        // Whether it is answered is a matter of luck.
+        let asking = std::thread::spawn(move || drop(api.post(&path, &json!(null))));
+        std::thread::sleep(pause);
+        engine.kill9();
+        asking.join().unwrap();
+        engine.restart();
+        let status = engine.docker(&["inspect", "-f", "{{.State.Status}}", &id]).ok();
+        assert_eq!(status.trim(), "running", "killed after {pause:?}");
+        let images = engine.docker(&["images", "-qf", "dangling=true", "--no-trunc"]).ok();
+        let whole: Vec<&str> = images.lines().collect();
+        if !whole.is_empty() {
+            let shown = engine.docker(&["run", "--rm", whole[0], "sh", "-c", "wc -c < /f6"]).ok();
+            assert_eq!(shown.trim(), "20000000");
+            engine.docker(&[["rmi"].as_slice(), &whole].concat()).ok();
+        }
+        assert_kept(&engine, &before, &format!("killed after {pause:?}"));
+    }
+    engine.docker(&["rm", "-f", &id]).ok();
+    leaks::assert_clean(engine);
+}
+
+#[test]
 fn an_import_that_broke_off_leaves_nothing() {
     if !require_root("an_import_that_broke_off_leaves_nothing") {
         return;
