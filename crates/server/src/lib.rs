@@ -18,6 +18,7 @@ mod reply;
 mod route;
 mod socket;
 mod version;
+mod websocket;
 
 #[cfg(test)]
 mod wire_tests;

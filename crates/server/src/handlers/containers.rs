@@ -15,6 +15,7 @@ use crate::decode;
 use crate::edge::Call;
 use crate::hijack;
 use crate::reply::{self, JSON, Reply};
+use crate::websocket;
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
@@ -56,7 +57,9 @@ pub(super) async fn top(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
 
 /// `GET /containers/{id}/changes`.
 pub(super) async fn changes(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
-    reply::json(StatusCode::OK, &containers::changes(engine, call.name()).await?)
+    let changes = containers::changes(engine, call.name()).await?;
+    // Docker has no empty list here.
+    reply::json(StatusCode::OK, &(!changes.is_empty()).then_some(changes))
 }
 
 /// `GET /containers/{id}/export`.
@@ -150,6 +153,18 @@ pub(super) async fn attach(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
     let options = decode::container_attach(&call.query);
     let attached = containers::attach(engine, call.name(), &options).await?;
     Ok(call.takeover.connect(attached.tty, attached.session))
+}
+
+/// `GET /containers/{id}/attach/ws`. Before version 1.42 all streams are meant.
+pub(super) async fn attach_socket(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
+    let mut options = decode::container_attach(&call.query);
+    if call.version.before(42) {
+        (options.stdin, options.stdout, options.stderr) = (true, true, true);
+    }
+    let accept = websocket::accept(&call.headers)?;
+    let attached = containers::attach(engine, call.name(), &options).await?;
+    let form = (attached.tty, call.version.before(28));
+    websocket::connect(call.takeover, accept, form, attached.session)
 }
 
 /// `POST /containers/{id}/wait`. The head is sent at once: clients start the container when they have it.

@@ -57,6 +57,7 @@ pub(crate) async fn answer(engine: &Arc<Engine>, buildkit: &BuildKit, call: Call
         Operation::ContainerPause => containers::pause(engine, &call).await,
         Operation::ContainerUnpause => containers::unpause(engine, &call).await,
         Operation::ContainerAttach => containers::attach(engine, call).await,
+        Operation::ContainerAttachSocket => containers::attach_socket(engine, call).await,
         Operation::ContainerWait => containers::wait(engine, &call),
         Operation::ContainerRemove => containers::remove(engine, &call).await,
         Operation::ExecCreate => exec::create(engine, call).await,

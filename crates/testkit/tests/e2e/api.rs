@@ -30,6 +30,7 @@ cases![
         attach_without_upgrade_is_200,
         attach_half_close_ends_input,
         attach_replays_the_log,
+        attach_speaks_websocket,
         early_bytes_are_input.differs("dockerd drops what comes with the request"),
         frames_are_multiplexed,
         exec_runs_once,
@@ -161,11 +162,7 @@ fn version_1_41_has_its_own_forms(c: &Client) {
 }
 
 fn unbuilt_features_are_501(c: &Client) {
-    for (method, path) in [
-        ("GET", "/v1.51/containers/nosuch/checkpoints"),
-        ("GET", "/v1.51/containers/nosuch/attach/ws"),
-        ("POST", "/v1.51/plugins/pull"),
-    ] {
+    for (method, path) in [("GET", "/v1.51/containers/nosuch/checkpoints"), ("POST", "/v1.51/plugins/pull")] {
         let response = c.api(method, path, Some(&json!({})));
         assert_eq!(response.status, 501, "{path}: {}", response.text());
         assert!(response.message().contains("not built into this Yare yet"), "{}", response.message());
@@ -352,6 +349,47 @@ fn attach_half_close_ends_input(c: &Client) {
     stream.shutdown(Shutdown::Write).unwrap();
     let (output, _) = http::demultiplex(&read_all(head.body, &mut stream));
     assert_eq!(output, b"words\nend\n");
+}
+
+fn attach_speaks_websocket(c: &Client) {
+    let body = json!({"Image": "busybox", "Cmd": ["sh", "-c", "echo out; echo err >&2; cat; echo bye"], "OpenStdin": true, "StdinOnce": true});
+    let id = create(c, "", &body);
+    let mut stream = http::open(&c.host.socket);
+    let head = format!(
+        "GET /v1.51/containers/{id}/attach/ws?stream=1&stdin=1&stdout=1&stderr=1 HTTP/1.1\r\nHost: docker\r\nOrigin: http://docker\r\n\
+         Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut seen = Vec::new();
+    let mut read_until = |stream: &mut std::os::unix::net::UnixStream, end: &[u8]| {
+        while !seen.windows(end.len()).any(|window| window == end) {
+            let mut buffer = [0; 4096];
+            let count = stream.read(&mut buffer).unwrap();
+            assert!(
+                count > 0,
+                "{:?} is not in {:?}",
+                String::from_utf8_lossy(end),
+                String::from_utf8_lossy(&seen)
+            );
+            seen.extend_from_slice(&buffer[..count]);
+        }
+        std::mem::take(&mut seen)
+    };
+    let head = read_until(&mut stream, b"\r\n\r\n");
+    let head = String::from_utf8_lossy(&head).to_lowercase();
+    assert!(head.starts_with("http/1.1 101 ") && head.contains("s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+    start(c, &id);
+    read_until(&mut stream, b"out\n");
+    // It may have come before or behind.
+    c.comes_to("docker logs $n 2>&1 | grep -c 'out\\|err'", "2");
+    // One masked frame: "hello\n".
+    stream.write_all(b"\x82\x86\0\0\0\0hello\n").unwrap();
+    read_until(&mut stream, b"\x82\x06hello\n");
+    // Closing leaves the container alone, but for its input.
+    stream.write_all(b"\x88\x80\0\0\0\0").unwrap();
+    assert_eq!(wait(c, &id), 0);
+    let plain = c.api("GET", &format!("/v1.51/containers/{id}/attach/ws?stream=1"), None);
+    assert_eq!(plain.status, 400, "{}", plain.text());
 }
 
 fn attach_replays_the_log(c: &Client) {
