@@ -413,12 +413,16 @@ fn solve_with(
             names.push(name.familiar());
         }
     }
+    // Several platforms have no config of their own: as with BuildKit the index is the id, the registry's if it
+    // has one.
+    let index = pushed.as_ref().filter(|_| request.platforms.len() > 1).map(|pushed| pushed.digest);
+    let id = index.or(built.id);
     let stored = || descriptor(engine, built.digest.filter(|_| built.image.is_some())?);
     let known = pushed.or_else(stored);
     let digest = known.as_ref().map(|known| known.digest).or(built.digest);
     let metadata = known.map(|known| ("containerimage.descriptor".to_owned(), serde_json::json!(known)));
     let result = BuildResult {
-        image_id: built.id.map(|id| id.to_string()).unwrap_or_default(),
+        image_id: id.map(|id| id.to_string()).unwrap_or_default(),
         digest: digest.map(|digest| digest.to_string()).unwrap_or_default(),
         metadata: metadata.into_iter().collect(),
         names,

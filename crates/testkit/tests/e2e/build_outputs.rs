@@ -22,6 +22,7 @@ cases![
         a_cache_in_a_folder_serves_another_engine.differs(OWN),
         a_cache_in_an_image_serves.differs(OWN),
         an_image_is_pushed_and_its_cache_comes_back.differs(OWN),
+        what_is_pushed_is_told_as_the_registry_has_it.differs(OWN),
         the_cache_stays_within_its_bound.alone().differs(OWN);
 ];
 
@@ -350,6 +351,58 @@ fn an_image_is_pushed_and_its_cache_comes_back(c: &Client) {
     drop(other);
     engine.finish();
     yare(c, &format!("yare rmi {name}"));
+}
+
+fn what_is_pushed_is_told_as_the_registry_has_it(c: &Client) {
+    let registry = yare_testkit::Registry::start(&c.folder.join("registry"));
+    let (host, repository) = (registry.host(), format!("{}/app", c.n));
+    let name = format!("{host}/{repository}");
+    dockerfile(c, "FROM scratch\nARG TARGETARCH\nCOPY file /f-$TARGETARCH\n");
+    let both = "--platform linux/amd64,linux/arm64";
+    for (tag, flags, is_index) in [
+        ("one", "", false),
+        ("two", both, true),
+        ("told", "--provenance mode=min", true),
+        ("squashed", "--squash", false),
+    ] {
+        yare(
+            c,
+            &format!(
+                "rm -f meta id; yare build -q {flags} --push -t {name}:{tag} --metadata-file meta --iidfile id ."
+            ),
+        );
+        let meta = json(c, "cat meta");
+        let accept = "-H 'Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json'";
+        let get = format!("curl -sf {accept} http://{host}/v2/{repository}/manifests/{tag}");
+        // The digest of the bytes that the registry gives, and not only what it says.
+        let digest = yare(c, &format!("{get} | sha256sum | sed 's/ .*//; s/^/sha256:/'"));
+        let digest = digest.trim();
+        assert_eq!(meta["containerimage.digest"], digest, "{tag}: {meta}");
+        let descriptor = &meta["containerimage.descriptor"];
+        let size = yare(c, &format!("{get} | wc -c"));
+        assert_eq!(descriptor["digest"], digest, "{tag}: {meta}");
+        assert_eq!(descriptor["size"].to_string(), size.trim(), "{tag}: {meta}");
+        let manifest = json(c, &get);
+        assert_eq!(descriptor["mediaType"], manifest["mediaType"], "{tag}: {meta}");
+        assert_eq!(manifest["manifests"].is_array(), is_index, "{tag}: {manifest}");
+        assert_eq!(meta["image.name"], format!("{name}:{tag}"));
+        // The digest of the config, where there is one.
+        let id = yare(c, "cat id");
+        let own = match (is_index, tag) {
+            (true, "two") => Value::from(digest),
+            (true, _) => {
+                let own = manifest["manifests"][0]["digest"].as_str().unwrap();
+                json(c, &format!("curl -sf {accept} http://{host}/v2/{repository}/manifests/{own}"))["config"]
+                    ["digest"]
+                    .clone()
+            }
+            (false, _) => manifest["config"]["digest"].clone(),
+        };
+        assert_eq!(own, id.as_str(), "{tag}");
+        let config = if tag == "two" { Value::Null } else { own };
+        assert_eq!(meta["containerimage.config.digest"], config, "{tag}: {meta}");
+        yare(c, &format!("yare rmi {name}:{tag}"));
+    }
 }
 
 fn the_cache_stays_within_its_bound(c: &Client) {

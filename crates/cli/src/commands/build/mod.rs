@@ -209,7 +209,10 @@ fn record(cx: &Context, plan: &Plan, result: BuildResult) -> Outcome {
                 metadata.entry(name.to_owned()).or_insert_with(|| Value::from(value));
             }
         };
-        add("containerimage.config.digest", &result.image_id);
+        // An image of several platforms has no config: its id is that of its index.
+        if result.image_id != result.digest {
+            add("containerimage.config.digest", &result.image_id);
+        }
         add("containerimage.digest", &result.digest);
         add("image.name", &result.names.join(","));
         let document = Value::Object(metadata.into_iter().collect());
