@@ -54,13 +54,14 @@ impl Database {
     }
 
     /// Does work that is one transaction at most. Work that is refused because of a failure before it is done
-    /// again, on the file opened anew.
+    /// again, on the file opened anew: redb repairs it then, where that is needed.
     ///
     /// # Errors
     /// Those of the work, or the file cannot be opened anew. What the work wrote is not in the file then.
     pub fn transact<T>(&self, work: impl Fn(&redb::Database) -> Result<T, Error>) -> Result<T, Error> {
         let mut outcome = self.attempt(&work);
-        if matches!(outcome, Err(Error::PreviousIo)) {
+        // What redb calls damage may be its own memory of the file, which a write that failed has spoilt.
+        if matches!(outcome, Err(Error::PreviousIo | Error::Corrupted(_))) {
             self.reopen()?;
             outcome = self.attempt(&work);
         }
@@ -172,6 +173,25 @@ mod tests {
 
     fn count(database: &Database) -> u64 {
         database.transact(|database| Ok(database.begin_read()?.open_table(ROWS)?.len()?)).unwrap()
+    }
+
+    #[test]
+    fn a_spoilt_memory_of_the_file_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("db"), 1 << 20).unwrap();
+        put(&database, 1, 10).unwrap();
+        let tries = std::cell::Cell::new(0);
+        let counted = database.transact(|database| {
+            tries.set(tries.get() + 1);
+            match tries.get() {
+                1 => Err(Error::Corrupted("reopen the database to repair it".to_owned())),
+                _ => Ok(database.begin_read()?.open_table(ROWS)?.len()?),
+            }
+        });
+        assert_eq!((counted.unwrap(), tries.get()), (1, 2));
+        let lasting = database.transact(|_| Err::<(), _>(Error::Corrupted("for good".to_owned())));
+        assert!(matches!(lasting, Err(Error::Corrupted(_))), "{lasting:?}");
+        assert_eq!(count(&database), 1);
     }
 
     struct Unmount<'a>(&'a Path);

@@ -103,7 +103,9 @@ fn table<T: serde::de::DeserializeOwned>(
 /// Reads one row of what steps were made of; none when it cannot be read.
 pub(super) fn read_seen(database: &Database, place: &Digest) -> Option<Vec<u8>> {
     let read = |database: &redb::Database| -> Result<_, redb::Error> {
-        let row = database.begin_read()?.open_table(SEEN)?.get(place.as_bytes())?;
+        // A row does not keep its transaction alive, whatever redb's documentation says of it.
+        let table = database.begin_read()?.open_table(SEEN)?;
+        let row = table.get(place.as_bytes())?;
         Ok(row.map(|row| row.value().to_vec()))
     };
     database.transact(read).ok()?
@@ -194,5 +196,35 @@ fn work(database: &Database, queue: &Receiver<Job>) {
         for tell in waiting {
             let _ = tell.send(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_read_beside_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("db"), 1 << 20).unwrap();
+        initialise(&database).unwrap();
+        let place = Digest::of("place");
+        let put = |round: u8| {
+            let edits = Edits { seen: vec![(place, vec![round; 300])], ..Edits::default() };
+            database.transact(|database| write(database, &edits)).unwrap();
+        };
+        put(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        let row = read_seen(&database, &place).unwrap();
+                        assert!(row.len() == 300 && row.iter().all(|byte| *byte == row[0]));
+                    }
+                });
+            }
+            // redb, built for debugging, ends a write that frees what somebody reads.
+            (1..100).for_each(put);
+        });
     }
 }
