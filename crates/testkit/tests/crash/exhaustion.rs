@@ -14,7 +14,7 @@ use crate::leaks;
 
 /// An engine whose data root is a filesystem with little room beside what the engine itself puts there: its
 /// own binary, as the first image.
-fn engine_on_small_disk(megabytes: u64) -> Engine {
+pub(crate) fn engine_on_small_disk(megabytes: u64) -> Engine {
     let megabytes = megabytes + (yare_binary().metadata().unwrap().len() >> 20);
     let mut engine = Engine::start();
     engine.stop();

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests may")]
 
 mod api;
+mod builds;
 mod chance;
 mod engine_kill;
 mod exhaustion;
