@@ -180,7 +180,9 @@ fn load(path: &Path) -> Result<Spec, String> {
     if text.len() as u64 > LONGEST {
         return Err(format!("failed to read CDI Spec {path:?}: it is larger than {LONGEST} bytes"));
     }
-    Spec::parse(&text).map_err(|error| format!("failed to parse CDI Spec {path:?}: {error}"))
+    let spec = Spec::parse(&text).map_err(|error| format!("failed to parse CDI Spec {path:?}: {error}"))?;
+    spec.check().map_err(|error| format!("invalid CDI Spec: {error}"))?;
+    Ok(spec)
 }
 
 #[cfg(test)]

@@ -147,18 +147,19 @@ const VERSIONS: [&str; 10] =
 const ANNOTATIONS: usize = 256 << 10;
 
 impl Spec {
-    /// Reads a file's text and checks it.
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// It is no such file.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        yaml::read(text).map_err(|error| format!("failed to unmarshal CDI Spec: {error}"))
+    }
+
+    /// Checks what the form of the file does not say.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let spec: Self =
-            yaml::read(text).map_err(|error| format!("failed to unmarshal CDI Spec: {error}"))?;
-        spec.check().map_err(|error| format!("invalid CDI Spec: {error}"))?;
-        Ok(spec)
-    }
-
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         self.check_version()?;
         let (vendor, class) = split_kind(&self.kind).unwrap_or(("", &self.kind));
         check_vendor(vendor)?;
@@ -332,8 +333,14 @@ impl IntelRdt {
 mod tests {
     use super::*;
 
+    fn read(text: &str) -> Result<Spec, String> {
+        let spec = Spec::parse(text)?;
+        spec.check()?;
+        Ok(spec)
+    }
+
     fn error(text: &str) -> String {
-        Spec::parse(text).expect_err(text)
+        read(text).expect_err(text)
     }
 
     /// A file with these members and one device.
@@ -345,9 +352,9 @@ mod tests {
 
     #[test]
     fn the_fields_own_documents() {
-        let minimal = Spec::parse(include_str!("../tests/data/good/minimal.json")).unwrap();
+        let minimal = read(include_str!("../tests/data/good/minimal.json")).unwrap();
         assert_eq!(minimal.devices[0].container_edits.device_nodes[0].path, "/dev/card1");
-        let full = Spec::parse(include_str!("../tests/data/good/spec-example.json")).unwrap();
+        let full = read(include_str!("../tests/data/good/spec-example.json")).unwrap();
         assert_eq!(full.container_edits.hooks[1].hook_name, HookName::StartContainer);
         assert_eq!(full.container_edits.mounts.len(), 2);
         assert!(error(include_str!("../tests/data/bad/empty.json")).contains("nothing in it"));
@@ -400,14 +407,14 @@ mod tests {
             let text = file(members, device);
             let right = format!("the spec version must be at least v{least}");
             assert!(error(&text.replace("1.1.0", version)).contains(&right), "{text}");
-            Spec::parse(&text.replace("1.1.0", least)).unwrap_or_else(|error| panic!("{text}: {error}"));
+            read(&text.replace("1.1.0", least)).unwrap_or_else(|error| panic!("{text}: {error}"));
         }
     }
 
     #[test]
     fn scalars_are_read_as_members_want_them() {
         let text = "cdiVersion: 0.6.0\nkind: v.com/c\nannotations:\n  org.mobyproject.buildkit.device.autoallow: true\ndevices:\n- name: 0\n  containerEdits:\n    deviceNodes:\n    - {path: /dev/x, fileMode: 0640, uid: 7}\n";
-        let spec = Spec::parse(text).unwrap();
+        let spec = read(text).unwrap();
         assert_eq!(spec.annotations["org.mobyproject.buildkit.device.autoallow"], "true");
         assert_eq!(spec.devices[0].name, "0");
         let node = &spec.devices[0].container_edits.device_nodes[0];

@@ -134,7 +134,7 @@ fn hooks_of_devices_are_run(c: &Client) {
     let points = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
     let hooks = points.map(|name| host(name, name)).concat();
     let spec = format!(
-        "cdiVersion: 0.6.0\nkind: vendor.com/hook\ndevices:\n- name: all\n  containerEdits:\n    hooks:\n{hooks}{inside}\
+        "cdiVersion: 0.6.0\nkind: vendor.com/hook\nannotations: {{org.mobyproject.buildkit.device.autoallow: true}}\ndevices:\n- name: all\n  containerEdits:\n    hooks:\n{hooks}{inside}\
          - name: bad\n  containerEdits:\n    hooks:\n{}",
         host("createContainer", "fail")
     );
@@ -142,6 +142,11 @@ fn hooks_of_devices_are_run(c: &Client) {
     let order = points.join("\n") + "\n";
     c.says("docker run --rm --device vendor.com/hook=all busybox cat /made /inside", "made\ninside\n");
     assert_eq!(std::fs::read_to_string(&log).unwrap(), order);
+    // In a step of a build, here over the classic endpoint, which has no grants.
+    c.ok("mkdir -p ctx && printf 'FROM busybox\\nRUN --device=vendor.com/hook=all,required cat /made /inside > /seen\\n' > ctx/Dockerfile");
+    c.ok("DOCKER_BUILDKIT=0 docker build -t $n/x ctx");
+    c.says("docker run --rm $n/x cat /seen", "made\ninside\n");
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), order.repeat(2));
     let failed = c.fails(125, "docker run --rm --device vendor.com/hook=bad busybox true");
     assert!(failed.contains("no luck"), "{failed}");
     // A container with hooks that is killed, by an engine that did not start it.
