@@ -1,9 +1,10 @@
 //! Files from and to a container, as tar streams: what `cp` is made of.
 
-use super::view::{self, View};
+use super::view::{self, Access, View};
 use crate::Engine;
 use crate::clock::rfc3339;
 use crate::images::{self, Body, BodyReader, Output, blocking};
+use futures_util::StreamExt;
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use std::collections::{BTreeMap, VecDeque};
@@ -11,6 +12,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 use yare_api::archive::{ContainerPathStat, go_file_mode};
 use yare_api::texts;
@@ -32,7 +34,7 @@ pub struct ExtractOptions {
 /// What a path in a container is. A link at its end is not followed.
 pub async fn stat_path(engine: &Arc<Engine>, id: &str, path: &str) -> Result<ContainerPathStat> {
     let container = engine.containers.find(id)?;
-    let view = view::open(engine, &container).await?;
+    let view = view::open(engine, &container, Access::Read).await?;
     let (id, path) = (id.to_owned(), path.to_owned());
     blocking(move || Ok(locate(&view, &id, &path)?.shown)).await
 }
@@ -41,7 +43,7 @@ pub async fn stat_path(engine: &Arc<Engine>, id: &str, path: &str) -> Result<Con
 /// directory's name.
 pub async fn archive(engine: &Arc<Engine>, id: &str, path: &str) -> Result<(ContainerPathStat, Output)> {
     let container = engine.containers.find(id)?;
-    let view = view::open(engine, &container).await?;
+    let view = view::open(engine, &container, Access::Read).await?;
     let (found, view) = blocking({
         let (id, path) = (id.to_owned(), path.to_owned());
         move || Ok((locate(&view, &id, &path)?, view))
@@ -65,9 +67,10 @@ pub async fn archive(engine: &Arc<Engine>, id: &str, path: &str) -> Result<(Cont
 /// followed inside the container; those that the archive makes, inside the directory.
 pub async fn extract(engine: &Arc<Engine>, id: &str, options: ExtractOptions, body: Body) -> Result<()> {
     let container = engine.containers.find(id)?;
-    let view = view::open(engine, &container).await?;
+    let view = view::open(engine, &container, Access::Write).await?;
     let user = if options.to_user { container.record().plan.user.clone() } else { String::new() };
     let (told, outcome) = oneshot::channel();
+    let body = if view.is_in_the_way() { in_time(body, PATIENCE) } else { body };
     let (id, reader) = (id.to_owned(), BodyReader::new(body));
     let now = engine.clock.now().as_second();
     images::lasting(move || {
@@ -77,6 +80,20 @@ pub async fn extract(engine: &Arc<Engine>, id: &str, options: ExtractOptions, bo
     outcome.await.map_err(|error| Error::internal("the copy broke off").caused_by(error))??;
     engine.publish_container(&container, "extract-to-dir", BTreeMap::new());
     Ok(())
+}
+
+/// How long the next part of an archive may take to come while the container is kept from being started.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A body that breaks off when nothing comes any more.
+fn in_time(body: Body, patience: Duration) -> Body {
+    Box::pin(futures_util::stream::unfold(Some(body), move |body| async move {
+        let mut body = body?;
+        match tokio::time::timeout(patience, body.next()).await {
+            Ok(part) => part.map(|part| (part, Some(body))),
+            Err(_) => Some((Err(io::Error::new(io::ErrorKind::TimedOut, "it stopped coming")), None)),
+        }
+    }))
 }
 
 fn extract_now(
@@ -285,6 +302,16 @@ mod tests {
         ] {
             assert_eq!((clean(path).as_str(), base(&clean(path))), (expected, name), "{path}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stops_breaks_off() {
+        let part = || futures_util::stream::iter([Ok(bytes::Bytes::from_static(b"x"))]);
+        let stopping = Box::pin(part().chain(futures_util::stream::pending()));
+        let body: Vec<_> = in_time(stopping, Duration::from_millis(50)).collect().await;
+        assert_eq!(body.len(), 2);
+        assert_eq!(body[1].as_ref().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(in_time(Box::pin(part()), PATIENCE).collect::<Vec<_>>().await.len(), 1);
     }
 
     #[test]

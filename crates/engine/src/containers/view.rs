@@ -7,7 +7,8 @@
 //! meanwhile, and no program of it runs.
 //!
 //! Of a running container the mounts are cloned from its own namespace, so they are those that it sees. Of
-//! another one they are made as its start would make them; it is not started meanwhile.
+//! another one they are made as its start would make them. It is not started while it is written to; who only
+//! reads sees it through a mount that is in no start's way.
 
 use crate::Engine;
 use crate::container::{Container, Record};
@@ -35,7 +36,7 @@ pub(crate) struct View {
     /// Keeps the mounts.
     _namespace: OwnedFd,
     /// Keeps a container that does not run from being started.
-    _operation: Option<OwnedMutexGuard<()>>,
+    operation: Option<OwnedMutexGuard<()>>,
 }
 
 /// How long the end of a container may take to be known after its process is gone.
@@ -44,8 +45,15 @@ const ENDING: Duration = Duration::from_secs(10);
 /// The files in `/etc` that every container with a network of its own is given.
 const FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 
+/// What a view is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
 /// Opens a view of a container.
-pub(crate) async fn open(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<View> {
+pub(crate) async fn open(engine: &Arc<Engine>, container: &Arc<Container>, access: Access) -> Result<View> {
     loop {
         let mut operation = None;
         if container.live.lock().pidfd.is_none() {
@@ -53,12 +61,13 @@ pub(crate) async fn open(engine: &Arc<Engine>, container: &Arc<Container>) -> Re
         }
         let Some(pidfd) = container.live.lock().pidfd.clone() else {
             let (engine, record) = (Arc::clone(engine), container.record());
-            let made = blocking(move || on_own_thread(|| of_stopped(&engine, &record))).await?;
-            return Ok(View { root: made.root, _namespace: made.namespace, _operation: operation });
+            let made = blocking(move || on_own_thread(|| of_stopped(&engine, &record, access))).await?;
+            let operation = operation.filter(|_| access == Access::Write);
+            return Ok(View { root: made.root, _namespace: made.namespace, operation });
         };
         let record = container.record();
         if let Some(made) = blocking(move || on_own_thread(|| of_running(&record, &pidfd))).await? {
-            return Ok(View { root: made.root, _namespace: made.namespace, _operation: None });
+            return Ok(View { root: made.root, _namespace: made.namespace, operation: None });
         }
         let mut progress = container.progress.subscribe();
         let ended = tokio::time::timeout(ENDING, progress.wait_for(|progress| !progress.running)).await;
@@ -131,10 +140,23 @@ fn of_running(record: &Record, pidfd: &OwnedFd) -> Result<Option<Made>> {
     unless_ended(enter()).map_err(|error| failed(&record.id, error))
 }
 
-fn of_stopped(engine: &Engine, record: &Record) -> Result<Made> {
-    let root = engine.images.snapshots().tree_fd(&record.id, &record.layers).map_err(|error| {
-        Error::wrap(format!("cannot put together the root of container {}", record.id), error)
-    })?;
+fn of_stopped(engine: &Engine, record: &Record, access: Access) -> Result<Made> {
+    let mounts = mounts_of_stopped(engine, record)?;
+    let root = match access {
+        Access::Write => writable_root(engine, record)?,
+        Access::Read => readable_root(engine, record, &mounts)?,
+    };
+    let made = own_namespaces().and_then(|own| assemble(&own, root, mounts, &make_place)).and_then(|made| {
+        if record.plan.readonly_rootfs {
+            set_attributes(&made.root, &Attributes::set(MountAttrFlags::MOUNT_ATTR_RDONLY), false)?;
+        }
+        Ok(made)
+    });
+    made.map_err(|error| failed(&record.id, error))
+}
+
+/// What a start would mount, with its places, those that lie on others behind them.
+fn mounts_of_stopped(engine: &Engine, record: &Record) -> Result<Vec<(String, OwnedFd)>> {
     let mut mounts = Vec::new();
     let mut points: Vec<_> = record.mounts.iter().filter(|point| point.r#type != "tmpfs").collect();
     points.sort_by(|one, other| one.destination.cmp(&other.destination));
@@ -154,13 +176,41 @@ fn of_stopped(engine: &Engine, record: &Record) -> Result<Made> {
             Err(error) => return Err(failed(&record.id, error)),
         }
     }
-    let made = own_namespaces().and_then(|own| assemble(&own, root, mounts, &make_place)).and_then(|made| {
-        if record.plan.readonly_rootfs {
-            set_attributes(&made.root, &Attributes::set(MountAttrFlags::MOUNT_ATTR_RDONLY), false)?;
-        }
-        Ok(made)
-    });
-    made.map_err(|error| failed(&record.id, error))
+    Ok(mounts)
+}
+
+fn writable_root(engine: &Engine, record: &Record) -> Result<OwnedFd> {
+    engine.images.snapshots().tree_fd(&record.id, &record.layers).map_err(|error| {
+        Error::wrap(format!("cannot put together the root of container {}", record.id), error)
+    })
+}
+
+/// The root, read-only, in which all mounts have their places.
+fn readable_root(engine: &Engine, record: &Record, mounts: &[(String, OwnedFd)]) -> Result<OwnedFd> {
+    let look = || {
+        engine.images.snapshots().look_fd(&record.id, &record.layers).map_err(|error| {
+            Error::wrap(format!("cannot put together the root of container {}", record.id), error)
+        })
+    };
+    let root = look()?;
+    let on_another = |place: &str| {
+        mounts.iter().any(|(other, _)| place.strip_prefix(other).is_some_and(|rest| rest.starts_with('/')))
+    };
+    let is_missing = |place: &str| {
+        let found = files::open_beneath(root.as_fd(), place, OFlags::PATH, Mode::empty());
+        !on_another(place) && matches!(present(found), Ok(None))
+    };
+    let missing: Vec<_> = mounts.iter().filter(|(place, _)| is_missing(place)).collect();
+    if missing.is_empty() {
+        return Ok(root);
+    }
+    // As with dockerd, a container that never ran gets them now.
+    let writable = writable_root(engine, record)?;
+    for (place, mount) in missing {
+        make_place(writable.as_fd(), place, mount).map_err(|error| failed(&record.id, error))?;
+    }
+    drop(writable);
+    look()
 }
 
 fn clone_source(source: &str, read_only: bool) -> io::Result<OwnedFd> {
@@ -171,8 +221,11 @@ fn clone_source(source: &str, read_only: bool) -> io::Result<OwnedFd> {
     Ok(mount)
 }
 
-/// The place of a mount, made if it is missing, as a start does.
+/// The place of a mount, made if it is missing, as a start does: in the root, or in what is mounted on it.
 fn make_place(root: BorrowedFd<'_>, destination: &str, mount: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    if let Some(place) = present(files::open_beneath(root, destination, OFlags::PATH, Mode::empty()))? {
+        return Ok(Some(place));
+    }
     let mode = |mode| Mode::from_raw_mode(mode);
     if is_directory(mount)? {
         return files::mkdir_all_beneath(root, destination, mode(0o755)).map(Some);
@@ -239,6 +292,11 @@ fn assemble(
 }
 
 impl View {
+    /// Whether the container cannot be started as long as it lives.
+    pub(crate) fn is_in_the_way(&self) -> bool {
+        self.operation.is_some()
+    }
+
     /// Its root.
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()

@@ -11,6 +11,7 @@ cases![
         directories_go_in_and_out_as_they_are,
         contents_are_merged,
         created_and_stopped_containers_have_files,
+        a_slow_reader_is_in_nobody_s_way.differs("it holds the container's lock meanwhile"),
         links_are_copied_or_followed,
         links_never_lead_out,
         archives_come_and_go_as_streams,
@@ -95,6 +96,14 @@ fn created_and_stopped_containers_have_files(c: &Client) {
     c.says("docker start -a $n", "again\nearly\n");
     // Nothing of it keeps a container from going.
     c.ok("docker rm $n; docker volume rm $n-v");
+}
+
+fn a_slow_reader_is_in_nobody_s_way(c: &Client) {
+    c.ok("docker run --name $n -v $n-v:/v busybox sh -c 'head -c 30000000 /dev/zero > /big'");
+    let reader = c.spawn("docker cp $n:/big - | (read -n 1 x; exec sleep 30)");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    c.ok("timeout 15 docker start $n; docker wait $n; timeout 15 docker rm $n");
+    drop(reader);
 }
 
 fn links_are_copied_or_followed(c: &Client) {
