@@ -80,19 +80,7 @@ impl ClientKeys {
 
 impl Keys for ClientKeys {
     fn secret(&self, id: &str) -> Result<Option<Vec<u8>>> {
-        let question = NamedRequest { id: id.to_owned() };
-        let asked = async {
-            match self.link.session.unary::<SecretResponse>(GET_SECRET, &question).await {
-                Ok(answer) => Ok(Some(answer.data)),
-                Err(status) if matches!(status.code, Code::NotFound | Code::Unimplemented) => Ok(None),
-                Err(status) => Err(status),
-            }
-        };
-        let secret = self.link.wait::<_, Status>(asked)?;
-        if secret.as_ref().is_some_and(|secret| secret.len() > LONGEST) {
-            return Err(Error::invalid(format!("the secret {id} has more than {LONGEST} bytes")));
-        }
-        Ok(secret)
+        self.link.wait(secret(&self.link.session, id))
     }
 
     fn agent(&self, id: &str) -> Result<Option<PathBuf>> {
@@ -128,6 +116,20 @@ impl Keys for ClientKeys {
 
     fn folder(&self, id: &str) -> Result<Box<dyn ContentStore + '_>> {
         Ok(Box::new(ClientFolder::new(&self.link, id, &self.published)?))
+    }
+}
+
+/// The secret of this id; `None` when the client has none.
+pub(crate) async fn secret(session: &Session, id: &str) -> std::result::Result<Option<Vec<u8>>, Status> {
+    let question = NamedRequest { id: id.to_owned() };
+    match session.unary::<SecretResponse>(GET_SECRET, &question).await {
+        Ok(answer) if answer.data.len() > LONGEST => {
+            let text = format!("the secret {id} has more than {LONGEST} bytes");
+            Err(Status::new(Code::InvalidArgument, text))
+        }
+        Ok(answer) => Ok(Some(answer.data)),
+        Err(status) if matches!(status.code, Code::NotFound | Code::Unimplemented) => Ok(None),
+        Err(status) => Err(status),
     }
 }
 

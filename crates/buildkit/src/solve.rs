@@ -260,7 +260,11 @@ async fn build_inputs(
 }
 
 /// Builds a result into an image that has a name of its own for a while.
-async fn hold(kit: &Arc<Kit>, build: &Arc<Build>, loaded: Arc<Loaded>) -> Result<(Held, Reference), Status> {
+pub(crate) async fn hold(
+    kit: &Arc<Kit>,
+    build: &Arc<Build>,
+    loaded: Arc<Loaded>,
+) -> Result<(Held, Reference), Status> {
     let source = source(kit, build, &loaded.asked, progress(build, Some(file(&loaded)))).await?;
     let (name, reference) = Held::new(kit)?;
     let (kit, tag, build) = (Arc::clone(kit), name.name().to_owned(), Arc::clone(build));

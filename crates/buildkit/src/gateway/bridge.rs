@@ -1,6 +1,7 @@
 //! Who speaks on `LLBBridge`: a client that runs its frontend itself, or the process of a frontend; and what
 //! each of them has.
 
+use super::container::Containers;
 use crate::Kit;
 use crate::builds::Build;
 use crate::calls::{Loaded, Metadata};
@@ -30,6 +31,8 @@ pub(crate) struct Bridge {
     returned: Mutex<Option<oneshot::Sender<Returned>>>,
     done: Notify,
     calls: AtomicUsize,
+    /// Containers in which it runs processes.
+    pub(crate) containers: Containers,
     /// What a frontend was given by its caller; a client has what its request says.
     given: Given,
     /// How many frontends called each other up to this one.
@@ -55,7 +58,7 @@ impl Bridge {
         let (sender, receiver) = oneshot::channel();
         let returned = Mutex::new(Some(sender));
         let (results, done, calls) = (Mutex::default(), Notify::new(), AtomicUsize::new(0));
-        (Self { results, returned, done, calls, given, depth }, receiver)
+        (Self { results, returned, done, calls, containers: Containers::default(), given, depth }, receiver)
     }
 
     fn results(&self) -> MutexGuard<'_, Results> {
@@ -81,8 +84,9 @@ impl Bridge {
         found.ok_or_else(|| Status::new(Code::NotFound, format!("this build has no result {id:?}")))
     }
 
-    /// Lets go of all results.
+    /// Lets go of all results, and ends all containers.
     pub(crate) fn clear(&self) {
+        self.containers.clear();
         *self.results() = Results::default();
     }
 

@@ -79,6 +79,7 @@ pub(crate) async fn run(kit: &Arc<Kit>, caller: &Caller, program: Program<'_>) -
     let progress = solve::progress(build, None);
     let work = progress.work(&format!("[frontend] {}", reference.familiar()));
     let ended = converse(kit, &speaker, graph, (&progress, &work)).await;
+    speaker.bridge().clear();
     let outcome = concluded(program.source, ended, returned);
     if let Err(status) = &outcome {
         work.failed(&status.message);

@@ -1,9 +1,11 @@
 //! `LLBBridge`: what frontends ask for. A client that runs its frontend itself speaks over its own connection and
 //! names its build; a frontend that is a program speaks over its standard streams ([`frontend`]). What either
-//! has is its own ([`bridge`]).
+//! has is its own ([`bridge`]): results, and containers over them ([`container`]) with processes ([`process`]).
 
 pub(crate) mod bridge;
+mod container;
 pub(crate) mod frontend;
+mod process;
 mod stdio;
 
 use crate::Kit;
@@ -12,7 +14,8 @@ use crate::grpc::server::Call;
 use crate::llb::caps;
 use crate::proto::Empty;
 use crate::proto::gateway::{
-    Cap, EvaluateRequest, InputsResponse, PongResponse, ReturnRequest, SolveRequest, SolveResponse,
+    Cap, EvaluateRequest, InputsResponse, NewContainerRequest, PongResponse, ReleaseContainerRequest,
+    ReturnRequest, SolveRequest, SolveResponse,
 };
 use crate::{read, services, solve};
 use bridge::{Caller, Outcome};
@@ -121,6 +124,31 @@ pub(crate) async fn serve(kit: &Arc<Kit>, speaker: Speaker, call: Call, method: 
             })
             .await
         }
+        "NewContainer" => {
+            with(kit, speaker, call, |caller, request: NewContainerRequest| async move {
+                let containers = &caller.bridge().containers;
+                let claimed = containers.claim(&request.container)?;
+                claimed.keep(container::make(kit, &caller, &request).await?);
+                Ok(Empty {})
+            })
+            .await
+        }
+        "ReleaseContainer" => {
+            with(kit, speaker, call, |caller, request: ReleaseContainerRequest| async move {
+                caller.bridge().containers.take(&request.container)?.release().await;
+                Ok(Empty {})
+            })
+            .await
+        }
+        "ExecProcess" => {
+            call.exchange(|incoming, reply| async move {
+                match speaker.caller(kit).await {
+                    Ok(caller) => process::serve(kit, caller, incoming, reply).await,
+                    Err(status) => Err((reply, status)),
+                }
+            })
+            .await
+        }
         _ => call.unknown(),
     }
 }
@@ -146,6 +174,10 @@ fn pong(kit: &Kit) -> PongResponse {
         "frontend.caps",
         "frontend.inputs",
         "gateway.evaluate",
+        "gateway.exec",
+        "gateway.exec.extrahosts",
+        "gateway.exec.secretenv",
+        "gateway.exec.signals",
         "gateway.solve.evaluate",
         "gateway.warnings",
         "readfile",

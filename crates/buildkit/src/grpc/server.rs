@@ -125,6 +125,21 @@ impl Call {
         }
     }
 
+    /// Answers messages with messages, in whatever order. What `answer` does ends when the client drops the call.
+    pub(crate) async fn exchange<F>(mut self, answer: impl FnOnce(Incoming, Reply) -> F) -> Result<(), Status>
+    where
+        F: Future<Output = Result<Reply, (Reply, Status)>>,
+    {
+        let reply = Reply(self.open()?);
+        match answer(Incoming(self.inbound), reply).await {
+            Ok(mut reply) => reply.0.finish(&Status::success()),
+            Err((mut reply, status)) => {
+                tracing::debug!(path = self.path, message = status.message, "a call failed");
+                reply.0.finish(&status.trailers())
+            }
+        }
+    }
+
     /// Answers by carrying a connection of bytes.
     pub(crate) fn open_tunnel(mut self) -> Result<Tunnel, Status> {
         let outbound = self.open()?;
@@ -178,6 +193,17 @@ impl Tunnel {
             outbound.finish(&Status::success())
         };
         tokio::try_join!(up, down).map(|_| ())
+    }
+}
+
+/// Messages of a client that come while it is answered.
+#[derive(Debug)]
+pub(crate) struct Incoming(Inbound);
+
+impl Incoming {
+    /// The next one; `None` when the client sends no more.
+    pub(crate) async fn message<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
+        self.0.message().await
     }
 }
 

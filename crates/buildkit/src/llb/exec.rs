@@ -1,6 +1,7 @@
 //! Processes.
 
 use super::{Assembly, Operation, clean, source};
+use crate::proto::Platform as WirePlatform;
 use crate::proto::graph::{self as wire, Device, ExecOp, Meta, Mount, SecretEnv};
 use std::collections::BTreeMap;
 use yare_build::graph::{
@@ -14,12 +15,53 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// Mode of a cache directory that is new.
 const CACHE_MODE: u32 = 0o755;
 
+/// A process that was added.
+struct Added<'e> {
+    run: VertexId,
+    root: &'e Mount,
+    /// Its mounts that are kept: their output, and their place among its mounts.
+    outputs: Vec<(i64, usize)>,
+}
+
 impl Assembly {
     pub(super) fn exec(
         &mut self,
         operation: &Operation<'_>,
         exec: &ExecOp,
     ) -> Result<BTreeMap<i64, VertexId>> {
+        let Added { run, root, outputs } = self.run(operation, exec)?;
+        let mut made = BTreeMap::new();
+        if root.output >= 0 && !root.read_only {
+            made.insert(root.output, run);
+        } else if root.output >= 0 {
+            made.insert(root.output, self.input(operation, root.input)?);
+        }
+        for (output, mount) in outputs {
+            let vertex = self.push(operation, &name_of(exec), Op::Output(OutputOp { run, mount }));
+            made.insert(output, vertex);
+        }
+        for mount in exec.mounts.iter().filter(|mount| mount.read_only && mount.output >= 0) {
+            let shown = self.input(operation, mount.input)?;
+            made.entry(mount.output).or_insert(shown);
+        }
+        Ok(made)
+    }
+
+    /// A process that somebody runs apart from the graph, over vertices that are its inputs.
+    pub(crate) fn container(
+        &mut self,
+        name: &str,
+        (inputs, platform): (Vec<VertexId>, Option<WirePlatform>),
+        exec: &ExecOp,
+    ) -> Result<VertexId> {
+        let op = wire::Op { platform, exec: Some(exec.clone()), ..wire::Op::default() };
+        super::check_size(&op)?;
+        let operation = Operation { digest: name, op, name: None, no_cache: true, inputs };
+        self.run(&operation, exec).map(|added| added.run)
+    }
+
+    /// Adds a process.
+    fn run<'e>(&mut self, operation: &Operation<'_>, exec: &'e ExecOp) -> Result<Added<'e>> {
         let meta = exec.meta.as_ref().ok_or_else(|| Error::invalid("invalid exec: it names no process"))?;
         let root = exec.mounts.iter().find(|mount| clean(&mount.dest) == "/" && !mount.dest.is_empty());
         let root = root.ok_or_else(|| Error::invalid("invalid exec: it has no root mount"))?;
@@ -44,24 +86,9 @@ impl Assembly {
         spec.mounts.extend(exec.secret_env.iter().map(secret_env));
         let proxies = proxies(meta);
         let platform = operation.op.platform.as_ref().map_or_else(Platform::host, source::platform);
-        let name = spec.argv.join(" ");
         let run = RunOp { base, spec, proxies, platform: Box::new(platform) };
-        let run = self.push(operation, &name, Op::Run(Box::new(run)));
-        let mut made = BTreeMap::new();
-        if root.output >= 0 && !root.read_only {
-            made.insert(root.output, run);
-        } else if root.output >= 0 {
-            made.insert(root.output, base);
-        }
-        for (output, mount) in outputs {
-            let vertex = self.push(operation, &name, Op::Output(OutputOp { run, mount }));
-            made.insert(output, vertex);
-        }
-        for mount in exec.mounts.iter().filter(|mount| mount.read_only && mount.output >= 0) {
-            let shown = self.input(operation, mount.input)?;
-            made.entry(mount.output).or_insert(shown);
-        }
-        Ok(made)
+        let run = self.push(operation, &name_of(exec), Op::Run(Box::new(run)));
+        Ok(Added { run, root, outputs })
     }
 
     /// A mount beside the root, and whether what is written to it is kept.
@@ -117,6 +144,10 @@ impl Assembly {
             gid: 0,
         })
     }
+}
+
+fn name_of(exec: &ExecOp) -> String {
+    exec.meta.as_ref().map(|meta| meta.args.join(" ")).unwrap_or_default()
 }
 
 /// What a process is, without what is mounted.

@@ -1,8 +1,9 @@
 //! `moby.buildkit.v1.frontend`: the service `LLBBridge`.
 
 use super::files::Stat;
-use super::graph::SourceOp;
-use super::{Definition, Platform, Range, RpcStatus, SourceInfo, WorkerRecord};
+use super::graph::{HostIp, Meta, Mount, SecretEnv, SourceOp};
+use super::{Definition, Empty, Platform, Range, RpcStatus, SourceInfo, WorkerRecord};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -214,4 +215,97 @@ pub(crate) struct WarnRequest {
     pub(crate) info: Option<SourceInfo>,
     #[prost(message, repeated, tag = "7")]
     pub(crate) ranges: Vec<Range>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct NewContainerRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) container: String,
+    /// Their results are named, and not numbered.
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) mounts: Vec<Mount>,
+    #[prost(int32, tag = "3")]
+    pub(crate) network: i32,
+    #[prost(message, optional, tag = "4")]
+    pub(crate) platform: Option<Platform>,
+    #[prost(message, repeated, tag = "6")]
+    pub(crate) extra_hosts: Vec<HostIp>,
+    #[prost(string, tag = "7")]
+    pub(crate) hostname: String,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct ReleaseContainerRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) container: String,
+}
+
+/// What is said to and of a process: one of its fields beside the first.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ExecMessage {
+    #[prost(string, tag = "1")]
+    pub(crate) process: String,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) init: Option<InitMessage>,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) file: Option<FdMessage>,
+    #[prost(message, optional, tag = "4")]
+    pub(crate) resize: Option<ResizeMessage>,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) started: Option<Empty>,
+    #[prost(message, optional, tag = "6")]
+    pub(crate) exit: Option<ExitMessage>,
+    #[prost(message, optional, tag = "7")]
+    pub(crate) done: Option<Empty>,
+    #[prost(message, optional, tag = "8")]
+    pub(crate) signal: Option<SignalMessage>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct InitMessage {
+    #[prost(string, tag = "1")]
+    pub(crate) container: String,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) meta: Option<Meta>,
+    /// The streams that the caller takes part in.
+    #[prost(uint32, repeated, tag = "3")]
+    pub(crate) fds: Vec<u32>,
+    #[prost(bool, tag = "4")]
+    pub(crate) tty: bool,
+    #[prost(int32, tag = "5")]
+    pub(crate) security: i32,
+    #[prost(message, repeated, tag = "6")]
+    pub(crate) secret_env: Vec<SecretEnv>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct FdMessage {
+    #[prost(uint32, tag = "1")]
+    pub(crate) fd: u32,
+    #[prost(bool, tag = "2")]
+    pub(crate) eof: bool,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) data: Bytes,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(crate) struct ResizeMessage {
+    #[prost(uint32, tag = "1")]
+    pub(crate) rows: u32,
+    #[prost(uint32, tag = "2")]
+    pub(crate) cols: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ExitMessage {
+    #[prost(uint32, tag = "1")]
+    pub(crate) code: u32,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) error: Option<RpcStatus>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct SignalMessage {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
 }

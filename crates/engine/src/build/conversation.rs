@@ -46,7 +46,9 @@ fn follow(
     started: impl FnOnce(UnixStream, Sandbox),
 ) -> Result<Exit> {
     let Process { pidfd, output, mut control, _network } = step.launch(run)?;
-    let (id, plan) = (step.record.id.clone(), step.record.plan.clone());
+    let id = step.record.id.clone();
+    // What the first process is says nothing of others.
+    let plan = Plan { env: Vec::new(), user: String::new(), groups: Vec::new(), ..step.record.plan.clone() };
     started(output, Sandbox(Arc::new(Shared { engine: Arc::clone(engine), id, plan })));
     let lost = || Error::internal("the shim of a build's container died");
     loop {
@@ -123,12 +125,11 @@ impl Sandbox {
         let Shared { plan, .. } = &*self.0;
         let (ours, theirs) = session::pair()?;
         let id = crate::random_id();
-        let user = if config.user.is_empty() { plan.user.clone() } else { config.user.clone() };
         let spec = ExecSpec {
             exec_id: id.clone(),
             process: yare_specgen::exec_process(plan, config, None),
-            user,
-            groups: plan.groups.clone(),
+            user: config.user.clone(),
+            groups: Vec::new(),
             terminal: config.tty,
             open_stdin: config.attach_stdin,
             attach: Some(AttachSpec { stdin: config.attach_stdin, stdout: true, stderr: !config.tty }),

@@ -1,8 +1,8 @@
 //! A frontend of another language than the Dockerfile's, for containers: this binary, in an image.
 //!
 //! Its language has a line an instruction: `from IMAGE`, `run SCRIPT`, `arg NAME` (its value goes into `/NAME`),
-//! `copy NAME` (a file of the context), `inner FILE` (the rest is that Dockerfile's business), and what only a
-//! bad frontend does: `fail TEXT`, `die`, `leave`, `hang`, `babble`, `stranger ID`, `network`.
+//! `copy NAME` (a file of the context), `inner FILE` (the rest is that Dockerfile's business), `say SCRIPT` (runs
+//! it over what there is and fails with what it said), and what only a bad frontend does: `fail TEXT`, `die`, `leave`, `hang`, `babble`, `stranger ID`, `network`.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::process::exit;
 
 use crate::llb::{Graph, Output, copied};
-use crate::wire::{Message, Wire, fields, text};
+use crate::wire::{Message, Wire, fields, number, text};
 
 const BRIDGE: &str = "/moby.buildkit.v1.frontend.LLBBridge";
 
@@ -135,6 +135,7 @@ impl Frontend {
                 let solved = self.call("Solve", &question).map_err(handed_on)?;
                 return Ok(Some(Message::new().message(3, &Message::new().text(1, &id_of(&solved)))));
             }
+            "say" => return Err(state.failure(line, &self.said(state, rest)?)),
             "fail" => return Err(state.failure(line, rest)),
             "network" => {
                 let names = std::fs::read_to_string("/proc/net/dev").unwrap();
@@ -148,6 +149,25 @@ impl Frontend {
             other => misbehave(other),
         }
         Ok(None)
+    }
+}
+
+impl Frontend {
+    /// The exit code and the output of a script over what there is.
+    fn said(&self, state: &State, script: &str) -> Result<String, Message> {
+        let root = Message::new().text(3, "/").text(23, &self.solve(&state.definition())?);
+        let container = Message::new().text(1, "say").message(2, &root);
+        self.call("NewContainer", &container).map_err(handed_on)?;
+        let meta = Message::new().text(1, "sh").text(1, "-c").text(1, script).text(3, "/");
+        let init = Message::new().text(1, "say").message(2, &meta).int(3, 1);
+        let begin = Message::new().text(1, "process").message(2, &init);
+        let path = format!("{BRIDGE}/ExecProcess");
+        let answers = self.wire.exchange(&path, "", &[begin]).map_err(handed_on)?;
+        let said: String =
+            answers.iter().flat_map(|answer| fields(answer, 3)).map(|file| text(&file, 3)).collect();
+        let exit = answers.iter().find_map(|answer| fields(answer, 6).pop()).unwrap();
+        self.call("ReleaseContainer", &Message::new().text(1, "say")).map_err(handed_on)?;
+        Ok(format!("{}: {said}", number(&exit, 1)))
     }
 }
 

@@ -7,6 +7,9 @@ use yare_testkit::eventually;
 use crate::buildx::{OWN, buildx, dockerfile, fails, ok};
 use crate::case::cases;
 use crate::client::Client;
+use crate::llb::{BUSYBOX, Bridge, Graph};
+use crate::terminal::Terminal;
+use crate::wire::{Message, fields, number, text};
 
 cases![
     Docker:
@@ -17,7 +20,12 @@ cases![
         a_frontend_has_no_network_of_its_own.differs(OWN),
         a_frontend_may_ask_the_stock_one.differs(OWN),
         questions_pass_through_to_frontends.differs(OWN),
-        a_frontend_ends_with_its_client.differs(OWN);
+        a_frontend_ends_with_its_client.differs(OWN),
+        a_frontend_runs_processes_over_its_results.differs(OWN),
+        a_client_looks_around_in_its_build.differs(OWN);
+    Api:
+        processes_have_streams_signals_and_terminals.differs(OWN),
+        containers_end_with_their_build.differs(OWN);
 ];
 
 /// Makes the image of the frontend, `$n/frontend`; `false` without the plugin.
@@ -171,4 +179,153 @@ fn a_frontend_ends_with_its_client(c: &Client) {
     client.signal(rustix::process::Signal::TERM);
     eventually("the frontend is gone", Duration::from_secs(60), || !runs());
     drop(client.end());
+}
+
+fn a_frontend_runs_processes_over_its_results(c: &Client) {
+    if !frontend(c) {
+        return;
+    }
+    file(c, "run echo inside > /made\nsay cat /made\n");
+    let said = fails(c, "docker buildx build .");
+    assert!(said.contains("failed to solve: 0: inside\n"), "{said}");
+    file(c, "say echo no; exit 7\n");
+    let said = fails(c, "docker buildx build .");
+    assert!(said.contains("failed to solve: 7: no\n"), "{said}");
+}
+
+fn a_client_looks_around_in_its_build(c: &Client) {
+    if !buildx(c) {
+        return;
+    }
+    dockerfile(c, "FROM busybox\nRUN echo inside > /made\n");
+    let script = "export BUILDX_EXPERIMENTAL=1\ndocker buildx debug --invoke /bin/sh --on always build .";
+    let terminal = Terminal::open(c, 100, 40, &crate::buildx::with(script));
+    terminal.shows_that("a prompt", |screen| screen.contains("/ #"));
+    terminal.types("cat /made; tty");
+    terminal.shows("inside");
+    terminal.shows("/dev/pts/0");
+    terminal.types("exit 3");
+    terminal.shows_that("the monitor", |screen| screen.contains("(buildx)"));
+    terminal.types("exit");
+    terminal.shows_that("the end", |screen| screen.contains("ended 0"));
+}
+
+/// A message about a process.
+fn about(process: &str, field: u32, what: &Message) -> Message {
+    Message::new().text(1, process).message(field, what)
+}
+
+/// Begins a process in the container `c` with all three streams.
+fn begin(process: &str, script: &str, tty: bool) -> Message {
+    let meta = Message::new().text(1, "sh").text(1, "-c").text(1, script).text(2, "A=b").text(3, "/");
+    let init = Message::new().text(1, "c").message(2, &meta);
+    let init = [0, 1, 2].into_iter().fold(init, |init, fd| init.int(3, fd)).int(4, i64::from(tty));
+    let init = init.message(6, &Message::new().text(1, "s").text(2, "S"));
+    about(process, 2, &init)
+}
+
+fn typed(process: &str, bytes: &str) -> Message {
+    about(process, 3, &Message::new().int(1, 0).text(3, bytes))
+}
+
+fn closed(process: &str) -> Message {
+    about(process, 3, &Message::new().int(1, 0).int(2, 1))
+}
+
+/// What a process wrote to a stream, and its exit code.
+fn of(answers: &[Vec<u8>], process: &str, stream: u64) -> (String, Option<u64>) {
+    let own: Vec<_> = answers.iter().filter(|answer| text(answer, 1) == process).collect();
+    assert_eq!(fields(own[0], 5).len(), 1, "it starts before it says something");
+    assert_eq!(fields(own[own.len() - 1], 7).len(), 1, "it is done when all is said");
+    let files = own.iter().flat_map(|answer| fields(answer, 3));
+    let said = files.filter(|file| number(file, 1) == stream).map(|file| text(&file, 3)).collect();
+    let exit = own.iter().find_map(|answer| fields(answer, 6).pop());
+    (said, exit.map(|exit| number(&exit, 1)))
+}
+
+fn processes_have_streams_signals_and_terminals(c: &Client) {
+    let bridge = Bridge::begin(c);
+    let mut graph = Graph::default();
+    let base = graph.source(BUSYBOX);
+    let made = graph.run(&base, &[], "echo made > /made; mkdir /over", &[]);
+    let result = bridge.solve(&graph, &made);
+    let root = Message::new().text(3, "/").text(23, &result);
+    let again = Message::new().text(3, "/again").text(23, &result).int(5, 1);
+    let memory = Message::new().text(3, "/memory").int(6, 4);
+    let host = Message::new().text(1, "elsewhere").text(2, "1.2.3.4");
+    let container = Message::new().text(1, "c").message(2, &root).message(2, &again).message(2, &memory);
+    let container = container.int(3, 2).message(6, &host).text(7, "named");
+    bridge.call("NewContainer", &container).unwrap();
+    assert_eq!(bridge.call("NewContainer", &container).unwrap_err().code, 6);
+    // The first process goes on until the last of the others has had its say.
+    let answers = bridge
+        .exec(&[
+            begin(
+                "first",
+                "read a; echo got $a $A; cat; while [ $(ls /over | wc -l) != 3 ]; do sleep 0.1; done; sleep 3",
+                false,
+            ),
+            begin(
+                "other",
+                "cat /made /again/made; echo wrong >&2; hostname; grep -c elsewhere /etc/hosts; touch /over/other",
+                false,
+            ),
+            begin("killed", "sleep 1000", false),
+            begin("typed", "while [ \"$(stty size 2>/dev/null)\" != '30 90' ]; do sleep 0.1; done; tty; echo $TERM$B; touch /over/typed", true),
+            typed("first", "one\ntw"),
+            about("killed", 8, &Message::new().text(1, "SIGKILL")),
+            about("typed", 4, &Message::new().int(1, 30).int(2, 90)),
+            begin("late", "ls -d /sys/class/net/*; echo $S; echo x > /again/x || touch /over/late; exit 3", false),
+            typed("first", "o\n"),
+            closed("first"),
+        ])
+        .unwrap();
+    assert_eq!(of(&answers, "first", 1), ("got one b\ntwo\n".to_owned(), Some(0)));
+    assert_eq!(of(&answers, "other", 1).0, "made\nmade\nnamed\n1\n");
+    assert_eq!(of(&answers, "other", 2), ("wrong\n".to_owned(), Some(0)));
+    assert_eq!(of(&answers, "killed", 1).1, Some(137));
+    assert_eq!(of(&answers, "typed", 1), ("/dev/pts/0\r\nxterm\r\n".to_owned(), Some(0)));
+    assert_eq!(of(&answers, "late", 1), ("/sys/class/net/lo\nhush\n".to_owned(), Some(3)));
+    // It went with its first process.
+    let refused = of(&bridge.exec(&[begin("more", "true", false)]).unwrap(), "more", 1);
+    assert_eq!(refused.1, Some(255));
+    bridge.call("ReleaseContainer", &Message::new().text(1, "c")).unwrap();
+    assert_eq!(bridge.call("ReleaseContainer", &Message::new().text(1, "c")).unwrap_err().code, 5);
+    assert_eq!(bridge.exec(&[begin("x", "true", false)]).unwrap_err().code, 5);
+    // What was written is gone with it.
+    let read = Message::new().text(1, &result).text(2, "/over/late");
+    assert_eq!(bridge.call("ReadFile", &read).unwrap_err().code, 5);
+    let stranger = Message::new().text(1, "d").message(2, &Message::new().text(3, "/").text(23, "1234"));
+    assert_eq!(bridge.call("NewContainer", &stranger).unwrap_err().code, 5);
+    let host = Message::new().text(1, "e").message(2, &root).int(3, 1);
+    let refused = bridge.call("NewContainer", &host).unwrap_err();
+    assert!(refused.message.contains("network.host is not allowed"), "{refused:?}");
+    bridge.end();
+}
+
+fn containers_end_with_their_build(c: &Client) {
+    let bridge = Bridge::begin(c);
+    let mut graph = Graph::default();
+    let base = graph.source(BUSYBOX);
+    let result = bridge.solve(&graph, &base);
+    let root = Message::new().text(3, "/").text(23, &result);
+    bridge.call("NewContainer", &Message::new().text(1, "c").message(2, &root)).unwrap();
+    let mark = format!("sleep 1000; echo {}", c.n);
+    let runs = || {
+        let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+        lines.into_iter().any(|line| String::from_utf8_lossy(&line).contains(&mark))
+    };
+    let talking = {
+        let (bridge, script) = (bridge.clone(), mark.clone());
+        std::thread::spawn(move || bridge.exec(&[begin("p", &script, false)]))
+    };
+    eventually("the process runs", Duration::from_secs(60), || runs() || talking.is_finished());
+    if talking.is_finished() {
+        panic!("{:?}", talking.join().unwrap().map(|all| of(&all, "p", 2)));
+    }
+    bridge.end();
+    eventually("the process is gone", Duration::from_secs(60), || !runs());
+    let answers = talking.join().unwrap().unwrap();
+    assert_eq!(of(&answers, "p", 1).1, Some(137));
 }

@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
 use crate::case::cases;
 use crate::client::Client;
 use crate::devices::Devices;
@@ -209,6 +212,56 @@ impl<'c> Build<'c> {
         let vertices = answers.iter().flat_map(|answer| fields(answer, 1));
         let completed = vertices.filter(|vertex| !fields(vertex, 6).is_empty());
         completed.map(|vertex| (text(&vertex, 3), !fields(&vertex, 4).is_empty())).collect()
+    }
+}
+
+/// A call that waits for the end of a build.
+type Solving = JoinHandle<Result<Vec<u8>, Refused>>;
+
+/// A build whose client runs its frontend itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Bridge {
+    wire: Wire,
+    id: String,
+    solving: Arc<Mutex<Option<Solving>>>,
+    _session: Arc<Session>,
+}
+
+impl Bridge {
+    pub(crate) fn begin(c: &Client) -> Self {
+        let (id, session) = (format!("{}-bridge", c.n), format!("{}-session", c.n));
+        let secrets = [("s".to_owned(), "hush".to_owned())].into();
+        let offers = Offers { files: FILES, secrets, ..Offers::default() };
+        let opened = Session::open(&c.host.socket, &session, offers);
+        let wire = Wire::open(&c.host.socket);
+        let request = Message::new().text(1, &id).text(5, &session);
+        let asking = wire.clone();
+        let solving = std::thread::spawn(move || asking.call(SOLVE, "", &request));
+        let solving = Arc::new(Mutex::new(Some(solving)));
+        Self { wire, id, solving, _session: Arc::new(opened) }
+    }
+
+    pub(crate) fn call(&self, method: &str, question: &Message) -> Result<Vec<u8>, Refused> {
+        self.wire.call(&format!("{BRIDGE}/{method}"), &self.id, question)
+    }
+
+    /// The id of a result.
+    #[track_caller]
+    pub(crate) fn solve(&self, graph: &Graph, output: &Output) -> String {
+        let solved = self.call("Solve", &Message::new().message(1, &graph.definition(output))).unwrap();
+        text(&fields(&fields(&solved, 3)[0], 3)[0], 1)
+    }
+
+    /// Says all this to processes, and gives what they say.
+    pub(crate) fn exec(&self, messages: &[Message]) -> Result<Vec<Vec<u8>>, Refused> {
+        self.wire.exchange(&format!("{BRIDGE}/ExecProcess"), &self.id, messages)
+    }
+
+    /// Returns nothing, and waits for the build.
+    pub(crate) fn end(&self) {
+        self.call("Return", &Message::new().message(1, &Message::new())).unwrap();
+        let solving = self.solving.lock().unwrap().take();
+        solving.unwrap().join().unwrap().unwrap();
     }
 }
 

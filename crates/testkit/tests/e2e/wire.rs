@@ -114,6 +114,12 @@ pub(crate) fn text(bytes: &[u8], wanted: u32) -> String {
     String::from_utf8(found.into_iter().next().unwrap_or_default()).unwrap()
 }
 
+/// The number of a field; 0 when it is not there.
+pub(crate) fn number(bytes: &[u8], wanted: u32) -> u64 {
+    let found = fields(bytes, wanted).into_iter().next();
+    found.map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().unwrap()))
+}
+
 /// An error that a peer answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused {
