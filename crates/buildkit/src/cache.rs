@@ -70,6 +70,15 @@ pub(crate) fn imports(text: &str) -> Result<Vec<Entry>> {
     Ok(all.map(|one| entry(&one.kind, &one.attributes.unwrap_or_default())).collect())
 }
 
+/// Those places that a cache can be read from here, and the kinds of the others. A cache that cannot be had is
+/// no reason to fail.
+pub(crate) fn usable(all: Vec<Entry>) -> (Vec<Entry>, Vec<String>) {
+    let kind = |entry: &Entry| entry.get("type").cloned().unwrap_or_default();
+    let (used, others): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|entry| !matches!(kind(entry).as_str(), "gha" | "s3" | "azblob"));
+    (used, others.iter().map(kind).collect())
+}
+
 /// Reads the option `cache-from` of older clients: names in registries.
 pub(crate) fn references(text: &str) -> Vec<Entry> {
     let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
@@ -239,6 +248,11 @@ mod tests {
         let local = [("type", "client"), ("id", "local:/etc"), ("src", "/etc"), ("digest", "d")];
         assert_eq!(read, [pairs(&local), pairs(&[("type", "registry"), ("ref", "r")])]);
         assert_eq!(imports("null").unwrap(), Vec::<Entry>::new());
+        let two =
+            imports(r#"[{"Type":"s3","Attrs":{"bucket":"b"}},{"Type":"registry","Attrs":{"ref":"r"}}]"#);
+        let (used, others) = usable(two.unwrap());
+        assert_eq!(used, [pairs(&[("type", "registry"), ("ref", "r")])]);
+        assert_eq!(others, ["s3"]);
         assert!(imports("x").is_err());
         assert_eq!(references("a, b")[1], pairs(&[("type", "registry"), ("ref", "b")]));
     }

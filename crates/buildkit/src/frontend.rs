@@ -31,6 +31,8 @@ pub(crate) struct Asked {
     pub(crate) layouts: BTreeMap<String, LayoutImage>,
     /// Something else than a build.
     pub(crate) call: Option<String>,
+    /// Kinds of places from which no cache can be read here.
+    pub(crate) unknown_caches: Vec<String>,
     /// Options that have no effect here, and why.
     pub(crate) notes: Vec<String>,
 }
@@ -106,7 +108,11 @@ fn option(asked: &mut Asked, options: &Options, (name, value): (&str, &str)) -> 
         "cgroup-parent" => request.cgroup_parent = value.to_owned(),
         "context" => asked.context = place(value),
         "dockerfilekey" => asked.dockerfile_dir = Some(value.to_owned()),
-        "cache-imports" => request.cache_from.extend(cache::imports(value)?),
+        "cache-imports" => {
+            let (used, others) = cache::usable(cache::imports(value)?);
+            request.cache_from.extend(used);
+            asked.unknown_caches.extend(others);
+        }
         // Older clients say it in both ways.
         "cache-from" if !options.contains_key("cache-imports") => {
             request.cache_from.extend(cache::references(value));

@@ -484,6 +484,12 @@ fn build_image(
 ) -> Result<(BuildResult, Option<Descriptor>), Status> {
     let Loaded { asked, definition, .. } = loaded;
     let progress = &source.progress;
+    let imports = build.request.cache.as_ref().map(|cache| cache.imports.as_slice()).unwrap_or_default();
+    let (imports, others) = cache::usable(cache::entries(imports));
+    for kind in asked.unknown_caches.iter().chain(&others) {
+        let work = progress.work(&format!("importing cache manifest from {kind}"));
+        work.failed(&format!("unknown cache importer: {kind}"));
+    }
     for note in &asked.notes {
         let short = base64::engine::general_purpose::STANDARD.encode(note);
         progress.warning(VertexWarning { level: 1, short, ..VertexWarning::default() });
@@ -493,6 +499,8 @@ fn build_image(
     request.outputs = outputs.to_vec();
     request.attest = Exporters::attestations(outputs, &asked.request.attest);
     request.cache_to.extend(exports);
+    let named = imports.into_iter().filter(|entry| !asked.request.cache_from.contains(entry));
+    request.cache_from.extend(named);
     if let Some(graphs) = &loaded.graphs {
         let platforms = graphs.all.iter().filter_map(|graph| Some(graph.platform.as_ref()?.to_string()));
         request.platforms = platforms.collect();

@@ -18,6 +18,7 @@ cases![
     Docker:
         caches_come_from_everywhere.differs(OWN),
         caches_go_everywhere.differs(OWN),
+        caches_of_the_clouds_are_told_of.differs(OWN),
         compose_says_where_its_caches_are.differs(OWN);
 ];
 
@@ -41,6 +42,19 @@ fn another(c: &Client, work: impl FnOnce(&Client)) {
     work(&other);
     drop(other);
     engine.finish();
+}
+
+fn caches_of_the_clouds_are_told_of(c: &Client) {
+    if !has(c, &["docker-buildx"]) {
+        return;
+    }
+    prepare(c);
+    // Buildx itself drops those of Amazon and GitHub where the engine does not say that it knows them.
+    let place = "type=azblob,name=n,account_url=http://127.0.0.1:1/,secret_access_key=s";
+    let read = ok(c, &format!("docker buildx build --build-arg N=$n --cache-from {place} . 2>&1"));
+    assert!(read.contains("unknown cache importer: azblob"), "{read}");
+    let written = c.run(&with(&format!("docker buildx build --build-arg N=$n --cache-to {place} . 2>&1")));
+    assert!(written.code != 0 && written.stdout.contains("type=azblob"), "{}", written.stdout);
 }
 
 fn caches_come_from_everywhere(c: &Client) {

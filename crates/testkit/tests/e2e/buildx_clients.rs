@@ -13,6 +13,7 @@ cases![
     Docker:
         an_agent_signs_for_a_step.differs(OWN),
         compose_hands_on_agents_and_sources_of_a_cache.differs(OWN),
+        compose_says_all_of_a_build.differs(OWN),
         bake_reads_json.differs(OWN),
         two_clients_build_at_once.differs(OWN),
         nothing_stays_of_clients_that_are_killed.differs(OWN),
@@ -66,6 +67,82 @@ fn compose_hands_on_agents_and_sources_of_a_cache(c: &Client) {
     let signature = ok(c, "docker run --rm $n/a cat /data.sig");
     assert!(signature.contains("BEGIN SSH SIGNATURE"), "{signature}");
     ok(c, "docker rmi $n/a");
+}
+
+/// Every key of `build` in a compose file that a step or the image can show.
+fn compose_says_all_of_a_build(c: &Client) {
+    if !has(c, &["docker-buildx", "docker-compose"]) {
+        return;
+    }
+    let registry = yare_testkit::Registry::start(&c.folder.join("registry"));
+    let base = format!("{}/{}/base", registry.host(), c.n);
+    ok(c, &format!("docker tag busybox {base}; docker push -q {base}; docker rmi {base}"));
+    let lines = format!(
+        "FROM {base} AS one
+ARG WHO
+ARG SOURCE_DATE_EPOCH=1600000000
+COPY --from=more data /data
+RUN --mount=type=secret,id=key cat /run/secrets/key | md5sum > /sum
+RUN ulimit -n > /limit; df -m /dev/shm | tail -1 > /shm; ls /sys/class/net > /net; echo $WHO > /who
+RUN cat /proc/sys/kernel/random/uuid > /uuid
+FROM one AS two
+RUN false
+FROM one AS strong
+RUN --security=insecure grep CapEff /proc/self/status > /caps
+"
+    );
+    dockerfile(c, &lines);
+    ok(c, "mkdir more; echo more > more/data; printf canary-9c1 > key");
+    let common = "context: .\n      additional_contexts: { more: ./more }\n      secrets: [key]";
+    let compose = format!(
+        "name: {n}
+secrets:
+  key: {{ file: ./key }}
+services:
+  a:
+    image: {n}/a
+    build:
+      {common}
+      target: one
+      args: {{ WHO: me }}
+      labels: {{ label.one: '1' }}
+      tags: ['{n}/second', '{n}/third:3']
+      cache_to: ['type=local,dest=../cache,mode=max']
+      cache_from: ['type=local,src=../cache']
+      network: none
+      shm_size: 33554432
+      ulimits: {{ nofile: {{ soft: 76, hard: 99 }} }}
+      platforms: ['linux/amd64']
+      pull: true
+      no_cache: true
+  b:
+    image: {n}/b
+    build:
+      {common}
+      target: strong
+      privileged: true
+",
+        n = c.n
+    );
+    std::fs::write(c.folder.join("ctx/compose.yaml"), compose).unwrap();
+    ok(c, "docker compose build a");
+    let said = ok(
+        c,
+        "docker run --rm $n/third:3 sh -c 'cat /who /data /limit /net; tr -s \" \" < /shm | cut -d\" \" -f2'",
+    );
+    assert_eq!(said, "me\nmore\n76\nlo\n32\n");
+    assert_eq!(ok(c, "docker run --rm $n/a cat /sum"), ok(c, "md5sum < key"));
+    assert_eq!(ok(c, "docker inspect -f '{{index .Config.Labels \"label.one\"}}' $n/second"), "1\n");
+    assert_eq!(ok(c, "docker save $n/a | tr -d '\\0' | grep -c canary-9c1 || true"), "0\n");
+    assert!(c.folder.join("cache/index.json").is_file());
+    let first = ok(c, "docker run --rm $n/a cat /uuid");
+    ok(c, "docker compose build a");
+    assert_ne!(ok(c, "docker run --rm $n/a cat /uuid"), first, "no_cache");
+    ok(c, "docker compose build b");
+    let caps = ok(c, "docker run --rm $n/b cat /caps; grep CapBnd /proc/self/status");
+    let sets: Vec<&str> = caps.split_whitespace().filter(|word| !word.ends_with(':')).collect();
+    assert_eq!(sets.first(), sets.last(), "{caps}");
+    ok(c, "docker rmi $n/a $n/b $n/second $n/third:3");
 }
 
 fn bake_reads_json(c: &Client) {
