@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 use crate::case::cases;
 use crate::client::Client;
 use crate::devices::Devices;
-use crate::wire::{Message, Offers, Refused, Session, Wire, fields, text};
+use crate::peer::{Asked, Offers, Session};
+use crate::wire::{Message, Refused, Wire, fields, text};
 
 /// Why nothing here runs against dockerd.
 pub(crate) const OWN: &str = "results are looked at with Yare's own exporters";
@@ -147,6 +148,12 @@ pub(crate) fn copied(graph: &mut Graph, root: &Output, from: &Output, name: &str
 /// What the client's folders have.
 const FILES: &[(&str, &str)] = &[("a.txt", "first"), ("b.log", "second"), ("c.txt", "third")];
 
+/// The last session may still be on its way out.
+fn session_id(client: &Client) -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    format!("{}-session-{}", client.n, NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
 /// One build of a graph by hand.
 pub(crate) struct Build<'c> {
     client: &'c Client,
@@ -163,10 +170,19 @@ impl<'c> Build<'c> {
 
     /// With a session of the client that has this.
     pub(crate) fn offering(client: &'c Client, offers: Offers) -> Self {
-        // The last one may still be on its way out.
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let session = format!("{}-session-{}", client.n, NUMBER.fetch_add(1, Ordering::Relaxed));
+        let session = session_id(client);
         let open = Session::open(&client.host.socket, &session, offers);
+        Self::over(client, session, open)
+    }
+
+    /// With a session that answers as it likes.
+    pub(crate) fn acting(client: &'c Client, act: impl Fn(Asked) + Send + Sync + 'static) -> Self {
+        let session = session_id(client);
+        let open = Session::acting(&client.host.socket, &session, act);
+        Self::over(client, session, open)
+    }
+
+    fn over(client: &'c Client, session: String, open: Session) -> Self {
         let wire = Wire::open(&client.host.socket);
         Self { client, wire, session, open, number: std::cell::Cell::new(0) }
     }

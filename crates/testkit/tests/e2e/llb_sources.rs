@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::case::cases;
 use crate::client::Client;
 use crate::llb::{BRIDGE, BUSYBOX, Build, Graph, OWN, Output, SOLVE, shell};
-use crate::wire::{Message, Offers, fields, text};
+use crate::peer::Offers;
+use crate::wire::{Message, fields, text};
 
 cases![
     Api:

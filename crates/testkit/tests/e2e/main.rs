@@ -25,6 +25,7 @@ mod http;
 mod image_content;
 mod inside;
 mod keeper;
+mod peer;
 mod runner;
 mod terminal;
 mod wire;
@@ -58,6 +59,7 @@ mod flags;
 mod gateway;
 mod health;
 mod history;
+mod hostile_clients;
 mod images;
 mod import;
 mod lifecycle;
@@ -70,6 +72,7 @@ mod names;
 mod network;
 mod policy;
 mod publish;
+mod recorded;
 mod registry;
 mod removal;
 mod security;
@@ -140,6 +143,8 @@ fn main() {
         buildx_platforms::CASES,
         llb::CASES,
         llb_sources::CASES,
+        recorded::CASES,
+        hostile_clients::CASES,
         soak::CASES,
     ];
     let ok = runner::run(&themes.concat());

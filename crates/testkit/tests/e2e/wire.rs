@@ -1,16 +1,14 @@
 //! gRPC by hand: messages put together from their fields' numbers, and a client that says what no client says.
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{HeaderMap, Method, Request, header};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
@@ -26,6 +24,11 @@ pub(crate) struct Message(Vec<u8>);
 impl Message {
     pub(crate) fn new() -> Self {
         Self::default()
+    }
+
+    /// One that was put together elsewhere.
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
+        Self(bytes)
     }
 
     fn varint(&mut self, mut value: u64) {
@@ -70,6 +73,12 @@ impl Message {
 
     pub(crate) fn as_slice(&self) -> &[u8] {
         &self.0
+    }
+
+    /// With its length before it, as it goes over the wire.
+    pub(crate) fn framed(&self) -> Bytes {
+        let length = u32::try_from(self.0.len()).unwrap().to_be_bytes();
+        [&[0], &length[..], &self.0].concat().into()
     }
 }
 
@@ -134,7 +143,7 @@ pub(crate) struct Wire {
     sender: SendRequest<Bytes>,
 }
 
-fn runtime() -> Arc<Runtime> {
+pub(crate) fn runtime() -> Arc<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     Arc::new(builder.worker_threads(1).enable_all().build().unwrap())
 }
@@ -157,6 +166,16 @@ impl Wire {
         Self { runtime, sender }
     }
 
+    /// Asks, and reads nothing of the answer for as long as what is returned lives.
+    pub(crate) fn unread(&self, path: &str, question: &Message) -> impl Sized + use<> {
+        let request = Request::builder().method(Method::POST).uri(format!("http://localhost{path}"));
+        let request = request.header(header::CONTENT_TYPE, "application/grpc").body(()).unwrap();
+        let mut sender = self.runtime.block_on(self.sender.clone().ready()).unwrap();
+        let (response, mut body) = sender.send_request(request, false).unwrap();
+        body.send_data(question.framed(), true).unwrap();
+        (self.runtime.block_on(response).unwrap().into_body(), body)
+    }
+
     /// One message for one.
     pub(crate) fn call(&self, path: &str, build: &str, question: &Message) -> Result<Vec<u8>, Refused> {
         let mut answers = self.exchange(path, build, std::slice::from_ref(question))?;
@@ -177,10 +196,8 @@ impl Wire {
         let mut sender = self.runtime.block_on(self.sender.clone().ready()).map_err(gone)?;
         let (response, mut body) = sender.send_request(request, false).map_err(gone)?;
         for question in questions {
-            let length = u32::try_from(question.0.len()).unwrap().to_be_bytes();
-            let framed = [&[0], &length[..], &question.0].concat();
             // A peer may refuse before it has all.
-            if body.send_data(framed.into(), false).is_err() {
+            if body.send_data(question.framed(), false).is_err() {
                 break;
             }
         }
@@ -230,7 +247,7 @@ fn unescaped(text: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-fn unframed(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn unframed(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut messages = Vec::new();
     while bytes.len() >= 5 {
         let length = u32::from_be_bytes(bytes[1..5].try_into().unwrap()) as usize;
@@ -243,7 +260,7 @@ fn unframed(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     messages
 }
 
-fn upgraded(socket: &Path, path: &str, headers: &str) -> UnixStream {
+pub(crate) fn upgraded(socket: &Path, path: &str, headers: &str) -> UnixStream {
     let mut stream = open(socket);
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: docker\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n{headers}\r\n"
@@ -259,163 +276,4 @@ fn upgraded(socket: &Path, path: &str, headers: &str) -> UnixStream {
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
     stream
-}
-
-/// A session of a client.
-#[derive(Debug)]
-pub(crate) struct Session {
-    over: Arc<AtomicBool>,
-    /// Secrets that it was asked for.
-    pub(crate) asked: Arc<Mutex<Vec<String>>>,
-}
-
-/// What a session has to offer.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Offers {
-    /// Names and contents, whatever folder they are asked of.
-    pub(crate) files: Files,
-    /// By digest, whatever layout they are asked of.
-    pub(crate) blobs: BTreeMap<String, Vec<u8>>,
-    pub(crate) secrets: BTreeMap<String, String>,
-}
-
-/// Names and contents.
-type Files = &'static [(&'static str, &'static str)];
-
-const READ: &str = "/containerd.services.content.v1.Content/Read";
-const GET_SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
-
-impl Offers {
-    /// The answers to one message, unless it is refused with a code.
-    fn answer(&self, path: &str, question: &[u8]) -> Result<Vec<Message>, &'static str> {
-        let name = text(question, 1);
-        match path {
-            READ => {
-                let blob = self.blobs.get(&name).ok_or("5")?;
-                Ok(blob.chunks(1 << 20).map(|piece| Message::new().bytes(2, piece)).collect())
-            }
-            GET_SECRET => {
-                let secret = self.secrets.get(&name).ok_or("5")?;
-                Ok(vec![Message::new().text(1, secret)])
-            }
-            _ => Err("12"),
-        }
-    }
-}
-
-impl Session {
-    pub(crate) fn open(socket: &Path, id: &str, offers: Offers) -> Self {
-        let headers = format!("X-Docker-Expose-Session-Uuid: {id}\r\n");
-        let stream = upgraded(socket, "/session", &headers);
-        stream.set_nonblocking(true).unwrap();
-        let over = Arc::new(AtomicBool::new(false));
-        let ended = Arc::clone(&over);
-        let asked = Arc::<Mutex<Vec<String>>>::default();
-        let (offers, secrets) = (Arc::new(offers), Arc::clone(&asked));
-        std::thread::spawn(move || {
-            let runtime = runtime();
-            let entered = runtime.enter();
-            let stream = tokio::net::UnixStream::from_std(stream).unwrap();
-            drop(entered);
-            let mut connection = runtime.block_on(h2::server::handshake(stream)).unwrap();
-            while !ended.load(Ordering::Relaxed) {
-                let entered = runtime.enter();
-                let soon = tokio::time::timeout(Duration::from_millis(200), connection.accept());
-                drop(entered);
-                let (request, respond) = match runtime.block_on(soon) {
-                    Ok(Some(Ok(accepted))) => accepted,
-                    Ok(_) => break,
-                    Err(_) => continue,
-                };
-                let (runtime, offers, secrets) =
-                    (Arc::clone(&runtime), Arc::clone(&offers), Arc::clone(&secrets));
-                std::thread::spawn(move || {
-                    if request.uri().path() == "/moby.filesync.v1.FileSync/DiffCopy" {
-                        send_files(&runtime, request.into_body(), respond, offers.files);
-                    } else {
-                        answer(&runtime, request, respond, (&offers, &secrets));
-                    }
-                });
-            }
-        });
-        Self { over, asked }
-    }
-}
-
-/// Answers a call of one message.
-fn answer(
-    runtime: &Runtime,
-    request: Request<h2::RecvStream>,
-    mut respond: h2::server::SendResponse<Bytes>,
-    (offers, secrets): (&Offers, &Mutex<Vec<String>>),
-) {
-    let (head, mut body) = request.into_parts();
-    let mut bytes = Vec::new();
-    while let Some(Ok(piece)) = runtime.block_on(std::future::poll_fn(|context| body.poll_data(context))) {
-        drop(body.flow_control().release_capacity(piece.len()));
-        bytes.extend_from_slice(&piece);
-    }
-    let question = unframed(&bytes).pop().unwrap_or_default();
-    if head.uri.path() == GET_SECRET {
-        secrets.lock().unwrap().push(text(&question, 1));
-    }
-    let answered = offers.answer(head.uri.path(), &question);
-    let head = Response::builder().header(header::CONTENT_TYPE, "application/grpc").body(()).unwrap();
-    let mut sender = respond.send_response(head, false).unwrap();
-    let mut trailers = HeaderMap::new();
-    let status = answered.as_ref().err().copied().unwrap_or("0");
-    trailers.insert("grpc-status", http::HeaderValue::from_static(status));
-    for message in answered.into_iter().flatten() {
-        let length = u32::try_from(message.0.len()).unwrap().to_be_bytes();
-        sender.send_data([&[0], &length[..], &message.0].concat().into(), false).unwrap();
-    }
-    drop(sender.send_trailers(trailers));
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Tells all files, then sends those that are asked for.
-fn send_files(
-    runtime: &Runtime,
-    mut asked: h2::RecvStream,
-    mut respond: h2::server::SendResponse<Bytes>,
-    files: Files,
-) {
-    let head = Response::builder().header(header::CONTENT_TYPE, "application/grpc").body(()).unwrap();
-    let mut sender = respond.send_response(head, false).unwrap();
-    let mut send = |packet: &Message| {
-        let length = u32::try_from(packet.0.len()).unwrap().to_be_bytes();
-        sender.send_data([&[0], &length[..], &packet.0].concat().into(), false).unwrap();
-    };
-    for (name, content) in files {
-        let size = i64::try_from(content.len()).unwrap();
-        let stat = Message::new().text(1, name).int(2, 0o644).int(5, size).int(6, 1_600_000_000_000_000_000);
-        send(&Message::new().int(1, 0).message(2, &stat));
-    }
-    send(&Message::new().int(1, 0));
-    let mut bytes = Vec::new();
-    while let Some(Ok(piece)) = runtime.block_on(std::future::poll_fn(|context| asked.poll_data(context))) {
-        drop(asked.flow_control().release_capacity(piece.len()));
-        bytes.extend_from_slice(&piece);
-        let packets = unframed(&bytes);
-        let used: usize = packets.iter().map(|packet| packet.len() + 5).sum();
-        bytes.drain(..used);
-        for packet in packets {
-            let number = |field: u32| fields(&packet, field).first().map_or(0, |value| value[0]);
-            let id = i64::from(number(3));
-            if number(1) == 1 {
-                send(&Message::new().int(1, 2).int(3, id).text(4, files[usize::from(number(3))].1));
-                send(&Message::new().int(1, 2).int(3, id));
-            } else {
-                send(&Message::new().int(1, 3));
-            }
-        }
-    }
-    let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
-    drop(sender.send_trailers(trailers));
 }
