@@ -6,6 +6,9 @@ RELEASE := target/$(TARGET)/release/yare
 DEBUG := target/$(TARGET)/debug/yare
 PLUGINS := $(CURDIR)/target/docker-plugins
 S3 := $(CURDIR)/target/s3-server
+AZURITE := $(CURDIR)/target/azurite
+# The tests of several registries over one store, which YARE_TEST_STORE names.
+STORE_TESTS := cargo test --locked --package yare-registry --test it -- replicas:: replication::of_several
 
 .PHONY: build demo check test soak bench compare-builds dist clean vm-v2
 
@@ -28,10 +31,13 @@ test:
 	scripts/s3-server $(S3)
 	cargo build --locked --package yare
 	YARE_REQUIRE_ROOT=1 YARE_TEST_DOCKER_PLUGINS=$(PLUGINS) YARE_TEST_S3_PYTHON=$(S3)/bin/python YARE_BIN=$(CURDIR)/$(DEBUG) cargo test --workspace --locked --no-fail-fast
+	YARE_TEST_STORE=gcs YARE_TEST_S3_PYTHON=$(S3)/bin/python $(STORE_TESTS)
 
 soak: build
 	scripts/setup test
 	YARE_REQUIRE_ROOT=1 YARE_SOAK=1 YARE_BIN=$(CURDIR)/$(RELEASE) cargo test --locked --package yare-testkit --no-fail-fast -- --include-ignored
+	scripts/azurite $(AZURITE)
+	YARE_TEST_STORE=azure YARE_TEST_AZURITE=$(AZURITE)/node_modules/.bin/azurite-blob $(STORE_TESTS)
 
 bench: build
 	scripts/setup bench

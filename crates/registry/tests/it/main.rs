@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests may")]
 
 mod access;
+mod buckets;
 mod cache;
 mod client;
 mod collection;
@@ -12,6 +13,5 @@ mod http2;
 mod mutated;
 mod replicas;
 mod replication;
-mod s3;
 mod served;
 mod tools;

@@ -1,7 +1,7 @@
 //! Several registries over one bucket.
 
+use crate::buckets;
 use crate::client::{Client, location, with_digest};
-use crate::s3;
 use crate::served::Served;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,7 +25,7 @@ impl Replicas {
         // A tempdir's name is unique, and so the prefix.
         let folder = tempfile::tempdir().unwrap();
         let unique = Digest::of(folder.path().as_os_str().as_encoded_bytes()).hex();
-        let text = s3::storage(&format!("{name}/{unique}"), "")? + more;
+        let text = buckets::storage(&format!("{name}/{unique}"), "")? + more;
         std::fs::write(folder.path().join("config"), &text).unwrap();
         Some(Self { folder, text })
     }
@@ -167,23 +167,28 @@ fn a_root_of_another_bucket_is_not_believed() {
 
 #[test]
 fn blobs_by_a_link() {
+    let signature = match buckets::Kind::wanted() {
+        buckets::Kind::S3 => "X-Amz-Signature=",
+        buckets::Kind::Azure => "sig=",
+        // Its links are signed with a key that only Google's own accounts have.
+        buckets::Kind::Google => return println!("SKIPPED: the double of Google's store signs nothing"),
+    };
     let Some(replicas) = Replicas::new("links", "") else { return };
     let text = replicas.text.replacen("[storage]", "[storage]\nredirect = true", 1);
     let served = Served::at(replicas.folder.path().join("a"), &text);
     let digest = served.client.push_blob("a", b"some bytes");
     let answer = served.client.get(&format!("/v2/a/blobs/{digest}")).expect(307);
-    assert!(answer.header("Location").unwrap().contains("X-Amz-Signature="), "{answer:?}");
-    let got = Client::new(s3::address().unwrap()).get(&location(&answer)).expect(200);
+    assert!(answer.header("Location").unwrap().contains(signature), "{answer:?}");
+    let got = Client::new(buckets::address().unwrap()).get(&location(&answer)).expect(200);
     assert_eq!(got.body, b"some bytes");
     served.client.head(&format!("/v2/a/blobs/{digest}")).expect(200);
 }
 
 #[test]
 fn a_lost_object_is_mended_by_the_next_push() {
-    let Some(replicas) = Replicas::new("lost", "") else { return };
+    let (Some(replicas), Some(server)) = (Replicas::new("lost", ""), buckets::objects()) else { return };
     let served = replicas.start("a");
     let digest = served.client.push_blob("a", b"some bytes");
-    let server = Client::new(s3::address().unwrap()).with(s3::SIGNED);
     let listed = server.get(&format!("/images?list-type=2&prefix={}", prefix_of(&replicas))).expect(200);
     let listed = String::from_utf8(listed.body).unwrap();
     let key = listed.split("<Key>").find(|part| part.contains("/blobs/")).unwrap();
@@ -269,7 +274,7 @@ impl Process {
         let _ = std::fs::remove_file(folder.join("address"));
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["replicas::serve_a_replica_until_killed", "--exact", "--ignored"]).env(FOLDER, folder);
-        s3::share(&mut command);
+        buckets::share(&mut command);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let begun = Instant::now();
         let mut process = Self { child, client: Client::new("") };

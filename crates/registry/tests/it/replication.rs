@@ -1,7 +1,7 @@
 //! Replication by rules: between two of these registries, to docker-registry, over bad lines, past kills.
 
+use crate::buckets;
 use crate::client::{Client, image};
-use crate::s3;
 use crate::served::Served;
 use serde_json::json;
 use std::io::{Read, Write};
@@ -418,7 +418,7 @@ fn of_several_processes_one_does_a_copy() {
     let target = Served::new("");
     let folder = tempfile::tempdir().unwrap();
     let unique = Digest::of(folder.path().as_os_str().as_encoded_bytes()).hex();
-    let Some(storage) = s3::storage(&format!("replication/{unique}"), "") else { return };
+    let Some(storage) = buckets::storage(&format!("replication/{unique}"), "") else { return };
     let text = to(&target.client.address, "") + &storage;
     let replicas: Vec<Served> =
         ["a", "b", "c"].map(|name| Served::at(folder.path().join(name), &text)).into_iter().collect();

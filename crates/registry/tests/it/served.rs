@@ -32,8 +32,8 @@ impl Served {
     /// One over a root that outlives it.
     pub(crate) fn at(root: PathBuf, text: &str) -> Self {
         let mut config = Config::parse(text).unwrap();
-        if config.storage.url.is_none() && std::env::var_os(crate::s3::EVERYWHERE).is_some() {
-            crate::s3::store_there(&mut config, &root);
+        if config.storage.url.is_none() && std::env::var_os(crate::buckets::EVERYWHERE).is_some() {
+            crate::buckets::store_there(&mut config, &root);
         }
         config.root.clone_from(&root);
         config.limits.reserve = 0;
