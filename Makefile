@@ -36,6 +36,7 @@ test:
 soak: build
 	scripts/setup test
 	YARE_REQUIRE_ROOT=1 YARE_SOAK=1 YARE_BIN=$(CURDIR)/$(RELEASE) cargo test --locked --package yare-testkit --no-fail-fast -- --include-ignored
+	YARE_SOAK=1 cargo test --locked --package yare-registry --test it -- crash:: a_killed
 	scripts/azurite $(AZURITE)
 	YARE_TEST_STORE=azure YARE_TEST_AZURITE=$(AZURITE)/node_modules/.bin/azurite-blob $(STORE_TESTS)
 

@@ -15,6 +15,7 @@ mod leaks;
 mod load;
 mod networks;
 mod pulls;
+mod registry;
 mod replaced_binary;
 mod restarts;
 mod shim_kill;
