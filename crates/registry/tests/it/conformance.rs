@@ -1,5 +1,22 @@
 //! The distribution spec, section by section, as cases over any registry. `docker-registry`, where it is
 //! installed, checks the cases.
+//!
+//! The specification's own suite is a Go program; these are its checks, and where they are here:
+//!
+//! | suite 1.1 | cases |
+//! |---|---|
+//! | 01 pull: blobs and manifests by `HEAD` and `GET`, 404s, digests in headers | `pull: blobs`, `manifests`, `what is not there` |
+//! | 01 pull: the body of an error | `errors` |
+//! | 02 push: streamed; `POST` and `PUT`; one `POST`; stale sessions | `push: streamed`, `in two requests`, `in one request`, `in pieces` |
+//! | 02 push: chunks: 202, `Range`, `Location`, 416 out of order, status of a session | `push: in pieces`, `pieces out of order` |
+//! | 02 push: mounts: with a source, of what is not there, without a source | `push: mounts`, `mount without a source` |
+//! | 02 push: manifests by tag and digest, without layers, 4 MB | `push: manifests`, `manifests without layers`, `large manifest` |
+//! | 03 discovery: tags, `n`, `last`, `Link`, order | `discovery: tags`, `tags by pages`, `order of tags` |
+//! | 03 discovery: referrers: empty, `OCI-Subject`, filter and `OCI-Filters-Applied`, subjects that come later | `discovery: referrers`, `referrers of an index, and of nothing` |
+//! | 04 management: tags, manifests, blobs: 202, then 404 | `management: …` |
+//!
+//! Beyond it: ranges of blobs and 416, conditions, schema 2, `oci-tag`, `_catalog`, other digests. No
+//! `OCI-Chunk-Min-Length` is sent: pieces may have any length.
 
 use crate::client::{Answer, Client, image, location, with_digest};
 use crate::served::Served;
@@ -35,6 +52,7 @@ const CASES: &[Case] = &[
     ("push: mounts", By::All, push_mount),
     ("push: mount without a source", By::Ours, push_mount_anywhere),
     ("push: manifests", By::All, push_manifests),
+    ("push: manifests without layers", By::All, push_without_layers),
     ("push: manifests that need what is not there", By::All, push_incomplete),
     ("push: schema 2 and lists", By::All, push_docker),
     ("push: with tags in the query", By::Ours, push_tagged),
@@ -50,6 +68,7 @@ const CASES: &[Case] = &[
     ("management: blobs", By::All, delete_blob),
     ("errors", By::All, errors),
     ("errors: methods", By::All, methods),
+    ("errors: other digests than SHA-256", By::Ours, other_digests),
 ];
 
 #[test]
@@ -358,6 +377,14 @@ fn push_manifests(client: &Client) {
     client.put("push/manifest", "v2", MediaType::OCI_MANIFEST, b"{").refused(400, "MANIFEST_INVALID");
 }
 
+fn push_without_layers(client: &Client) {
+    let config = client.push_blob("push/bare", b"{}");
+    let bytes = image(&[(config, 2)]).to_string().into_bytes();
+    client.put("push/bare", "v1", MediaType::OCI_MANIFEST, &bytes).expect(201);
+    let accept = [("Accept", MediaType::OCI_MANIFEST)];
+    assert_eq!(client.send("GET", "/v2/push/bare/manifests/v1", &accept, b"").expect(200).body, bytes);
+}
+
 fn push_incomplete(client: &Client) {
     let config = client.push_blob("push/incomplete", b"{}");
     let manifest = image(&[(config, 2), (Digest::of("missing"), 7)]).to_string();
@@ -621,4 +648,28 @@ fn methods(client: &Client) {
     client.push_image("methods", "v1", "methods");
     client.send("POST", "/v2/methods/manifests/v1", &[], b"").expect(405);
     client.send("PUT", "/v2/methods/tags/list", &[], b"").expect(405);
+}
+
+/// SHA-512 may be refused (distribution-spec, "Pushing Blobs"), but not misread.
+fn other_digests(client: &Client) {
+    let long = format!("sha512:{}", "ab".repeat(64));
+    let told = |answer: Answer| answer.json()["errors"][0]["message"].as_str().unwrap().to_owned();
+    let at = client.start("digests");
+    let joint = if at.contains('?') { '&' } else { '?' };
+    let answer = client.send("PUT", &format!("{at}{joint}digest={long}"), &[], b"sent");
+    assert!(told(answer.refused(400, "DIGEST_INVALID")).contains("sha512"));
+    client.send("PUT", &with_digest(&at, &Digest::of("sent")), &[], b"sent").expect(201);
+    for path in [
+        format!("/v2/digests/blobs/uploads/?digest={long}"),
+        "/v2/digests/blobs/uploads/?digest-algorithm=sha512".to_owned(),
+    ] {
+        let answer = client.send("POST", &path, &[], b"");
+        assert!(told(answer.refused(400, "DIGEST_INVALID")).contains("sha512"), "{path}");
+    }
+    client.get(&format!("/v2/digests/blobs/{long}")).refused(400, "DIGEST_INVALID");
+    client.get(&format!("/v2/digests/manifests/{long}")).refused(400, "DIGEST_INVALID");
+    let mut manifest = image(&[(Digest::of("sent"), 4)]);
+    manifest["config"]["digest"] = json!(long);
+    let answer = client.put("digests", "v1", MediaType::OCI_MANIFEST, manifest.to_string().as_bytes());
+    assert!(told(answer.refused(400, "MANIFEST_INVALID")).contains("sha512"));
 }
