@@ -1,8 +1,8 @@
 //! Images of another store: how an engine serves its own through this registry.
 //!
-//! They are asked for where the records know nothing, and are in no record. An image that is pushed under a
-//! tag is handed over; the records keep what is no such image: indexes, artifacts, manifests without a tag,
-//! and blobs until a manifest came that needs them.
+//! They are asked for where the records know nothing, and are in no record. An image, or an index with all its
+//! images, that is pushed under a tag is handed over; the records keep what is no such image: artifacts,
+//! manifests without a tag, and blobs until a manifest came that needs them.
 
 use crate::manifests::Found;
 use crate::name::{Reference, Tag};
@@ -32,10 +32,12 @@ pub struct Pushed<'a> {
     pub repository: &'a str,
     /// The tags that are to name it.
     pub tags: &'a [Tag],
-    /// Its manifest.
+    /// Its manifest, or index.
     pub manifest: &'a [u8],
     /// The blobs that were pushed to the repository: `None` for one that was not.
     pub blob: &'a dyn Fn(&Digest) -> yare_errdefs::Result<Option<File>>,
+    /// The manifests that were pushed to the repository, for an index of them.
+    pub document: &'a dyn Fn(&Digest) -> yare_errdefs::Result<Option<Bytes>>,
 }
 
 impl Debug for Pushed<'_> {

@@ -333,6 +333,17 @@ pub(crate) fn forget_tag(writing: &Writing, repository: &str, tag: &Tag) -> Resu
     }
 }
 
+/// Takes a manifest away that no tag names, nothing needs and nobody speaks about by it.
+pub(crate) fn forget_unnamed(writing: &Writing, repository: &str, digest: &Digest) -> Result<()> {
+    let record: Option<ManifestRecord> =
+        find(&writing.tables.open_table(MANIFESTS)?, (repository, digest.as_bytes()))?;
+    let Some(record) = record else { return Ok(()) };
+    if !tags_of(writing, repository, digest)?.is_empty() || is_held(writing, repository, digest, &record)? {
+        return Ok(());
+    }
+    remove(writing, repository, digest)
+}
+
 /// The tags that name a manifest.
 pub(crate) fn tags_of(writing: &Writing, repository: &str, digest: &Digest) -> Result<Vec<String>> {
     let table = writing.tables.open_table(TAGGED)?;

@@ -193,6 +193,18 @@ impl Error {
     }
 }
 
+impl Error {
+    /// For those who know no refusals.
+    pub(crate) fn into_failed(self) -> yare_errdefs::Error {
+        match self {
+            Self::Failed(error) => error,
+            Self::Refused(refusal) => {
+                yare_errdefs::Error::precondition(format!("{}: {}", refusal.code.as_str(), refusal.message))
+            }
+        }
+    }
+}
+
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(Box::new(refusal))

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use yare_content::Store;
-use yare_oci::{Digest, MediaType};
+use yare_oci::Digest;
 
 /// An open registry. One process has it open at a time.
 #[derive(Debug)]
@@ -313,11 +313,41 @@ impl Registry {
         };
         let is_there = self.blobs.has(&view, &digest)?;
         drop(view);
+        if let (Some(images), Some(from), true) = (&self.images, from, holders.is_empty())
+            && may_pull(from)
+        {
+            return self.mount_elsewhere(Arc::clone(images), repository, digest, from).await;
+        }
         if !holders.iter().any(|holder| may_pull(holder)) || !is_there {
             return Ok(false);
         }
         let (repository, quotas) = (repository.to_owned(), self.rules.quotas.clone());
         self.records.write(move |writing| links::mount(writing, &repository, &digest, (now(), &quotas))).await
+    }
+
+    /// The same for a blob that an image of the other store has: its bytes are copied, so that the repository
+    /// has them whatever becomes of that image.
+    async fn mount_elsewhere(
+        &self,
+        images: Arc<dyn Images>,
+        repository: &str,
+        digest: Digest,
+        from: &str,
+    ) -> Result<bool> {
+        let from = from.to_owned();
+        let opened = images::blocking(move || Ok(images.open_blob(&from, &digest)?)).await?;
+        let Some(file) = opened else { return Ok(false) };
+        let mut writer = self.uploads.start_file(repository, now()).await?;
+        let copied = tokio::task::spawn_blocking(move || {
+            let copied = writer.append_file(&file);
+            (writer, copied)
+        });
+        let (writer, copied) = copied.await.map_err(fault)?;
+        if let Err(error) = copied {
+            self.uploads.discard(Writer::File(writer)).await;
+            return Err(error);
+        }
+        self.finish(Writer::File(writer), repository, digest).await.map(|()| true)
     }
 
     /// Takes a blob from the repository.
@@ -407,39 +437,51 @@ impl Registry {
         bytes: &Bytes,
     ) -> Result<bool> {
         let Some(images) = self.images.clone().filter(|_| !tags.is_empty()) else { return Ok(false) };
-        if MediaType::is_index(&manifest.media_type) || manifest.subject.is_some() {
+        if manifest.subject.is_some() {
             return Ok(false);
         }
         let (repository, tags, bytes) = (repository.to_owned(), tags.to_vec(), bytes.clone());
         let view = self.records.view()?;
-        let linked = |blob: &Digest| Ok(links::size(&view, &repository, blob)?.is_some());
-        let pushed: HashSet<Digest> = manifest
-            .blobs
-            .iter()
-            .filter_map(|blob| linked(blob).map(|linked| linked.then_some(*blob)).transpose())
-            .collect::<Result<_>>()?;
-        drop(view);
         // An engine keeps what it is handed as files.
         let Blobs::Files(store) = self.blobs.clone() else { return Ok(false) };
         let (name, names) = (repository.clone(), tags.clone());
         let taken = images::blocking(move || {
-            let blob = |digest: &Digest| match pushed.contains(digest).then(|| store.open_blob(digest)) {
-                None | Some(Err(yare_content::Error::NotFound(_))) => Ok(None),
-                Some(Ok(file)) => Ok(Some(file)),
-                Some(Err(error)) => Err(yare_errdefs::Error::wrap("cannot open a pushed blob", error)),
+            let blob = |digest: &Digest| {
+                if links::size(&view, &name, digest).map_err(Error::into_failed)?.is_none() {
+                    return Ok(None);
+                }
+                match store.open_blob(digest) {
+                    Ok(file) => Ok(Some(file)),
+                    Err(yare_content::Error::NotFound(_)) => Ok(None),
+                    Err(error) => Err(yare_errdefs::Error::wrap("cannot open a pushed blob", error)),
+                }
             };
-            let pushed = Pushed { repository: &name, tags: &names, manifest: &bytes, blob: &blob };
+            let document =
+                |digest: &Digest| match manifests::resolve(&view, &name, &Reference::Digest(*digest)) {
+                    Ok(found) => {
+                        manifests::document(&view, &found.digest).map(Some).map_err(Error::into_failed)
+                    }
+                    Err(Error::Refused(_)) => Ok(None),
+                    Err(error) => Err(error.into_failed()),
+                };
+            let pushed = Pushed {
+                repository: &name,
+                tags: &names,
+                manifest: &bytes,
+                blob: &blob,
+                document: &document,
+            };
             images.take(&pushed).map_err(images::refused)
         });
         if !taken.await? {
             return Ok(false);
         }
-        self.forget_tags(&repository, tags).await?;
+        self.forget_taken(&repository, tags, manifest.members.clone()).await?;
         Ok(true)
     }
 
-    /// Takes tags off the records that the other store has now.
-    async fn forget_tags(&self, repository: &str, tags: Vec<Tag>) -> Result<()> {
+    /// Takes tags, and the images of an index, off the records that the other store has now.
+    async fn forget_taken(&self, repository: &str, tags: Vec<Tag>, members: Vec<Digest>) -> Result<()> {
         let view = self.records.view()?;
         let mut recorded = Vec::new();
         for tag in tags {
@@ -448,12 +490,13 @@ impl Registry {
             }
         }
         drop(view);
-        if recorded.is_empty() {
+        if recorded.is_empty() && members.is_empty() {
             return Ok(());
         }
         let repository = repository.to_owned();
         let change = move |writing: &crate::records::Writing| {
-            recorded.iter().try_for_each(|tag| manifests::forget_tag(writing, &repository, tag))
+            recorded.iter().try_for_each(|tag| manifests::forget_tag(writing, &repository, tag))?;
+            members.iter().try_for_each(|member| manifests::forget_unnamed(writing, &repository, member))
         };
         self.records.write(change).await
     }

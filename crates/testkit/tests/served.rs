@@ -145,7 +145,7 @@ fn what_is_pushed_from_elsewhere_is_an_image_here() {
     assert!(again.contains(": Layer already exists\n"), "{again}");
     assert_eq!(digest(&again), first);
     assert_eq!(digest(&engine.docker(&["push", &here]).ok()), first);
-    // What another engine cannot hold stays in the registry: an artifact, and an index.
+    // What no engine can hold stays in the registry: an artifact.
     let file = other.path().join("note");
     std::fs::write(&file, "a note").unwrap();
     let artifact = format!("{address}/notes:1");
@@ -165,6 +165,7 @@ fn what_is_pushed_from_elsewhere_is_an_image_here() {
     let put = ask(&address, "PUT", "/v2/app/manifests/all", &head);
     assert!(put.head.starts_with("HTTP/1.1 201"), "{} {}", put.head, String::from_utf8_lossy(&put.body));
     other.docker(&["pull", "-q", &format!("{address}/app:all")]).ok();
+    assert_ne!(engine.docker(&["images", "-q", &here.replace(":1", ":all")]).ok(), "");
     let tags = ask(&address, "GET", "/v2/app/tags/list", "").json();
     assert_eq!(tags["tags"], serde_json::json!(["1", "all"]));
     // Deleting takes the name away here, too; what is not the registry's stays.
@@ -174,6 +175,193 @@ fn what_is_pushed_from_elsewhere_is_an_image_here() {
     let deleted = ask(&address, "DELETE", "/v2/app/manifests/1", "");
     assert!(deleted.head.starts_with("HTTP/1.1 202"), "{}", deleted.head);
     assert_eq!(engine.docker(&["images", "-q", &here]).ok(), "");
+    other.finish();
+    engine.finish();
+}
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// Puts a document under a name.
+fn put(address: &str, path: &str, kind: &str, text: &str) -> Answer {
+    let head = format!("Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+    ask(address, "PUT", path, &head)
+}
+
+#[test]
+fn an_index_that_is_pushed_is_one_here() {
+    if !require_root("an_index_that_is_pushed_is_one_here") {
+        return;
+    }
+    let (mut engine, address) = served();
+    let other = Engine::start();
+    let registry = Registry::of_yare(&other.path().join("registry"));
+    let mut entries = Vec::new();
+    for architecture in ["amd64", "arm64"] {
+        let name = format!("{}/app:{architecture}", registry.host());
+        let platform = format!("linux/{architecture}");
+        let command = format!("CMD [\"echo\", \"{architecture}\"]");
+        let import = ["import", "--platform", &platform, "--change", &command, "-", &name];
+        other.docker(&import).input(busybox_rootfs_tar()).ok();
+        let pushed = digest(&other.docker(&["push", &name]).ok());
+        let manifest = ask(&registry.host(), "GET", &format!("/v2/app/manifests/{pushed}"), "");
+        entries.push(serde_json::json!({
+            "mediaType": manifest.header("content-type"), "digest": pushed, "size": manifest.body.len(),
+            "platform": { "os": "linux", "architecture": architecture },
+        }));
+    }
+    let index =
+        serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries }).to_string();
+    let stored = put(&registry.host(), "/v2/app/manifests/all", INDEX, &index);
+    assert!(stored.head.starts_with("HTTP/1.1 201"), "{}", stored.head);
+    let (source, target) = (format!("{}/app:all", registry.host()), format!("{address}/team/app:all"));
+    other.yare(&["image", "copy", &source, &target]).ok();
+    let here = target.replace("127.0.0.1", "localhost");
+    assert_eq!(engine.docker(&["run", "--rm", "--network", "none", &here]).ok(), "amd64\n");
+    let shown = engine.yare(&["image", "inspect", "--platform", "linux/arm64", &here]).ok();
+    assert!(shown.contains("arm64"), "{shown}");
+    start_again(&mut engine);
+    let kept = ask(&address, "GET", "/v2/team/app/manifests/all", "");
+    assert_eq!(String::from_utf8_lossy(&kept.body), index);
+    assert_eq!(kept.header("content-type"), INDEX);
+    for entry in &entries {
+        let digest = entry["digest"].as_str().unwrap();
+        let member = ask(&address, "GET", &format!("/v2/team/app/manifests/{digest}"), "");
+        assert_eq!(sha256(&member.body), digest, "{}", member.head);
+        for part in member.json()["layers"].as_array().unwrap() {
+            let layer = part["digest"].as_str().unwrap();
+            assert_eq!(sha256(&ask(&address, "GET", &format!("/v2/team/app/blobs/{layer}"), "").body), layer);
+        }
+    }
+    // Again, and to another client: nothing is sent, and nothing changes.
+    other.yare(&["image", "copy", &source, &target]).ok();
+    other.docker(&["pull", "-q", "--platform", "linux/arm64", &target]).ok();
+    let inspected = other.docker(&["image", "inspect", "-f", "{{.Architecture}}", &target]).ok();
+    assert_eq!(inspected, "arm64\n");
+    engine.docker(&["rmi", &here]).ok();
+    assert!(ask(&address, "GET", "/v2/team/app/manifests/all", "").head.starts_with("HTTP/1.1 404"));
+    // Deleted by the registry's interface, by its digest.
+    other.yare(&["image", "copy", &source, &target]).ok();
+    let path = format!("/v2/team/app/manifests/{}", sha256(index.as_bytes()));
+    let deleted = ask(&address, "DELETE", &path, "");
+    assert!(deleted.head.starts_with("HTTP/1.1 202"), "{}", deleted.head);
+    assert_eq!(engine.docker(&["images", "-q", &here]).ok(), "");
+    drop(registry);
+    other.finish();
+    engine.finish();
+}
+
+#[test]
+fn layers_of_the_engine_are_mounted_into_other_repositories() {
+    if !require_root("layers_of_the_engine_are_mounted_into_other_repositories") {
+        return;
+    }
+    let (engine, address) = served();
+    engine.docker(&["import", "-", "base:1"]).input(busybox_rootfs_tar()).ok();
+    let manifest = ask(&address, "GET", "/v2/base/manifests/1", "");
+    let mount = |to: &str, digest: &str, from: &str| {
+        let path = format!("/v2/{to}/blobs/uploads/?mount={digest}&from={from}");
+        ask(&address, "POST", &path, "Content-Length: 0\r\n")
+    };
+    let config = manifest.json()["config"]["digest"].as_str().unwrap().to_owned();
+    let layer = manifest.json()["layers"][0]["digest"].as_str().unwrap().to_owned();
+    for digest in [&config, &layer] {
+        let refused = mount("derived", digest, "nothing");
+        assert!(refused.head.starts_with("HTTP/1.1 202"), "{}", refused.head);
+        let mounted = mount("derived", digest, "base");
+        assert!(mounted.head.starts_with("HTTP/1.1 201"), "{}", mounted.head);
+        let got = ask(&address, "GET", &format!("/v2/derived/blobs/{digest}"), "");
+        assert_eq!(sha256(&got.body), *digest);
+    }
+    let kind = manifest.header("content-type").to_owned();
+    let text = String::from_utf8(manifest.body).unwrap();
+    let pushed = put(&address, "/v2/derived/manifests/1", &kind, &text);
+    assert!(pushed.head.starts_with("HTTP/1.1 201"), "{}", pushed.head);
+    let name = format!("{}/derived:1", address.replace("127.0.0.1", "localhost"));
+    assert_ne!(engine.docker(&["images", "-q", &name]).ok(), "");
+    engine.finish();
+}
+
+#[test]
+fn tls_users_and_rules_hold_for_the_engines_images() {
+    if !require_root("tls_users_and_rules_hold_for_the_engines_images") {
+        return;
+    }
+    let engine = Engine::start();
+    let address = format!("127.0.0.1:{}", free_port());
+    let place = |name: &str| engine.path().join(name).display().to_string();
+    let (key, certificate, users) = (place("key.pem"), place("cert.pem"), place("htpasswd"));
+    let request = [
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=registry",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1,DNS:localhost",
+        "-keyout",
+        &key,
+        "-out",
+        &certificate,
+    ];
+    Invocation::new("openssl", &request).ok();
+    let mut lines = String::new();
+    for user in ["reader", "writer"] {
+        let yare = yare_testkit::yare_binary();
+        lines += &Invocation::new(yare, &["registry", "user", user]).input("secret").ok();
+    }
+    std::fs::write(&users, lines).unwrap();
+    let config = place("registry.toml");
+    let text = format!(
+        "[tls]\ncertificate = '{certificate}'\nkey = '{key}'\n[auth]\nhtpasswd = '{users}'\n\
+         [[access]]\nrepositories = '**'\nactions = ['pull', 'push']\nusers = ['writer']\n\
+         [[access]]\nrepositories = 'public/**'\nactions = ['pull']\nusers = ['reader']\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    engine.docker(&["import", "-", "public/base:1"]).input(busybox_rootfs_tar()).ok();
+    engine.docker(&["import", "-", "private/base:1"]).input(busybox_rootfs_tar()).ok();
+    engine.yare(&["registry", "enable", "--listen", &address, "--config", &config]).ok();
+    let status = |user: &str, method: &str, path: &str| {
+        let url = format!("https://{address}/v2/{path}");
+        let login = format!("{user}:secret");
+        let curl = ["-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert", &certificate, "-X", method];
+        let login = if user.is_empty() { vec![] } else { vec!["-u", login.as_str()] };
+        Invocation::new("curl", &[&curl[..], &login, &[&url]].concat()).ok()
+    };
+    for (user, method, path, code) in [
+        ("", "GET", "", "401"),
+        ("reader", "GET", "public/base/manifests/1", "200"),
+        ("reader", "GET", "private/base/manifests/1", "403"),
+        ("reader", "POST", "public/base/blobs/uploads/", "403"),
+        ("writer", "GET", "private/base/manifests/1", "200"),
+        ("writer", "POST", "team/app/blobs/uploads/", "202"),
+        ("writer", "DELETE", "public/base/manifests/1", "403"),
+    ] {
+        assert_eq!(status(user, method, path), code, "{user} {method} {path}");
+    }
+    // A mount gives nobody what he may not read.
+    let private = engine.docker(&["image", "inspect", "-f", "{{.Id}}", "private/base:1"]).ok();
+    let mount = format!("team/app/blobs/uploads/?from=private/base&mount={}", private.trim());
+    assert_eq!(status("reader", "POST", &mount), "403");
+    assert_eq!(status("writer", "POST", &mount), "201");
+    // Docker logs in, pushes and pulls over it.
+    let other = Engine::start();
+    let docker = |args: &[&str]| other.docker(args).env("DOCKER_CONFIG", other.path().join("docker"));
+    docker(&["login", "-u", "writer", "--password-stdin", &address]).input("secret").ok();
+    let name = format!("{address}/team/app:1");
+    docker(&["import", "--change", "CMD [\"echo\", \"over TLS\"]", "-", &name])
+        .input(busybox_rootfs_tar())
+        .ok();
+    docker(&["push", &name]).ok();
+    let here = name.replace("127.0.0.1", "localhost");
+    assert_eq!(engine.docker(&["run", "--rm", "--network", "none", &here]).ok(), "over TLS\n");
+    docker(&["rmi", &name]).ok();
+    docker(&["pull", "-q", &name]).ok();
     other.finish();
     engine.finish();
 }

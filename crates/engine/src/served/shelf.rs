@@ -5,11 +5,12 @@
 //! registry in it (`docker.io/team/app`); and for a name that begins with a host, `quay.io/team/app`, that.
 //! What is pushed gets the first of these names, so that nobody from elsewhere moves any other.
 //!
-//! Manifests are those that the store has, byte by byte, wherever all that they name can be had. Layers that came compressed and are kept so are
+//! Manifests are those that the store has, byte by byte, wherever all that they name can be had; a name of an
+//! index is served as that index where all of it can be had, else as the image that it shows. Layers that came compressed and are kept so are
 //! served as they came; others exist unpacked only, are named by their DiffID in their image's manifest, and
 //! are rebuilt when somebody wants the bytes.
 
-use super::taking::{self, Taking, Wanted};
+use super::taking::{self, Taking, Wanted, WantedIndex};
 use crate::Engine;
 use crate::images::{lifted, publish_all};
 use parking_lot::{Mutex, RwLock};
@@ -18,7 +19,7 @@ use std::fs::File;
 use std::io::{BufWriter, Seek, Write};
 use std::sync::{Arc, Weak};
 use yare_errdefs::{Error, Result};
-use yare_image::{Image, RemoveOptions};
+use yare_image::{Image, ImageIndex, RemoveOptions, platforms};
 use yare_oci::reference::DEFAULT_DOMAIN;
 use yare_oci::{Descriptor, DiffId, Digest, Manifest, MediaType, Reference};
 use yare_registry::name::Reference as Name;
@@ -73,7 +74,38 @@ impl Shelf {
         let is_known =
             |image: &Arc<Image>| image.digests.iter().any(|known| names.contains(&known.trimmed()));
         images.extend(engine.images.list().into_iter().filter(is_known));
+        let members =
+            self.indexes(engine, repository).into_iter().flat_map(|index| engine.images.members(&index));
+        images.extend(members.filter_map(|member| member.image));
         images
+    }
+
+    /// The indexes of a repository: by a tag.
+    fn indexes(&self, engine: &Engine, repository: &str) -> Vec<Arc<ImageIndex>> {
+        let tagged = self.names(repository).into_iter().flat_map(|name| engine.images.tags_of(&name));
+        tagged.filter_map(|(name, _)| engine.images.index_of(&name.to_string())).collect()
+    }
+
+    /// An index of a repository, or a manifest that one of them lists.
+    fn in_indexes(&self, engine: &Engine, repository: &str, digest: &Digest) -> Result<Option<Document>> {
+        for index in self.indexes(engine, repository) {
+            if !is_servable(engine, &index)? {
+                continue;
+            }
+            let listed = index.document.manifests.iter().find(|member| member.digest == *digest);
+            if index.digest == *digest {
+                return index_document(engine, &index).map(Some);
+            }
+            if let Some(listed) = listed {
+                let bytes = engine.images.document(digest)?.into();
+                return Ok(Some(Document {
+                    media_type: listed.media_type.clone(),
+                    bytes,
+                    tagged: tagged(engine, &index),
+                }));
+            }
+        }
+        Ok(None)
     }
 
     /// The image of a repository whose manifest has this digest.
@@ -86,10 +118,31 @@ impl Shelf {
         Ok(None)
     }
 
+    /// Who names a blob must have sent it, or may have it from this repository: its digest alone gives nobody
+    /// what others have here.
+    fn may_have<'b>(
+        &self,
+        engine: &Engine,
+        pushed: &Pushed<'_>,
+        blobs: impl Iterator<Item = &'b Digest>,
+    ) -> Result<bool> {
+        for blob in blobs {
+            if (pushed.blob)(blob)?.is_none() && self.find_blob(engine, pushed.repository, blob)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn find_blob(&self, engine: &Engine, repository: &str, digest: &Digest) -> Result<Option<Blob>> {
         let images = self.images(engine, repository);
         let is_document = |image: &Arc<Image>| image.id.0 == *digest || image.kept.contains(digest);
         if images.iter().any(is_document) && engine.images.content().contains(digest) {
+            let size = engine.images.content().size(digest).map_err(lifted)?;
+            return Ok(Some(Blob { size, unpacked: None }));
+        }
+        let is_kept = |index: &Arc<ImageIndex>| index.kept.contains(digest);
+        if self.indexes(engine, repository).iter().any(is_kept) && engine.images.content().contains(digest) {
             let size = engine.images.content().size(digest).map_err(lifted)?;
             return Ok(Some(Blob { size, unpacked: None }));
         }
@@ -103,6 +156,58 @@ impl Shelf {
     }
 }
 
+/// Whether all that an index lists can be had, byte by byte.
+fn is_servable(engine: &Engine, index: &ImageIndex) -> Result<bool> {
+    let content = engine.images.content();
+    for member in &index.document.manifests {
+        if platforms::is_attestation(member) {
+            if !index.kept.contains(&member.digest)
+                || !engine
+                    .images
+                    .attestation_blobs(&member.digest)?
+                    .iter()
+                    .all(|blob| content.contains(&blob.digest))
+            {
+                return Ok(false);
+            }
+            continue;
+        }
+        let image = index.present.get(&member.digest).and_then(|id| engine.images.image(id));
+        let Some(image) = image else { return Ok(false) };
+        let manifest = read_manifest(&engine.images.document(&member.digest)?)?;
+        if !is_had(&manifest, &image) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn index_document(engine: &Engine, index: &ImageIndex) -> Result<Document> {
+    Ok(Document {
+        media_type: platforms::media_type(&index.document).to_owned(),
+        bytes: engine.images.document(&index.digest)?.into(),
+        tagged: tagged(engine, index),
+    })
+}
+
+/// When one of the images of an index got a name last.
+fn tagged(engine: &Engine, index: &ImageIndex) -> u64 {
+    let images = index.present.values().filter_map(|id| engine.images.image(id));
+    let moments = images.filter_map(|image| u64::try_from(image.tagged?.as_second()).ok());
+    moments.max().unwrap_or_default()
+}
+
+fn read_manifest(bytes: &[u8]) -> Result<Manifest> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::internal("a stored manifest cannot be read").caused_by(error))
+}
+
+/// Whether the layers of an image are here as this manifest of it names them.
+fn is_had(manifest: &Manifest, image: &Image) -> bool {
+    let mut pairs = manifest.layers.iter().zip(image.layers.iter());
+    pairs.all(|(blob, layer)| blob.digest == layer.0 || image.kept.contains(&blob.digest))
+}
+
 /// A blob that can be had.
 struct Blob {
     size: u64,
@@ -114,12 +219,22 @@ impl Images for Shelf {
     fn manifest(&self, repository: &str, wanted: &Name) -> Result<Option<Document>> {
         let engine = self.engine()?;
         let image = match wanted {
-            Name::Tag(tag) => self
-                .names(repository)
-                .iter()
-                .filter_map(|name| name.with_tag(tag.as_str()).ok())
-                .find_map(|name| engine.images.named(&name)),
-            Name::Digest(digest) => self.by_manifest(&engine, repository, digest)?,
+            Name::Tag(tag) => {
+                let names = self.names(repository);
+                let mut tagged = names.iter().filter_map(|name| name.with_tag(tag.as_str()).ok());
+                let found = tagged.find_map(|name| engine.images.named(&name).map(|image| (name, image)));
+                let index = found.as_ref().and_then(|(name, _)| engine.images.index_of(&name.to_string()));
+                if let Some(index) = index
+                    && is_servable(&engine, &index)?
+                {
+                    return index_document(&engine, &index).map(Some);
+                }
+                found.map(|(_, image)| image)
+            }
+            Name::Digest(digest) => match self.in_indexes(&engine, repository, digest)? {
+                Some(found) => return Ok(Some(found)),
+                None => self.by_manifest(&engine, repository, digest)?,
+            },
         };
         let Some(image) = image else { return Ok(None) };
         let bytes = document(&engine, &image)?;
@@ -163,19 +278,26 @@ impl Images for Shelf {
 
     fn take(&self, pushed: &Pushed<'_>) -> Result<bool> {
         let Some(own) = self.own_names(pushed.repository).into_iter().next() else { return Ok(false) };
-        let Some(wanted) = Wanted::of(pushed.manifest) else { return Ok(false) };
         let names = pushed.tags.iter().map(|tag| own.with_tag(tag.as_str()));
         let names =
             names.collect::<Result<Vec<_>, _>>().map_err(|error| Error::invalid(error.to_string()))?;
         let engine = self.engine()?;
-        // Who names a blob must have sent it, or may have it from this repository: its digest alone gives
-        // nobody what others have here.
-        for blob in wanted.blobs() {
-            if (pushed.blob)(blob)?.is_none() && self.find_blob(&engine, pushed.repository, blob)?.is_none() {
+        let images = self.images(&engine, pushed.repository);
+        let document = |digest: &Digest| match (pushed.document)(digest)? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => Ok(self.manifest(pushed.repository, &Name::Digest(*digest))?.map(|found| found.bytes)),
+        };
+        let known = Pushed { document: &document, ..*pushed };
+        if let Some(wanted) = WantedIndex::of(&known)? {
+            if !self.may_have(&engine, pushed, wanted.blobs())? {
                 return Ok(false);
             }
+            return taking::take_index(&engine, (wanted, &own, &names), (&images, pushed));
         }
-        let images = self.images(&engine, pushed.repository);
+        let Some(wanted) = Wanted::of(pushed.manifest) else { return Ok(false) };
+        if !self.may_have(&engine, pushed, wanted.blobs())? {
+            return Ok(false);
+        }
         let taking = Taking { wanted: &wanted, repository: &own, names: &names, images: &images, pushed };
         taking::take(&engine, &taking)
     }
@@ -189,7 +311,10 @@ impl Images for Shelf {
         };
         let is_meant = |name: &Reference, image: &Image| match reference {
             Name::Tag(tag) => name.tag() == Some(tag.as_str()),
-            Name::Digest(_) => by_digest.as_ref().is_some_and(|meant| meant.id == image.id),
+            Name::Digest(digest) => match engine.images.index_of(&name.to_string()) {
+                Some(index) => index.digest == *digest,
+                None => by_digest.as_ref().is_some_and(|meant| meant.id == image.id),
+            },
         };
         let mut meant = Vec::new();
         for name in self.names(repository) {
@@ -219,10 +344,8 @@ impl Images for Shelf {
 /// were never here (the layer came by another way), one over the unpacked layers.
 fn document(engine: &Engine, image: &Image) -> Result<Vec<u8>> {
     let bytes = engine.images.manifest_bytes(image)?;
-    let manifest: Manifest = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::internal("a stored manifest cannot be read").caused_by(error))?;
-    let mut pairs = manifest.layers.iter().zip(image.layers.iter());
-    if pairs.all(|(blob, layer)| blob.digest == layer.0 || image.kept.contains(&blob.digest)) {
+    let manifest = read_manifest(&bytes)?;
+    if is_had(&manifest, image) {
         return Ok(bytes);
     }
     let unpacked = |layer: &DiffId| {

@@ -1,4 +1,4 @@
-//! An image that is pushed to the engine's registry becomes an image of the store.
+//! An image, or an index of images, that is pushed to the engine's registry becomes one of the store.
 
 use crate::Engine;
 use crate::images::{self, lifted, pull};
@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 use yare_errdefs::{Class, Classified, Error, Result};
-use yare_image::{Image, ImageId, Lease, NewImage};
-use yare_oci::{DiffId, Digest, Hasher, ImageConfig, Manifest, MediaType, Reference};
+use yare_image::{Image, ImageId, Lease, NewImage, NewIndex, platforms};
+use yare_oci::{DiffId, Digest, Hasher, ImageConfig, Index, Manifest, MediaType, Reference};
 use yare_registry::Pushed;
 
 /// What a pushed manifest speaks of, when that is an image.
@@ -27,6 +27,11 @@ impl Wanted {
             && manifest.artifact_type.is_none()
             && manifest.layers.iter().all(|layer| is_layer(layer.media_type.as_str()));
         is_image.then(|| Self { manifest, digest: Digest::of(bytes) })
+    }
+
+    /// Whether this image of the store came by another manifest.
+    fn differs(&self, image: &Image) -> bool {
+        image.manifest != self.digest
     }
 
     /// All that it names.
@@ -52,6 +57,125 @@ pub(super) struct Taking<'a> {
 pub(super) fn take(engine: &Engine, taking: &Taking<'_>) -> Result<bool> {
     let Taking { wanted, names, pushed, .. } = *taking;
     let mut lease = engine.images.lease();
+    let Some(mut new) = place(engine, taking, &mut lease)? else { return Ok(false) };
+    let id = ImageId(wanted.manifest.config.digest);
+    if let Some(image) = engine.images.image(&id) {
+        // It is here: all that is missing is the name.
+        name(engine, &id, names)?;
+        return Ok(!wanted.differs(&image));
+    }
+    new.manifest = Some(pushed.manifest.to_vec());
+    new.references = names.to_vec();
+    new.digests = vec![taking.repository.with_digest(wanted.digest)];
+    let committed = engine.images.commit_image(new)?;
+    drop(lease);
+    for name in names {
+        images::publish(engine, "tag", &id, &name.familiar());
+    }
+    Ok(!wanted.differs(&committed.image))
+}
+
+/// An index that is to be taken: its document, and the manifests of what it lists.
+pub(super) struct WantedIndex {
+    images: Vec<(Wanted, Vec<u8>)>,
+    attestations: Vec<(Manifest, Vec<u8>)>,
+}
+
+impl WantedIndex {
+    /// `None` when something that it lists is neither an image nor attached to one, or was not pushed.
+    pub(super) fn of(pushed: &Pushed<'_>) -> Result<Option<Self>> {
+        let Ok(index) = serde_json::from_slice::<Index>(pushed.manifest) else { return Ok(None) };
+        let mut wanted = Self { images: Vec::new(), attestations: Vec::new() };
+        for member in &index.manifests {
+            let Some(bytes) = (pushed.document)(&member.digest)? else { return Ok(None) };
+            if platforms::is_attestation(member) {
+                let Ok(manifest) = serde_json::from_slice(&bytes) else { return Ok(None) };
+                wanted.attestations.push((manifest, bytes.to_vec()));
+            } else {
+                let Some(image) = Wanted::of(&bytes) else { return Ok(None) };
+                wanted.images.push((image, bytes.to_vec()));
+            }
+        }
+        Ok(Some(wanted).filter(|wanted| !wanted.images.is_empty()))
+    }
+
+    /// All that its images and attestations name.
+    pub(super) fn blobs(&self) -> impl Iterator<Item = &Digest> {
+        let attached = self.attestations.iter().flat_map(|(manifest, _)| parts(manifest));
+        self.images.iter().flat_map(|(image, _)| image.blobs()).chain(attached)
+    }
+}
+
+fn parts(manifest: &Manifest) -> impl Iterator<Item = &Digest> {
+    manifest.layers.iter().chain([&manifest.config]).map(|part| &part.digest)
+}
+
+/// As [`take`], for an index: layers and configs of all its images, its attestations, ● one record with its
+/// names. `false` when the store has one of the images by another manifest, or cannot hold it.
+pub(super) fn take_index(
+    engine: &Engine,
+    (wanted, repository, names): (WantedIndex, &Reference, &[Reference]),
+    (images, pushed): (&[Arc<Image>], &Pushed<'_>),
+) -> Result<bool> {
+    let mut lease = engine.images.lease();
+    let (mut new, mut present) = (Vec::new(), Vec::new());
+    for (image, bytes) in &wanted.images {
+        let id = ImageId(image.manifest.config.digest);
+        if engine.images.image(&id).is_some_and(|known| image.differs(&known)) {
+            return Ok(false);
+        }
+        let taking = Taking { wanted: image, repository, names: &[], images, pushed };
+        let Some(placed) = place(engine, &taking, &mut lease)? else { return Ok(false) };
+        new.push(NewImage { manifest: Some(bytes.clone()), ..placed });
+        present.push((bytes.clone(), id));
+    }
+    let mut kept = Vec::new();
+    for (manifest, bytes) in &wanted.attestations {
+        kept.extend(keep_attestation(engine, (manifest, bytes), pushed, &mut lease)?);
+    }
+    let index = NewIndex {
+        document: pushed.manifest.to_vec(),
+        present,
+        kept,
+        references: names.to_vec(),
+        digests: vec![repository.with_digest(Digest::of(pushed.manifest))],
+    };
+    let (_, committed) = engine.images.commit(new, vec![index])?;
+    drop(lease);
+    for shown in committed {
+        for name in names {
+            images::publish(engine, "tag", &shown.image.id, &name.familiar());
+        }
+    }
+    Ok(true)
+}
+
+/// Puts what is attached to an image beside the images' documents.
+fn keep_attestation(
+    engine: &Engine,
+    (manifest, bytes): (&Manifest, &[u8]),
+    pushed: &Pushed<'_>,
+    lease: &mut Lease,
+) -> Result<Vec<Digest>> {
+    let content = engine.images.content();
+    let own = Digest::of(bytes);
+    lease.blob(own);
+    content.put(bytes).map_err(lifted)?;
+    let mut kept = vec![own];
+    for blob in parts(manifest) {
+        lease.blob(*blob);
+        if let Some(file) = (pushed.blob)(blob)?.filter(|_| !content.contains(blob)) {
+            content.adopt(&file, blob).map_err(lifted)?;
+        }
+        kept.push(*blob);
+    }
+    Ok(kept)
+}
+
+/// Makes the layers of an image be there. The image as it is to be recorded, without manifest and names;
+/// `None` when the store cannot hold it.
+fn place(engine: &Engine, taking: &Taking<'_>, lease: &mut Lease) -> Result<Option<NewImage>> {
+    let Taking { wanted, pushed, .. } = *taking;
     let id = ImageId(wanted.manifest.config.digest);
     let config_bytes = match (pushed.blob)(&id.0)? {
         Some(file) => read_config(file)?,
@@ -66,38 +190,19 @@ pub(super) fn take(engine: &Engine, taking: &Taking<'_>) -> Result<bool> {
                 error = yare_errdefs::chain(&error),
                 "a pushed image is kept in the registry only"
             );
-            return Ok(false);
+            return Ok(None);
         }
         Err(error) => return Err(error),
     };
     let mut kept = Vec::new();
     for layer in &layers {
-        place_layer(engine, layer, &mut lease, taking)?;
+        place_layer(engine, layer, lease, taking)?;
         let blob = layer.blob.digest;
         if blob != layer.diff_id.0 && !layer.again {
             kept.push(blob);
         }
     }
-    if let Some(image) = engine.images.image(&id) {
-        // It is here: all that is missing is the name.
-        name(engine, &id, names)?;
-        return Ok(image.manifest == wanted.digest);
-    }
-    let new = NewImage {
-        config: config_bytes,
-        manifest: Some(pushed.manifest.to_vec()),
-        references: names.to_vec(),
-        digests: vec![taking.repository.with_digest(wanted.digest)],
-        kept,
-        parent: None,
-        built: false,
-    };
-    let committed = engine.images.commit_image(new)?;
-    drop(lease);
-    for name in names {
-        images::publish(engine, "tag", &id, &name.familiar());
-    }
-    Ok(committed.image.manifest == wanted.digest)
+    Ok(Some(NewImage { config: config_bytes, kept, ..NewImage::default() }))
 }
 
 fn name(engine: &Engine, id: &ImageId, names: &[Reference]) -> Result<()> {

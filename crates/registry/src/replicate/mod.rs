@@ -244,12 +244,7 @@ impl Work {
 
 /// An error of this registry, as one of a job.
 fn failed(error: crate::problem::Error) -> Error {
-    match error {
-        crate::problem::Error::Failed(error) => error,
-        crate::problem::Error::Refused(refusal) => {
-            Error::precondition(format!("{}: {}", refusal.code.as_str(), refusal.message))
-        }
-    }
+    error.into_failed()
 }
 
 #[cfg(test)]

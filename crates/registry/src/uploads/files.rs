@@ -262,6 +262,19 @@ impl Writer {
         Ok(())
     }
 
+    /// Adds all bytes of a file that does not change. Blocks.
+    pub(crate) fn append_file(&mut self, file: &File) -> Result<()> {
+        let failed = |error| file_error("read", Path::new("a blob of another store"), error);
+        let end = file.metadata().map_err(failed)?.len();
+        let (mut reader, mut buffer) = (Bounded { file, offset: 0, end }, vec![0; 256 << 10]);
+        loop {
+            match reader.read(&mut buffer).map_err(failed)? {
+                0 => return Ok(()),
+                count => self.append(buffer.get(..count).unwrap_or_default())?,
+            }
+        }
+    }
+
     /// Makes the hash again that an earlier process took with it.
     fn ready(&mut self) -> Result<()> {
         let session = &mut *self.session;
