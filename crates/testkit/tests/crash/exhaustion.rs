@@ -51,7 +51,7 @@ fn a_full_disk_is_an_error_and_no_more() {
     header.set_size(60 << 20);
     tar.append_data(&mut header, "big", vec![7_u8; 60 << 20].as_slice()).unwrap();
     let tar = tar.into_inner().unwrap();
-    assert_says_full("import", &engine.docker(&["import", "-", "big"]).input(tar).run());
+    assert_says_full("import", &engine.docker(&["import", "-", "big"]).input(&*tar).run());
     assert_eq!(engine.docker(&listed).ok(), images);
     assert_eq!(layers(), before);
     eventually("the space is free again", Duration::from_secs(10), || {
@@ -59,6 +59,19 @@ fn a_full_disk_is_an_error_and_no_more() {
             && leaks::entries(&engine.data_root().join("snapshots/trash")).is_empty()
     });
     engine.docker(&["run", "--rm", "busybox", "true"]).ok();
+
+    // A copy and a commit that do not fit.
+    assert_says_full("cp", &engine.docker(&["cp", "-", "steady:/tmp"]).input(&*tar).run());
+    engine.docker(&["exec", "steady", "rm", "-f", "/tmp/big"]).ok();
+    engine.docker(&["exec", "steady", "dd", "if=/dev/zero", "of=/half", "bs=1M", "count=25"]).ok();
+    assert_says_full("commit", &engine.docker(&["commit", "steady", "big"]).run());
+    assert_eq!(engine.docker(&listed).ok(), images);
+    assert_eq!(layers(), before);
+    assert_eq!(engine.docker(&["exec", "steady", "rm", "/half"]).ok(), "", "it is not frozen");
+    eventually("the space is free again", Duration::from_secs(10), || {
+        leaks::entries(&engine.data_root().join("snapshots/tmp")).is_empty()
+            && leaks::entries(&engine.data_root().join("snapshots/trash")).is_empty()
+    });
 
     // A container that takes all there is.
     let fill = "dd if=/dev/zero of=/fill bs=64k 2>&1; echo over; exit 6";
@@ -183,6 +196,15 @@ fn silent_clients_do_not_hold_up_others() {
         }
     }
     drop(followers);
+    let stats = format!("/containers/{}/stats", id.trim());
+    let watchers: Vec<_> = (0..SILENT).map(|_| api.begin("GET", &stats, "", 0).unwrap()).collect();
+    fine("beside those who watch and do not read");
+    drop(watchers);
+    let archive = format!("/containers/{}/archive?path=/tmp", id.trim());
+    let copies: Vec<_> =
+        (0..SILENT).map(|_| api.begin("PUT", &archive, "application/x-tar", 1 << 20).unwrap()).collect();
+    fine("beside copies that have stalled");
+    drop(copies);
     let uploads: Vec<_> = (0..SILENT)
         .map(|_| api.begin("POST", "/images/load", "application/x-tar", 1 << 20).unwrap())
         .collect();
