@@ -318,10 +318,11 @@ fn all_flags_of_files() {
 
 #[test]
 fn all_flags_of_run() {
-    let flags = "--mount=target=/a --network=none --security=insecure --device=vendor.com/gpu=all,required";
+    let flags = "--mount=target=/a --network=none --security=insecure --device=vendor.com/gpu=all,required --device=required=false,name=v.com/c";
     let Instruction::Run(run) = first_step(&format!("FROM a\nRUN {flags} -- --x")) else { panic!() };
     assert_eq!((run.network, run.security), (Network::None, Security::Insecure));
     assert_eq!((run.devices[0].name.as_str(), run.devices[0].required), ("vendor.com/gpu=all", true));
+    assert_eq!((run.devices[1].name.as_str(), run.devices[1].required), ("v.com/c", false));
     assert_eq!(
         (run.mounts.len(), run.command.argv(&["sh".into()])),
         (1, vec!["sh".to_owned(), "--x".into()])
@@ -330,4 +331,13 @@ fn all_flags_of_run() {
         fails("FROM a\nRUN --network=hots x").contains("invalid network mode \"hots\" (did you mean host?)")
     );
     assert!(fails("FROM a\nRUN --device= x").contains("device name is required"));
+    for (wrong, right) in [
+        ("v.com/c=d,bogus", "invalid field 'bogus' must be a key=value pair"),
+        ("v.com/c=d,bogus=1", "unexpected key 'bogus' in 'bogus=1'"),
+        ("v.com/c=d,name=e", "device name already set to v.com/c=d"),
+        ("v.com/c=d,required=maybe", "invalid value for required: maybe"),
+    ] {
+        let said = fails(&format!("FROM a\nRUN --device={wrong} x"));
+        assert!(said.contains(right), "{said}");
+    }
 }

@@ -358,10 +358,10 @@ fn run(context: &Context<'_>) -> Result<Run, ParseError> {
     })
 }
 
-/// `name[,required]`, or `name=…,required[=bool]`.
+/// `name[,required]`, or `name=…,required[=bool]`, in any order.
 fn device(text: &str) -> Result<Device, String> {
     let mut device = Device { name: String::new(), required: false };
-    for (index, field) in text.split(',').enumerate() {
+    for field in text.split(',') {
         let (key, value) = field.split_once('=').map_or((field, None), |(key, value)| (key, Some(value)));
         match (key.to_ascii_lowercase().as_str(), value) {
             ("required", None) => device.required = true,
@@ -369,10 +369,14 @@ fn device(text: &str) -> Result<Device, String> {
                 device.required = crate::flags::go_bool(value)
                     .ok_or_else(|| format!("invalid value for required: {value}"))?;
             }
+            ("name", Some(_)) if !device.name.is_empty() => {
+                return Err(format!("device name already set to {}", device.name));
+            }
             ("name", Some(value)) => value.clone_into(&mut device.name),
             // The name of a device has a `=` of its own: `vendor.com/class=name`.
-            _ if index == 0 => field.clone_into(&mut device.name),
-            (key, _) => return Err(format!("unexpected key '{key}' in '{field}'")),
+            _ if device.name.is_empty() => field.clone_into(&mut device.name),
+            (_, None) => return Err(format!("invalid field '{field}' must be a key=value pair")),
+            (key, Some(_)) => return Err(format!("unexpected key '{key}' in '{field}'")),
         }
     }
     if device.name.is_empty() {
