@@ -420,4 +420,56 @@ mod tests {
         let node = &spec.devices[0].container_edits.device_nodes[0];
         assert_eq!((node.file_mode, node.uid), (Some(0o640), Some(7)));
     }
+
+    /// Pieces that mean something somewhere.
+    const PIECES: &[&str] = &[
+        "- ",
+        ": ",
+        "{",
+        "}",
+        "[",
+        "]",
+        "&a ",
+        "*a",
+        "!!str ",
+        "|\n",
+        ">-\n",
+        "'",
+        "\"",
+        "\\u00e9",
+        "# ",
+        "---\n",
+        "...\n",
+        "%YAML 1.2\n",
+        "? ",
+        "<<: ",
+        "~",
+        "null",
+        "0x",
+        "-1",
+        "1e9",
+        "99999999999999999999",
+        "\t",
+        "\r\n",
+        "\u{feff}",
+        "\0",
+        "containerEdits:",
+        "deviceNodes:",
+        "kind: a/b\n",
+        "annotations:",
+        "timeout: -1",
+    ];
+
+    #[test]
+    fn damaged_files_are_taken_or_refused() {
+        let texts = [
+            include_str!("../tests/data/good/minimal.json").to_owned(),
+            include_str!("../tests/data/good/spec-example.json").to_owned(),
+            file("annotations: {a: &x 'true', b: *x}", "env: [A=1], hooks: [{hookName: poststop, path: /x, timeout: 3}]"),
+            "cdiVersion: \"0.6.0\"\nkind: v.com/c\ndevices:\n- name: 0\n  containerEdits:\n    env:\n    - |\n      A=1\n".to_owned(),
+        ];
+        let mut random = yare_damage::Random::default();
+        let taken = (0..4000).filter(|_| read(&random.damaged(&texts, PIECES)).is_ok()).count();
+        assert!((100..3900).contains(&taken), "{taken}");
+    }
 }
