@@ -280,7 +280,7 @@ fn fill(filler: &std::path::Path, room: u64) {
 #[test]
 fn builds_survive_kills_of_the_engine() {
     if require_root("builds_survive_kills_of_the_engine") {
-        killed_again_and_again(rounds(3, 100));
+        killed_again_and_again(rounds(2, 100));
     }
 }
 
