@@ -255,8 +255,13 @@ fn doomed(
 async fn carry_out(registry: &Registry, repository: &str, plan: Plan) -> Result<Plan> {
     let mut done = Plan::default();
     for step in plan.tags.chunks(STEP) {
-        let (step, name) = (step.to_vec(), repository.to_owned());
-        done.tags.extend(registry.records.write(move |writing| remove_tags(writing, &name, &step)).await?);
+        let (step, name, rules) = (step.to_vec(), repository.to_owned(), registry.rules.clone());
+        let remove = move |writing: &Writing| {
+            let removed = remove_tags(writing, &name, &step)?;
+            let tags: Vec<&str> = removed.iter().map(|(tag, _)| tag.as_str()).collect();
+            manifests::note_deleted(writing, &name, &tags, &rules).map(|()| removed)
+        };
+        done.tags.extend(registry.records.write(remove).await?);
     }
     for step in plan.manifests.chunks(STEP) {
         let (step, name) = (step.to_vec(), repository.to_owned());

@@ -313,7 +313,12 @@ pub(crate) fn delete(
 }
 
 /// Tells those who have copies of tags that they are gone.
-fn note_deleted(writing: &Writing, repository: &str, tags: &[&str], rules: &PushRules) -> Result<()> {
+pub(crate) fn note_deleted(
+    writing: &Writing,
+    repository: &str,
+    tags: &[&str],
+    rules: &PushRules,
+) -> Result<()> {
     replicate::note(writing, &rules.replicate, repository, (tags, None), crate::clock::now())
 }
 

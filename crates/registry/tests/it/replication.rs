@@ -181,6 +181,19 @@ fn deletes_are_passed_on_if_asked_for() {
 }
 
 #[test]
+fn what_retention_takes_goes_there_too() {
+    let target = Served::new("");
+    let rule = to(&target.client.address, "delete = true\nevery = '0'");
+    let keep = "[[retention]]\nrepositories = '**'\ntags = ['pr-*']\npushed_within = '1s'\n";
+    let source = Served::new(&(rule + keep));
+    let one = source.client.push_image("app", "pr-1", "one");
+    arrives(&target.client, "copy/app", "pr-1", &one.digest);
+    std::thread::sleep(Duration::from_millis(2100));
+    assert_eq!(source.collect(false).tags, ["app:pr-1"]);
+    wait("it goes", || digest_of(&target.client, "copy/app", "pr-1").is_none());
+}
+
+#[test]
 fn what_speaks_about_an_image_follows_it() {
     let target = Served::new("");
     let source = Served::new(&to(&target.client.address, "tags = ['v*']"));
