@@ -16,12 +16,16 @@ struct Registry {
 
 impl Registry {
     fn start(root: &Path) -> Self {
-        let root = root.to_str().unwrap();
+        Self::start_with(&["--root", root.to_str().unwrap(), "--listen", "127.0.0.1:0"])
+    }
+
+    fn start_with(args: &[&str]) -> Self {
         // As whoever starts it may have left them: blocked signals must not make it deaf.
         let mut child = Command::new("env")
             .arg("--block-signal=TERM")
             .arg(yare_binary())
-            .args(["registry", "serve", "--listen", "127.0.0.1:0", "--root", root])
+            .args(["registry", "serve"])
+            .args(args)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -126,6 +130,56 @@ fn mistakes_are_told() {
     let line = Invocation::new(yare_binary(), &["registry", "user", "alice"]).input("secret\n").ok();
     assert!(line.starts_with("alice:$2b$12$"), "{line}");
     assert!(yare(&["registry", "--help"]).stdout.contains("serve    Serve a registry"));
+}
+
+#[test]
+fn replication_is_planned_done_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = Registry::start(&folder.path().join("target"));
+    let config = folder.path().join("registry.toml");
+    let root = folder.path().join("source");
+    let text = format!(
+        "root = '{}'\nlisten = ['127.0.0.1:0']\n[[replicate]]\nname = 'backup'\nto = '{}/copy'\ndelay = '1h'\n\
+         every = '0'\n",
+        root.display(),
+        target.address
+    );
+    std::fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    let replicate = |more: &[&str]| yare(&[&["registry", "replicate"], more, &["--config", config]].concat());
+    let alone = replicate(&[]);
+    assert!(alone.code == 1 && alone.stderr.contains("nobody serves this registry"), "{alone:?}");
+    assert_eq!(replicate(&["--dry-run"]).stdout, "nothing differs\n");
+    let source = Registry::start_with(&["--config", config]);
+    let blob = "POST /v2/app/blobs/uploads/?digest=sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a \
+                HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+    assert!(source.ask(blob).starts_with("HTTP/1.1 201"));
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = serde_json::json!({ "schemaVersion": 2, "mediaType": kind, "layers": [], "config": {
+        "mediaType": "application/vnd.oci.image.config.v1+json", "size": 2,
+        "digest": "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+    }})
+    .to_string();
+    let put = format!(
+        "PUT /v2/app/manifests/v1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {kind}\r\n\
+         Content-Length: {}\r\n\r\n{manifest}",
+        manifest.len()
+    );
+    assert!(source.ask(&put).starts_with("HTTP/1.1 201"));
+    assert_eq!(replicate(&["--dry-run"]).stdout, "backup: app:v1: copy\n");
+    let waits = replicate(&["status"]);
+    assert!(waits.code == 0 && waits.stdout.contains(": 1 waiting (0 under way, 0 failing)"), "{waits:?}");
+    assert_eq!(replicate(&[]).stdout, "comparing: backup\n");
+    let get = "GET /v2/copy/app/tags/list HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let arrived = || target.ask(get).ends_with("{\"name\":\"copy/app\",\"tags\":[\"v1\"]}");
+    yare_testkit::eventually("the tag is copied", Duration::from_secs(120), arrived);
+    let done = || replicate(&["status"]).stdout.contains(": 0 waiting");
+    yare_testkit::eventually("nothing waits", Duration::from_secs(60), done);
+    drop(target);
+    replicate(&[]);
+    let fails = || replicate(&["status"]).code == 1;
+    yare_testkit::eventually("the failure shows", Duration::from_secs(120), fails);
+    assert!(replicate(&["status"]).stdout.contains("the comparison of app failed"));
 }
 
 #[test]
