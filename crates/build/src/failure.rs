@@ -33,7 +33,7 @@ impl Failure {
     }
 
     /// Quotes the lines that it is about, out of the Dockerfile of that name.
-    pub(crate) fn quoting(mut self, name: &str, source: &str) -> Self {
+    pub fn quoting(mut self, name: &str, source: &str) -> Self {
         if let Some((first, last)) = self.lines.filter(|_| self.excerpt.is_empty()) {
             self.excerpt = excerpt(name, source, first as usize, last as usize).into();
         }

@@ -29,6 +29,11 @@ impl Progress {
         Self::new(|_| ())
     }
 
+    /// Passes news on.
+    pub fn tell(&self, status: SolveStatus) {
+        (self.0)(status);
+    }
+
     /// A vertex changed.
     pub fn vertex(&self, vertex: Vertex) {
         (self.0)(SolveStatus { vertexes: vec![vertex], ..SolveStatus::default() });

@@ -6,6 +6,7 @@
 
 use crate::gateway::bridge::{Bridge, Given, Returned};
 use crate::gateway::frontend;
+use crate::gateway::local::Local;
 use crate::grpc::{Code, Status};
 use crate::history::{self, Record, Store};
 use crate::link::Stop;
@@ -33,6 +34,8 @@ pub(crate) struct Build {
     pub(crate) news: Arc<News>,
     pub(crate) stop: Stop,
     pub(crate) record: Mutex<Record>,
+    /// What it has here, when no client's session has it.
+    pub(crate) local: Option<Local>,
     /// What its client has, as a frontend of its own.
     pub(crate) bridge: Bridge,
     /// Room for frontends that run.
@@ -48,6 +51,7 @@ impl Build {
             request,
             news: Arc::default(),
             stop: Stop::new(),
+            local: None,
             bridge,
             frontends: frontend::places(),
             done: Mutex::default(),
@@ -108,12 +112,21 @@ impl Builds {
 
     /// Begins a build.
     pub(crate) fn begin(&self, request: SolveRequest) -> Result<Active<'_>, Status> {
+        self.begin_local(request, None)
+    }
+
+    /// Begins a build, perhaps one that has no client here.
+    pub(crate) fn begin_local(
+        &self,
+        request: SolveRequest,
+        local: Option<Local>,
+    ) -> Result<Active<'_>, Status> {
         let id = request.r#ref.clone();
         if id.is_empty() || id.len() > LONGEST {
             return Err(Status::new(Code::InvalidArgument, "a build needs an id of at most 256 bytes"));
         }
         let (bridge, returned) = Bridge::new(Given::default(), 0);
-        let build = Arc::new(Build::new(request, bridge));
+        let build = Arc::new(Build { local, ..Build::new(request, bridge) });
         {
             let mut active = self.lock();
             if active.contains_key(&id) {

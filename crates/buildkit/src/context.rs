@@ -1,6 +1,7 @@
 //! The folders of a build whose files its client has.
 
 use crate::frontend::Place;
+use crate::gateway::local::Local;
 use crate::grpc::client::Exchange;
 use crate::keys::ClientKeys;
 use crate::link::Link;
@@ -53,6 +54,8 @@ pub(crate) struct Source {
     pub(crate) folders: Arc<Folders>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) progress: Progress,
+    /// Folders that are here, and not at a client.
+    pub(crate) local: Option<Local>,
 }
 
 impl Source {

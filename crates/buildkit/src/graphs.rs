@@ -178,15 +178,7 @@ impl<'a> LocalContexts<'a> {
     fn fetch(&self, local: &Local) -> Result<(ContextTree, Folder)> {
         let source = self.source;
         let session = self.session(local)?;
-        let ignore = match crate::llb::left_out(&local.include, &local.exclude).as_slice() {
-            [] => None,
-            patterns => {
-                let patterns = Ignore::from_patterns(patterns.iter().map(String::as_str));
-                Some(Arc::new(
-                    patterns.map_err(|error| Error::invalid(format!("local://{}: {error}", local.dir)))?,
-                ))
-            }
-        };
+        let ignore = hidden(local, &local.include)?;
         let work = source.progress.work(&format!("[internal] load local source {}", local.dir));
         let fetch = |work: &yare_build::progress::Work| {
             let shared = &session.offer.shared_key;
@@ -217,12 +209,33 @@ impl<'a> LocalContexts<'a> {
     }
 }
 
+/// What is not seen of a folder of which only this is wanted.
+fn hidden(local: &Local, include: &[String]) -> Result<Option<Arc<Ignore>>> {
+    match crate::llb::left_out(include, &local.exclude).as_slice() {
+        [] => Ok(None),
+        patterns => {
+            let patterns = Ignore::from_patterns(patterns.iter().map(String::as_str));
+            let bad = |error| Error::invalid(format!("local://{}: {error}", local.dir));
+            Ok(Some(Arc::new(patterns.map_err(bad)?)))
+        }
+    }
+}
+
+/// A folder that is here, as a client would send it. Links of the paths that are followed are not.
+fn seen(tree: &ContextTree, local: &Local) -> Result<ContextTree> {
+    let include = if local.include.is_empty() { &local.follow } else { &local.include };
+    Ok(ContextTree { ignore: hidden(local, include)?, ..tree.clone() })
+}
+
 impl Contexts for LocalContexts<'_> {
     fn open(&self, name: &str) -> Result<ContextTree> {
         let local = self
             .locals
             .get(name)
             .ok_or_else(|| Error::internal("a graph has a folder that it does not name"))?;
+        if let Some(here) = &self.source.local {
+            return seen(&here.contexts.open(&local.dir)?, local);
+        }
         self.open.get(name, || self.fetch(local))
     }
 

@@ -5,7 +5,7 @@ use crate::grpc::{Code, Status};
 use crate::link::Link;
 use crate::proto::Empty;
 use crate::proto::session::{BytesMessage, CredentialsResponse, NamedRequest, SecretResponse};
-use crate::session::Session;
+use crate::session::{CREDENTIALS, GET_SECRET, Session};
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue};
 use std::collections::HashMap;
@@ -20,8 +20,6 @@ use yare_build::ContentStore;
 use yare_engine::build::Keys;
 use yare_errdefs::{Error, Result};
 
-const GET_SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
-const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
 const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";
 const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
 /// Bytes of a secret, as in the field.

@@ -38,6 +38,7 @@ mod sync;
 pub use session::Offer;
 
 use crate::builds::Builds;
+use crate::gateway::local::Programs;
 use crate::history::Store;
 use crate::session::Sessions;
 use crate::sync::Folders;
@@ -71,7 +72,11 @@ impl BuildKit {
         yare_engine::build::keeps(&engine, Arc::clone(&folders) as Arc<dyn Kept>);
         yare_engine::build::keeps(&engine, Arc::clone(&store) as Arc<dyn Kept>);
         let (sessions, builds) = (Sessions::default(), Builds::new(store));
-        Ok(Self(Arc::new(Kit { engine, sessions, builds, folders })))
+        let kit = Arc::new(Kit { engine, sessions, builds, folders });
+        // Not held by the engine, which it holds.
+        let programs = Arc::new(Programs(Arc::downgrade(&kit)));
+        yare_engine::build::understands(&kit.engine, programs);
+        Ok(Self(kit))
     }
 
     /// Answers calls on a connection until it ends. Builds that were asked for on it end with it.

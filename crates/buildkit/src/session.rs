@@ -16,6 +16,10 @@ use tokio::sync::Notify;
 
 /// How long a request waits for the session that it names.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What builds ask of a session beside files and agents.
+pub(crate) const GET_SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
+pub(crate) const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
+pub(crate) const KEYS: [&str; 2] = [GET_SECRET, CREDENTIALS];
 /// Sessions at once.
 const MOST: usize = 1000;
 

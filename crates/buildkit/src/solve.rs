@@ -398,7 +398,7 @@ pub(crate) async fn source(
     }
     let link = Link { session, runtime: tokio::runtime::Handle::current(), stop: build.stop.clone() };
     let (engine, folders) = (Arc::clone(&kit.engine), Arc::clone(&kit.folders));
-    Ok(Source { link, others, folders, engine, progress })
+    Ok(Source { link, others, folders, engine, progress, local: build.local.clone() })
 }
 
 /// The Dockerfile, as warnings and errors point into it.
@@ -532,6 +532,9 @@ fn full_name(name: &str) -> String {
 
 /// Takes the news of a build. What the engine says of the definition itself was told when it was fetched.
 pub(crate) fn progress(build: &Arc<Build>, file: Option<SourceInfo>) -> Progress {
+    if let Some(local) = &build.local {
+        return local.progress.clone();
+    }
     let news = Arc::clone(&build.news);
     let told = Digest::of("definition").to_string();
     let id = build.request.r#ref.clone();

@@ -64,7 +64,11 @@ pub(crate) async fn run(kit: &Arc<Kit>, caller: &Caller, program: Program<'_>) -
         Status::new(Code::ResourceExhausted, format!("{MOST} frontends of a build run already"))
     })?;
     let reference = llb::image(program.source)?;
-    let (_, config) = read::image(kit, build, (program.source, ""), None).await?;
+    let found = read::image(kit, build, (program.source, ""), None).await;
+    let (_, config) = found.map_err(|status| {
+        let message = format!("cannot get the frontend {}: {}", program.source, status.message);
+        Status { message, ..status }
+    })?;
     let config: ImageConfig = serde_json::from_slice(&config).map_err(|error| {
         Error::invalid(format!("the config of {} cannot be read", program.source)).caused_by(error)
     })?;

@@ -5,6 +5,7 @@
 pub(crate) mod bridge;
 mod container;
 pub(crate) mod frontend;
+pub(crate) mod local;
 mod process;
 mod stdio;
 

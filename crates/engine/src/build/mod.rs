@@ -4,6 +4,7 @@ mod caches;
 mod classic;
 pub(crate) mod collect;
 mod conversation;
+mod foreign;
 mod keys;
 mod prepare;
 mod running;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -31,14 +32,13 @@ use yare_build::context::Contexts;
 use yare_build::definition::{Definition, Evaluated};
 use yare_build::files::HashCache;
 use yare_build::request::{ContextSource, Request};
-use yare_build::syntax::Foreign;
 use yare_build::{Cancel, Failure, Prepared, Progress, Tools, Worker as _};
 use yare_errdefs::{Classified, Error, Result};
 use yare_oci::{Descriptor, Digest, Platform, Reference};
 
 pub use conversation::{Further, Sandbox, converse};
+pub use foreign::{Build, Frontends, Wanted};
 pub use keys::Keys;
-use keys::Sent;
 
 /// What builds of one engine share.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub(crate) struct Builder {
     running: running::Running,
     /// What goes by itself.
     policy: Option<Policy>,
+    /// Runs frontends that are programs.
+    frontends: OnceLock<Arc<dyn Frontends>>,
     /// A build has ended.
     built: Arc<tokio::sync::Notify>,
 }
@@ -71,7 +73,8 @@ impl Builder {
         crate::private_folder(&folder.join("sources"))?;
         let cache = Cache::open(records.database(), images.snapshots().clone(), &folder)?;
         let (running, built) = (running::Running::default(), Arc::default());
-        Ok(Self { cache, hashes: HashCache::open(&folder), folder, running, policy, built })
+        let (hashes, frontends) = (HashCache::open(&folder), OnceLock::new());
+        Ok(Self { cache, hashes, folder, running, policy, frontends, built })
     }
 
     /// Ends the builds that run, and those that still come.
@@ -162,7 +165,7 @@ pub async fn build(engine: &Arc<Engine>, ask: Ask, body: Body) -> Result<Output>
 
 fn work(
     engine: &Arc<Engine>,
-    (request, auths): (&BuildRequest, &BTreeMap<String, AuthConfig>),
+    (asked, auths): (&BuildRequest, &BTreeMap<String, AuthConfig>),
     runtime: Handle,
     mut reader: BodyReader,
     sink: &Arc<Sink>,
@@ -170,7 +173,7 @@ fn work(
     ready: oneshot::Sender<Result<()>>,
 ) {
     let web = web::Web { engine: Arc::clone(engine), runtime: runtime.clone() };
-    let prepared = match prepare::prepare(engine, request, (&mut reader, &web), cancel) {
+    let prepared = match prepare::prepare(engine, asked, (&mut reader, &web), cancel) {
         Ok(prepared) => prepared,
         Err(error) => {
             drop(ready.send(Err(error)));
@@ -181,17 +184,32 @@ fn work(
         return;
     }
     let (told, bytes) = (Arc::clone(sink), Arc::clone(sink));
-    let job = Work {
-        request: &prepared.request,
-        contexts: &prepared.contexts,
-        keys: &Sent { request, auths },
-        runtime: &runtime,
-        send: &move |place: usize, piece: &[u8]| bytes.data(place, piece),
-        call: &request.call,
-        progress: &Progress::new(move |status| told.status(status)),
-        cancel,
-    };
-    match stock(job.request).map_err(Failure::from).and_then(|()| solve(engine, job)) {
+    let (send, progress) = (
+        move |place: usize, piece: &[u8]| bytes.data(place, piece),
+        Progress::new(move |status| told.status(status)),
+    );
+    let keys = Arc::new(foreign::Kept { request: asked.clone(), auths: auths.clone() });
+    let foreign = foreign::wanted(&prepared.request);
+    let built = prepared.opened(engine, foreign.is_some()).map_err(Failure::from);
+    let built = built.and_then(|(request, contexts)| {
+        let work = Work {
+            request: &request,
+            contexts: &*contexts,
+            keys: &*keys,
+            runtime: &runtime,
+            send: &send,
+            call: &asked.call,
+            progress: &progress,
+            cancel,
+        };
+        match &foreign {
+            None => solve(engine, work),
+            Some(foreign) => {
+                foreign::build(engine, foreign, (asked, Arc::clone(&contexts)), Arc::clone(&keys) as _, &work)
+            }
+        }
+    });
+    match built {
         Ok((result, keys)) => {
             sink.result(result);
             settle(engine, &keys);
@@ -242,21 +260,6 @@ pub fn run(engine: &Arc<Engine>, job: Job<'_>) -> Result<BuildResult, Failure> {
     settle(engine, &results);
     conclude(engine);
     Ok(result)
-}
-
-/// Whether a Dockerfile is for this builder.
-///
-/// # Errors
-/// It is for a frontend that is a program, which needs a client with a session.
-fn stock(request: &Request) -> Result<()> {
-    let asked = request.build_args.get("BUILDKIT_SYNTAX").and_then(Option::as_deref);
-    let foreign = match asked {
-        Some(cmdline) => Foreign::of(cmdline),
-        None => Foreign::of_file(&request.dockerfile),
-    };
-    let Some(Foreign { source, .. }) = foreign else { return Ok(()) };
-    Err(Error::unimplemented(format!("the frontend {source} is a program, which runs for BuildKit's clients alone"))
-        .with_hint("use docker buildx build; Dockerfiles of the stock syntax need no such line, or # syntax=docker/dockerfile:1"))
 }
 
 /// Gets a build context from the web. Holds its thread.
@@ -340,6 +343,11 @@ impl<'a> Job<'a> {
 /// Counts what somebody keeps in such a folder with the build cache, and lets it be pruned with that.
 pub fn keeps(engine: &Engine, kept: Arc<dyn yare_build::cache::Kept>) {
     engine.builder.cache.keeps(kept);
+}
+
+/// Lets files of other frontends be understood by these; what was set first counts.
+pub fn understands(engine: &Engine, frontends: Arc<dyn Frontends>) {
+    drop(engine.builder.frontends.set(frontends));
 }
 
 struct Work<'a> {

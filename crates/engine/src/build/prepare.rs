@@ -1,6 +1,7 @@
 //! From what a client sent to a [`yare_build::Request`]: the context where it can be read, the Dockerfile,
 //! the options.
 
+use super::foreign::WithFile;
 use super::keys::{Keys, Sent};
 use crate::Engine;
 use crate::images::BodyReader;
@@ -39,7 +40,7 @@ pub(super) struct Prepared {
 /// The folders of one build; those made for it go with it.
 pub(super) struct Folders {
     trees: BTreeMap<String, ContextTree>,
-    _made: Option<Made>,
+    made: Vec<Made>,
 }
 
 impl Contexts for Folders {
@@ -68,6 +69,23 @@ impl Drop for Made {
                 "a build's context stays until the next start"
             );
         }
+    }
+}
+
+impl Prepared {
+    /// Its request and its folders; for a frontend that is a program, with one that has the file alone.
+    pub(super) fn opened(self, engine: &Arc<Engine>, foreign: bool) -> Result<(Request, Arc<dyn Contexts>)> {
+        let Self { request, contexts: mut folders } = self;
+        if !foreign {
+            return Ok((request, Arc::new(folders)));
+        }
+        let (made, root) = folder(engine)?;
+        let path = made.path.join(&request.dockerfile_name);
+        std::fs::write(&path, &request.dockerfile)
+            .map_err(|error| Error::internal(format!("cannot write {}", path.display())).caused_by(error))?;
+        folders.made.push(made);
+        let file = ContextTree { root: Arc::new(root), ignore: None, lasting: false };
+        Ok((request, Arc::new(WithFile { folders, file })))
     }
 }
 
@@ -102,7 +120,7 @@ pub(super) fn prepare(
         sources.insert(name.clone(), named(name, context, &mut trees)?);
     }
     let request = Request { repository: main.repository, ..settle(asked, dockerfile, sources)? };
-    Ok(Prepared { request, contexts: Folders { trees, _made: main.made } })
+    Ok(Prepared { request, contexts: Folders { trees, made: main.made.into_iter().collect() } })
 }
 
 /// Takes the options of a request together with its Dockerfile and the places of its named contexts. Pure.

@@ -78,8 +78,8 @@ const MISTAKES: &[Mistake] = &[
     (
         "bad-syntax-line",
         "",
-        "# syntax=example.com/other:1\nFROM busybox\n",
-        &["the frontend example.com/other:1", "# syntax=docker/dockerfile:1"],
+        "# syntax=none.invalid/other:1\nFROM busybox\n",
+        &["cannot get the frontend none.invalid/other:1", ">>> # syntax=none.invalid/other:1"],
     ),
     ("blank-base", "", "ARG BASE\nFROM $BASE\n", &["should not be blank", "ARG BASE", ">>> FROM $BASE"]),
     ("missing-base", "", "FROM none.invalid/x:1\n", &["none.invalid/x", ">>> FROM none.invalid/x:1"]),

@@ -23,6 +23,8 @@ cases![
         a_frontend_ends_with_its_client.differs(OWN),
         a_frontend_runs_processes_over_its_results.differs(OWN),
         a_client_looks_around_in_its_build.differs(OWN);
+    Both:
+        frontends_need_no_session.differs(OWN);
     Api:
         processes_have_streams_signals_and_terminals.differs(OWN),
         containers_end_with_their_build.differs(OWN);
@@ -126,8 +128,6 @@ fn bad_frontends_are_told_of(c: &Client) {
     file(c, "run true\n");
     let said = fails(c, "docker buildx build --build-arg BUILDKIT_SYNTAX=busybox .");
     assert!(said.contains("cannot run the frontend busybox: exec: \"/run\""), "{said}");
-    let said = c.fails(1, "cd ctx; DOCKER_BUILDKIT=0 docker build .");
-    assert!(said.contains("docker buildx build"), "{said}");
 }
 
 fn a_frontend_has_no_network_of_its_own(c: &Client) {
@@ -208,6 +208,43 @@ fn a_client_looks_around_in_its_build(c: &Client) {
     terminal.shows_that("the monitor", |screen| screen.contains("(buildx)"));
     terminal.types("exit");
     terminal.shows_that("the end", |screen| screen.contains("ended 0"));
+}
+
+/// The classic endpoint, and the engine's own.
+fn frontends_need_no_session(c: &Client) {
+    if !frontend(c) {
+        return;
+    }
+    let said = |script: &str| c.run(&format!("cd ctx; export DOCKER_BUILDKIT=0\n{script}"));
+    let ok = |script: &str| {
+        let outcome = said(script);
+        assert_eq!(outcome.code, 0, "{}{}", outcome.stdout, outcome.stderr);
+        outcome.stdout
+    };
+    let fails = |script: &str| {
+        let outcome = said(script);
+        assert_ne!(outcome.code, 0, "{}", outcome.stdout);
+        outcome.stdout + &outcome.stderr
+    };
+    file(c, &format!("run echo {} > /made\narg WHO\ncopy file\n", c.n));
+    ok("docker build -t $n/x --build-arg WHO=me .");
+    assert_eq!(ok("docker run --rm $n/x cat /made /WHO /file"), format!("{}\nme\nhello\n", c.n));
+    assert_eq!(ok("docker inspect -f '{{.Config.Labels.made}}' $n/x"), "elsewhere\n");
+    file(c, "run echo before; false\n");
+    let why = fails("docker build .");
+    assert!(why.contains("   2 | >>> run echo before; false\n") && why.contains("exit code: 1"), "{why}");
+    file(c, "run true\nfail nobody wants this\n");
+    let why = fails("docker build .");
+    assert!(why.contains("   3 | >>> fail nobody") && why.contains("nobody wants this"), "{why}");
+    file(c, "die\n");
+    let why = fails("docker build .");
+    assert!(why.contains("   1 | >>> # syntax=") && why.contains("out of ideas"), "{why}");
+    file(c, "say cat /proc/self/cgroup > /dev/null; echo there\n");
+    let why = fails("docker build .");
+    assert!(why.contains("0: there"), "{why}");
+    file(c, "inner Dockerfile.inner\n");
+    let why = fails("docker build .");
+    assert!(why.contains("docker buildx build") || why.contains("FileSync"), "{why}");
 }
 
 /// A message about a process.
