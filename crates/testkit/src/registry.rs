@@ -56,6 +56,28 @@ impl Registry {
         Self::run(folder, command, port)
     }
 
+    /// Starts our own for `user` with the password `secret`, who gets tokens for it.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn with_tokens(folder: &Path) -> Self {
+        let port = free_port();
+        fs::create_dir_all(folder).expect("a folder can be made");
+        let (passwords, config) = (folder.join("htpasswd"), folder.join("config.toml"));
+        fs::write(&passwords, HTPASSWD).expect("a file can be written");
+        let (data, passwords) = (folder.join("data"), passwords.display());
+        let text = format!(
+            "root = {:?}\nlisten = [\"127.0.0.1:{port}\"]\n[auth]\nhtpasswd = \"{passwords}\"\n\
+             [auth.token]\nservice = \"tests\"\n",
+            data.display().to_string()
+        );
+        fs::write(&config, text).expect("a file can be written");
+        let mut command = Command::new(crate::yare_binary());
+        command.args(["registry", "serve", "--config"]).arg(&config);
+        Self::run(folder, command, port)
+    }
+
     fn start_with(folder: &Path, auth: &str) -> Self {
         let port = free_port();
         fs::create_dir_all(folder).expect("a folder can be made");

@@ -1,7 +1,5 @@
 //! Where files, images and names come from and go to over BuildKit's wire.
 
-use std::fs;
-
 use yare_testkit::Registry;
 
 use crate::buildx::{OWN, buildx, dockerfile, fails, ok};
@@ -14,7 +12,8 @@ cases![
         an_image_comes_from_the_clients_layout.alone().differs(OWN),
         a_layout_with_other_content_is_refused.alone().differs(OWN),
         extended_attributes_come_with_their_files.differs(OWN),
-        what_is_built_is_pushed.differs(OWN);
+        what_is_built_is_pushed.differs(OWN),
+        tokens_are_got_for_what_is_pushed.differs(OWN);
 ];
 
 /// Serves `web` over HTTP and `repos` with git, at `$web` and `$git`, until the script ends.
@@ -122,16 +121,23 @@ fn extended_attributes_come_with_their_files(c: &Client) {
 }
 
 fn what_is_built_is_pushed(c: &Client) {
-    if !buildx(c) {
-        return;
+    if buildx(c) {
+        push_and_run(c, &Registry::with_password(&c.folder.join("registry")));
     }
-    let folder = c.folder.join("registry");
-    fs::create_dir_all(&folder).unwrap();
-    let registry = Registry::with_password(&folder);
-    let name = format!("{}/{}", registry.host(), c.n);
+}
+
+fn tokens_are_got_for_what_is_pushed(c: &Client) {
+    if buildx(c) {
+        push_and_run(c, &Registry::with_tokens(&c.folder.join("registry")));
+    }
+}
+
+/// Builds into a registry that wants to know who comes, and from what is there.
+fn push_and_run(c: &Client, registry: &Registry) {
+    let name = format!("{}/{}/app", registry.host(), c.n);
     dockerfile(c, &format!("FROM busybox\nRUN echo {} > /n\nCMD cat /n\n", c.n));
     let said = fails(c, &format!("docker buildx build --push -t {name}:1 ."));
-    assert!(said.contains("no basic auth credentials"), "{said}");
+    assert!(said.contains("no basic auth credentials") || said.contains("authoriz"), "{said}");
     ok(c, &format!("echo secret | docker login -u user --password-stdin {} 2>&1", registry.host()));
     for (flags, tag) in [("--push", "1"), ("-o type=registry", "2"), ("-o type=image,push=true", "3")] {
         ok(c, &format!("docker buildx build {flags} -t {name}:{tag} ."));
@@ -139,4 +145,11 @@ fn what_is_built_is_pushed(c: &Client) {
         assert_eq!(ok(c, &format!("docker run --rm {name}:{tag}")), format!("{}\n", c.n), "{flags}");
         ok(c, &format!("docker rmi {name}:{tag}"));
     }
+    dockerfile(c, &format!("FROM {name}:1\nRUN cat /n\n"));
+    ok(c, &format!("docker buildx build --cache-to type=registry,ref={name}:cache -t $n/on ."));
+    ok(c, &format!("docker buildx build --pull --cache-from type=registry,ref={name}:cache -t $n/on ."));
+    ok(c, &format!("docker rmi $n/on {name}:1"));
+    let wrong = "sed -i 's/\"auth\": *\"[^\"]*\"/\"auth\": \"dXNlcjp3cm9uZw==\"/' $DOCKER_CONFIG/config.json";
+    ok(c, wrong);
+    fails(c, &format!("docker buildx build --pull -t $n/on . || exit 1"));
 }
