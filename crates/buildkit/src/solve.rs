@@ -21,6 +21,7 @@ use crate::proto::control::VertexWarning as VertexWarningNews;
 use crate::proto::control::{SolveRequest, SolveResponse};
 use crate::proto::gateway::WarnRequest;
 use crate::proto::{Any, Definition, Empty, Position, Range, SourceInfo};
+use crate::read;
 use base64::Engine as _;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -60,6 +61,7 @@ async fn build_active(kit: &Arc<Kit>, active: &mut Active<'_>) -> Result<SolveRe
         let wanted = Wanted { definition: request.definition.as_ref(), frontend: &request.frontend, options };
         load(kit, &Caller::client(Arc::clone(&build)), wanted, &request.inputs).await?
     };
+    let (outcome, _images) = assembled(kit, &build, outcome).await?;
     let Some(loaded) = outcome.build(&build)? else { return Ok(SolveResponse::default()) };
     if loaded.asked.call.is_some() {
         return Ok(SolveResponse::default());
@@ -67,6 +69,29 @@ async fn build_active(kit: &Arc<Kit>, active: &mut Active<'_>) -> Result<SolveRe
     let source = source(kit, &build, &loaded.asked, progress(&build, Some(file(&loaded)))).await?;
     let kit = Arc::clone(kit);
     on_thread(move || run(&kit, &build, &source, &loaded)).await
+}
+
+/// Builds those of several results that are Dockerfiles, since an index is made of graphs: each becomes a graph
+/// of its image, which has a name as long as what is returned.
+async fn assembled(
+    kit: &Arc<Kit>,
+    build: &Arc<Build>,
+    mut outcome: Outcome,
+) -> Result<(Outcome, Vec<Held>), Status> {
+    let mut images = Vec::new();
+    if outcome.refs.len() < 2 {
+        return Ok((outcome, images));
+    }
+    for (name, loaded) in outcome.refs.iter_mut().filter(|(_, loaded)| loaded.graphs.is_none()) {
+        let (held, reference) = hold(kit, build, Arc::clone(loaded)).await?;
+        let image = reference.to_string();
+        let (_, config) = read::image(kit, build, (&image, ""), None).await?;
+        outcome.metadata.entry(format!("containerimage.config/{name}")).or_insert(config);
+        let graph = inputs::graph(&format!("docker-image://{image}"));
+        *loaded = Arc::new(Loaded::graph(build, Graphs::of(graph, BTreeMap::new()))?);
+        images.push(held);
+    }
+    Ok((outcome, images))
 }
 
 /// What a client wants solved.

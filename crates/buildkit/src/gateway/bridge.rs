@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
+use yare_errdefs::Error;
 
 /// Results of one speaker, and the bytes of their graphs.
 const MOST: usize = 1000;
@@ -205,6 +206,12 @@ impl Outcome {
 
     /// What a speaker says that it made: results of its own.
     pub(crate) fn of(caller: &Caller, answer: Answer) -> Result<Self, Status> {
+        if !answer.attestations.is_empty() {
+            let error =
+                Error::unimplemented("attestations that a frontend makes are not kept by this Yare yet")
+                    .with_hint("ask for them of the engine: --sbom, --provenance");
+            return Err(error.into());
+        }
         let single = answer.r#ref.iter().map(|one| ("", one.id.as_str())).filter(|(_, id)| !id.is_empty());
         let several = answer.refs.iter().flat_map(|refs| &refs.refs);
         let several = several.map(|(name, one)| (name.as_str(), one.id.as_str()));
@@ -235,10 +242,10 @@ impl Outcome {
         let mut all = Vec::new();
         let mut results = BTreeMap::new();
         for (name, loaded) in &refs {
-            let graphs = loaded.graphs.as_ref().ok_or_else(|| {
-                let text = "a result of several builds of Dockerfiles is not built into this Yare yet";
-                Status::new(Code::Unimplemented, text)
-            })?;
+            let graphs = loaded
+                .graphs
+                .as_ref()
+                .ok_or_else(|| Status::new(Code::Internal, "one of several results has no graph"))?;
             results.extend(graphs.results.clone());
             let wire = graphs.all.first().map(|graph| graph.wire.clone()).unwrap_or_default();
             all.push((name.clone(), wire));
@@ -287,6 +294,13 @@ pub(crate) mod tests {
 
     fn nothing(caller: &Caller) -> Arc<Loaded> {
         Arc::new(Loaded::graph(&caller.build, Graphs::empty()).expect("a graph"))
+    }
+
+    #[test]
+    fn what_a_frontend_attests_is_not_dropped_in_silence() {
+        let attestations = BTreeMap::from([("linux/amd64".to_owned(), crate::proto::Empty {})]);
+        let refused = Outcome::of(&caller("b"), Answer { attestations, ..Answer::default() });
+        assert_eq!(refused.expect_err("refused").code, Code::Unimplemented);
     }
 
     #[test]

@@ -54,6 +54,9 @@ pub(crate) struct Answer {
     pub(crate) refs: Option<RefMap>,
     #[prost(btree_map = "string, bytes", tag = "10")]
     pub(crate) metadata: BTreeMap<String, Vec<u8>>,
+    /// By the name of what they are about; what is in them is not read.
+    #[prost(btree_map = "string, message", tag = "11")]
+    pub(crate) attestations: BTreeMap<String, Empty>,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]

@@ -18,6 +18,7 @@ cases![
         processes_have_limits_of_their_own.differs(OWN),
         results_of_graphs_are_attested.differs(OWN),
         a_digest_is_pushed_without_a_tag.differs(OWN),
+        dockerfiles_of_several_platforms_are_one_result.differs(OWN),
         keys_to_repositories_are_asked_of_the_client.differs(OWN);
 ];
 
@@ -168,6 +169,47 @@ fn a_digest_is_pushed_without_a_tag(c: &Client) {
     let tags = c.run(&format!("curl -sS http://{}/v2/{}/app/tags/list", registry.host(), c.n)).stdout;
     assert!(!tags.contains("latest"), "{tags}");
     c.ok(&format!("docker rmi {name}; docker pull -q {name}@{digest}; docker rmi {name}@{digest}"));
+}
+
+fn dockerfiles_of_several_platforms_are_one_result(c: &Client) {
+    const FILES: &[(&str, &str)] = &[
+        ("Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY f /f-$TARGETARCH\nENV FOR=$TARGETARCH\n"),
+        ("f", "hello\n"),
+    ];
+    let build = Build::offering(c, Offers { files: FILES, ..Offers::default() });
+    let id = build.id();
+    let name = format!("{}:several", c.n);
+    let exporter = Message::new().text(1, "moby").pair(2, "name", &name);
+    let request = Message::new().text(1, &id).text(5, &build.session).message(13, &exporter);
+    let wire = build.wire.clone();
+    let solving = std::thread::spawn(move || wire.call(SOLVE, "", &request));
+    let call =
+        |method: &str, question: &Message| build.wire.call(&format!("{BRIDGE}/{method}"), &id, question);
+    let mut refs = Message::new();
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let question = Message::new().text(2, "dockerfile.v0").pair(3, "platform", platform);
+        let solved = call("Solve", &question).unwrap();
+        let reference = text(&fields(&fields(&solved, 3)[0], 3)[0], 1);
+        let named = Message::new().text(1, platform).message(2, &Message::new().text(1, &reference));
+        refs = refs.message(1, &named);
+    }
+    let platforms = r#"{"Platforms":[{"ID":"linux/amd64","Platform":{"architecture":"amd64","os":"linux"}},{"ID":"linux/arm64","Platform":{"architecture":"arm64","os":"linux"}}]}"#;
+    let result = Message::new().message(4, &refs);
+    let result = result.message(10, &Message::new().text(1, "refs.platforms").text(2, platforms));
+    call("Return", &Message::new().message(1, &result)).unwrap();
+    let answer = solving.join().unwrap().unwrap();
+    let rows: Vec<_> = fields(&answer, 1).iter().map(|row| text(row, 1)).collect();
+    assert!(rows.contains(&"containerimage.descriptor".to_owned()), "{rows:?}");
+    c.ok(&format!("docker save -o several.tar {name} && mkdir several && tar -xf several.tar -C several"));
+    let configs = c.ok("cd several/blobs/sha256 && grep -l '\"FOR=' * | sort | xargs cat");
+    for arch in ["amd64", "arm64"] {
+        assert!(configs.contains(&format!("FOR={arch}")), "{configs}");
+        assert!(configs.contains(&format!("\"architecture\":\"{arch}\"")), "{configs}");
+        let files = c.ok("cd several/blobs/sha256 && for f in *; do tar -tf $f 2>/dev/null || true; done");
+        assert!(files.contains(&format!("f-{arch}")), "{files}");
+    }
+    let names = c.ok("docker images --format '{{.Repository}}'");
+    assert!(!names.contains("build.invalid"), "{names}");
 }
 
 fn keys_to_repositories_are_asked_of_the_client(c: &Client) {
