@@ -123,7 +123,14 @@ pub(crate) fn metrics(registry: &Registry) -> String {
             let _ = writeln!(text, "{name}{{rule=\"{}\"}} {value}", work.rule.name);
         }
     }
-    let Ok(all) = replication_status(registry) else { return text };
+    let all = match replication_status(registry) {
+        Ok(all) => all,
+        Err(error) => {
+            let error = yare_errdefs::chain(&error);
+            tracing::warn!(error, "the queue of replication cannot be counted");
+            return text;
+        }
+    };
     let gauges: [(&str, &str, Pick); 3] = [
         ("lag_seconds", "How long the oldest copy that is not done has waited", |status| status.lag),
         ("waiting", "Copies and comparisons that wait or are under way", |status| status.waiting),

@@ -69,7 +69,7 @@ impl Runner {
                 _ = keep.tick() => self.keep().await,
                 Some(ended) = tasks.join_next_with_id() => {
                     let is_down = self.settle(ended).await;
-                    // Who does not answer is not asked for everything that waits.
+                    // It is not asked for everything that waits, then.
                     failures = if is_down { failures + 1 } else { 0 };
                     if is_down {
                         let pause = Duration::from_secs(queue::pause(failures - 1));
@@ -136,7 +136,8 @@ impl Runner {
         }
     }
 
-    /// Writes down what became of a job; whether the other registry did not answer.
+    /// Writes down what became of a job; whether the other registry did not answer, or does not know us: then
+    /// it answers nothing else either.
     async fn settle(
         &mut self,
         ended: std::result::Result<(tokio::task::Id, Ended), tokio::task::JoinError>,
@@ -150,7 +151,9 @@ impl Runner {
             }
         };
         let Some((job, _)) = self.running.remove(&key) else { return false };
-        let is_down = done.as_ref().is_err_and(|error| error.class() == Class::Unavailable);
+        let is_down = done
+            .as_ref()
+            .is_err_and(|error| matches!(error.class(), Class::Unavailable | Class::Unauthenticated));
         let outcome = match done {
             Ok(()) => Outcome::Done,
             Err(error) => {
