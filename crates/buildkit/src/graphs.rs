@@ -25,6 +25,8 @@ pub(crate) struct Graphs {
     /// Images that are here for the graphs: results of this engine's own frontend by the identifier of their
     /// source, images of the client's layouts by the digest of their operation.
     pub(crate) results: BTreeMap<String, Reference>,
+    /// Graphs that were in files, by the digests of the operations that they stand for.
+    pub(crate) contained: BTreeMap<String, Wire>,
     /// What holds those.
     pub(crate) _on: Vec<Arc<Loaded>>,
 }
@@ -50,7 +52,8 @@ pub(crate) struct Assembled {
 impl Graphs {
     /// Bytes of them all.
     pub(crate) fn size(&self) -> usize {
-        self.all.iter().map(|graph| graph.wire.encoded_len()).sum()
+        let all = self.all.iter().map(|graph| &graph.wire);
+        all.chain(self.contained.values()).map(Wire::encoded_len).sum()
     }
 
     /// The empty file system.
@@ -60,7 +63,7 @@ impl Graphs {
 
     /// A single one.
     pub(crate) fn of(wire: Wire, results: BTreeMap<String, Reference>) -> Self {
-        Self { all: vec![Graph { wire, ..Graph::default() }], results, _on: Vec::new() }
+        Self { all: vec![Graph { wire, ..Graph::default() }], results, ..Self::default() }
     }
 
     /// Reads them.
@@ -69,7 +72,8 @@ impl Graphs {
     /// One of them is not understood.
     pub(crate) fn assemble(&self, build: &Build) -> Result<Assembled> {
         let done = build.done.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut assembly = Assembly::new(Surroundings { results: self.results.clone(), done });
+        let (results, contained) = (self.results.clone(), self.contained.clone());
+        let mut assembly = Assembly::new(Surroundings { results, contained, done });
         let mut goals = Vec::new();
         for graph in &self.all {
             let root = assembly.add(&graph.wire)?;

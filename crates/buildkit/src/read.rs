@@ -14,7 +14,7 @@ use crate::llb;
 use crate::proto::Platform as WirePlatform;
 use crate::proto::files::Stat;
 use crate::proto::gateway::{
-    ReadDirRequest, ReadDirResponse, ReadFileRequest, ReadFileResponse, ResolveImageConfigRequest,
+    FileRange, ReadDirRequest, ReadDirResponse, ReadFileRequest, ReadFileResponse, ResolveImageConfigRequest,
     ResolveImageConfigResponse, ResolveSourceRequest, ResolveSourceResponse, SourceImage, StatFileRequest,
     StatFileResponse,
 };
@@ -24,6 +24,7 @@ use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use yare_build::definition::Evaluated;
 use yare_build::files::{find, matches};
 use yare_engine::build;
 use yare_errdefs::{Error, Result};
@@ -56,29 +57,40 @@ pub(crate) async fn read_file(
     request: ReadFileRequest,
 ) -> Result<ReadFileResponse, Status> {
     let ReadFileRequest { r#ref, path, range } = request;
-    let data = inside(kit, caller, &r#ref, move |root| {
-        let fd = find(root.as_fd(), &path)?;
-        let failed = |error: std::io::Error| Error::internal(format!("cannot read {path}")).caused_by(error);
-        if kind(&fd).map_err(failed)? != FileType::RegularFile {
-            return Err(Error::invalid(format!("{path} is no regular file")));
-        }
-        let range = range.unwrap_or_default();
-        let number = |number: i64| {
-            u64::try_from(number).map_err(|_| Error::invalid(format!("invalid range of {path}")))
-        };
-        let (offset, length) = (number(range.offset)?, number(range.length)?);
-        let mut file = std::fs::File::open(yare_sys::fs::proc_path(fd.as_fd())).map_err(failed)?;
-        file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-        let wanted = if length == 0 { u64::MAX } else { length };
-        let mut data = Vec::new();
-        file.take(wanted.min(LONGEST + 1)).read_to_end(&mut data).map_err(failed)?;
-        if data.len() as u64 > LONGEST {
-            let text = format!("{path} has more than {LONGEST} bytes: ask for ranges of it");
-            return Err(Error::invalid(text));
-        }
-        Ok(data)
-    });
+    let range = range.unwrap_or_default();
+    let data = inside(kit, caller, &r#ref, move |root| content(&root, &path, range));
     Ok(ReadFileResponse { data: data.await? })
+}
+
+/// A file of something that was evaluated.
+pub(crate) async fn file(kit: &Arc<Kit>, evaluated: Evaluated, path: String) -> Result<Vec<u8>, Status> {
+    let kit = Arc::clone(kit);
+    on_thread(move || {
+        let root = build::open(&kit.engine, &evaluated, 0)?;
+        Ok(content(&root, &path, FileRange::default())?)
+    })
+    .await
+}
+
+fn content(root: &OwnedFd, path: &str, range: FileRange) -> Result<Vec<u8>> {
+    let fd = find(root.as_fd(), path)?;
+    let failed = |error: std::io::Error| Error::internal(format!("cannot read {path}")).caused_by(error);
+    if kind(&fd).map_err(failed)? != FileType::RegularFile {
+        return Err(Error::invalid(format!("{path} is no regular file")));
+    }
+    let number =
+        |number: i64| u64::try_from(number).map_err(|_| Error::invalid(format!("invalid range of {path}")));
+    let (offset, length) = (number(range.offset)?, number(range.length)?);
+    let mut file = std::fs::File::open(yare_sys::fs::proc_path(fd.as_fd())).map_err(failed)?;
+    file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+    let wanted = if length == 0 { u64::MAX } else { length };
+    let mut data = Vec::new();
+    file.take(wanted.min(LONGEST + 1)).read_to_end(&mut data).map_err(failed)?;
+    if data.len() as u64 > LONGEST {
+        let text = format!("{path} has more than {LONGEST} bytes: ask for ranges of it");
+        return Err(Error::invalid(text));
+    }
+    Ok(data)
 }
 
 pub(crate) async fn read_dir(

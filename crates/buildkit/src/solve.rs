@@ -23,6 +23,7 @@ use crate::proto::gateway::WarnRequest;
 use crate::proto::{Any, Definition, Empty, Position, Range, SourceInfo};
 use crate::read;
 use base64::Engine as _;
+use prost::Message;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -222,8 +223,44 @@ fn bring(
     Ok(loaded?)
 }
 
+/// How deep graphs may be in files that other graphs make, and bytes of all these.
+const DEEPEST: usize = 8;
+const LARGEST: usize = 64 << 20;
+
+/// The graph that is in a file of what another one makes.
+async fn read_graph(
+    kit: &Arc<Kit>,
+    caller: &Caller,
+    llb::Contained { holder, file, .. }: &llb::Contained,
+    depth: usize,
+) -> Result<Arc<Loaded>, Status> {
+    if depth > DEEPEST {
+        let text = format!("graphs are in files of each other more than {DEEPEST} deep");
+        return Err(Status::new(Code::InvalidArgument, text));
+    }
+    let loaded = load_graph_at(kit, caller, holder, depth).await?;
+    let (evaluated, _held) = evaluated(kit, caller, loaded).await?;
+    let bytes = read::file(kit, evaluated, file.clone()).await.map_err(|status| {
+        let message = format!("cannot read the graph in a file: {}", status.message);
+        Status { message, ..status }
+    })?;
+    let wire = Definition::decode(bytes.as_slice()).map_err(|error| {
+        Error::invalid(format!("the file {file} has no graph that can be read")).caused_by(error)
+    })?;
+    load_graph_at(kit, caller, &wire, depth).await
+}
+
 /// Reads a graph.
 async fn load_graph(kit: &Arc<Kit>, caller: &Caller, wire: &Definition) -> Result<Arc<Loaded>, Status> {
+    load_graph_at(kit, caller, wire, 0).await
+}
+
+async fn load_graph_at(
+    kit: &Arc<Kit>,
+    caller: &Caller,
+    wire: &Definition,
+    depth: usize,
+) -> Result<Arc<Loaded>, Status> {
     let mut results = BTreeMap::new();
     let mut inputs = Vec::new();
     for identifier in llb::results(wire)? {
@@ -237,7 +274,20 @@ async fn load_graph(kit: &Arc<Kit>, caller: &Caller, wire: &Definition) -> Resul
         results.insert(operation, reference);
         inputs.push(name);
     }
-    let graphs = Graphs::of(wire.clone(), results);
+    let (mut contained, mut on) = (BTreeMap::new(), Vec::new());
+    for one in llb::contained(wire)? {
+        let loaded = Box::pin(read_graph(kit, caller, &one, depth + 1)).await?;
+        if let Some(graphs) = &loaded.graphs {
+            results.extend(graphs.results.clone());
+            contained.extend(graphs.contained.clone());
+            contained.extend(graphs.all.first().map(|graph| (one.operation, graph.wire.clone())));
+        }
+        on.push(loaded);
+        if contained.values().map(Message::encoded_len).sum::<usize>() > LARGEST {
+            return Err(Status::new(Code::ResourceExhausted, "the graphs in files are too large"));
+        }
+    }
+    let graphs = Graphs { contained, _on: on, ..Graphs::of(wire.clone(), results) };
     graphs::check(&graphs, &caller.build)?;
     Ok(Arc::new(Loaded { _inputs: inputs, ..Loaded::graph(&caller.build, graphs)? }))
 }

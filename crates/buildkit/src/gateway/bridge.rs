@@ -240,18 +240,20 @@ impl Outcome {
             _ => {}
         }
         let mut all = Vec::new();
-        let mut results = BTreeMap::new();
+        let (mut results, mut contained) = (BTreeMap::new(), BTreeMap::new());
         for (name, loaded) in &refs {
             let graphs = loaded
                 .graphs
                 .as_ref()
                 .ok_or_else(|| Status::new(Code::Internal, "one of several results has no graph"))?;
             results.extend(graphs.results.clone());
+            contained.extend(graphs.contained.clone());
             let wire = graphs.all.first().map(|graph| graph.wire.clone()).unwrap_or_default();
             all.push((name.clone(), wire));
         }
         let all: Vec<Graph> = crate::graphs::described(all, &metadata)?;
-        let graphs = Graphs { all, results, _on: refs.into_iter().map(|(_, loaded)| loaded).collect() };
+        let graphs =
+            Graphs { all, results, contained, _on: refs.into_iter().map(|(_, loaded)| loaded).collect() };
         Ok(Some(Arc::new(Loaded::graph(build, graphs)?)))
     }
 

@@ -184,6 +184,7 @@ async fn assemble(
             let wire = match &loaded.graphs {
                 Some(graphs) => {
                     surroundings.results.extend(graphs.results.clone());
+                    surroundings.contained.extend(graphs.contained.clone());
                     graphs.all.first().map(|graph| graph.wire.clone()).unwrap_or_default()
                 }
                 None => {

@@ -3,7 +3,7 @@
 use yare_errdefs::{Error, Result};
 
 /// What operations may need.
-pub(crate) const LLB: [&str; 49] = [
+pub(crate) const LLB: [&str; 50] = [
     "source.image",
     "source.image.resolvemode",
     "source.local",
@@ -22,6 +22,7 @@ pub(crate) const LLB: [&str; 49] = [
     "source.git.mountsshsock",
     "source.git.subdir",
     "source.ocilayout",
+    "source.buildop.llbfilename",
     "source.http",
     "source.http.checksum",
     "source.http.perm",

@@ -15,7 +15,7 @@ pub(crate) use source::{Local, image, layout, platform};
 
 use crate::layout::LayoutImage;
 use crate::proto::Definition as Wire;
-use crate::proto::graph::{DiffOp, MergeOp, Op};
+use crate::proto::graph::{DiffOp, Input, MergeOp, Op};
 use prost::Message;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use yare_build::definition::{Definition, Does, Node};
@@ -33,6 +33,8 @@ const MOST_PARTS: usize = 1000;
 pub(crate) struct Surroundings {
     /// Images that are here for the graph, as [`crate::graphs::Graphs`] has them.
     pub(crate) results: BTreeMap<String, Reference>,
+    /// Graphs that were in files, by the digests of the operations that they stand for.
+    pub(crate) contained: BTreeMap<String, Wire>,
     /// Operations whose cache counts again, since this build did them.
     pub(crate) done: HashSet<String>,
 }
@@ -152,14 +154,14 @@ impl Assembly {
         if let Some(file) = &op.file {
             return self.file(&operation, file);
         }
-        let vertex = match (&op.merge, &op.diff) {
-            (Some(merge), _) => self.merge(&operation, merge)?,
-            (_, Some(diff)) => self.diff(&operation, diff)?,
+        let vertex = match (&op.merge, &op.diff, &op.build) {
+            (Some(merge), _, _) => self.merge(&operation, merge)?,
+            (_, Some(diff), _) => self.diff(&operation, diff)?,
+            (_, _, Some(_)) => self.contained(&operation)?,
             _ => {
-                let what = match (&op.build, &op.passthrough) {
-                    (Some(_), _) => "an operation that is in a file (BuildOp)",
-                    (_, Some(_)) => "an operation that passes its inputs on",
-                    _ => "an operation of an unknown kind",
+                let what = match &op.passthrough {
+                    Some(_) => "an operation that passes its inputs on",
+                    None => "an operation of an unknown kind",
                 };
                 return Err(Error::unimplemented(format!("{what} is not built into this Yare yet")));
             }
@@ -178,6 +180,13 @@ impl Assembly {
         let lower = self.input(operation, place(diff.lower))?;
         let upper = self.input(operation, place(diff.upper))?;
         Ok(self.push(operation, "diff", Vertex::Diff(Diff { lower, upper })))
+    }
+
+    /// A graph that was in a file.
+    fn contained(&mut self, operation: &Operation<'_>) -> Result<VertexId> {
+        let wire = self.surroundings.contained.get(operation.digest).cloned();
+        let wire = wire.ok_or_else(|| Error::internal("a graph that is in a file was not read"))?;
+        self.add(&wire)
     }
 
     /// The vertex at a place among the inputs; -1 is the empty file system.
@@ -232,6 +241,61 @@ pub(crate) fn results(wire: &Wire) -> Result<Vec<String>> {
         found.extend(identifier.filter(|identifier| identifier.starts_with(crate::inputs::SCHEME)));
     }
     Ok(found)
+}
+
+/// A graph that is in a file (`BuildOp`).
+pub(crate) struct Contained {
+    /// The digest of the operation that it stands for.
+    pub(crate) operation: String,
+    /// The graph of the file system that the file is in.
+    pub(crate) holder: Wire,
+    pub(crate) file: String,
+}
+
+/// The graphs in files that a graph needs.
+pub(crate) fn contained(wire: &Wire) -> Result<Vec<Contained>> {
+    const FILE: &str = "buildkit.llb.definition";
+    let bad = |what: &str| Error::invalid(format!("invalid definition: a graph in a file {what}"));
+    let Some(last) = wire.def.last() else { return Ok(Vec::new()) };
+    let Some(root) = decode(last, "the last operation")?.inputs.into_iter().next() else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    // What nobody needs is not read.
+    for bytes in part(wire, &root)?.def.iter().take(MOST) {
+        let op = decode(bytes, "an operation")?;
+        let Some(build) = &op.build else { continue };
+        if build.builder != crate::proto::graph::BUILDER {
+            return Err(bad("that another builder shall build"));
+        }
+        let place = build.inputs.get(FILE).ok_or_else(|| bad("without an input"))?.input;
+        let input = usize::try_from(place).ok().and_then(|place| op.inputs.get(place));
+        let holder = part(wire, input.ok_or_else(|| bad("without an input"))?)?;
+        let file = build.attributes.get("llbbuild.filename").cloned().unwrap_or_else(|| FILE.to_owned());
+        found.push(Contained { operation: Digest::of(bytes).to_string(), holder, file });
+    }
+    Ok(found)
+}
+
+/// The part of a graph that an output stands on.
+fn part(wire: &Wire, root: &Input) -> Result<Wire> {
+    let table: Table<'_> =
+        wire.def.iter().map(|bytes| (Digest::of(bytes).to_string(), bytes.as_slice())).collect();
+    let mut open = vec![root.digest.clone()];
+    let mut needed = HashSet::new();
+    while let Some(digest) = open.pop() {
+        if let Some(bytes) = table.get(&digest)
+            && needed.insert(digest.clone())
+        {
+            open.extend(decode(bytes, &digest)?.inputs.into_iter().map(|input| input.digest));
+        }
+    }
+    let is_needed = |bytes: &&Vec<u8>| needed.contains(&Digest::of(bytes).to_string());
+    let mut def: Vec<Vec<u8>> = wire.def.iter().filter(is_needed).cloned().collect();
+    def.push(Op { inputs: vec![root.clone()], ..Op::default() }.encode_to_vec());
+    let metadata = wire.metadata.iter().filter(|(digest, _)| needed.contains(*digest));
+    let metadata = metadata.map(|(digest, about)| (digest.clone(), about.clone())).collect();
+    Ok(Wire { def, metadata, source: wire.source.clone() })
 }
 
 /// An image in a client's layout that a graph stands on.

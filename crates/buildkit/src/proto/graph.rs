@@ -1,6 +1,6 @@
 //! `pb`: graphs of operations (LLB).
 
-use super::{Definition, Platform, Range, SourceInfo};
+use super::{Platform, Range, SourceInfo};
 use std::collections::BTreeMap;
 
 /// `pb.Op`.
@@ -80,14 +80,20 @@ pub(crate) struct SourceOp {
     pub(crate) attributes: BTreeMap<String, String>,
 }
 
-/// `pb.BuildOp`: a graph that is in a file. Not understood here, but known.
+/// `pb.BuildOp`: a graph that is in a file.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct BuildOp {
     #[prost(int64, tag = "1")]
     pub(crate) builder: i64,
-    #[prost(message, optional, tag = "3")]
-    pub(crate) definition: Option<Definition>,
+    /// `pb.BuildInput` is a place, too.
+    #[prost(btree_map = "string, message", tag = "2")]
+    pub(crate) inputs: BTreeMap<String, Place>,
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub(crate) attributes: BTreeMap<String, String>,
 }
+
+/// The only [`BuildOp::builder`]: whoever builds the graph that the operation is in.
+pub(crate) const BUILDER: i64 = -1;
 
 /// `pb.PassthroughOp`. Not understood here, but known.
 #[derive(Clone, PartialEq, Eq, prost::Message)]

@@ -27,6 +27,7 @@ cases![
         devices_must_be_granted_to_graphs.differs(OWN),
         bad_graphs_are_refused.differs(OWN),
         nothing_leads_out_of_a_graph.differs(OWN),
+        graphs_are_in_files.differs(OWN),
         results_are_read_over_the_bridge.differs(OWN);
 ];
 
@@ -705,4 +706,36 @@ fn results_are_read_over_the_bridge(c: &Client) {
         c.n
     );
     c.says(&inspect, "b [FROM=frontend]\n");
+}
+
+fn graphs_are_in_files(c: &Client) {
+    let build = Build::new(c);
+    // The file that `place` names holds the graph; the operation stands for what that makes.
+    let within = |graph: &mut Graph, holder: &Output, name: Option<&str>| {
+        let input = Message::new().text(1, "buildkit.llb.definition").message(2, &Message::new().int(1, 0));
+        let op = Message::new().int(1, -1).message(2, &input);
+        let op = name.into_iter().fold(op, |op, name| op.pair(4, "llbbuild.filename", name));
+        graph.add(&[holder], 5, &op)
+    };
+    let written = |graph: &mut Graph, name: &str, content: &Message| {
+        let file = Message::new().text(1, name).int(2, 0o644).bytes(3, content.as_slice()).int(5, -1);
+        graph.file(&[], &[action(-1, -1, 0, 5, &file)])
+    };
+    let mut inner = Graph::default();
+    let base = inner.source(BUSYBOX);
+    let made = inner.run(&base, &[], "echo inner > /file", &[]);
+    let mut middle = Graph::default();
+    let holder = written(&mut middle, "/buildkit.llb.definition", &inner.definition(&made));
+    let made = within(&mut middle, &holder, None);
+    let mut outer = Graph::default();
+    let holder = written(&mut outer, "/graph", &middle.definition(&made));
+    let inside = within(&mut outer, &holder, Some("/graph"));
+    let made = outer.run(&inside, &[], "echo outer >> /file", &[]);
+    assert_eq!(build.says(&outer, &made, "cat /file"), "inner\nouter\n");
+    let absent = within(&mut outer, &holder, Some("/nowhere"));
+    build.lacks(&outer, &absent);
+    let nonsense = written(&mut outer, "/graph", &Message::new().int(1, 7));
+    let broken = within(&mut outer, &nonsense, Some("/graph"));
+    let refused = build.solve(&outer, &broken, "").unwrap_err();
+    assert!(refused.message.contains("no graph that can be read"), "{refused:?}");
 }
