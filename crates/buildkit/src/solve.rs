@@ -179,6 +179,10 @@ async fn load_dockerfile(
     inputs: &BTreeMap<String, Definition>,
 ) -> Result<Arc<Loaded>, Status> {
     let build = &caller.build;
+    if build.local.is_some() {
+        let text = "a frontend that hands its file back to the stock one needs a client with a session";
+        return Err(Error::unimplemented(text).with_hint("use docker buildx build").into());
+    }
     let mut asked = frontend::parse(options, &build.request.entitlements)?;
     let mut inputs = build_inputs(kit, caller, &mut asked, inputs).await?;
     let source = source(kit, build, &asked, progress(build, None)).await?;

@@ -68,10 +68,7 @@ impl Frontends for Programs {
             runtime.block_on(run(&kit, &caller, program)).map_err(|status| failure(status, file))?;
         let loaded = outcome.build(&active.build).map_err(Error::from)?;
         let loaded = loaded.ok_or_else(|| Error::invalid(format!("the frontend {source} made nothing")))?;
-        let graphs = loaded.graphs.as_ref().ok_or_else(|| {
-            Error::unimplemented(format!("the frontend {source} hands the file back to the stock one, which yare build does not take yet"))
-                .with_hint("use docker buildx build")
-        })?;
+        let graphs = loaded.graphs.as_ref().ok_or_else(|| Error::internal("a result without a graph"))?;
         let Assembled { definition, locals, .. } = graphs.assemble(&active.build)?;
         let source = runtime.block_on(solve::source(&kit, &active.build, &loaded.asked, progress));
         let source = source.map_err(Error::from)?;

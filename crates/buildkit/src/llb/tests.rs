@@ -140,3 +140,27 @@ fn patterns_of_what_is_wanted_leave_out_the_rest() {
     assert_eq!(patterns, ["**", "!a/*", "a/b"]);
     assert_eq!(left_out(&[], &["x".to_owned()]), ["x"]);
 }
+
+#[test]
+fn graphs_in_files_are_found_where_they_are_needed() {
+    let mut made = Made::default();
+    let holder = made.source("docker-image://holder");
+    let place = crate::proto::graph::Place { input: 0 };
+    let build = crate::proto::graph::BuildOp {
+        builder: crate::proto::graph::BUILDER,
+        inputs: [("buildkit.llb.definition".to_owned(), place)].into(),
+        ..Default::default()
+    };
+    let within = made.add(&Op { inputs: inputs(&[&holder], 0), build: Some(build.clone()), ..Op::default() });
+    let apart = made.source("docker-image://apart");
+    assert!(contained(&made.of(&apart, 0)).expect("understood").is_empty(), "nobody needs it");
+    let found = contained(&made.of(&within, 0)).expect("understood");
+    let [Contained { operation, holder: part, file }] = found.as_slice() else { panic!("one is needed") };
+    assert_eq!((operation, file.as_str()), (&within, "buildkit.llb.definition"));
+    assert_eq!(part.def.len(), 2, "the source, and the last operation");
+    let other = crate::proto::graph::BuildOp { builder: 0, ..build };
+    let other = made.add(&Op { inputs: inputs(&[&holder], 0), build: Some(other), ..Op::default() });
+    assert!(contained(&made.of(&other, 0)).is_err(), "another builder");
+    // Until it was read, it is no graph.
+    assert!(Assembly::default().add(&made.of(&within, 0)).is_err());
+}

@@ -2,7 +2,8 @@
 //!
 //! Its language has a line an instruction: `from IMAGE`, `run SCRIPT`, `arg NAME` (its value goes into `/NAME`),
 //! `copy NAME` (a file of the context), `inner FILE` (the rest is that Dockerfile's business), `say SCRIPT` (runs
-//! it over what there is and fails with what it said), and what only a bad frontend does: `fail TEXT`, `die`, `leave`, `hang`, `babble`, `stranger ID`, `network`.
+//! it over what there is and fails with what it said), `everywhere` (what there is, for two platforms), and what
+//! only a bad frontend does: `fail TEXT`, `die`, `leave`, `hang`, `babble`, `stranger ID`, `network`.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -136,6 +137,7 @@ impl Frontend {
                 return Ok(Some(Message::new().message(3, &Message::new().text(1, &id_of(&solved)))));
             }
             "say" => return Err(state.failure(line, &self.said(state, rest)?)),
+            "everywhere" => return self.everywhere(state).map(Some),
             "fail" => return Err(state.failure(line, rest)),
             "network" => {
                 let names = std::fs::read_to_string("/proc/net/dev").unwrap();
@@ -153,6 +155,30 @@ impl Frontend {
 }
 
 impl Frontend {
+    /// What there is as an image for two platforms.
+    fn everywhere(&self, state: &State) -> Result<Message, Message> {
+        let mut refs = Message::new();
+        let mut result = Message::new();
+        let mut rows = Vec::new();
+        for architecture in ["amd64", "arm64"] {
+            let platform = format!("linux/{architecture}");
+            let id = self.solve(&state.definition())?;
+            refs =
+                refs.message(1, &Message::new().text(1, &platform).message(2, &Message::new().text(1, &id)));
+            rows.push(format!(
+                r#"{{"ID":"{platform}","Platform":{{"architecture":"{architecture}","os":"linux"}}}}"#
+            ));
+            let config = format!(
+                r#"{{"architecture":"{architecture}","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":[]}}}}"#
+            );
+            let name = format!("containerimage.config/{platform}");
+            result = result.message(10, &Message::new().text(1, &name).text(2, &config));
+        }
+        let table = format!(r#"{{"Platforms":[{}]}}"#, rows.join(","));
+        let table = Message::new().text(1, "refs.platforms").text(2, &table);
+        Ok(result.message(4, &refs).message(10, &table))
+    }
+
     /// The exit code and the output of a script over what there is.
     fn said(&self, state: &State, script: &str) -> Result<String, Message> {
         let root = Message::new().text(3, "/").text(23, &self.solve(&state.definition())?);

@@ -15,6 +15,7 @@ cases![
     Docker:
         a_file_is_built_by_the_frontend_that_it_names.differs(OWN),
         a_frontend_is_chosen_by_an_argument.differs(OWN),
+        a_frontend_builds_for_several_platforms.differs(OWN),
         errors_of_frontends_have_their_place.differs(OWN),
         bad_frontends_are_told_of.differs(OWN),
         a_frontend_has_no_network_of_its_own.differs(OWN),
@@ -82,6 +83,19 @@ fn a_frontend_is_chosen_by_an_argument(c: &Client) {
     let stock = "docker buildx build --load -t $n/y --build-arg BUILDKIT_SYNTAX=docker/dockerfile:1 . 2>&1";
     ok(c, stock);
     assert_eq!(ok(c, "docker run --rm $n/y cat /made"), "stock\n");
+}
+
+fn a_frontend_builds_for_several_platforms(c: &Client) {
+    if !frontend(c) {
+        return;
+    }
+    file(c, "run echo both > /made\neverywhere\n");
+    ok(c, "docker buildx build --platform linux/amd64,linux/arm64 -o type=oci,dest=out.tar . 2>&1");
+    let found = ok(
+        c,
+        "mkdir out && tar -C out -xf out.tar && grep -rho '\"architecture\":\"a[a-z]*64\",\"os\":\"linux\"}' out/blobs | sort -u",
+    );
+    assert_eq!(found.lines().count(), 2, "{found}");
 }
 
 fn errors_of_frontends_have_their_place(c: &Client) {
@@ -244,7 +258,7 @@ fn frontends_need_no_session(c: &Client) {
     assert!(why.contains("0: there"), "{why}");
     file(c, "inner Dockerfile.inner\n");
     let why = fails("docker build .");
-    assert!(why.contains("docker buildx build") || why.contains("FileSync"), "{why}");
+    assert!(why.contains("needs a client with a session") && why.contains("docker buildx build"), "{why}");
 }
 
 /// A message about a process.
