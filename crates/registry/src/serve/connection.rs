@@ -59,8 +59,9 @@ impl Connection {
         Self { last: Some(last), ..self }
     }
 
-    fn note(&self) {
-        if let Some(last) = &self.last {
+    /// A flush of nothing is ready, too, and is no sign of life: only what moves bytes is noted.
+    fn note(&self, went: bool) {
+        if let Some(last) = self.last.as_ref().filter(|_| went) {
             *last.lock() = std::time::Instant::now();
         }
     }
@@ -69,7 +70,6 @@ impl Connection {
     fn bounded<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.stuck = None;
-            self.note();
             return polled;
         }
         let silence = self.silence;
@@ -89,9 +89,7 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let polled = each!(&mut self.stream, stream => stream.poll_read(context, buffer));
-        if polled.is_ready() {
-            self.note();
-        }
+        self.note(polled.is_ready());
         polled
     }
 }
@@ -103,6 +101,7 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = each!(&mut self.stream, stream => stream.poll_write(context, bytes));
+        self.note(polled.is_ready());
         self.bounded(context, polled)
     }
 
@@ -112,6 +111,7 @@ impl AsyncWrite for Connection {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = each!(&mut self.stream, stream => stream.poll_write_vectored(context, slices));
+        self.note(polled.is_ready());
         self.bounded(context, polled)
     }
 

@@ -129,7 +129,9 @@ fn who_does_nothing_is_let_go() {
         let digest = Digest::of(vec![7; 9_000_000]);
         let reply = send(&sender, "GET", &format!("/v2/a/blobs/{digest}"), "text/plain", "").await;
         tokio::time::sleep(Duration::from_secs(4)).await;
-        assert!(reply.into_body().collect().await.is_err(), "it ended in the middle");
+        // hyper takes a stream that was cancelled for one that ended, whatever length was announced.
+        let got = reply.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
+        assert!(got < 9_000_000, "it ended in the middle");
         // One that is asked now and then lives longer than the silence.
         let sender = plain(&served.client).await;
         for _ in 0..6 {
