@@ -41,7 +41,7 @@ pub struct MountPoint {
 const PATIENCE: Duration = Duration::from_millis(2000);
 
 /// How often a group's parents are made again when they vanish while the group is being made.
-const PARENT_TRIES: usize = 100;
+const PARENT_TRIES: usize = 1000;
 
 impl Group {
     /// Makes the group and sets its limits; what the kernel lacks is returned as warnings.
@@ -473,7 +473,11 @@ fn make_directory(hierarchy: &Hierarchy, path: &str) -> Result<()> {
     let mut tries = 0;
     loop {
         match make_with_parents(hierarchy, path) {
-            Err((_, Errno::NOENT)) if tries < PARENT_TRIES => tries += 1,
+            Err((_, Errno::NOENT)) if tries < PARENT_TRIES => {
+                tries += 1;
+                // On few processors it is the others' turn to finish.
+                std::thread::yield_now();
+            }
             outcome => return outcome.map_err(|(part, error)| failed(part, error)),
         }
     }
