@@ -122,8 +122,8 @@ fn links_are_copied_or_followed(c: &Client) {
 
 fn links_never_lead_out(c: &Client) {
     running(c, "");
-    c.ok("mkdir secret; echo host > secret/f; echo x > x");
-    let outside = c.folder.join("secret").display().to_string();
+    c.ok("mkdir outside; echo host > outside/f; echo x > x");
+    let outside = c.folder.join("outside").display().to_string();
     let up = "../../../../../../../../../../../..";
     c.ok(&format!(
         "docker exec $n sh -c 'ln -s {outside} /abs; ln -s {up}{outside} /up; ln -s /proc/1/root /magic'"
@@ -142,13 +142,13 @@ fn links_never_lead_out(c: &Client) {
     c.ok(&format!(
         "docker exec $n sh -c 'mkdir -p {outside}; echo inside > {outside}/f'; docker cp x $n:/abs/f"
     ));
-    c.says("cat secret/f", "host\n");
+    c.says("cat outside/f", "host\n");
     c.says(&format!("docker exec $n cat {outside}/f"), "x\n");
     // Links that the archive brings along.
     c.ok(&format!("mkdir a b; ln -s {outside} a/l; tar -C a -cf 1.tar l; mkdir b/l; echo evil > b/l/f; tar -C b -cf 2.tar l/f"));
     c.ok("docker exec $n mkdir /to; docker cp - $n:/to < 1.tar");
     c.run("docker cp - $n:/to < 2.tar");
-    c.says("cat secret/f; ls secret", "host\nf\n");
+    c.says("cat outside/f; ls outside", "host\nf\n");
 }
 
 fn archives_come_and_go_as_streams(c: &Client) {
