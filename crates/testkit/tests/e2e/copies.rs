@@ -100,9 +100,10 @@ fn created_and_stopped_containers_have_files(c: &Client) {
 
 fn a_slow_reader_is_in_nobody_s_way(c: &Client) {
     c.ok("docker run --name $n -v $n-v:/v busybox sh -c 'head -c 30000000 /dev/zero > /big'");
-    let reader = c.spawn("docker cp $n:/big - | (read -n 1 x; exec sleep 30)");
+    let slow = "read -n 1 x; for i in $(seq 300); do [ ! -e done ] || exit; sleep 0.1; done";
+    let reader = c.spawn(&format!("docker cp $n:/big - | ({slow})"));
     std::thread::sleep(std::time::Duration::from_millis(500));
-    c.ok("timeout 15 docker start $n; docker wait $n; timeout 15 docker rm $n");
+    c.ok("timeout 15 docker start $n; docker wait $n; timeout 15 docker rm $n; touch done");
     drop(reader);
 }
 
