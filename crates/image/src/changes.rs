@@ -175,15 +175,7 @@ fn volume(config: &mut ContainerConfig, text: &str) -> Result<()> {
 fn workdir(config: &mut ContainerConfig, text: &str) -> Result<()> {
     let path = single("WORKDIR", text, &config.env)?;
     let joined = if path.starts_with('/') { path } else { format!("{}/{path}", config.working_dir) };
-    let mut parts: Vec<&str> = Vec::new();
-    for part in joined.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    config.working_dir = format!("/{}", parts.join("/"));
+    config.working_dir = yare_oci::path::clean(&joined);
     Ok(())
 }
 

@@ -11,6 +11,7 @@ pub mod descriptor;
 pub mod digest;
 pub mod image;
 pub mod kernel;
+pub mod path;
 pub mod platform;
 pub mod reference;
 pub mod runtime;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use yare_api::container::Empty;
 use yare_api::{BindOptions, Driver, HostConfig, Mount, VolumeOptions};
 use yare_errdefs::Error;
+use yare_oci::path::clean;
 
 /// One mount.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -400,19 +401,6 @@ fn is_local(path: &str) -> bool {
         }
     }
     !path.starts_with('/') && !path.contains('\0')
-}
-
-/// Go's `path.Clean` for absolute paths.
-pub fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            _ => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 #[cfg(test)]

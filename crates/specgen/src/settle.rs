@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use yare_api::{ContainerConfig, ContainerCreateRequest, HealthConfig, HostConfig};
 use yare_errdefs::Error;
 use yare_oci::ImageConfig;
+use yare_oci::path::clean;
 
 /// Paths that read as empty.
 const MASKED: [&str; 12] = [
@@ -63,7 +64,7 @@ pub fn settle(
 }
 
 fn working_dir(path: &str) -> String {
-    if path.is_empty() { String::new() } else { mounts::clean(path) }
+    if path.is_empty() { String::new() } else { clean(path) }
 }
 
 /// What the engine shows for members the request left open.
@@ -127,11 +128,7 @@ fn assemble(
         ),
         argv,
         env: config.env.clone().unwrap_or_default(),
-        working_dir: if config.working_dir.is_empty() {
-            "/".to_owned()
-        } else {
-            mounts::clean(&config.working_dir)
-        },
+        working_dir: if config.working_dir.is_empty() { "/".to_owned() } else { clean(&config.working_dir) },
         user: config.user.clone(),
         groups: host_config.group_add.clone().unwrap_or_default(),
         terminal: config.tty,

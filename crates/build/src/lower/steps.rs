@@ -21,6 +21,7 @@ use yare_dockerfile::lint::evaluated;
 use yare_dockerfile::text::{Mode, history, parse_ports, parse_signal};
 use yare_dockerfile::{Stage, Step};
 use yare_oci::Digest;
+use yare_oci::path::clean;
 
 /// What runs lines when nothing else is said.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
@@ -713,19 +714,6 @@ pub(super) fn join(from: &str, path: &str) -> String {
     }
     let from = if from.is_empty() { "/" } else { from };
     format!("{}/{path}", from.trim_end_matches('/'))
-}
-
-/// Without `.`, `..`, double and final slashes; absolute.
-pub(super) fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 /// A destination: clean, and with its final slash if it names a directory.

@@ -1,6 +1,6 @@
 //! Processes.
 
-use super::{Assembly, Operation, clean, source};
+use super::{Assembly, Operation, source};
 use crate::proto::Platform as WirePlatform;
 use crate::proto::graph::{self as wire, Device, ExecOp, Meta, Mount, SecretEnv};
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use yare_build::graph::{
 };
 use yare_errdefs::{Error, Result};
 use yare_oci::Platform;
+use yare_oci::path::clean;
 
 /// What a process without a path gets.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

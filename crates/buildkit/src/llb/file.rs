@@ -1,10 +1,11 @@
 //! Changes of files: each action of an operation becomes a vertex of its own.
 
-use super::{Assembly, Operation, clean};
+use super::{Assembly, Operation};
 use crate::proto::graph::{Chown, FileAction, FileCopy, FileOp, User};
 use std::collections::BTreeMap;
 use yare_build::graph::{CopyDefinition, CopyOp, CopyRules, CopySource, Edit, EditOp, Op, VertexId};
 use yare_errdefs::{Error, Result};
+use yare_oci::path::clean;
 
 /// The file systems that actions can refer to: inputs, then results of earlier actions.
 struct Places<'a, 'o> {

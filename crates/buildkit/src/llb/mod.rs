@@ -338,16 +338,3 @@ fn check_size(op: &Op) -> Result<()> {
     }
     Ok(())
 }
-
-/// Without `.`, `..`, double and final slashes; absolute.
-fn clean(path: &str) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    for name in path.split('/') {
-        match name {
-            "" | "." => {}
-            ".." => drop(names.pop()),
-            name => names.push(name),
-        }
-    }
-    format!("/{}", names.join("/"))
-}

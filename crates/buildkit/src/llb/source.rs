@@ -1,6 +1,6 @@
 //! Where files come from.
 
-use super::{Assembly, Operation, clean};
+use super::{Assembly, Operation};
 use crate::layout::LayoutImage;
 use crate::proto::Platform as WirePlatform;
 use crate::proto::graph::SourceOp;
@@ -9,6 +9,7 @@ use yare_build::definition::Does;
 use yare_build::graph::{CopyDefinition, CopyOp, CopySource, FetchOp, Op, VertexId};
 use yare_build::source::git::GitKeys;
 use yare_errdefs::{Error, Result};
+use yare_oci::path::clean;
 use yare_oci::{Digest, Platform, Reference};
 
 /// A folder that a client sends.

@@ -260,15 +260,7 @@ fn link_target(view: &View, path: &str) -> Result<String> {
 /// The path from the root, without `..` and doubled slashes; what asks for a directory at its end (`/`, `/.`)
 /// stays.
 fn clean(path: &str) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    for name in path.split('/') {
-        match name {
-            "" | "." => {}
-            ".." => drop(names.pop()),
-            name => names.push(name),
-        }
-    }
-    let mut clean = format!("/{}", names.join("/"));
+    let mut clean = yare_oci::path::clean(path);
     let end = path.rsplit('/').next().unwrap_or_default();
     if matches!(end, "" | ".") && !clean.ends_with('/') {
         clean.push('/');
