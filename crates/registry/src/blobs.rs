@@ -4,12 +4,35 @@ use crate::bucket::Bucket;
 use crate::links::Finished;
 use crate::problem::{Code, Refusal, Result};
 use crate::records::{CONDEMNED, OBJECTS, Writing};
+use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable};
 use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::task::JoinHandle;
 use yare_content::Store;
 use yare_oci::Digest;
+
+/// Bytes of a blob that are read at once.
+const PIECE: u64 = 256 << 10;
+
+/// Where the piece that begins at `start` ends, of a blob that is wanted up to `end`.
+pub(crate) fn piece_end(start: u64, end: u64) -> u64 {
+    end.min(start.saturating_add(PIECE))
+}
+
+/// Reads a piece on a thread where that keeps nobody waiting.
+pub(crate) fn read_piece(file: Arc<File>, piece: Range<u64>) -> JoinHandle<io::Result<Bytes>> {
+    tokio::task::spawn_blocking(move || {
+        let length = piece.end.saturating_sub(piece.start);
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        file.read_exact_at(&mut bytes, piece.start)?;
+        Ok(bytes.into())
+    })
+}
 
 /// The bytes of all blobs.
 #[derive(Debug, Clone)]

@@ -191,9 +191,7 @@ impl Error {
             },
         }
     }
-}
 
-impl Error {
     /// For those who know no refusals.
     pub(crate) fn into_failed(self) -> yare_errdefs::Error {
         match self {

@@ -25,9 +25,20 @@ pub(crate) struct Remote<'a> {
     pub(crate) certs_dirs: &'a [PathBuf],
 }
 
+/// The part of a repository's name below `prefix`, when it is there; all of it below an empty one.
+pub(crate) fn below<'a>(prefix: &str, name: &'a str) -> Option<&'a str> {
+    match prefix {
+        "" => Some(name),
+        prefix => name.strip_prefix(prefix)?.strip_prefix('/'),
+    }
+}
+
 impl<'a> Remote<'a> {
-    /// Says what cannot work.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Says what cannot work; `prefix` is what its repositories begin with here.
+    pub(crate) fn check(&self, prefix: &str) -> Result<(), String> {
+        if !prefix.is_empty() && !yare_oci::reference::is_path(prefix) {
+            return Err("the prefix is no name of the form a/b-c/d".to_owned());
+        }
         if self.repository("x/y").is_none() {
             return Err("the registry is not of the form host:port/path".to_owned());
         }

@@ -15,7 +15,7 @@ mod counts;
 pub(crate) mod manifests;
 
 use crate::problem::{Code, Error, Refusal, Result};
-use crate::remote::{Outbound, Remote};
+use crate::remote::{self, Outbound, Remote};
 use crate::retention::Retention;
 use counts::Counts;
 use http::StatusCode;
@@ -88,10 +88,7 @@ impl Proxy {
         let wrong = |why: &str| {
             yare_errdefs::Error::invalid(format!("proxy {:?} of {:?}: {why}", self.prefix, self.upstream))
         };
-        if !self.prefix.is_empty() && !yare_oci::reference::is_path(&self.prefix) {
-            return Err(wrong("the prefix is no name of the form a/b-c/d"));
-        }
-        self.reach().check().map_err(|why| wrong(&why))?;
+        self.reach().check(&self.prefix).map_err(|why| wrong(&why))?;
         if self.fetches == 0 {
             return Err(wrong("`fetches` is 0"));
         }
@@ -114,10 +111,7 @@ impl Proxy {
 
     /// The part of a repository's name that the upstream knows it by, when it is one of its.
     pub(crate) fn rest<'a>(&self, name: &'a str) -> Option<&'a str> {
-        if self.prefix.is_empty() {
-            return Some(name);
-        }
-        name.strip_prefix(self.prefix.as_str())?.strip_prefix('/')
+        remote::below(&self.prefix, name)
     }
 
     fn reach(&self) -> Remote<'_> {

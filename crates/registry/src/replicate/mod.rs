@@ -31,7 +31,7 @@ pub(crate) use work::run;
 
 use crate::name::Pattern;
 use crate::problem::Result;
-use crate::remote::{Outbound, Remote};
+use crate::remote::{self, Outbound, Remote};
 use counts::Counts;
 use serde::Deserialize;
 use side::Here;
@@ -126,13 +126,10 @@ impl Rule {
         if self.to.is_some() == self.from.is_some() {
             return Err(wrong("want either `to` or `from`"));
         }
-        if !self.prefix.is_empty() && !yare_oci::reference::is_path(&self.prefix) {
-            return Err(wrong("the prefix is no name of the form a/b-c/d"));
-        }
         if self.at_once == 0 {
             return Err(wrong("`at_once` is 0"));
         }
-        self.remote().check().map_err(|why| wrong(&why))
+        self.remote().check(&self.prefix).map_err(|why| wrong(&why))
     }
 
     /// Whether it copies to the other registry.
@@ -153,10 +150,7 @@ impl Rule {
 
     /// The rule's name of a repository, when it is about it.
     pub(crate) fn rest<'a>(&self, repository: &'a str) -> Option<&'a str> {
-        let rest = match self.prefix.as_str() {
-            "" => repository,
-            prefix => repository.strip_prefix(prefix)?.strip_prefix('/')?,
-        };
+        let rest = remote::below(&self.prefix, repository)?;
         self.covers(rest).then_some(rest)
     }
 

@@ -1,7 +1,7 @@
 //! The two ends of a copy: a repository here, and one at another registry.
 
 use super::{Work, failed};
-use crate::blobs::OpenBlob;
+use crate::blobs::{self, OpenBlob};
 use crate::clock::now;
 use crate::events::Hooks;
 use crate::events::{Event, Kind};
@@ -15,14 +15,11 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use yare_distribution::{Content, Document, Name, Pushed, Repository, Resume};
 use yare_errdefs::{Class, Classified, Error, Result};
 use yare_oci::{Descriptor, Digest};
 
-/// Bytes of a file that are read at once.
-const PIECE: u64 = 256 << 10;
 /// Bytes that are gathered before they are written.
 const BATCH: usize = 512 << 10;
 /// Repositories that a blob is borrowed from, at most.
@@ -334,15 +331,11 @@ fn read_file(file: Arc<File>, offset: u64, size: u64) -> Content {
     let pieces = stream::try_unfold(offset, move |offset| {
         let file = Arc::clone(&file);
         async move {
-            let end = size.min(offset.saturating_add(PIECE));
+            let end = blobs::piece_end(offset, size);
             if offset >= end {
                 return Ok(None);
             }
-            let read = tokio::task::spawn_blocking(move || {
-                let mut piece = vec![0; usize::try_from(end - offset).map_err(io::Error::other)?];
-                file.read_exact_at(&mut piece, offset)?;
-                Ok(Bytes::from(piece))
-            });
+            let read = blobs::read_piece(file, offset..end);
             read.await.map_err(io::Error::other).flatten().map(|piece| Some((piece, end)))
         }
     });

@@ -1,5 +1,6 @@
 //! Bodies of replies: bytes, or a file that is read as fast as the client takes it.
 
+use crate::blobs;
 use crate::bucket::blobs::Stream;
 use crate::cache::blobs::Fetch;
 use bytes::Bytes;
@@ -7,14 +8,10 @@ use http_body::{Frame, SizeHint};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
-
-/// Bytes that are read at once; one such piece waits while another one is sent.
-const PIECE: u64 = 256 << 10;
 
 /// The body of a reply.
 pub(crate) enum Body {
@@ -53,6 +50,7 @@ pub(crate) struct PartBody {
     rest: Range<u64>,
     /// What is still to be sent.
     left: u64,
+    /// One piece waits while another one is sent.
     reading: Option<JoinHandle<io::Result<Bytes>>>,
 }
 
@@ -83,16 +81,12 @@ impl PartBody {
     /// Starts reading the next piece, if there is one.
     fn read_on(&mut self) {
         let start = self.rest.start;
-        let end = self.rest.end.min(start.saturating_add(PIECE));
+        let end = blobs::piece_end(start, self.rest.end);
         if start >= end {
             return;
         }
         self.reading = Some(match self.source.clone() {
-            Source::File(file) => tokio::task::spawn_blocking(move || {
-                let mut piece = vec![0; usize::try_from(end - start).map_err(io::Error::other)?];
-                file.read_exact_at(&mut piece, start)?;
-                Ok(piece.into())
-            }),
+            Source::File(file) => blobs::read_piece(file, start..end),
             Source::Fetch(fetch) => tokio::spawn(fetch.read(start, end)),
         });
     }

@@ -58,13 +58,21 @@ async fn begins(stream: &TcpStream) -> io::Result<bool> {
 }
 
 /// What a connection does, to tell when it does nothing.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Activity {
     /// Requests whose replies have not begun.
     requests: Arc<AtomicUsize>,
+    /// When a byte last went through.
+    last: Arc<Mutex<Instant>>,
 }
 
 impl Activity {
+    /// A connection, and what it does from now on.
+    pub(super) fn watch(connection: Connection) -> (Connection, Self) {
+        let last = Arc::new(Mutex::new(Instant::now()));
+        (connection.noting(Arc::clone(&last)), Self { requests: Arc::default(), last })
+    }
+
     /// Counts a request until its reply begins.
     pub(super) async fn of<T>(self, answering: impl Future<Output = T>) -> T {
         /// Counts down also where the client takes its request back.
@@ -80,9 +88,9 @@ impl Activity {
     }
 
     /// Completes when no request waits for its reply and no byte has gone either way for `silence`.
-    pub(super) async fn ends(&self, last: &Mutex<Instant>, silence: Duration) {
+    pub(super) async fn ends(&self, silence: Duration) {
         loop {
-            let rest = silence.saturating_sub(last.lock().elapsed());
+            let rest = silence.saturating_sub(self.last.lock().elapsed());
             if rest.is_zero() && self.requests.load(Ordering::Relaxed) == 0 {
                 return;
             }
@@ -90,10 +98,4 @@ impl Activity {
             tokio::time::sleep(rest.max(silence / 4)).await;
         }
     }
-}
-
-/// A connection that remembers when a byte last went through it.
-pub(super) fn watched(connection: Connection) -> (Connection, Arc<Mutex<Instant>>) {
-    let last = Arc::new(Mutex::new(Instant::now()));
-    (connection.noting(Arc::clone(&last)), last)
 }

@@ -199,12 +199,11 @@ async fn admit(stream: TcpStream, address: SocketAddr, server: Server, stopped: 
 
 /// As [`speak`], for many requests at a time. A connection that does nothing is ended.
 async fn speak_http2(stream: Stream, peer: Peer, server: Server, mut stopped: watch::Receiver<bool>) {
-    let activity = http2::Activity::default();
+    let (stream, activity) = http2::Activity::watch(Connection::new(stream, server.silence));
     let service = service_fn(|request| {
         let answering = Arc::clone(&server.service).answer(peer.clone(), request);
         activity.clone().of(answering)
     });
-    let (stream, last) = http2::watched(Connection::new(stream, server.silence));
     let connection = http2::builder(MAX_HEAD).serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let done = tokio::select! {
@@ -213,7 +212,7 @@ async fn speak_http2(stream: Stream, peer: Peer, server: Server, mut stopped: wa
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-        () = activity.ends(&last, server.silence) => {
+        () = activity.ends(server.silence) => {
             connection.as_mut().graceful_shutdown();
             // Replies that the client does not take are none that it is waited for.
             match tokio::time::timeout(PAUSE, connection).await {
