@@ -15,7 +15,7 @@ mod rootfs;
 mod tests;
 
 pub(crate) use attested::{Naming, write_attested};
-pub use request::{Annotations, Kind, LocalMode, Packing, Request};
+pub use request::{Annotations, Kind, LocalMode, Packing, Request, without_tag};
 pub use rootfs::write_rootfs;
 
 use crate::attest::Attestation;

@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use yare_api::build::BuildOutput;
+use yare_build::output::without_tag;
 use yare_errdefs::{Error, Result};
-use yare_oci::Reference;
 
 const METHOD: &str = "/moby.filesync.v1.FileSend/DiffCopy";
 
@@ -143,15 +143,6 @@ impl<'a> Exporters<'a> {
             self.link.wait(send_folder(exchange, folder.open()?))?;
         }
         Ok(())
-    }
-}
-
-/// What is pushed by its digest has no tag that it could be pushed under.
-fn without_tag(name: &str) -> Result<()> {
-    let parsed = Reference::parse(name).map_err(|error| Error::invalid(error.to_string()))?;
-    match parsed.tag() {
-        Some(_) => Err(Error::invalid(format!("can't push tagged ref {parsed} by digest"))),
-        None => Ok(()),
     }
 }
 

@@ -133,6 +133,23 @@ pub struct Request {
     pub is_folder: bool,
 }
 
+/// The names in a list of them.
+fn names_of(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|name| !name.is_empty())
+}
+
+/// Refuses a name with a tag: what is pushed by its digest has none that it could be pushed under.
+///
+/// # Errors
+/// It has one, or is no name.
+pub fn without_tag(name: &str) -> Result<()> {
+    let parsed = Reference::parse(name).map_err(|error| Error::invalid(error.to_string()))?;
+    match parsed.tag() {
+        Some(_) => Err(Error::invalid(format!("can't push tagged ref {parsed} by digest"))),
+        None => Ok(()),
+    }
+}
+
 impl Request {
     /// Reads the kind and the attributes of an output.
     pub fn parse(kind: &str, attributes: &Map) -> Result<Self> {
@@ -178,7 +195,7 @@ impl Request {
             "type" => {}
             "dest" => self.dest = Some(value.to_owned()).filter(|dest| !dest.is_empty() && dest != "-"),
             "name" => {
-                let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
+                let names = names_of(value);
                 let parse = |name| Reference::parse(name).map(Reference::or_latest);
                 self.names = names.map(parse).collect::<std::result::Result<_, _>>().map_err(|error| {
                     Error::invalid(format!("invalid name {value:?} of an output")).caused_by(error)
@@ -253,13 +270,9 @@ impl Request {
     fn check(self, attributes: &Map) -> Result<Self> {
         let is = |key: &str, value: &str| attributes.get(key).is_some_and(|given| given == value);
         if self.by_digest
-            && let Some(name) = attributes.get("name")
-            && let Some(tagged) = name
-                .split(',')
-                .map(Reference::parse)
-                .find_map(|name| name.ok().filter(|name| name.tag().is_some()))
+            && let Some(names) = attributes.get("name")
         {
-            return Err(Error::invalid(format!("can't push tagged ref {tagged} by digest")));
+            names_of(names).try_for_each(without_tag)?;
         }
         let stored = matches!(self.kind, Kind::Image | Kind::Registry);
         let refuse = |text: &str, hint: &str| Err(Error::unimplemented(text.to_owned()).with_hint(hint));
