@@ -39,6 +39,7 @@ use yare_oci::{Descriptor, Digest, Platform, Reference};
 pub use conversation::{Further, Sandbox, converse};
 pub use foreign::{Build, Frontends, Wanted};
 pub use keys::Keys;
+use keys::Sent;
 
 /// What builds of one engine share.
 #[derive(Debug)]
@@ -188,14 +189,13 @@ fn work(
         move |place: usize, piece: &[u8]| bytes.data(place, piece),
         Progress::new(move |status| told.status(status)),
     );
-    let keys = Arc::new(foreign::Kept { request: asked.clone(), auths: auths.clone() });
     let foreign = foreign::wanted(&prepared.request);
     let built = prepared.opened(engine, foreign.is_some()).map_err(Failure::from);
     let built = built.and_then(|(request, contexts)| {
         let work = Work {
             request: &request,
             contexts: &*contexts,
-            keys: &*keys,
+            keys: &Sent { request: asked, auths },
             runtime: &runtime,
             send: &send,
             call: &asked.call,
@@ -205,7 +205,9 @@ fn work(
         match &foreign {
             None => solve(engine, work),
             Some(foreign) => {
-                foreign::build(engine, foreign, (asked, Arc::clone(&contexts)), Arc::clone(&keys) as _, &work)
+                // A frontend asks from a session of its own, which may outlast this call.
+                let keys = foreign::Kept { request: asked.clone(), auths: auths.clone() };
+                foreign::build(engine, foreign, (asked, Arc::clone(&contexts)), Arc::new(keys), &work)
             }
         }
     });

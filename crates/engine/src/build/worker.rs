@@ -86,8 +86,8 @@ impl<'a> EngineWorker<'a> {
         followed
     }
 
-    /// What was pushed, if something was. Waits for each line by itself: who takes the news may wait for the client, which nobody may do while
-    /// in the runtime.
+    /// What was pushed, if something was. Waits for each line by itself: who takes the news may wait for the
+    /// client, which nobody may do while in the runtime.
     fn follow(&self, vertex: &str, begun: impl Future<Output = Result<Output>>) -> Result<Option<Pushed>> {
         let mut lines = self.runtime.block_on(begun)?;
         let mut pushed = None;

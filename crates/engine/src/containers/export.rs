@@ -16,14 +16,16 @@ pub async fn export(engine: &Arc<Engine>, id: &str) -> Result<Output> {
     let record = container.record();
     let root: OwnedFd = blocking({
         let engine = Arc::clone(engine);
-        move || match pidfd.map(|pidfd| view::root_of(&record.id, &pidfd)) {
-            // It has ended just now.
-            None | Some(Ok(None)) => {
-                engine.images.snapshots().look_fd(&record.id, &record.layers).map_err(|error| {
-                    Error::wrap(format!("cannot read the root of container {}", record.id), error)
-                })
+        move || {
+            let live = pidfd.map(|pidfd| view::root_of(&record.id, &pidfd)).transpose()?;
+            // One that has ended just now has none any more.
+            if let Some(root) = live.flatten() {
+                return Ok(root);
             }
-            Some(root) => root.transpose().expect("the other arm has what is none"),
+            let root = engine.images.snapshots().look_fd(&record.id, &record.layers);
+            root.map_err(|error| {
+                Error::wrap(format!("cannot read the root of container {}", record.id), error)
+            })
         }
     })
     .await?;

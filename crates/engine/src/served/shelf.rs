@@ -6,9 +6,9 @@
 //! What is pushed gets the first of these names, so that nobody from elsewhere moves any other.
 //!
 //! Manifests are those that the store has, byte by byte, wherever all that they name can be had; a name of an
-//! index is served as that index where all of it can be had, else as the image that it shows. Layers that came compressed and are kept so are
-//! served as they came; others exist unpacked only, are named by their DiffID in their image's manifest, and
-//! are rebuilt when somebody wants the bytes.
+//! index is served as that index where all of it can be had, else as the image that it shows. Layers that came
+//! compressed and are kept so are served as they came; others exist unpacked only, are named by their DiffID in
+//! their image's manifest, and are rebuilt when somebody wants the bytes.
 
 use super::taking::{self, Taking, Wanted, WantedIndex};
 use crate::Engine;
