@@ -2,13 +2,17 @@
 
 use crate::Engine;
 use crate::images::{self, lifted, pull};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 use yare_errdefs::{Class, Classified, Error, Result};
 use yare_image::{Image, ImageId, Lease, NewImage, NewIndex, platforms};
-use yare_oci::{DiffId, Digest, Hasher, ImageConfig, Index, Manifest, MediaType, Reference};
+use yare_oci::{Descriptor, DiffId, Digest, Hasher, ImageConfig, Index, Manifest, MediaType, Reference};
 use yare_registry::Pushed;
+
+/// The most bytes that the manifests of one index have together: they are in memory while it is taken.
+const LARGEST_LISTED: usize = 64 << 20;
 
 /// What a pushed manifest speaks of, when that is an image.
 pub(super) struct Wanted {
@@ -86,8 +90,18 @@ impl WantedIndex {
     pub(super) fn of(pushed: &Pushed<'_>) -> Result<Option<Self>> {
         let Ok(index) = serde_json::from_slice::<Index>(pushed.manifest) else { return Ok(None) };
         let mut wanted = Self { images: Vec::new(), attestations: Vec::new() };
-        for member in &index.manifests {
+        let (mut seen, mut size) = (HashSet::new(), 0);
+        // A list may name one manifest as often as it likes: each is read once.
+        let named = |member: &&Descriptor| seen.insert((member.digest, platforms::is_attestation(member)));
+        for member in index.manifests.iter().filter(named) {
             let Some(bytes) = (pushed.document)(&member.digest)? else { return Ok(None) };
+            size += bytes.len();
+            if size > LARGEST_LISTED {
+                tracing::info!(
+                    "an index of more than {LARGEST_LISTED} bytes of manifests is kept in the registry only"
+                );
+                return Ok(None);
+            }
             if platforms::is_attestation(member) {
                 let Ok(manifest) = serde_json::from_slice(&bytes) else { return Ok(None) };
                 wanted.attestations.push((manifest, bytes.to_vec()));
@@ -274,4 +288,56 @@ fn read_config(file: File) -> Result<Vec<u8>> {
         return Err(Error::invalid(format!("the image config has more than {} bytes", pull::LARGEST_CONFIG)));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use serde_json::json;
+    use std::cell::Cell;
+
+    fn image(padding: usize) -> Vec<u8> {
+        let config = json!({ "mediaType": MediaType::OCI_CONFIG, "digest": Digest::of("c"), "size": 1 });
+        let annotations = json!({ "note": "x".repeat(padding) });
+        json!({ "schemaVersion": 2, "config": config, "layers": [], "annotations": annotations })
+            .to_string()
+            .into_bytes()
+    }
+
+    /// How many images an index of these becomes, and how often a document was read.
+    fn listed(members: &[Digest], document: &[u8]) -> (Option<usize>, usize) {
+        let member = |digest| json!({ "mediaType": MediaType::OCI_MANIFEST, "digest": digest, "size": 1 });
+        let members: Vec<_> = members.iter().map(member).collect();
+        let index = json!({ "schemaVersion": 2, "manifests": members }).to_string();
+        let read = Cell::new(0);
+        let document = |_: &Digest| {
+            read.set(read.get() + 1);
+            Ok(Some(Bytes::copy_from_slice(document)))
+        };
+        let pushed = Pushed {
+            repository: "a",
+            tags: &[],
+            manifest: index.as_bytes(),
+            blob: &|_: &Digest| Ok(None),
+            document: &document,
+        };
+        let wanted = WantedIndex::of(&pushed).unwrap();
+        (wanted.map(|wanted| wanted.images.len()), read.get())
+    }
+
+    #[test]
+    fn what_an_index_lists_often_is_read_once() {
+        let members = vec![Digest::of("a"); 20_000];
+        assert_eq!(listed(&members, &image(0)), (Some(1), 1));
+        assert_eq!(listed(&[Digest::of("a"), Digest::of("b")], &image(0)), (Some(2), 2));
+    }
+
+    #[test]
+    fn manifests_that_fill_the_memory_are_not_taken() {
+        let members: Vec<Digest> = (0..100).map(|number: u32| Digest::of(number.to_string())).collect();
+        let (wanted, read) = listed(&members, &image(LARGEST_LISTED / 10));
+        assert_eq!(wanted, None);
+        assert!(read <= 10, "{read}");
+    }
 }
