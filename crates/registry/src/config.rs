@@ -82,7 +82,7 @@ pub struct Limits {
     /// Bytes of the file system that uploads leave free.
     #[serde(deserialize_with = "bytes")]
     pub reserve: u64,
-    /// The most uploads at a time.
+    /// The most uploads that are written to at a time; those that lie still do not count.
     pub uploads: usize,
     /// The most connections at a time; more of them wait.
     pub connections: usize,

@@ -9,7 +9,9 @@
 //!
 //! Nothing is synced before an upload is finished: after a power cut an unfinished one may have lost bytes,
 //! and its digest tells. The hash is kept while the process lives and made again from the file afterwards.
-//! What nobody wrote to for a while is swept.
+//! What nobody wrote to for a while is swept. In memory there are as many uploads as may be written to at a
+//! time: of those that lie still, the one that was used longest ago is forgotten first, and found again on the
+//! disk when somebody asks for it.
 
 use super::{Limits, is_id, mismatch, random_id, unknown};
 use crate::problem::{Code, Refusal, Result, file_error};
@@ -25,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use yare_oci::{Digest, Hasher};
 use yare_sys::fs::Durability;
 
@@ -34,6 +37,10 @@ pub(crate) struct Uploads {
     folder: PathBuf,
     limits: Limits,
     open: Mutex<HashMap<String, Arc<Upload>>>,
+    /// Who writes has one: an upload that lies still keeps nobody out.
+    places: Arc<Semaphore>,
+    /// Counts the uses of uploads, so that one can tell which was used last.
+    uses: AtomicU64,
 }
 
 /// An upload that this process has seen.
@@ -44,6 +51,8 @@ pub(crate) struct Upload {
     /// Where its blob is to go.
     pub(crate) repository: String,
     offset: AtomicU64,
+    /// The number of its last use.
+    used: AtomicU64,
     /// Who holds it writes.
     session: Arc<tokio::sync::Mutex<Session>>,
 }
@@ -67,6 +76,7 @@ pub(crate) struct Writer {
     upload: Arc<Upload>,
     session: tokio::sync::OwnedMutexGuard<Session>,
     limits: Limits,
+    _place: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -89,14 +99,12 @@ impl Uploads {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(file_error("make the folder", &folder, error)),
         }
-        Ok(Self { folder, limits, open: Mutex::default() })
+        let places = Arc::new(Semaphore::new(limits.uploads.min(Semaphore::MAX_PERMITS)));
+        Ok(Self { folder, limits, open: Mutex::default(), places, uses: AtomicU64::new(0) })
     }
 
     /// Begins an upload.
     pub(crate) fn start(&self, repository: &str, now: u64) -> Result<Arc<Upload>> {
-        if self.open.lock().len() >= self.limits.uploads {
-            return Err(self.limits.too_many().into());
-        }
         let id = random_id()?;
         let path = self.folder.join(&id);
         let sidecar = serde_json::to_vec(&Sidecar { repository: repository.to_owned(), started: now })?;
@@ -113,10 +121,14 @@ impl Uploads {
 
     fn enter(&self, id: String, repository: String, session: Session) -> Arc<Upload> {
         let mut open = self.open.lock();
+        if open.len() >= self.limits.uploads {
+            forget_idle(&mut open);
+        }
         let upload = Upload {
             id: id.clone(),
             repository,
             offset: AtomicU64::new(session.size),
+            used: AtomicU64::new(self.uses.fetch_add(1, Ordering::Relaxed)),
             session: Arc::new(tokio::sync::Mutex::new(session)),
         };
         // Two requests may both have found it on the disk: they must share one lock.
@@ -136,6 +148,7 @@ impl Uploads {
         if upload.repository != repository {
             return Err(unknown(id).into());
         }
+        upload.used.store(self.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         Ok(upload)
     }
 
@@ -171,7 +184,8 @@ impl Uploads {
         if !self.open.lock().get(&upload.id).is_some_and(|current| Arc::ptr_eq(current, upload)) {
             return Err(unknown(&upload.id).into());
         }
-        Ok(Writer { upload: Arc::clone(upload), session, limits: self.limits.clone() })
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.limits.too_many())?;
+        Ok(Writer { upload: Arc::clone(upload), session, limits: self.limits.clone(), _place: place })
     }
 
     /// Forgets an upload and removes what is left of it.
@@ -189,9 +203,9 @@ impl Uploads {
         }
     }
 
-    /// How many uploads this process has open.
+    /// How many uploads this process writes to.
     pub(crate) fn count(&self) -> usize {
-        self.open.lock().len()
+        self.limits.uploads.saturating_sub(self.places.available_permits())
     }
 
     /// Removes what nobody wrote to for `age`. Returns how many uploads that were, and their bytes.
@@ -227,6 +241,17 @@ impl Uploads {
             }
         }
         Ok((count, bytes))
+    }
+}
+
+/// Forgets the upload that was used longest ago among those that nobody holds; its bytes stay on the disk.
+fn forget_idle(open: &mut HashMap<String, Arc<Upload>>) {
+    // Whoever uses one has it from here, under this lock: a count of one says that nobody does.
+    let idle = open.values().filter(|upload| Arc::strong_count(upload) == 1);
+    let oldest =
+        idle.min_by_key(|upload| upload.used.load(Ordering::Relaxed)).map(|upload| upload.id.clone());
+    if let Some(id) = oldest {
+        open.remove(&id);
     }
 }
 
@@ -372,11 +397,40 @@ mod tests {
         writer.append(&[0; 100]).unwrap();
         assert_eq!(writer.append(b"x").unwrap_err().refusal().status, 413);
         assert_eq!(upload.offset(), 100);
-        uploads.start("a", 1).unwrap();
-        assert_eq!(uploads.start("a", 1).unwrap_err().refusal().code, Code::TooManyRequests);
         for id in ["", "..", "../../etc/passwd", &"a".repeat(31), &"A".repeat(32)] {
             assert_eq!(uploads.find("a", id).unwrap_err().refusal().code, Code::BlobUploadUnknown, "{id}");
         }
+    }
+
+    #[tokio::test]
+    async fn abandoned_uploads_keep_nobody_out() {
+        let root = tempfile::tempdir().unwrap();
+        let uploads = uploads(root.path());
+        let first = uploads.start("a", 1).unwrap();
+        uploads.writer(&first).await.unwrap().append(b"hel").unwrap();
+        let id = first.id.clone();
+        drop(first);
+        for _ in 0..10 {
+            uploads.start("a", 1).unwrap();
+        }
+        assert_eq!(uploads.open.lock().len(), 2, "what lies still takes no memory");
+        assert_eq!(uploads.count(), 0);
+        let first = uploads.find("a", &id).unwrap();
+        let mut writer = uploads.writer(&first).await.unwrap();
+        writer.append(b"lo").unwrap();
+        writer.finish(&Digest::of("hello")).unwrap();
+        let second = uploads.start("a", 1).unwrap();
+        let held = uploads.writer(&second).await.unwrap();
+        assert_eq!(uploads.count(), 2);
+        let third = uploads.start("a", 1).unwrap();
+        let refused = uploads.writer(&third).await.unwrap_err().refusal();
+        assert_eq!(refused.code, Code::TooManyRequests, "two are being written to");
+        drop(held);
+        uploads.writer(&third).await.unwrap();
+        assert!(
+            uploads.find("a", &id).is_ok_and(|found| Arc::ptr_eq(&found, &first)),
+            "one that is used stays"
+        );
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ pub(crate) struct Limits {
     pub(crate) blob: u64,
     /// Bytes of the file system that uploads leave free.
     pub(crate) reserve: u64,
-    /// The most uploads at a time.
+    /// The most uploads that are written to at a time.
     pub(crate) uploads: usize,
 }
 
@@ -39,7 +39,7 @@ impl Limits {
 
     /// The refusal of one more upload.
     pub(crate) fn too_many(&self) -> Refusal {
-        let message = format!("{} uploads are under way; try again later", self.uploads);
+        let message = format!("{} uploads are being written to; try again later", self.uploads);
         Refusal::new(Code::TooManyRequests, message).with_header(http::header::RETRY_AFTER, "30")
     }
 }
@@ -119,7 +119,7 @@ impl Uploads {
         }
     }
 
-    /// How many uploads this process has open.
+    /// How many uploads this process writes to.
     pub(crate) fn count(&self) -> usize {
         match self {
             Self::Files(uploads) => uploads.count(),
