@@ -23,16 +23,40 @@ const MOST: usize = 10_000;
 const CHECKS: usize = 2;
 /// Wrong passwords a second of one address; ten times as many may come at once.
 const GUESSES: f64 = 0.5;
-/// What the password of an unknown user is compared with, so that both take the same time.
-const NOBODY: &str = "$2b$10$0000000000000000000000000000000000000000000000000000u";
+/// The cost of a hash that is made here. Twelve is what OWASP asks for at least today; each more doubles the
+/// time.
+const COST: u32 = 12;
 
 /// The users of a file.
 pub(crate) struct Htpasswd {
-    users: Watched<HashMap<String, String>>,
+    users: Watched<Users>,
     right: Mutex<HashMap<Digest, Instant>>,
     salt: String,
     checks: tokio::sync::Semaphore,
     guesses: Limiter,
+}
+
+/// The hashes of a file by their users.
+#[derive(Default)]
+struct Users {
+    hashes: HashMap<String, String>,
+    /// What the password of an unknown user is compared with.
+    nobody: String,
+}
+
+impl Users {
+    /// The hash that decides, and whether it is a user's. That of an unknown user takes as much work as the
+    /// dearest of the file, so that the time of a refusal does not tell which users there are.
+    fn hash(&self, user: &str) -> (String, bool) {
+        let known = self.hashes.get(user);
+        (known.unwrap_or(&self.nobody).clone(), known.is_some())
+    }
+}
+
+impl std::fmt::Debug for Users {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Users").field("count", &self.hashes.len()).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Htpasswd {
@@ -62,14 +86,11 @@ impl Htpasswd {
 
     /// Whether this is the user's password. An address that was wrong too often is refused for a while.
     pub(crate) async fn check(&self, user: &str, password: &str, address: &str) -> Result<bool> {
-        let hash = self.users.get().get(user).cloned();
+        let (hash, is_known) = self.users.get().hash(user);
         // With the hash in it, a changed password makes what was remembered useless.
-        let known = hash.as_deref().unwrap_or_default();
-        let key = Digest::of(format!("{}\0{user}\0{known}\0{password}", self.salt));
+        let key = Digest::of(format!("{}\0{user}\0{hash}\0{password}", self.salt));
         let now = Instant::now();
-        if hash.is_some()
-            && self.right.lock().get(&key).is_some_and(|at| now.duration_since(*at) < REMEMBERED)
-        {
+        if is_known && self.right.lock().get(&key).is_some_and(|at| now.duration_since(*at) < REMEMBERED) {
             return Ok(true);
         }
         if !self.guesses.has(address, now) {
@@ -78,8 +99,7 @@ impl Htpasswd {
                 .into());
         }
         let Ok(_permit) = self.checks.acquire().await else { return Ok(false) };
-        let (password, is_known) = (password.to_owned(), hash.is_some());
-        let hash = hash.unwrap_or_else(|| NOBODY.to_owned());
+        let password = password.to_owned();
         let verified = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash).unwrap_or(false));
         let is_right = verified.await.map_err(fault)? && is_known;
         if is_right {
@@ -100,8 +120,6 @@ impl Htpasswd {
 
 /// A line of the file: the user, and a hash of the password that takes about a tenth of a second to check.
 pub fn line(user: &str, password: &str) -> yare_errdefs::Result<String> {
-    /// Twelve is what OWASP asks for at least today; each more doubles the time.
-    const COST: u32 = 12;
     if user.is_empty() || user.contains(|character: char| character == ':' || character.is_control()) {
         return Err(Error::invalid("a user's name is not empty and has no colon in it"));
     }
@@ -114,8 +132,8 @@ pub fn line(user: &str, password: &str) -> yare_errdefs::Result<String> {
 }
 
 /// `user:hash` lines; what is no bcrypt hash is refused rather than passed over.
-fn parse(text: &str) -> std::result::Result<HashMap<String, String>, String> {
-    let mut users = HashMap::new();
+fn parse(text: &str) -> std::result::Result<Users, String> {
+    let (mut hashes, mut dearest) = (HashMap::new(), 0);
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -127,9 +145,14 @@ fn parse(text: &str) -> std::result::Result<HashMap<String, String>, String> {
         if user.is_empty() || !is_bcrypt || hash.len() != 60 {
             return Err(format!("line {number} has no bcrypt hash; make it with htpasswd -B"));
         }
-        users.insert(user.to_owned(), hash.to_owned());
+        let parts: bcrypt::HashParts =
+            hash.parse().map_err(|error| format!("line {number} has no bcrypt hash: {error}"))?;
+        dearest = dearest.max(parts.get_cost());
+        hashes.insert(user.to_owned(), hash.to_owned());
     }
-    Ok(users)
+    let cost = if hashes.is_empty() { COST } else { dearest };
+    // Dots are zeros to bcrypt: a salt and a hash of nothing but zeros decode, and are no password's.
+    Ok(Users { hashes, nobody: format!("$2b${cost:02}${}", ".".repeat(53)) })
 }
 
 #[cfg(test)]
@@ -140,17 +163,29 @@ mod tests {
     fn only_bcrypt_is_taken() {
         let hash = bcrypt::hash("secret", 4).unwrap();
         let users = parse(&format!("# users\n\nalice:{hash}\n")).unwrap();
-        assert!(users.contains_key("alice"));
+        assert!(users.hashes.contains_key("alice"));
         for bad in ["alice", "alice:{SHA}x", "alice:$apr1$x", ":x", "alice:$2y$short"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
+    fn an_unknown_user_takes_as_much_work_as_a_known_one() {
+        let cost = |hash: &str| hash.parse::<bcrypt::HashParts>().unwrap().get_cost();
+        let users = parse(&format!("alice:{}\n", bcrypt::hash("secret", 5).unwrap())).unwrap();
+        let (known, unknown) = (users.hash("alice"), users.hash("mallory"));
+        assert!(known.1 && !unknown.1);
+        assert_eq!(cost(&known.0), cost(&unknown.0));
+        // One that does not decode is an error before any work is done.
+        assert!(!bcrypt::verify("secret", &unknown.0).unwrap());
+        assert_eq!(cost(&parse("").unwrap().nobody), COST);
+    }
+
+    #[test]
     fn a_line_that_is_made_is_taken() {
         let text = line("alice", "secret").unwrap();
         let users = parse(&text).unwrap();
-        assert!(bcrypt::verify("secret", &users["alice"]).unwrap());
+        assert!(bcrypt::verify("secret", &users.hashes["alice"]).unwrap());
         for (user, password) in [("", "x"), ("a:b", "x"), ("a\nb", "x"), ("a", ""), ("a", &"x".repeat(73))] {
             assert!(line(user, password).is_err(), "{user} {password}");
         }

@@ -1,13 +1,20 @@
 //! Rate limits: a bucket of tokens per client.
+//!
+//! A bucket that nobody took from for ten seconds is full, and as good as none. So buckets are kept in two
+//! generations, and every ten seconds, or when the young one has grown large, the old one is forgotten as a
+//! whole: what is remembered is bounded, and no request pays for a walk over it.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Clients that are remembered at most; full buckets are forgotten first.
+/// Clients of one generation at most.
 const MOST: usize = 10_000;
 /// Seconds' worth of requests that may come at once.
 const BURST: f64 = 10.0;
+/// After so long a bucket is full: as `BURST`.
+const FULL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
@@ -19,7 +26,33 @@ struct Bucket {
 #[derive(Debug)]
 pub(crate) struct Limiter {
     rate: f64,
-    buckets: Mutex<HashMap<String, Bucket>>,
+    buckets: Mutex<Generations>,
+}
+
+#[derive(Debug, Default)]
+struct Generations {
+    young: HashMap<String, Bucket>,
+    old: HashMap<String, Bucket>,
+    /// When the young ones began.
+    since: Option<Instant>,
+}
+
+impl Generations {
+    fn get(&self, key: &str) -> Option<Bucket> {
+        self.young.get(key).or_else(|| self.old.get(key)).copied()
+    }
+
+    /// The bucket of `key` among the young ones, made by `new` when there is none.
+    fn renew(&mut self, key: &str, now: Instant, new: Bucket) -> &mut Bucket {
+        let since = *self.since.get_or_insert(now);
+        let is_large = self.young.len() >= MOST && !self.young.contains_key(key);
+        if is_large || now.saturating_duration_since(since) >= FULL {
+            self.old = std::mem::take(&mut self.young);
+            self.since = Some(now);
+        }
+        let known = self.get(key).unwrap_or(new);
+        self.young.entry(key.to_owned()).or_insert(known)
+    }
 }
 
 impl Limiter {
@@ -34,11 +67,7 @@ impl Limiter {
             return Ok(());
         }
         let mut buckets = self.buckets.lock();
-        if buckets.len() >= MOST && !buckets.contains_key(key) {
-            let (rate, full) = (self.rate, self.rate * BURST);
-            buckets.retain(|_, bucket| refilled(bucket, rate, now) < full);
-        }
-        let bucket = buckets.entry(key.to_owned()).or_insert(Bucket { tokens: self.rate * BURST, at: now });
+        let bucket = buckets.renew(key, now, Bucket { tokens: self.rate * BURST, at: now });
         bucket.tokens = refilled(bucket, self.rate, now);
         bucket.at = now;
         if bucket.tokens >= 1.0 {
@@ -51,7 +80,19 @@ impl Limiter {
     /// Whether `key` has a token left; takes none.
     pub(crate) fn has(&self, key: &str, now: Instant) -> bool {
         let buckets = self.buckets.lock();
-        self.rate <= 0.0 || buckets.get(key).is_none_or(|bucket| refilled(bucket, self.rate, now) >= 1.0)
+        self.rate <= 0.0 || buckets.get(key).is_none_or(|bucket| refilled(&bucket, self.rate, now) >= 1.0)
+    }
+}
+
+/// Whom an address counts for: an IPv6 client has a network of 64 bits to choose its addresses from, all of
+/// which are one.
+pub(crate) fn client_of(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => {
+            let network = address.to_bits() & (u128::MAX << 64);
+            format!("{}/64", std::net::Ipv6Addr::from_bits(network))
+        }
     }
 }
 
@@ -87,6 +128,31 @@ mod tests {
             let at = start + Duration::from_millis(number as u64);
             assert!(limiter.take(&number.to_string(), at).is_ok());
         }
-        assert!(limiter.buckets.lock().len() <= MOST + 1);
+        let buckets = limiter.buckets.lock();
+        assert!(buckets.young.len() <= MOST && buckets.old.len() <= MOST);
+    }
+
+    #[test]
+    fn what_is_empty_is_remembered_until_it_is_full() {
+        let limiter = Limiter::new(1.0);
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert!(limiter.take("early", start).is_ok());
+        for _ in 0..10 {
+            assert!(limiter.take("a", after(8)).is_ok());
+        }
+        assert!(limiter.take("b", after(10)).is_ok(), "another generation");
+        assert!(!limiter.has("a", after(8)));
+        assert_eq!((0..10).filter(|_| limiter.take("a", after(12)).is_ok()).count(), 4);
+    }
+
+    #[test]
+    fn addresses_of_one_network_are_one_client() {
+        let client = |address: &str| client_of(address.parse().unwrap());
+        assert_eq!(client("2001:db8:1:2::1"), client("2001:db8:1:2:ffff:1:2:3"));
+        assert_ne!(client("2001:db8:1:2::1"), client("2001:db8:1:3::1"));
+        assert_eq!(client("2001:db8:1:2::1"), "2001:db8:1:2::/64");
+        assert_eq!(client("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_ne!(client("192.0.2.1"), client("192.0.2.2"));
     }
 }

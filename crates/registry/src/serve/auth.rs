@@ -58,7 +58,7 @@ impl Auth {
         }
         let given = scheme.eq_ignore_ascii_case("basic").then(|| basic(rest)).flatten();
         if let (Some((user, password)), Some(users)) = (given, &self.users)
-            && users.check(&user, &password, &peer.address).await?
+            && users.check(&user, &password, &peer.client).await?
         {
             return Ok(Caller::User(user));
         }
@@ -68,7 +68,7 @@ impl Auth {
     /// Who a user is that sends its password in a form.
     pub(crate) async fn by_password(&self, user: String, password: &str, peer: &Peer) -> Result<Caller> {
         if let Some(users) = &self.users
-            && users.check(&user, password, &peer.address).await?
+            && users.check(&user, password, &peer.client).await?
         {
             return Ok(Caller::User(user));
         }

@@ -4,6 +4,7 @@ use super::connection::{Connection, Stream};
 use super::service::{Peer, Service};
 use super::tls;
 use super::{control, http2};
+use crate::limit;
 use crate::registry::Registry;
 use crate::watched::Watched;
 use hyper::server::conn::http1;
@@ -151,7 +152,8 @@ async fn accept_all(listener: TcpListener, server: Server, mut stopped: watch::R
 }
 
 async fn accept_control(listener: UnixListener, server: Server, mut stopped: watch::Receiver<bool>) {
-    let peer = Peer { address: "control".to_owned(), tls: false, control: true };
+    let peer =
+        Peer { address: "control".to_owned(), client: "control".to_owned(), tls: false, control: true };
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -176,8 +178,12 @@ async fn admit(stream: TcpStream, address: SocketAddr, server: Server, stopped: 
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot switch Nagle's algorithm off");
     }
-    let peer =
-        Peer { address: address.ip().to_canonical().to_string(), tls: server.tls.is_some(), control: false };
+    let peer = Peer {
+        address: address.ip().to_canonical().to_string(),
+        client: limit::client_of(address.ip()),
+        tls: server.tls.is_some(),
+        control: false,
+    };
     let stream = match &server.tls {
         None => Stream::Plain(stream),
         Some(tls) => {

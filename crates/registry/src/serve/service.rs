@@ -27,6 +27,8 @@ use std::time::Instant;
 pub(crate) struct Peer {
     /// Its address, without the port.
     pub(crate) address: String,
+    /// Whom limits count it for: see [`limit::client_of`](crate::limit::client_of).
+    pub(crate) client: String,
     /// Whether TLS is spoken.
     pub(crate) tls: bool,
     /// Whether it is the control socket, which only the owner of the root can reach.
@@ -142,17 +144,26 @@ impl Service {
         let target = route::parse(parts.uri.path())?;
         line.kind = target.kind();
         line.repository = target.repository().map(ToString::to_string);
-        let caller = self.auth.identify(&parts.headers, &peer, &target).await?;
+        let identified = self.auth.identify(&parts.headers, &peer, &target).await;
+        // Who could not prove who it is counts as its address: a refusal is an answer, too.
+        self.limit(identified.as_ref().ok(), &peer)?;
+        let caller = identified?;
         caller.name().clone_into(&mut line.user);
-        let client = if caller.name().is_empty() { &peer.address } else { caller.name() };
-        if let Err(wait) = self.limiter.take(client, Instant::now()) {
-            return Err(Refusal::new(Code::TooManyRequests, "too many requests")
-                .with_header(header::RETRY_AFTER, &wait.as_secs().max(1).to_string())
-                .into());
-        }
         self.auth.authorise(&caller, (&parts.method, &target), (&parts.headers, &peer))?;
         let call = Call { parts, query, caller, peer, service: Arc::clone(&self) };
         self.handle(&call, &mut intake, &target).await
+    }
+
+    /// Refuses a request of somebody who has sent too many.
+    fn limit(&self, caller: Option<&Caller>, peer: &Peer) -> Result<()> {
+        let user = caller.map(Caller::name).filter(|name| !name.is_empty());
+        // Marked, so that a user who is called like an address does not share its bucket.
+        let client = user.map_or_else(|| peer.client.clone(), |name| format!("user {name}"));
+        self.limiter.take(&client, Instant::now()).map_err(|wait| {
+            Refusal::new(Code::TooManyRequests, "too many requests")
+                .with_header(header::RETRY_AFTER, &wait.as_secs().max(1).to_string())
+                .into()
+        })
     }
 
     async fn handle(&self, call: &Call, intake: &mut Intake, target: &Target) -> Result<Reply> {

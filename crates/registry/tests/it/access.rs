@@ -181,6 +181,17 @@ fn rates_are_limited() {
 }
 
 #[test]
+fn failed_logins_count_as_requests() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = htpasswd(folder.path());
+    let served = Served::new(&format!("[limits]\nrequests_per_second = 1\n[auth]\nhtpasswd = '{users}'"));
+    let wrong = served.client.with("Bearer wrong");
+    let answers: Vec<_> = (0..30).map(|_| wrong.get("/v2/").status).collect();
+    assert_eq!(answers[0], 401);
+    assert!(answers.iter().filter(|status| **status == 429).count() >= 15, "{answers:?}");
+}
+
+#[test]
 fn deleting_can_be_switched_off() {
     let served = Served::new("[storage]\ndelete = false");
     let image = served.client.push_image("a", "v1", "x");
