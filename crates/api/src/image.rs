@@ -25,6 +25,9 @@ wire! {
         repo_tags: Option<Vec<String>>,
         shared_size: i64,
         size: i64,
+        /// Yare's own: seconds since 1970 of its last use, absent where unknown.
+        #[serde(skip_serializing_if = "empty")]
+        last_used: i64,
     }
 
     ImageManifestSummary {
@@ -96,6 +99,9 @@ wire! {
 
     ImageMetadata {
         last_tag_time: String,
+        /// Yare's own, absent where unknown.
+        #[serde(skip_serializing_if = "empty")]
+        last_used: String,
     }
 
     /// How containers of an image run by default, with the members dockerd 28.5 shows.

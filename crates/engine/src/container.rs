@@ -84,6 +84,11 @@ impl Record {
         self.host_config.auto_remove
     }
 
+    /// Since when a stopped container is of no use: its last end, or its making where it never ran.
+    pub fn unused_since(&self) -> Timestamp {
+        self.state.finished_at.unwrap_or(self.created)
+    }
+
     /// When it comes back by itself.
     pub fn restart_policy(&self) -> RestartPolicy {
         let policy = &self.host_config.restart_policy;

@@ -22,6 +22,8 @@ pub struct ListFilters {
     pub since: Option<Timestamp>,
     /// Made at or before this moment.
     pub until: Option<Timestamp>,
+    /// Not used since this moment: [`Image::unused_since`].
+    pub unused_since: Option<Timestamp>,
     /// `key` or `key=value`; all must fit.
     pub label: Vec<String>,
     /// `key` or `key=value`; images that have all of these are left out.
@@ -59,6 +61,7 @@ impl ListFilters {
                 "label" => parsed.label.clone_from(values),
                 "label!" => parsed.not_label.clone_from(values),
                 "until" => parsed.until = parse_untils(values, now)?,
+                "unused-for" => parsed.unused_since = parse_unused_for(values, now)?,
                 _ => return Err(Error::invalid(format!("invalid filter '{key}'"))),
             }
         }
@@ -78,15 +81,20 @@ impl ListFilters {
         self.until.is_none_or(|until| image.dated().is_some_and(|created| created <= until))
     }
 
-    /// Whether `prune` may take this image, as far as `until` and labels say.
+    fn fits_use(&self, image: &Image) -> bool {
+        self.unused_since.is_none_or(|since| image.unused_since().is_some_and(|used| used <= since))
+    }
+
+    /// Whether `prune` may take this image, as far as `until`, `unused-for` and labels say.
     pub fn fits_prune(&self, image: &Image) -> bool {
-        self.fits_until(image) && self.fits_labels(image)
+        self.fits_until(image) && self.fits_use(image) && self.fits_labels(image)
     }
 
     fn fits_dates(&self, image: &Image) -> bool {
         self.before.is_none_or(|before| image.dated().is_some_and(|created| created < before))
             && self.since.is_none_or(|since| image.dated().is_some_and(|created| created > since))
             && self.fits_until(image)
+            && self.fits_use(image)
     }
 
     /// Whether only some names of an image are shown: those of [`Listed`].
@@ -170,6 +178,34 @@ fn parse_untils(values: &[String], now: Timestamp) -> Result<Option<Timestamp>> 
         [value] => parse_moment(value, now).map(Some),
         _ => Err(Error::invalid("more than one until filter specified")),
     }
+}
+
+/// The moment that `unused-for` filters mean: a duration back from `now`.
+///
+/// # Errors
+/// More than one value, or one that is no duration. Class invalid argument.
+pub fn parse_unused_for(values: &[String], now: Timestamp) -> Result<Option<Timestamp>> {
+    let value = match values {
+        [] => return Ok(None),
+        [value] => value,
+        _ => return Err(Error::invalid("more than one unused-for filter specified")),
+    };
+    let back = period(value).and_then(|back| now.checked_sub(back).ok());
+    back.map(Some).ok_or_else(|| {
+        Error::invalid(format!(
+            "invalid filter 'unused-for={value}': write a duration, such as 36h, 7d or 2w"
+        ))
+    })
+}
+
+/// A duration that is not negative: days (`7d`) or weeks (`2w`), which Go does not have, or Go's form.
+pub fn period(text: &str) -> Option<SignedDuration> {
+    let whole = |unit: char, hours: i64| {
+        let count: i64 = text.strip_suffix(unit)?.parse().ok()?;
+        count.checked_mul(hours)?.checked_mul(3600).map(SignedDuration::from_secs)
+    };
+    let found = whole('d', 24).or_else(|| whole('w', 7 * 24)).or_else(|| go_duration(text));
+    found.filter(|period| !period.is_negative())
 }
 
 /// A moment as Docker's users write it: a Go duration before `now`, seconds since 1970, or RFC 3339, whole

@@ -84,12 +84,20 @@ pub struct Image {
 }
 
 impl Image {
-    /// When a container of it was last started, to the second; `None` for never.
+    /// When it was last of use here, to the second: it came or was built, got a name or lost its last one, was
+    /// a base of a build, or a container of it was made, started or ended. `None` where that was never
+    /// recorded.
     pub fn last_used(&self) -> Option<Timestamp> {
         match self.last_used.load(Ordering::Relaxed) {
             0 => None,
             second => Timestamp::from_second(second).ok(),
         }
+    }
+
+    /// Since when nothing needed it, for rules about that. An image of a store that kept no such times yet
+    /// counts from its name or its making here; one that has not even those is not known to be unused.
+    pub fn unused_since(&self) -> Option<Timestamp> {
+        self.last_used().max(self.tagged).max(self.built)
     }
 
     /// Its names in the short form, `busybox:latest`.

@@ -82,7 +82,7 @@ pub use archive::Writer as ArchiveWriter;
 pub use capture::Capture;
 pub use commit::{Committed, NewImage, NewIndex};
 pub use embedded::{EmbeddedContent, EmbeddedFile};
-pub use filter::{ListFilters, Listed};
+pub use filter::{ListFilters, Listed, parse_unused_for, period};
 pub use history::HistoryEntry;
 pub use image::{Image, ImageId};
 pub use import::ImportOptions;

@@ -97,14 +97,14 @@ impl Store {
     }
 
     /// Removes images that nothing needs: dangling ones, or with `dangling=false` all without a container.
-    /// The filters are `dangling`, `until`, `label` and `label!`; `now` is what durations count from.
+    /// The filters are `dangling`, `until`, `unused-for`, `label` and `label!`; `now` is what durations count from.
     pub fn prune(
         &self,
         filters: &BTreeMap<String, Vec<String>>,
         now: Timestamp,
         in_use: InUse<'_>,
     ) -> Result<Removal> {
-        let known = ["dangling", "until", "label", "label!"];
+        let known = ["dangling", "until", "unused-for", "label", "label!"];
         if let Some(unknown) = filters.keys().find(|key| !known.contains(&key.as_str())) {
             return Err(Error::invalid(format!("invalid filter '{unknown}'")));
         }

@@ -203,12 +203,11 @@ impl Store {
         self.inner.content.read(&image.manifest).lift()
     }
 
-    /// Notes that a container of this image was started now. Reaches the disk with the next change, or by
-    /// [`Store::flush_last_used`].
+    /// Notes that this image is of use now: [`Image::last_used`]. Reaches the disk with the next change, or
+    /// by [`Store::flush_last_used`].
     pub fn touch(&self, id: &ImageId) {
         if let Some(image) = self.image(id) {
-            image.last_used.store(Timestamp::now().as_second(), Ordering::Relaxed);
-            self.inner.touched.lock().insert(*id);
+            self.inner.note_use(&image);
         }
     }
 
@@ -249,6 +248,7 @@ impl Inner {
         let writer = self.writer.lock();
         let mut draft = Draft::new((*self.index()).clone());
         let value = change(&mut draft)?;
+        draft.used.iter().filter_map(|id| draft.index.image(id)).for_each(|image| self.note_use(image));
         if draft.is_unchanged() {
             return Ok(value);
         }
@@ -259,6 +259,11 @@ impl Inner {
         drop(writer);
         self.collect(&draft.freed_layers, &draft.freed_blobs);
         Ok(value)
+    }
+
+    fn note_use(&self, image: &Image) {
+        image.last_used.store(Timestamp::now().as_second(), Ordering::Relaxed);
+        self.touched.lock().insert(image.id);
     }
 
     fn take_touched(&self, index: &Index) -> Vec<(ImageId, Option<i64>)> {
@@ -332,6 +337,8 @@ pub(crate) struct Draft {
     names: BTreeSet<Reference>,
     layers: BTreeSet<DiffId>,
     indexes: BTreeSet<Digest>,
+    /// Images that are of use by this change.
+    used: BTreeSet<ImageId>,
     /// Images of indexes that are gone.
     pub(crate) orphans: Vec<ImageId>,
     pub(crate) freed_layers: Vec<DiffId>,
@@ -347,6 +354,7 @@ impl Draft {
             names: BTreeSet::new(),
             layers: BTreeSet::new(),
             indexes: BTreeSet::new(),
+            used: BTreeSet::new(),
             orphans: Vec::new(),
             freed_layers: Vec::new(),
             freed_blobs: Vec::new(),
@@ -361,12 +369,14 @@ impl Draft {
     /// Adds an image, or takes an older picture of it out of the detached ones.
     pub(crate) fn insert(&mut self, image: Image, layers: &[(DiffId, db::LayerRecord)]) {
         self.images.insert(image.id);
+        self.used.insert(image.id);
         self.layers.extend(layers.iter().map(|(layer, _)| *layer));
         self.index.insert(Arc::new(image), layers);
     }
 
     pub(crate) fn reattach(&mut self, id: &ImageId) {
         self.images.insert(*id);
+        self.used.insert(*id);
         self.index.reattach(id);
     }
 
@@ -378,10 +388,13 @@ impl Draft {
 
     /// Makes a name show an image.
     fn show(&mut self, id: ImageId, reference: &Reference) -> Option<ImageId> {
+        self.used.insert(id);
         if self.index.named(reference) == Some(id) {
             return None;
         }
         let loser = self.index.tag(id, reference);
+        // What lost its name a moment ago is not what nobody needed for long.
+        self.used.extend(loser);
         self.index.update(&id, |image| image.tagged = Some(Timestamp::now()));
         self.images.insert(id);
         self.names.insert(reference.clone());

@@ -22,6 +22,7 @@ const HEADINGS: &[(&str, &str)] = &[
     ("VirtualSize", "SIZE"),
     ("SharedSize", "SHARED SIZE"),
     ("UniqueSize", "UNIQUE SIZE"),
+    ("LastUsed", "LAST USED"),
 ];
 const RAW: &str = "repository: {{.Repository}}\ntag: {{.Tag}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n";
 const LAYOUT: Layout =
@@ -160,6 +161,7 @@ fn row(
         .with("VirtualSize", total(image.size))
         .with("SharedSize", known(image.shared_size, total(image.shared_size)))
         .with("UniqueSize", known(image.shared_size, total(unique)))
+        .with("LastUsed", since(image.last_used, now))
 }
 
 /// Age, or that nobody knows it.

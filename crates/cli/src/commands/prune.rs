@@ -180,8 +180,11 @@ pub(crate) async fn builder(cx: &Context, given: &Given) -> Outcome {
 /// `system prune`: containers, networks, volumes where asked for, images, build cache.
 pub(crate) async fn system(cx: &Context, given: &Given) -> Outcome {
     let (all, volumes, filters) = (given.bool("all"), given.bool("volumes"), given.list("filter"));
-    if volumes && filters.iter().any(|filter| filter.starts_with("until=")) {
-        return Err("ERROR: The \"until\" filter is not supported with \"--volumes\"".into());
+    let unsupported = ["until", "unused-for"].into_iter().find(|name| {
+        filters.iter().any(|filter| filter.split_once('=').is_some_and(|(key, _)| key == *name))
+    });
+    if let Some(name) = unsupported.filter(|_| volumes) {
+        return Err(format!("ERROR: The \"{name}\" filter is not supported with \"--volumes\"").into());
     }
     if !agreed(cx, given, &system_warning(all, volumes, &filters)).await? {
         return CANCELLED;

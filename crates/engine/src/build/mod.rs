@@ -611,8 +611,11 @@ pub async fn prune(engine: &Arc<Engine>, prune: Prune) -> Result<BuildPruneRespo
     for name in prune.filters.names() {
         let values = prune.filters.values(name).to_vec();
         match name {
-            "until" | "unused-for" => {
-                options.unused_for = values.first().map(|text| seconds(text)).transpose()?
+            "until" => options.unused_for = values.first().map(|text| seconds(text)).transpose()?,
+            "unused-for" => {
+                let now = engine.clock.now();
+                let since = yare_image::parse_unused_for(&values, now)?;
+                options.unused_for = since.map(|since| now.duration_since(since).as_secs());
             }
             "id" => options.ids = values,
             "type" => options.kinds = values,

@@ -128,7 +128,7 @@ impl Worker for EngineWorker<'_> {
         if !pull {
             match self.engine.images.resolve(&name, platform) {
                 Err(error) if error.class() == Class::NotFound => {}
-                found => return found,
+                found => return found.inspect(|image| self.engine.images.touch(&image.id)),
             }
         }
         self.pull(reference, platform).map_err(|error| {

@@ -68,6 +68,7 @@ async fn create_now(
     unfinished.keep();
     // From here on the list of containers says who uses what.
     drop((lease, holds));
+    engine.images.touch(&image.id);
     engine.publish_container(&container, "create", BTreeMap::new());
     Ok(ContainerCreateResponse { id, warnings })
 }

@@ -56,6 +56,7 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
         state.error = exit.error.clone().unwrap_or_default();
         record.endpoints.clear();
     });
+    engine.images.touch(&yare_image::ImageId(before.image));
     publish_end(engine, container, &exit, ran_for);
     for network in &left {
         crate::networks::publish_member(engine, "disconnect", network, &container.id);

@@ -172,12 +172,14 @@ async fn volumes_of<'a>(engine: &Engine, record: &'a Record) -> Vec<(&'a str, Le
     alone
 }
 
-const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
+const PRUNE_FILTERS: &[&str] = &["label", "label!", "until", "unused-for"];
 
 /// Removes all stopped containers that pass the filters.
 pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<ContainerPruneResponse> {
     filters.validate(PRUNE_FILTERS)?;
-    let until = filters.until(engine.clock.now())?;
+    let now = engine.clock.now();
+    let until = filters.until(now)?;
+    let unused_since = yare_image::parse_unused_for(filters.values("unused-for"), now)?;
     let mut response = ContainerPruneResponse::default();
     for container in engine.containers.all() {
         let record = container.record();
@@ -185,8 +187,8 @@ pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<ContainerP
         let stopped = matches!(record.state.status, State::Created | State::Exited | State::Dead);
         let wanted = stopped
             && until.is_none_or(|until| record.created < until)
-            && filters.match_labels("label", &labels)
-            && !(filters.contains("label!") && filters.match_labels("label!", &labels));
+            && unused_since.is_none_or(|since| record.unused_since() <= since)
+            && filters.match_prune_labels(&labels);
         if !wanted {
             continue;
         }

@@ -112,6 +112,7 @@ pub(crate) fn summary(image: &Image, containers: i64) -> ImageSummary {
         repo_tags: Some(image.tags()),
         shared_size: -1,
         size: signed(image.size),
+        last_used: image.unused_since().map_or(0, jiff::Timestamp::as_second),
         ..ImageSummary::default()
     }
 }
@@ -178,7 +179,10 @@ fn told(engine: &Engine, image: &Image) -> ImageInspect {
             r#type: "layers".to_owned(),
             layers: Some(image.layers.iter().map(ToString::to_string).collect()),
         },
-        metadata: ImageMetadata { last_tag_time: rfc3339(image.tagged) },
+        metadata: ImageMetadata {
+            last_tag_time: rfc3339(image.tagged),
+            last_used: image.unused_since().map(|used| rfc3339(Some(used))).unwrap_or_default(),
+        },
         config: container_config(&config.config),
         ..ImageInspect::default()
     }

@@ -10,7 +10,7 @@ use yare_api::NetworkPruneResponse;
 use yare_api::filters::Filters;
 use yare_errdefs::{Error, Result};
 
-const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
+const PRUNE_FILTERS: &[&str] = &["label", "label!", "until", "unused-for"];
 
 /// Removes a network that no container that runs is on. Goes on when the caller leaves.
 pub async fn remove(engine: &Arc<Engine>, wanted: &str) -> Result<()> {
@@ -58,12 +58,16 @@ fn in_use(name: &str, holders: &[(String, String)]) -> Error {
 /// Removes networks that no container is on, running or not. Goes on when the caller leaves.
 pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<NetworkPruneResponse> {
     filters.validate(PRUNE_FILTERS)?;
-    let until = filters.until(engine.clock.now())?;
+    let now = engine.clock.now();
+    let until = filters.until(now)?;
+    // Nobody notes when a network was last used, and one takes no space: asked for what was long unused, which
+    // `system prune` asks of everything, none goes.
+    let any_age = yare_image::parse_unused_for(filters.values("unused-for"), now)?.is_none();
     let candidates = engine.networks.all().into_iter().filter(|network| {
         let record = &network.record;
-        until.is_none_or(|until| record.created < until)
-            && filters.match_labels("label", &record.labels)
-            && !(filters.contains("label!") && filters.match_labels("label!", &record.labels))
+        any_age
+            && until.is_none_or(|until| record.created < until)
+            && filters.match_prune_labels(&record.labels)
     });
     let candidates: Vec<_> = candidates.collect();
     let engine = Arc::clone(engine);

@@ -97,9 +97,10 @@ fn all_tags_are_one_image_and_sizes_count_layers_once() {
 fn last_use_is_kept() {
     let fixture = Fixture::new();
     let image = fixture.image("a", &["a"]);
-    assert!(image.last_used().is_none());
+    let came = image.last_used().expect("its coming is a use");
     fixture.store.touch(&image.id);
     let used = fixture.store.image(&image.id).unwrap().last_used().unwrap();
+    assert!(used >= came && image.unused_since() >= Some(used));
     fixture.store.flush_last_used().unwrap();
     drop(image);
     let fixture = fixture.reopen();

@@ -51,6 +51,24 @@ fn filters_select_as_docker_does() {
     assert_eq!(tags(&fixture, &ListFilters { label: names(&["content=mid"]), ..none.clone() }), ["<none>"]);
     assert_eq!(tags(&fixture, &ListFilters { label: names(&["content"]), ..none.clone() }).len(), 3);
     assert_eq!(tags(&fixture, &ListFilters { not_label: names(&["content=mid"]), ..none.clone() }).len(), 2);
+    let unused = |duration: &str, now: Timestamp| {
+        let pairs = BTreeMap::from([("unused-for".to_owned(), vec![duration.to_owned()])]);
+        tags(&fixture, &ListFilters::parse(&fixture.store, &pairs, now).unwrap()).len()
+    };
+    let week = Timestamp::now() + jiff::SignedDuration::from_hours(7 * 24 + 1);
+    assert_eq!(
+        (unused("1w", week), unused("7d", week), unused("8d", week), unused("170h", week)),
+        (3, 3, 0, 0)
+    );
+    fixture.store.touch(&fixture.store.resolve("debian:12", None).unwrap().id);
+    assert_eq!(
+        unused("0s", Timestamp::now() - jiff::SignedDuration::from_secs(5)),
+        0,
+        "how old they are is no matter"
+    );
+    for bad in ["", "7", "d", "-7d", "7days", "999999999999999999d"] {
+        assert_eq!(crate::period(bad), None, "{bad}");
+    }
     let until = Some("2022-01-01T00:00:00Z".parse().unwrap());
     assert_eq!(tags(&fixture, &ListFilters { until, ..none.clone() }).len(), 2);
 }

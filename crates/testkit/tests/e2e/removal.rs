@@ -23,7 +23,10 @@ cases![
         prune_all_removes_unused_images.alone(),
         habit_rmi_of_dangling_images.alone(),
         habit_rm_of_all_containers.differs_from_old("texts were others").alone(),
-        container_prune_removes_stopped_ones.alone();
+        container_prune_removes_stopped_ones.alone(),
+        what_was_used_lately_stays.differs("last use is kept, and prunes filter by it").alone();
+    Api:
+        times_of_use_are_told.differs("last use is kept");
 ];
 
 fn tiny(c: &Client, name: &str, label: &str) -> String {
@@ -263,4 +266,43 @@ fn container_prune_removes_stopped_ones(c: &Client) {
         &format!("Deleted Containers:\n{labelled}\n\nTotal reclaimed space: 0B\n"),
     );
     c.says("docker ps -a --format '{{.Names}}'", &format!("{}-c\n", c.n));
+}
+
+fn what_was_used_lately_stays(c: &Client) {
+    runnable(c, "$n/idle");
+    runnable(c, "$n/busy");
+    c.ok("docker run --name $n-old $n/idle true; sleep 2.2; docker run --name $n-new $n/busy true");
+    let listed = "docker images --filter unused-for=2s --filter reference=$n/* --format '{{.Repository}}'";
+    c.says(listed, &format!("{}/idle\n", c.n));
+    for (what, text) in
+        [("soon", "invalid filter 'unused-for=soon'"), ("-1h", "invalid filter 'unused-for=-1h'")]
+    {
+        let said = c.fails(1, &format!("docker image prune -f --filter unused-for={what}"));
+        assert!(said.contains(text), "{said}");
+    }
+    let filters = "--filter label=of=$n --filter unused-for=2s";
+    c.ok("docker container prune -f --filter unused-for=1w");
+    c.says("docker ps -aq --filter name=$n- | wc -l", "2\n");
+    c.ok("docker container prune -f --filter unused-for=2s");
+    c.says("docker ps -a --filter name=$n- --format '{{.Names}}'", &format!("{}-new\n", c.n));
+    c.ok("docker rm $n-new");
+    c.ok("docker system prune -af --filter unused-for=1d");
+    c.says("docker images -q $n/idle | wc -l", "1\n");
+    c.ok(&format!("docker image prune -af {filters}"));
+    c.says("docker images --filter reference=$n/* --format '{{.Repository}}'", &format!("{}/busy\n", c.n));
+    c.ok("docker rmi $n/busy");
+}
+
+fn times_of_use_are_told(c: &Client) {
+    runnable(c, "$n/app");
+    let path = format!("/v1.51/images/{}/app/json", c.n);
+    let told = |c: &Client| c.api("GET", &path, None).json()["Metadata"]["LastUsed"].to_string();
+    let came = told(c);
+    assert!(came.starts_with("\"20"), "{came}");
+    c.ok("sleep 1.1; docker run --rm $n/app true");
+    assert!(told(c) > came);
+    let listed = c.api("GET", "/v1.51/images/json", None).json();
+    let name = format!("{}/app:latest", c.n);
+    let row = listed.as_array().expect("a list").iter().find(|row| row["RepoTags"][0] == name.as_str());
+    assert!(row.expect("a row")["LastUsed"].as_i64().is_some_and(|second| second > 1_700_000_000));
 }
