@@ -4,49 +4,19 @@
 //! threads. What comes out is one gzip member; every reader takes it. It is less than a hundredth larger than
 //! a stream that was never cut.
 
+use crate::ordered::Ordered;
 use flate2::{Compress, Compression, Crc, FlushCompress, Status};
-use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 
 const BLOCK: usize = 1 << 20;
-/// Most threads of one stream: more would wait for the disk.
-const MOST: usize = 8;
 /// No name, no time, no system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
-struct Job {
-    bytes: Vec<u8>,
-    reply: SyncSender<io::Result<Vec<u8>>>,
-}
+/// A block and its level.
+type Job = (Vec<u8>, Compression);
 
-/// Threads that compress blocks; they end with the stream.
-struct Pool {
-    jobs: Sender<Job>,
-    threads: usize,
-}
-
-impl Pool {
-    fn start(level: Compression) -> Self {
-        let (jobs, queue) = channel::<Job>();
-        let queue = Arc::new(Mutex::new(queue));
-        let wanted = std::thread::available_parallelism().map_or(1, usize::from).min(MOST);
-        let work = |queue: Arc<Mutex<Receiver<Job>>>| {
-            move || loop {
-                let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                let Ok(job) = job else { return };
-                // Nobody waits for a stream that was given up.
-                let _ = job.reply.send(deflate(&job.bytes, level, FlushCompress::Sync));
-            }
-        };
-        let spawn = |_: &usize| {
-            let builder = std::thread::Builder::new().name("gzip".into());
-            builder.spawn(work(Arc::clone(&queue))).is_ok()
-        };
-        let threads = (0..wanted).filter(spawn).count();
-        Self { jobs, threads }
-    }
+fn work((bytes, level): Job) -> io::Result<Vec<u8>> {
+    deflate(&bytes, level, FlushCompress::Sync)
 }
 
 /// A gzip stream into `W`.
@@ -56,15 +26,14 @@ pub(crate) struct Blocks<W: Write> {
     crc: Crc,
     buffer: Vec<u8>,
     begun: bool,
-    /// Started with the second block: most layers have one.
-    pool: Option<Pool>,
-    waiting: VecDeque<Receiver<io::Result<Vec<u8>>>>,
+    /// All but the last: most layers have one.
+    full: Ordered<Job, Vec<u8>>,
 }
 
 impl<W: Write> Blocks<W> {
     pub(crate) fn new(writer: W, level: Compression) -> Self {
-        let (crc, waiting) = (Crc::new(), VecDeque::new());
-        Self { writer, level, crc, buffer: Vec::new(), begun: false, pool: None, waiting }
+        let full = Ordered::new("gzip", work);
+        Self { writer, level, crc: Crc::new(), buffer: Vec::new(), begun: false, full }
     }
 
     fn begin(&mut self) -> io::Result<()> {
@@ -78,34 +47,22 @@ impl<W: Write> Blocks<W> {
     fn submit(&mut self) -> io::Result<()> {
         self.begin()?;
         let bytes = std::mem::take(&mut self.buffer);
-        let level = self.level;
-        let pool = self.pool.get_or_insert_with(|| Pool::start(level));
-        if pool.threads == 0 {
-            let done = deflate(&bytes, level, FlushCompress::Sync)?;
-            return self.writer.write_all(&done);
-        }
-        let most = 2 * pool.threads;
-        let (reply, answer) = sync_channel(1);
-        pool.jobs
-            .send(Job { bytes, reply })
-            .map_err(|_| io::Error::other("the threads of gzip have ended"))?;
-        self.waiting.push_back(answer);
-        while self.waiting.len() > most {
+        self.full.submit((bytes, self.level))?;
+        while self.full.is_full() {
             self.write_next()?;
         }
         Ok(())
     }
 
-    fn write_next(&mut self) -> io::Result<()> {
-        let Some(answer) = self.waiting.pop_front() else { return Ok(()) };
-        let block = answer.recv().map_err(|_| io::Error::other("a thread of gzip has ended"))??;
-        self.writer.write_all(&block)
+    /// Writes a block that is done, waiting for it; false when there is none.
+    fn write_next(&mut self) -> io::Result<bool> {
+        let block = self.full.next()?;
+        block.iter().try_for_each(|block| self.writer.write_all(block))?;
+        Ok(block.is_some())
     }
 
     fn drain(&mut self) -> io::Result<()> {
-        while !self.waiting.is_empty() {
-            self.write_next()?;
-        }
+        while self.write_next()? {}
         Ok(())
     }
 

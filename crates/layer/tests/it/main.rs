@@ -7,5 +7,6 @@ mod gnu;
 mod hostile;
 mod mutated;
 mod rebuilt;
+mod recipe;
 mod trees;
 mod written;
