@@ -2,7 +2,7 @@ use crate::{Error, Result};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use yare_oci::{Digest, Hasher};
 
 /// A blob that is being written: hashed as it goes, invisible until [`Ingest::commit`], removed when
@@ -35,6 +35,21 @@ impl Ingest {
         let digest = std::mem::take(&mut self.hasher).finish();
         let file = self.file.try_clone().map_err(|error| Error::io("keep", &self.path, error))?;
         Ok((digest, self.size, file))
+    }
+
+    /// Another handle of the file, at its beginning.
+    pub fn reopen(&self) -> Result<File> {
+        File::open(&self.path).map_err(|error| Error::io("open", &self.path, error))
+    }
+
+    /// Makes the file what is at `target`, durably when asked for.
+    pub(crate) fn place(mut self, target: &Path, durable: bool) -> Result<()> {
+        if durable {
+            self.file.sync_data().map_err(|error| Error::io("sync", &self.path, error))?;
+        }
+        rustix::fs::rename(&self.path, target).map_err(|error| Error::io("place", target, error))?;
+        self.committed = true;
+        Ok(())
     }
 
     /// Verifies the announced digest and size, where given, and makes the blob visible. Returns what the

@@ -4,6 +4,8 @@
 //!
 //! ```text
 //! blobs/sha256/<64 hex>   a blob; its bytes hash to its name
+//! recipes/<64 hex>        what makes the blob of that digest again, in the form of whoever wrote it; empty
+//!                         when nothing but the blob itself does
 //! ingest/<unique>         a blob that is being written; swept when the store is opened
 //! partial/<64 hex>        a blob that is being fetched; swept when the store is opened a week later
 //! ```
@@ -19,7 +21,7 @@ mod store;
 pub use error::Error;
 pub use ingest::Ingest;
 pub use partial::Partial;
-pub use store::{DOCUMENT_LIMIT, Store};
+pub use store::{DOCUMENT_LIMIT, Recipe, Store};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -16,8 +16,20 @@ pub const DOCUMENT_LIMIT: u64 = 8 << 20;
 pub struct Store {
     root: PathBuf,
     blobs: PathBuf,
+    recipes: PathBuf,
     ingests: PathBuf,
     partials: PathBuf,
+}
+
+/// What is known of the recipe of a blob.
+#[derive(Debug)]
+pub enum Recipe {
+    /// Nobody tried to write one.
+    Unknown,
+    /// There is none: the blob itself has to stay.
+    None,
+    /// This makes the blob again.
+    Some(File),
 }
 
 impl Store {
@@ -27,10 +39,12 @@ impl Store {
         let store = Self {
             root: root.to_owned(),
             blobs: root.join("blobs/sha256"),
+            recipes: root.join("recipes"),
             ingests: root.join("ingest"),
             partials: root.join("partial"),
         };
-        for dir in [root, &root.join("blobs"), &store.blobs, &store.ingests, &store.partials] {
+        let blobs = root.join("blobs");
+        for dir in [root, &blobs, &store.blobs, &store.recipes, &store.ingests, &store.partials] {
             make_private_dir(dir)?;
         }
         for name in names(&store.ingests)? {
@@ -81,6 +95,41 @@ impl Store {
     pub fn place(&self, file: &Path, digest: &Digest) -> Result<()> {
         let target = self.path(digest);
         rustix::fs::rename(file, &target).map_err(|error| Error::io("place", &target, error))
+    }
+
+    /// Puts a recipe, by which its writer can make the blob again, in the place of the blob. Both are there for
+    /// a moment, never neither, power cuts included. An empty recipe says that there is none, and the blob
+    /// stays.
+    pub fn place_recipe(&self, digest: &Digest, recipe: Ingest) -> Result<()> {
+        let (target, is_one) = (self.recipe_path(digest), recipe.size() > 0);
+        recipe.place(&target, is_one)?;
+        if is_one {
+            files::sync_dir(&self.recipes).map_err(|error| Error::io("sync", &self.recipes, error))?;
+            self.unlink(&self.path(digest))?;
+        }
+        Ok(())
+    }
+
+    /// What is known of the recipe of a blob.
+    pub fn recipe(&self, digest: &Digest) -> Result<Recipe> {
+        let path = self.recipe_path(digest);
+        let file =
+            match rustix::fs::open(&path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            {
+                Ok(file) => File::from(file),
+                Err(Errno::NOENT) => return Ok(Recipe::Unknown),
+                Err(error) => return Err(Error::io("open", &path, error)),
+            };
+        let size = file.metadata().map_err(|error| Error::io("stat", &path, error))?.len();
+        Ok(if size > 0 { Recipe::Some(file) } else { Recipe::None })
+    }
+
+    /// Removes the blob of which there is a recipe, too.
+    pub fn drop_blob(&self, digest: &Digest) -> Result<()> {
+        match self.recipe(digest)? {
+            Recipe::Some(_) => self.unlink(&self.path(digest)),
+            Recipe::None | Recipe::Unknown => Ok(()),
+        }
     }
 
     /// As [`Store::place`], for a file that stays where it is: the blob is another name of it, or a copy where
@@ -174,7 +223,7 @@ impl Store {
         rustix::fs::lstat(self.path(digest)).is_ok()
     }
 
-    /// The blob's bytes on the disk.
+    /// The length of the blob, in bytes.
     pub fn size(&self, digest: &Digest) -> Result<u64> {
         let path = self.path(digest);
         match rustix::fs::lstat(&path) {
@@ -184,20 +233,31 @@ impl Store {
         }
     }
 
-    /// Removes the blob; one that is not there is no error.
+    /// Bytes that the blob takes on the disk, it or its recipe; 0 when there is neither.
+    pub fn disk_size(&self, digest: &Digest) -> u64 {
+        let size = |path| rustix::fs::lstat(&path).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
+        size(self.path(digest)) + size(self.recipe_path(digest))
+    }
+
+    /// Removes the blob and its recipe; one that is not there is no error.
     pub fn delete(&self, digest: &Digest) -> Result<()> {
-        let path = self.path(digest);
-        match rustix::fs::unlink(&path) {
+        self.unlink(&self.path(digest))?;
+        self.unlink(&self.recipe_path(digest))
+    }
+
+    fn unlink(&self, path: &Path) -> Result<()> {
+        match rustix::fs::unlink(path) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(Error::io("remove", &path, error)),
+            Err(error) => Err(Error::io("remove", path, error)),
         }
     }
 
-    /// All blobs, sorted. Names that are no digest are passed over.
+    /// All blobs, those that are there as recipes included, sorted. Names that are no digest are passed over.
     pub fn list(&self) -> Result<Vec<Digest>> {
-        let mut found: Vec<Digest> =
-            names(&self.blobs)?.iter().filter_map(|name| Digest::from_hex(name).ok()).collect();
+        let names = [names(&self.blobs)?, names(&self.recipes)?].concat();
+        let mut found: Vec<Digest> = names.iter().filter_map(|name| Digest::from_hex(name).ok()).collect();
         found.sort_unstable();
+        found.dedup();
         Ok(found)
     }
 
@@ -208,6 +268,10 @@ impl Store {
 
     fn path(&self, digest: &Digest) -> PathBuf {
         self.blobs.join(digest.hex())
+    }
+
+    fn recipe_path(&self, digest: &Digest) -> PathBuf {
+        self.recipes.join(digest.hex())
     }
 }
 
