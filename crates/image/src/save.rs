@@ -132,9 +132,8 @@ impl Store {
         let manifest: Manifest = crate::document::parse(&bytes, "a stored manifest")?;
         let layers: Vec<(DiffId, Descriptor)> =
             image.layers.iter().copied().zip(manifest.layers.iter().cloned()).collect();
-        let content = &self.inner.content;
         let is_here = |(layer, blob): &(DiffId, Descriptor)| {
-            blob.digest == layer.0 || (image.kept.contains(&blob.digest) && content.contains(&blob.digest))
+            blob.digest == layer.0 || (image.kept.contains(&blob.digest) && self.has_blob(&blob.digest))
         };
         if layers.len() != manifest.layers.len() || !layers.iter().all(is_here) {
             return self.plain(saved, image, index);
@@ -215,7 +214,7 @@ impl Store {
                     writer.stream(&name, (0o644, 0, size), |sink| self.export_layer(layer, sink))?;
                 }
                 Source::Kept(size) => {
-                    let mut blob = self.inner.content.open_blob(digest).lift()?;
+                    let mut blob = self.open_blob(digest)?;
                     writer.stream(&name, (0o644, 0, *size), |sink| {
                         io::copy(&mut blob, sink).map(drop).map_err(write_failed)
                     })?;

@@ -1,11 +1,11 @@
-//! What images take: sums of counters, never a walk.
+//! What images take: sums of counters, never a walk of their files.
 
 use crate::image::{Image, ImageId};
 use crate::index::distinct;
 use crate::store::Store;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use yare_oci::DiffId;
+use yare_oci::{DiffId, Digest};
 
 /// What one image takes, in bytes on disk.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct ImageUsage {
 pub struct Usage {
     /// Every layer once, layers of detached images included.
     pub layers: u64,
+    /// Compressed layers that stay beside their directories, and the recipes of those that do not.
+    pub kept: u64,
     /// The images, newest first.
     pub images: Vec<ImageUsage>,
 }
@@ -51,7 +53,7 @@ impl Store {
         self.layers_size(&layers)
     }
 
-    /// What images and layers take, from the counters kept at commit.
+    /// What images and layers take: layers from the counters kept at commit, what is beside them as it is now.
     pub fn usage(&self) -> Usage {
         let index = self.index();
         let images = self.list().into_iter().filter(|image| !index.is_hidden(image)).map(|image| {
@@ -65,6 +67,12 @@ impl Store {
             let shared = others.map(|(layer, _)| bytes(layer)).sum();
             ImageUsage { size, shared, unique: size.saturating_sub(shared), image }
         });
-        Usage { layers: index.layers().map(|(_, content, _)| content).sum(), images: images.collect() }
+        let all = index.images().chain(index.detached());
+        let kept: BTreeSet<Digest> = all.flat_map(|image| image.kept.iter().copied()).collect();
+        Usage {
+            layers: index.layers().map(|(_, content, _)| content).sum(),
+            kept: kept.iter().map(|blob| self.inner.content.disk_size(blob)).sum(),
+            images: images.collect(),
+        }
     }
 }

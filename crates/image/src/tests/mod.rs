@@ -7,6 +7,7 @@ mod embedded;
 mod hostile;
 mod import;
 mod list;
+mod once;
 mod platforms;
 mod remove;
 
