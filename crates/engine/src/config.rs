@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
+use yare_errdefs::{Error, Result};
 
 /// Settings of one engine. Several engines live side by side when roots, bridge and subnet differ.
 #[derive(Debug, Clone)]
@@ -48,6 +50,10 @@ pub struct Config {
     pub max_concurrent_downloads: usize,
     /// Layers that are sent at the same time, by all pushes together.
     pub max_concurrent_uploads: usize,
+    /// How long after the last pull the compressed form of layers that came so stays beside their directories,
+    /// which makes a push to another registry quicker; `None` is for ever. Then what makes the same bytes again
+    /// takes its place.
+    pub keep_compressed_layers: Option<Duration>,
     /// Folders that describe devices (CDI), those that win last; without one there is no CDI.
     pub cdi_spec_dirs: Vec<PathBuf>,
     /// Whether debug logging is on; `info` says so.
@@ -82,6 +88,7 @@ impl Default for Config {
             registries: yare_distribution::Settings::default(),
             max_concurrent_downloads: 3,
             max_concurrent_uploads: 5,
+            keep_compressed_layers: Some(Duration::from_secs(15)),
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             debug: false,
             build_cache: BuildCacheSettings::default(),
@@ -124,4 +131,34 @@ pub struct BuildCacheRule {
     pub max_used: Option<u64>,
     /// So much of the filesystem is to be free.
     pub min_free: Option<u64>,
+}
+
+/// Reads [`Config::keep_compressed_layers`]: a Go duration such as `15s`, or `always`.
+pub fn keep_compressed_layers(text: &str) -> Result<Option<Duration>> {
+    if text == "always" {
+        return Ok(None);
+    }
+    let nanoseconds =
+        yare_api::time::parse_duration(text).and_then(|nanoseconds| u64::try_from(nanoseconds).ok());
+    let wrong = || {
+        Error::invalid(format!(
+            "keep-compressed-layers is {text:?}, neither a duration (15s, 2h) nor \"always\""
+        ))
+    };
+    nanoseconds.map(Duration::from_nanos).map(Some).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compressed_layers_are_kept_for_a_time_or_always() {
+        assert_eq!(keep_compressed_layers("1m30s").unwrap(), Some(Duration::from_secs(90)));
+        assert_eq!(keep_compressed_layers("0").unwrap(), Some(Duration::ZERO));
+        assert_eq!(keep_compressed_layers("always").unwrap(), None);
+        for wrong in ["", "soon", "-1s", "15"] {
+            keep_compressed_layers(wrong).expect_err(wrong);
+        }
+    }
 }

@@ -183,6 +183,7 @@ impl Engine {
         predecessor.into_iter().for_each(resolver::end);
         networks::dropping(&engine).iter().for_each(|warning| tracing::warn!("{warning}"));
         keep_last_used(&engine);
+        images::once::settle(&engine);
         build::collect::keep_small(&engine);
         Ok(engine)
     }

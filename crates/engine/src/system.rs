@@ -193,7 +193,7 @@ pub async fn disk_usage(engine: &Arc<Engine>, kinds: &[String]) -> Result<System
     images::blocking(move || {
         let wanted = |kind: &str| kinds.is_empty() || kinds.iter().any(|wanted| wanted == kind);
         Ok(SystemDataUsageResponse {
-            layers_size: if wanted("image") { signed(engine.images.usage().layers) } else { 0 },
+            layers_size: if wanted("image") { signed(images_size(&engine)) } else { 0 },
             images: if wanted("image") { Some(image_usage(&engine)?) } else { None },
             containers: wanted("container").then(|| container_usage(&engine)),
             volumes: if wanted("volume") { Some(volume_usage(&engine)?) } else { None },
@@ -201,6 +201,12 @@ pub async fn disk_usage(engine: &Arc<Engine>, kinds: &[String]) -> Result<System
         })
     })
     .await
+}
+
+/// What layers take, in both forms where they have two.
+fn images_size(engine: &Engine) -> u64 {
+    let usage = engine.images.usage();
+    usage.layers + usage.kept
 }
 
 fn signed(bytes: u64) -> i64 {
@@ -248,7 +254,11 @@ pub fn metrics(engine: &Engine) -> String {
     gauge("yare_containers", "Containers by state.", &states);
     let plain = |value: i64| [(String::new(), value)];
     gauge("yare_images", "Images.", &plain(i64::try_from(engine.images.count()).unwrap_or(i64::MAX)));
-    gauge("yare_layers_bytes", "Bytes on disk of all layers.", &plain(signed(engine.images.usage().layers)));
+    gauge(
+        "yare_layers_bytes",
+        "Bytes on disk of all layers, in whatever form.",
+        &plain(signed(images_size(engine))),
+    );
     gauge(
         "yare_event_followers",
         "Clients that follow events.",

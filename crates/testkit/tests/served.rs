@@ -14,7 +14,11 @@ fn free_port() -> u16 {
 
 /// An engine whose images are served, and the address.
 fn served() -> (Engine, String) {
-    let engine = Engine::start();
+    served_with(&[])
+}
+
+fn served_with(flags: &[&str]) -> (Engine, String) {
+    let engine = Engine::start_with(flags);
     let address = format!("127.0.0.1:{}", free_port());
     let told = engine.yare(&["registry", "enable", "--listen", &address]).ok();
     assert!(told.starts_with(&format!("served on http://{address}\n")), "{told}");
@@ -462,6 +466,44 @@ fn it_is_enabled_shown_and_disabled() {
     let status = engine.yare(&["registry", "status"]).run();
     assert!(status.code != 0 && status.stderr.contains("cannot listen on"), "{status:?}");
     drop(taken);
+    engine.finish();
+}
+
+/// A layer that was pulled is kept once; the registry and archives have it as it came all the same.
+#[test]
+fn what_was_pulled_is_served_as_it_came() {
+    if !require_root("what_was_pulled_is_served_as_it_came") {
+        return;
+    }
+    let (mut engine, address) = served_with(&["--keep-compressed-layers", "0s"]);
+    let registry = Registry::start(&engine.path().join("registry"));
+    let (there, here) = (format!("{}/box:1", registry.host()), format!("{address}/box:1"));
+    engine.docker(&["import", "-", &there]).input(busybox_rootfs_tar()).ok();
+    let wanted = digest(&engine.docker(&["push", &there]).ok());
+    engine.docker(&["rmi", &there]).ok();
+    engine.docker(&["pull", "-q", &there]).ok();
+    engine.docker(&["tag", &there, &here]).ok();
+    let manifest = ask(&address, "GET", "/v2/box/manifests/1", "");
+    assert_eq!(manifest.header("docker-content-digest"), wanted);
+    let layer = manifest.json()["layers"][0]["digest"].as_str().unwrap().to_owned();
+    let blob = engine.data_root().join("content/blobs/sha256").join(layer.trim_start_matches("sha256:"));
+    yare_testkit::eventually("the layer is kept once", Duration::from_secs(300), || !blob.exists());
+    for _ in 0..2 {
+        let path = format!("/v2/box/blobs/{layer}");
+        let whole = ask(&address, "GET", &path, "").body;
+        assert_eq!(sha256(&whole), layer);
+        let some = ask(&address, "GET", &path, "Range: bytes=1000-1999\r\n");
+        assert_eq!(some.body, &whole[1000..2000]);
+        assert_eq!(ask(&address, "HEAD", &path, "").header("content-length"), whole.len().to_string());
+        start_again(&mut engine);
+    }
+    let archive = engine.path().join("box.tar");
+    engine.docker(&["save", "-o", archive.to_str().unwrap(), &there]).ok();
+    engine.docker(&["rmi", &there, &here]).ok();
+    engine.docker(&["load", "-q", "-i", archive.to_str().unwrap()]).ok();
+    assert_eq!(engine.docker(&["run", "--rm", "--network", "none", &there, "echo", "hello"]).ok(), "hello\n");
+    engine.docker(&["rmi", &there]).ok();
+    drop(registry);
     engine.finish();
 }
 

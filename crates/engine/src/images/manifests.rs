@@ -97,5 +97,5 @@ fn attestations(
 
 /// Bytes of a document or compressed layer; none where it is not here.
 fn size(engine: &Engine, blob: &Digest) -> u64 {
-    engine.images.content().size(blob).unwrap_or_default()
+    engine.images.blob_size(blob).ok().flatten().unwrap_or_default()
 }

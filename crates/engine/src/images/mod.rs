@@ -2,6 +2,7 @@
 
 mod lines;
 mod manifests;
+pub(crate) mod once;
 pub(crate) mod pull;
 mod push;
 pub mod registries;

@@ -478,8 +478,8 @@ impl Pull {
         let digests = vec![self.reference.with_digest(self.found.digest)];
         let has_index = index.is_some();
         let shown = blocking(move || {
-            let content = engine.images.content();
-            let mut images = fetched.iter().map(|image| image.to_new(content)).collect::<Result<Vec<_>>>()?;
+            let to_new = |image: &Fetched| image.to_new(&engine.images);
+            let mut images = fetched.iter().map(to_new).collect::<Result<Vec<_>>>()?;
             let indexes = match (index, images.as_mut_slice()) {
                 (Some(index), _) => {
                     let id = |image: &Fetched| yare_image::ImageId(Digest::of(&image.config));
@@ -496,6 +496,7 @@ impl Pull {
             };
             let (images, indexes) = engine.images.commit(images, indexes)?;
             drop(lease);
+            super::once::settle(&engine);
             let shown = indexes.into_iter().chain(images).next();
             shown
                 .map(|shown| shown.image)
@@ -518,11 +519,12 @@ struct Fetched {
 
 impl Fetched {
     /// The image as it is to be recorded, still without names.
-    fn to_new(&self, content: &yare_content::Store) -> Result<NewImage> {
+    fn to_new(&self, images: &yare_image::Store) -> Result<NewImage> {
+        let content = images.content();
         let mut kept = Vec::new();
         for layer in &self.layers {
             let blob = layer.blob.digest;
-            if content.has_partial(&blob) && !content.contains(&blob) {
+            if content.has_partial(&blob) && !images.has_blob(&blob) {
                 let partial = content.partial(&blob).map_err(lifted)?;
                 match partial.size() == layer.blob.size {
                     true => partial.commit().map_err(lifted)?,
@@ -530,7 +532,7 @@ impl Fetched {
                     false => continue,
                 }
             }
-            if content.contains(&blob) {
+            if images.has_blob(&blob) {
                 kept.push(blob);
             }
         }

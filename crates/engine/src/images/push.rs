@@ -282,12 +282,12 @@ impl Push<'_> {
         let _permit = permit.map_err(|error| Error::internal("the engine is ending").caused_by(error))?;
         let engine = Arc::clone(self.engine);
         let digest = blob.digest;
-        let (descriptor, file) = match self.engine.images.content().contains(&digest) {
+        let (descriptor, file) = match self.engine.images.has_blob(&digest) {
             true => {
-                let open = move || {
-                    engine.images.content().open_blob(&digest).map_err(|e| Error::wrap(e.to_string(), e))
-                };
-                (blob.clone(), blocking(open).await?)
+                if !self.engine.images.content().contains(&digest) {
+                    lines.state(&id, "Compressing").await;
+                }
+                (blob.clone(), blocking(move || engine.images.open_blob(&digest)).await?)
             }
             false => {
                 lines.state(&id, "Compressing").await;

@@ -1,5 +1,6 @@
 //! What all pulls and pushes of an engine share: the client, the limits, and who fetches which layer.
 
+use super::once::Settling;
 use crate::Config;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -20,6 +21,8 @@ pub(crate) struct Transfers {
     under_way: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     /// What layers of our own making were compressed to: asking a registry for one needs no second pass.
     compressed: Mutex<HashMap<DiffId, Descriptor>>,
+    /// Who makes one of the two forms that pulled layers have.
+    pub(super) settling: Settling,
 }
 
 impl Transfers {
@@ -30,6 +33,7 @@ impl Transfers {
             uploads: Arc::new(Semaphore::new(config.max_concurrent_uploads.max(1))),
             under_way: Mutex::default(),
             compressed: Mutex::default(),
+            settling: Settling::default(),
         }
     }
 
@@ -42,6 +46,11 @@ impl Transfers {
             Arc::clone(under_way.entry(layer).or_default())
         };
         place.lock_owned().await
+    }
+
+    /// Whether some layer is coming in.
+    pub(super) fn is_fetching(&self) -> bool {
+        self.under_way.lock().values().any(|place| Arc::strong_count(place) > 1)
     }
 
     pub(super) fn compressed(&self, layer: &DiffId) -> Option<Descriptor> {

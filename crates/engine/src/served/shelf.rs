@@ -7,12 +7,12 @@
 //!
 //! Manifests are those that the store has, byte by byte, wherever all that they name can be had; a name of an
 //! index is served as that index where all of it can be had, else as the image that it shows. Layers that came
-//! compressed and are kept so are served as they came; others exist unpacked only, are named by their DiffID in
-//! their image's manifest, and are rebuilt when somebody wants the bytes.
+//! compressed are served as they came; others exist unpacked only, and are named by their DiffID in their image's
+//! manifest. What is not on the disk in the form that somebody wants is rebuilt.
 
 use super::taking::{self, Taking, Wanted, WantedIndex};
 use crate::Engine;
-use crate::images::{lifted, publish_all};
+use crate::images::{lifted, once, publish_all};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -137,13 +137,15 @@ impl Shelf {
     fn find_blob(&self, engine: &Engine, repository: &str, digest: &Digest) -> Result<Option<Blob>> {
         let images = self.images(engine, repository);
         let is_document = |image: &Arc<Image>| image.id.0 == *digest || image.kept.contains(digest);
-        if images.iter().any(is_document) && engine.images.content().contains(digest) {
-            let size = engine.images.content().size(digest).map_err(lifted)?;
+        if images.iter().any(is_document)
+            && let Some(size) = engine.images.blob_size(digest)?
+        {
             return Ok(Some(Blob { size, unpacked: None }));
         }
         let is_kept = |index: &Arc<ImageIndex>| index.kept.contains(digest);
-        if self.indexes(engine, repository).iter().any(is_kept) && engine.images.content().contains(digest) {
-            let size = engine.images.content().size(digest).map_err(lifted)?;
+        if self.indexes(engine, repository).iter().any(is_kept)
+            && let Some(size) = engine.images.blob_size(digest)?
+        {
             return Ok(Some(Blob { size, unpacked: None }));
         }
         let layer = DiffId(*digest);
@@ -253,9 +255,9 @@ impl Images for Shelf {
     fn open_blob(&self, repository: &str, digest: &Digest) -> Result<Option<Arc<File>>> {
         let engine = self.engine()?;
         let Some(blob) = self.find_blob(&engine, repository, digest)? else { return Ok(None) };
-        let file = match blob.unpacked {
-            None => Arc::new(engine.images.content().open_blob(digest).map_err(lifted)?),
-            Some(layer) => self.rebuilt.open(&engine, layer)?,
+        let file = match (engine.images.content().open_blob(digest), blob.unpacked) {
+            (Ok(file), None) => Arc::new(file),
+            (_, unpacked) => self.rebuilt.open(&engine, digest, unpacked)?,
         };
         Ok(Some(file))
     }
@@ -292,14 +294,18 @@ impl Images for Shelf {
             if !self.may_have(&engine, pushed, wanted.blobs())? {
                 return Ok(false);
             }
-            return taking::take_index(&engine, (wanted, &own, &names), (&images, pushed));
+            let taken = taking::take_index(&engine, (wanted, &own, &names), (&images, pushed))?;
+            once::settle(&engine);
+            return Ok(taken);
         }
         let Some(wanted) = Wanted::of(pushed.manifest) else { return Ok(false) };
         if !self.may_have(&engine, pushed, wanted.blobs())? {
             return Ok(false);
         }
         let taking = Taking { wanted: &wanted, repository: &own, names: &names, images: &images, pushed };
-        taking::take(&engine, &taking)
+        let taken = taking::take(&engine, &taking)?;
+        once::settle(&engine);
+        Ok(taken)
     }
 
     fn remove(&self, repository: &str, reference: &Name) -> Result<bool> {
@@ -363,21 +369,25 @@ fn document(engine: &Engine, image: &Image) -> Result<Vec<u8>> {
 /// Layers that were rebuilt for somebody: files without a name, shared by those who read at the same time.
 #[derive(Debug, Default)]
 struct Rebuilt {
-    files: Mutex<HashMap<DiffId, Arc<Mutex<Weak<File>>>>>,
+    files: Mutex<HashMap<Digest, Arc<Mutex<Weak<File>>>>>,
 }
 
 impl Rebuilt {
-    fn open(&self, engine: &Engine, layer: DiffId) -> Result<Arc<File>> {
+    /// The tar of a layer, or without one the blob of this digest, which was compressed once.
+    fn open(&self, engine: &Engine, digest: &Digest, unpacked: Option<DiffId>) -> Result<Arc<File>> {
         let place = {
             let mut files = self.files.lock();
             files.retain(|_, place| Arc::strong_count(place) > 1 || place.lock().strong_count() > 0);
-            Arc::clone(files.entry(layer).or_default())
+            Arc::clone(files.entry(*digest).or_default())
         };
         let mut place = place.lock();
         if let Some(file) = place.upgrade() {
             return Ok(file);
         }
-        let file = Arc::new(rebuild(engine, layer)?);
+        let file = Arc::new(match unpacked {
+            Some(layer) => rebuild(engine, layer)?,
+            None => engine.images.open_blob(digest)?,
+        });
         *place = Arc::downgrade(&file);
         Ok(file)
     }

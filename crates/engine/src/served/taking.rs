@@ -240,17 +240,17 @@ fn place_layer(engine: &Engine, layer: &pull::Layer, lease: &mut Lease, taking: 
             .map_err(|error| Error::internal("a stored manifest cannot be read").caused_by(error))?;
         let mut pairs = known.layers.iter().zip(image.layers.iter());
         if pairs.any(|(known, diff_id)| known.digest == blob && *diff_id == layer.diff_id)
-            && (content.contains(&blob) || blob == layer.diff_id.0)
+            && (engine.images.has_blob(&blob) || blob == layer.diff_id.0)
         {
             return Ok(());
         }
     }
     let opened = match (taking.pushed.blob)(&blob)? {
         Some(file) => file,
-        None => content.open_blob(&blob).map_err(lifted)?,
+        None => engine.images.open_blob(&blob)?,
     };
     let is_plain = blob == layer.diff_id.0;
-    if !is_plain && !content.contains(&blob) {
+    if !is_plain && !engine.images.has_blob(&blob) {
         content.adopt(&opened, &blob).map_err(lifted)?;
     }
     if engine.images.snapshots().has_layer(&layer.diff_id) {

@@ -108,6 +108,11 @@ pub(super) const FLAGS: &[Flag] = &[
     boolean("ip-forward", Always, "Accepted; forwarding is switched on where the bridge needs it"),
     boolean("ip-masq", Always, "Accepted; the bridge always masquerades"),
     boolean("iptables", Always, "Accepted; Yare keeps its own nftables table and touches no other"),
+    value(
+        "keep-compressed-layers",
+        Used,
+        "How long after a pull its layers are kept compressed, too, or always (default 15s)",
+    ),
     list("label", "labels", Used, "Labels of the engine, key=value"),
     boolean("live-restore", Always, "Accepted; containers always survive the engine"),
     value("log-driver", Used, "Log driver of containers: json-file or none (default json-file)"),

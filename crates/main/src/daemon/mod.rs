@@ -201,6 +201,10 @@ fn plan(settings: &Settings) -> Result<Plan> {
             defaults.max_concurrent_downloads,
         )?,
         max_concurrent_uploads: number(settings, "max-concurrent-uploads", defaults.max_concurrent_uploads)?,
+        keep_compressed_layers: match one(settings, "keep-compressed-layers") {
+            Some(text) => yare_engine::config::keep_compressed_layers(text)?,
+            None => defaults.keep_compressed_layers,
+        },
         build_cache: build_cache(settings)?,
         cdi_spec_dirs: cdi_spec_dirs(settings, defaults.cdi_spec_dirs)?,
         debug: is_on(settings, "debug"),

@@ -117,6 +117,53 @@ fn a_pull_goes_on_after_kill_and_cut() {
     engine.finish();
 }
 
+/// The names of large blobs that are in the store as they came.
+fn blobs(engine: &Engine) -> Vec<String> {
+    let folder = std::fs::read_dir(engine.data_root().join("content/blobs/sha256")).unwrap();
+    let files = folder.map(|entry| entry.unwrap()).filter(|file| file.metadata().unwrap().len() > 100_000);
+    files.map(|file| file.file_name().into_string().unwrap()).collect()
+}
+
+/// The digest that a push told.
+fn digest(output: &str) -> String {
+    output.split("digest: ").nth(1).unwrap().split(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn a_layer_is_kept_once_whenever_the_engine_is_killed() {
+    if !require_root("a_layer_is_kept_once_whenever_the_engine_is_killed") {
+        return;
+    }
+    let mut engine = Engine::start_with(&["--keep-compressed-layers", "0s"]);
+    let [one, two] = ["one", "two"].map(|name| Registry::start(&engine.path().join(name)));
+    let mut chance = Chance::new();
+    let [first, second] = [&one, &two].map(|registry| format!("{}/a:1", registry.host()));
+    for _ in 0..rounds(3, 30) {
+        let words: String = (0..1 << 20).map(|_| format!("{:x} ", chance.next() >> 40)).collect();
+        engine.docker(&["import", "-", &first]).input(tar(words.as_bytes())).ok();
+        let wanted = digest(&engine.docker(&["push", &first]).ok());
+        engine.docker(&["rmi", &first]).ok();
+        engine.docker(&["pull", "-q", &first]).ok();
+        let [blob] = &blobs(&engine)[..] else { panic!("no layer as it came") };
+        // It takes about as long as compressing, twice.
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(chance.below(1500)));
+            engine.kill9();
+            engine.restart();
+        }
+        eventually("the layer is kept once", Duration::from_secs(300), || blobs(&engine).is_empty());
+        let recipe = engine.data_root().join("content/recipes").join(blob);
+        assert!(recipe.metadata().unwrap().len() < 1 << 20, "the recipe is large");
+        engine.docker(&["tag", &first, &second]).ok();
+        assert_eq!(digest(&engine.docker(&["push", &second]).ok()), wanted);
+        assert!(blobs(&engine).is_empty(), "a push left the layer in both forms");
+        engine.docker(&["rmi", &first, &second]).ok();
+        assert!(!recipe.exists(), "the recipe outlives its image");
+    }
+    drop((one, two));
+    engine.finish();
+}
+
 /// Bytes of a layer that comes in parts.
 const LARGE: usize = 160 << 20;
 
