@@ -84,7 +84,7 @@ impl Metrics {
     }
 
     /// The page.
-    pub(crate) fn text(&self, uploads: u64, lost_events: u64) -> String {
+    pub(crate) fn text(&self, uploads: u64, lost_events: u64, lost_lines: u64) -> String {
         let mut text = String::new();
         self.write_requests(&mut text);
         let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
@@ -112,6 +112,12 @@ impl Metrics {
                 load(&self.damaged),
             ),
             ("yare_registry_lost_events_total", "counter", "Events that webhooks did not get", lost_events),
+            (
+                "yare_registry_lost_audit_lines_total",
+                "counter",
+                "Requests that the audit log lacks",
+                lost_lines,
+            ),
         ];
         for (name, kind, help, value) in rows {
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
@@ -152,7 +158,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.count("blob", "GET", StatusCode::OK, Duration::from_millis(3), 10);
         metrics.count("blob", "BREW", StatusCode::OK, Duration::from_millis(3), 0);
-        let text = metrics.text(1, 2);
+        let text = metrics.text(1, 2, 0);
         let labels = "target=\"blob\",method=\"GET\",status=\"200\"";
         assert!(text.contains(&format!("yare_registry_request_seconds_bucket{{{labels},le=\"0.001\"}} 0")));
         assert!(text.contains(&format!("yare_registry_request_seconds_bucket{{{labels},le=\"0.005\"}} 1")));

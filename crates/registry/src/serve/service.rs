@@ -252,7 +252,9 @@ impl Service {
 
     /// The counters in Prometheus' text format.
     pub(crate) fn metrics_text(&self) -> Reply {
-        let mut text = self.metrics.text(self.registry.uploads.count() as u64, self.hooks.lost());
+        let lost_lines = self.audit.as_ref().map_or(0, Audit::lost);
+        let uploads = self.registry.uploads.count() as u64;
+        let mut text = self.metrics.text(uploads, self.hooks.lost(), lost_lines);
         text.push_str(&self.registry.caches.metrics());
         text.push_str(&crate::replicate::metrics(&self.registry));
         let mut reply = http::Response::new(Body::bytes(text));
