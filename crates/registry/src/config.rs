@@ -8,6 +8,7 @@ use crate::manifests::Immutable;
 use crate::quota::Quota;
 use crate::remote::Outbound;
 use crate::retention::Retention;
+use crate::secrets::Secrets;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -56,7 +57,7 @@ pub struct Config {
     pub outbound: Outbound,
     /// Variables that say how a bucket is reached (`AWS_…`, `GOOGLE_…`, `AZURE_…`); the environment's.
     #[serde(skip)]
-    pub environment: BTreeMap<String, String>,
+    pub environment: Secrets,
 }
 
 /// A certificate and what clients must show. The files are read again when they change.
@@ -122,7 +123,7 @@ pub struct Storage {
     /// The bucket with everything, such as `s3://images/registry`; default: files below the root.
     pub url: Option<String>,
     /// Settings of the bucket: `region`, `endpoint`, `access_key_id`, …
-    pub options: BTreeMap<String, String>,
+    pub options: Secrets,
     /// Authorities of its certificate, PEM, instead of the system's.
     pub authorities: Option<PathBuf>,
     /// Whether clients are sent to the bucket for the bytes of blobs.
@@ -135,7 +136,7 @@ impl Default for Storage {
             delete: true,
             sparse_indexes: false,
             url: None,
-            options: BTreeMap::new(),
+            options: Secrets::default(),
             authorities: None,
             redirect: false,
         }
@@ -209,7 +210,7 @@ fn lifetime() -> Duration {
 }
 
 /// Somebody who is told of what happens.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
     /// Where to; `http` or `https`.
@@ -222,10 +223,22 @@ pub struct Webhook {
     pub events: Vec<String>,
     /// Headers to send along, such as `Authorization`.
     #[serde(default)]
-    pub headers: BTreeMap<String, String>,
+    pub headers: Secrets,
     /// Authorities of its certificate, PEM, instead of the system's.
     #[serde(default)]
     pub authorities: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Many services have the secret in the path of the URL.
+        f.debug_struct("Webhook")
+            .field("url", &crate::http_client::shown(&self.url))
+            .field("repositories", &self.repositories)
+            .field("events", &self.events)
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
 }
 
 fn everything() -> crate::name::Pattern {
@@ -415,6 +428,29 @@ mod tests {
         assert_eq!(config.limits.blob, 10 << 30);
         assert_eq!(config.quota[0].bytes, 100_000_000_000);
         assert!(config.storage.delete);
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let config = Config::parse(
+            r#"
+            [storage]
+            url = "s3://images"
+            options = { secret_access_key = "SECRET" }
+            [[webhook]]
+            url = "https://user:SECRET@hooks.example.com:8443/services/SECRET?token=SECRET"
+            headers = { Authorization = "Bearer SECRET" }
+            "#,
+        );
+        let environment = [("AWS_SECRET_ACCESS_KEY".to_owned(), "SECRET".to_owned())].into_iter().collect();
+        let config = Config { environment, ..config.unwrap() };
+        let opening = crate::bucket::Opening::new(&config.storage, &config.environment).unwrap();
+        let shown = format!("{config:?} {opening:?}");
+        assert!(!shown.contains("SECRET\""), "{shown}");
+        assert!(!shown.contains("SECRET?") && !shown.contains("SECRET@"), "{shown}");
+        for name in ["secret_access_key", "AWS_SECRET_ACCESS_KEY", "https://hooks.example.com:8443"] {
+            assert!(shown.contains(name), "{shown}");
+        }
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl Hooks {
         for config in webhooks {
             let target = Target::new(&config.url, config.authorities.as_deref(), &config.headers)?;
             let (queue, waiting) = mpsc::channel(QUEUE);
-            tokio::spawn(deliver(target, config.url.clone(), waiting, Arc::clone(&lost)));
+            tokio::spawn(deliver(target, crate::http_client::shown(&config.url), waiting, Arc::clone(&lost)));
             hooks.push(Hook { config: config.clone(), queue });
         }
         Ok(Self { hooks, lost })
@@ -164,7 +164,12 @@ impl Hook {
     }
 }
 
-async fn deliver(target: Target, url: String, mut waiting: mpsc::Receiver<Vec<u8>>, lost: Arc<AtomicU64>) {
+async fn deliver(
+    target: Target,
+    webhook: String,
+    mut waiting: mpsc::Receiver<Vec<u8>>,
+    lost: Arc<AtomicU64>,
+) {
     while let Some(envelope) = waiting.recv().await {
         let mut pauses = PAUSES.iter();
         loop {
@@ -172,13 +177,13 @@ async fn deliver(target: Target, url: String, mut waiting: mpsc::Receiver<Vec<u8
             let Some(pause) = pauses.next() else {
                 lost.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(
-                    url,
+                    webhook,
                     error = yare_errdefs::chain(&error),
                     "a webhook did not take an event: it is lost"
                 );
                 break;
             };
-            tracing::warn!(url, error = yare_errdefs::chain(&error), "a webhook did not take an event");
+            tracing::warn!(webhook, error = yare_errdefs::chain(&error), "a webhook did not take an event");
             tokio::time::sleep(*pause).await;
         }
     }

@@ -1,12 +1,12 @@
 //! Sending to a webhook: one request over a connection of its own.
 
+use crate::secrets::Secrets;
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use http::{Request, Uri};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,12 +30,8 @@ pub(crate) struct Target {
 
 impl Target {
     /// Checks a URL and the headers to send along.
-    pub(crate) fn new(
-        url: &str,
-        authorities: Option<&Path>,
-        headers: &BTreeMap<String, String>,
-    ) -> Result<Self> {
-        let wrong = |why: &str| Error::invalid(format!("webhook {url}: {why}"));
+    pub(crate) fn new(url: &str, authorities: Option<&Path>, headers: &Secrets) -> Result<Self> {
+        let wrong = |why: &str| Error::invalid(format!("webhook {}: {why}", shown(url)));
         let uri: Uri = url.parse().map_err(|_| wrong("not a URL"))?;
         let host = uri.host().ok_or_else(|| wrong("no host"))?.trim_matches(['[', ']']).to_owned();
         let (tls, port) = match uri.scheme_str() {
@@ -102,6 +98,16 @@ impl Target {
             status => Err(Error::unavailable(format!("answered {status}"))),
         }
     }
+}
+
+/// What of a URL may be seen in a log: neither credentials nor the path, which is the secret of many services.
+pub(crate) fn shown(url: &str) -> String {
+    let parsed: Option<Uri> = url.parse().ok();
+    let shown = parsed.as_ref().and_then(|uri| {
+        let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+        Some(format!("{}://{}{port}", uri.scheme_str()?, uri.host()?))
+    });
+    shown.unwrap_or_else(|| "(not a URL)".to_owned())
 }
 
 /// The settings of TLS for these authorities, or the system's.

@@ -22,6 +22,7 @@ pub(crate) mod log;
 pub(crate) mod uploads;
 
 use crate::problem::{Error, Result, file_error};
+use crate::secrets::Secrets;
 use connector::Connector;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
@@ -31,7 +32,6 @@ use object_store::path::Path as Key;
 use object_store::signer::Signer;
 use object_store::{GetOptions, ObjectStore, PutMode, PutOptions, PutPayload};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -46,8 +46,8 @@ pub(crate) struct Opening {
     /// Its kind, its name, and what all names in it begin with.
     place: Place,
     /// Settings of the configuration; they win over those of the environment.
-    options: BTreeMap<String, String>,
-    environment: BTreeMap<String, String>,
+    options: Secrets,
+    environment: Secrets,
     /// Authorities of its certificate, PEM, instead of the system's.
     authorities: Option<PathBuf>,
 }
@@ -104,7 +104,7 @@ impl Opening {
     /// stores' own tools read, too.
     pub(crate) fn new(
         storage: &crate::config::Storage,
-        environment: &BTreeMap<String, String>,
+        environment: &Secrets,
     ) -> yare_errdefs::Result<Option<Self>> {
         let Some(url) = &storage.url else {
             if storage.redirect || !storage.options.is_empty() || storage.authorities.is_some() {
