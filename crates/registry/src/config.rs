@@ -32,6 +32,8 @@ pub struct Config {
     pub storage: Storage,
     /// Collection of what nobody needs.
     pub collect: Collect,
+    /// Reading everything again, to find what is damaged.
+    pub scrub: Scrub,
     /// Tags that do not move.
     pub immutable: Vec<Immutable>,
     /// How much repositories may hold.
@@ -156,6 +158,15 @@ pub struct Collect {
     /// How long an upload may lie still.
     #[serde(deserialize_with = "duration")]
     pub uploads: Duration,
+}
+
+/// Reading everything again, to find what is damaged.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scrub {
+    /// How often it runs by itself; 0 for never.
+    #[serde(deserialize_with = "duration")]
+    pub every: Duration,
 }
 
 impl Default for Collect {

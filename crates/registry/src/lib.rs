@@ -14,7 +14,8 @@
 //!   blobs/sha256/<64 hex>        blobs, shared by all repositories: see `yare_content`
 //!   uploads/                     blobs on their way in: see the head of `uploads`
 //!   trash/                       files that are about to be unlinked
-//!   damaged/<64 hex>             blobs that scrubbing found rotten
+//!   damaged/<64 hex>             blobs that scrubbing found rotten; manifests as <64 hex>.manifest
+//!   scrubbed                     when all was last read again: see `scrub`
 //!   token-key                    the key that signs tokens, when this registry issues them
 //! ```
 //!

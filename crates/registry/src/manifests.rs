@@ -52,9 +52,37 @@ pub(crate) fn resolve(view: &ReadTransaction, repository: &str, reference: &Refe
         },
     };
     match find(&view.open_table(MANIFESTS)?, (repository, digest.as_bytes()))? {
-        Some(record) => Ok(Found { digest, record }),
-        None => Err(missing(view, repository, reference)?.into()),
+        // Scrubbing withholds bytes that are damaged: then it is as if the manifest were to be pushed yet.
+        Some(record) if view.open_table(DOCUMENTS)?.get(digest.as_bytes())?.is_some() => {
+            Ok(Found { digest, record })
+        }
+        _ => Err(missing(view, repository, reference)?.into()),
     }
+}
+
+/// The repositories that have a manifest.
+pub(crate) fn holders(view: &ReadTransaction, digest: &Digest) -> Result<Vec<String>> {
+    let mut repositories = Vec::new();
+    for row in view.open_table(HOLDERS)?.range((digest.as_bytes(), "")..)? {
+        let (key, _) = row?;
+        let (hash, repository) = key.value();
+        if hash != digest.as_bytes() {
+            break;
+        }
+        repositories.push(repository.to_owned());
+    }
+    Ok(repositories)
+}
+
+/// Takes the bytes of a manifest away if they are not those of its digest, and returns them.
+pub(crate) fn withhold(writing: &Writing, digest: &Digest) -> Result<Option<Vec<u8>>> {
+    let mut documents = writing.tables.open_table(DOCUMENTS)?;
+    let bytes = documents.get(digest.as_bytes())?.map(|bytes| bytes.value().to_vec());
+    let rotten = bytes.filter(|bytes| Digest::of(bytes) != *digest);
+    if rotten.is_some() {
+        documents.remove(digest.as_bytes())?;
+    }
+    Ok(rotten)
 }
 
 /// Whether there is a manifest by that tag or digest.

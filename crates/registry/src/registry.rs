@@ -46,6 +46,8 @@ pub struct Registry {
     pub(crate) served_since: AtomicU64,
     /// Held by the collection that runs: there is one at a time.
     pub(crate) collecting: tokio::sync::Mutex<()>,
+    /// Held by the scrub that runs: two would only read everything twice.
+    pub(crate) scrubbing: tokio::sync::Mutex<()>,
     _lock: yare_sys::fs::Lock,
 }
 
@@ -120,6 +122,7 @@ impl Registry {
             images,
             served_since: AtomicU64::new(0),
             collecting: tokio::sync::Mutex::default(),
+            scrubbing: tokio::sync::Mutex::default(),
             _lock: lock,
         })
     }

@@ -1,14 +1,24 @@
 //! Scrubbing: every stored byte is read and hashed again, so that rot is found before a client finds it.
+//!
+//! `<root>/scrubbed` has the time when all was last read (decimal seconds): a schedule goes on after a restart.
 
 use crate::blobs::Blobs;
 use crate::bucket::Bucket;
-use crate::problem::Result;
+use crate::clock::now;
+use crate::manifests;
+use crate::problem::{Code, Refusal, Result, file_error};
 use crate::records::{BLOBS, DOCUMENTS, Writing};
-use crate::registry::Registry;
+use crate::registry::{Registry, fault};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use yare_content::Store;
 use yare_oci::Digest;
+use yare_sys::fs::Durability;
+
+/// Below the root: when everything was last read.
+const LAST: &str = "scrubbed";
 
 /// What scrubbing found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +46,9 @@ pub struct Damage {
     pub repositories: Vec<String>,
 }
 
-/// Reads everything at idle priority. Damaged blobs are moved to `damaged/` below the root, unless
-/// `dry_run`: they are not served any more, and the next push of the same content mends them.
+/// Reads everything at idle priority. What is damaged is moved to `damaged/` below the root, unless
+/// `dry_run`: it is not served any more, and the next push of the same content mends it. Refused while
+/// another one runs.
 pub async fn scrub(registry: &Arc<Registry>, dry_run: bool) -> yare_errdefs::Result<Scrubbed> {
     run(registry, dry_run).await.map_err(|error| match error {
         crate::problem::Error::Failed(error) => error,
@@ -45,15 +56,66 @@ pub async fn scrub(registry: &Arc<Registry>, dry_run: bool) -> yare_errdefs::Res
     })
 }
 
-async fn run(registry: &Arc<Registry>, dry_run: bool) -> Result<Scrubbed> {
-    let scrubbed = match &registry.blobs {
+/// How long it is until the next scrub of a schedule.
+pub(crate) fn due(registry: &Registry, every: Duration) -> Duration {
+    let last = std::fs::read_to_string(registry.root().join(LAST)).ok();
+    let last = last.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+    Duration::from_secs(last.saturating_add(every.as_secs()).saturating_sub(now()).min(every.as_secs()))
+}
+
+/// As [`scrub`], with refusals.
+pub(crate) async fn run(registry: &Arc<Registry>, dry_run: bool) -> Result<Scrubbed> {
+    let Ok(_alone) = registry.scrubbing.try_lock() else {
+        return Err(Refusal::new(Code::Denied, "a scrub is running already; wait for its end")
+            .with_status(http::StatusCode::CONFLICT)
+            .into());
+    };
+    let begun = now();
+    let mut scrubbed = match &registry.blobs {
         Blobs::Files(store) => read_files(registry, store, dry_run).await?,
         Blobs::Bucket(bucket) => read_objects(registry, bucket, dry_run).await?,
     };
+    let reader = Arc::clone(registry);
+    let read = tokio::task::spawn_blocking(move || read_documents(&reader));
+    let (manifests, damaged) = read.await.map_err(fault)??;
+    if !dry_run && !damaged.is_empty() {
+        withhold(registry, damaged.iter().map(|damage| damage.digest).collect()).await?;
+    }
+    scrubbed.manifests = manifests;
+    scrubbed.damaged.extend(damaged);
+    yare_sys::fs::atomic_write(registry.root(), LAST, format!("{begun}\n").as_bytes(), Durability::Relaxed)
+        .map_err(|error| file_error("write", &registry.root().join(LAST), error))?;
     for damage in &scrubbed.damaged {
         tracing::error!(digest = %damage.digest, repositories = ?damage.repositories, "{}", damage.what);
     }
     Ok(scrubbed)
+}
+
+/// Ends a scrub whose registry is closed.
+fn check_open(registry: &Registry) -> Result<()> {
+    if registry.records.is_writing() {
+        return Ok(());
+    }
+    Err(yare_errdefs::Error::unavailable("the registry is ending").into())
+}
+
+/// Moves damaged manifests to where damaged blobs go.
+async fn withhold(registry: &Arc<Registry>, rotten: Vec<Digest>) -> Result<()> {
+    let folder = registry.root().join("damaged");
+    let change = move |writing: &Writing| {
+        for digest in &rotten {
+            let Some(bytes) = manifests::withhold(writing, digest)? else { continue };
+            keep_damaged(&folder, digest, &bytes)?;
+        }
+        Ok(())
+    };
+    registry.records.write(change).await
+}
+
+fn keep_damaged(folder: &Path, digest: &Digest, bytes: &[u8]) -> Result<()> {
+    let name = format!("{}.manifest", digest.hex());
+    yare_sys::fs::atomic_write(folder, &name, bytes, Durability::Relaxed)
+        .map_err(|error| file_error("keep the damaged manifest as", &folder.join(&name), error))
 }
 
 async fn read_files(registry: &Arc<Registry>, store: &Arc<Store>, dry_run: bool) -> Result<Scrubbed> {
@@ -95,6 +157,7 @@ async fn read_objects(registry: &Arc<Registry>, bucket: &Bucket, dry_run: bool) 
     let mut scrubbed = Scrubbed { dry_run, ..Scrubbed::default() };
     let blobs = hashes(&registry.records.view()?.open_table(BLOBS)?)?;
     for digest in blobs {
+        check_open(registry)?;
         let object = Blobs::object(&registry.records.view()?, &digest)?;
         let read = match &object {
             Some(object) => bucket.hash(object).await?,
@@ -122,7 +185,6 @@ async fn read_objects(registry: &Arc<Registry>, bucket: &Bucket, dry_run: bool) 
             }
         }
     }
-    read_documents(registry, &mut scrubbed)?;
     Ok(scrubbed)
 }
 
@@ -142,6 +204,7 @@ fn read_all(registry: &Registry, store: &Store) -> Result<(Scrubbed, Vec<Rotten>
     // Digests first: a view that is held for hours would keep the database from reusing its pages.
     let blobs = hashes(&registry.records.view()?.open_table(BLOBS)?)?;
     for digest in blobs {
+        check_open(registry)?;
         let file = identity(store, &digest);
         let what = match store.verify(&digest) {
             Ok(()) => {
@@ -164,23 +227,25 @@ fn read_all(registry: &Registry, store: &Store) -> Result<(Scrubbed, Vec<Rotten>
             scrubbed.damaged.push(Damage { digest, what: what.to_owned(), repositories });
         }
     }
-    read_documents(registry, &mut scrubbed)?;
     Ok((scrubbed, rotten))
 }
 
-fn read_documents(registry: &Registry, scrubbed: &mut Scrubbed) -> Result<()> {
+/// Reads the manifests: how many there are, and those that are damaged.
+fn read_documents(registry: &Registry) -> Result<(u64, Vec<Damage>)> {
+    let (mut count, mut damaged) = (0, Vec::new());
     let documents = hashes(&registry.records.view()?.open_table(DOCUMENTS)?)?;
     for digest in documents {
+        check_open(registry)?;
         let view = registry.records.view()?;
         let table = view.open_table(DOCUMENTS)?;
         let Some(bytes) = table.get(digest.as_bytes())? else { continue };
-        scrubbed.manifests += 1;
+        count += 1;
         if Digest::of(bytes.value()) != digest {
-            let what = "the manifest's bytes do not hash to its name";
-            scrubbed.damaged.push(Damage { digest, what: what.to_owned(), repositories: Vec::new() });
+            let what = "the manifest's bytes do not hash to its name".to_owned();
+            damaged.push(Damage { digest, what, repositories: manifests::holders(&view, &digest)? });
         }
     }
-    Ok(())
+    Ok((count, damaged))
 }
 
 fn hashes<V: redb::Value + 'static>(
@@ -188,4 +253,65 @@ fn hashes<V: redb::Value + 'static>(
 ) -> Result<Vec<Digest>> {
     let rows = table.range::<&[u8; 32]>(..)?;
     rows.map(|row| Ok(Digest::from_bytes(*row?.0.value()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::name::{Reference, Tag};
+    use bytes::Bytes;
+
+    const MANIFEST: &str =
+        r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+
+    fn open(root: &Path) -> Arc<Registry> {
+        Registry::open(Config { root: root.to_owned(), ..Config::default() }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_damaged_manifest_is_withheld_until_it_is_pushed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = open(folder.path());
+        let reference = Reference::Tag(Tag::parse("v1").unwrap());
+        let push = || {
+            registry.put_manifest("a", &reference, Vec::new(), None, Bytes::from_static(MANIFEST.as_bytes()))
+        };
+        let (digest, _) = push().await.unwrap();
+        let rot = move |writing: &Writing| {
+            writing.tables.open_table(DOCUMENTS)?.insert(digest.as_bytes(), b"rotten".as_slice())?;
+            Ok(())
+        };
+        registry.records.write(rot).await.unwrap();
+        let found = scrub(&registry, true).await.unwrap();
+        let what = "the manifest's bytes do not hash to its name".to_owned();
+        assert_eq!(found.damaged, [Damage { digest, what, repositories: vec!["a".to_owned()] }]);
+        let get = || registry.manifest("a", &reference, |_| false);
+        assert!(get().is_ok(), "nothing was changed");
+        assert_eq!(scrub(&registry, false).await.unwrap().damaged.len(), 1);
+        assert_eq!(get().unwrap_err().refusal().code, Code::ManifestUnknown);
+        let kept = folder.path().join("damaged").join(format!("{}.manifest", digest.hex()));
+        assert_eq!(std::fs::read(kept).unwrap(), b"rotten");
+        push().await.unwrap();
+        assert_eq!(get().unwrap().1.unwrap(), MANIFEST.as_bytes());
+        assert!(scrub(&registry, false).await.unwrap().damaged.is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_runs_at_a_time_and_a_schedule_outlives_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let day = Duration::from_secs(86_400);
+        {
+            let registry = open(folder.path());
+            assert_eq!(due(&registry, day), Duration::ZERO, "it was never read");
+            let running = registry.scrubbing.lock().await;
+            let refused = run(&registry, false).await.unwrap_err().refusal();
+            assert_eq!(refused.status, http::StatusCode::CONFLICT);
+            drop(running);
+            scrub(&registry, false).await.unwrap();
+            registry.close().await;
+        }
+        let left = due(&open(folder.path()), day);
+        assert!(left > day / 2 && left <= day, "{left:?}");
+    }
 }

@@ -87,7 +87,9 @@ fn is_fresh(registry: &Registry, upstream: &Upstream, name: &str, reference: &Re
     let view = registry.records.view()?;
     let Reference::Tag(tag) = reference else { return manifests::is_there(&view, name, reference) };
     let confirmed = manifests::tag_time(&view, name, tag)?;
-    Ok(confirmed.is_some_and(|time| now().saturating_sub(time) < upstream.proxy.fresh.as_secs()))
+    let is_fresh = confirmed.is_some_and(|time| now().saturating_sub(time) < upstream.proxy.fresh.as_secs());
+    // One whose bytes are damaged is had anew at once.
+    Ok(is_fresh && manifests::is_there(&view, name, reference)?)
 }
 
 /// Kind and digest of what is here.

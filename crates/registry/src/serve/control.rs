@@ -9,6 +9,7 @@ use crate::registry::fault;
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
+use std::future::Future;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,21 +35,30 @@ pub(crate) fn short_path(root: &Path) -> std::io::Result<(Option<OwnedFd>, PathB
 }
 
 /// Answers what comes through the control socket.
-pub(crate) async fn answer(service: &Service, parts: &http::request::Parts, query: &Query) -> Result<Reply> {
+pub(crate) async fn answer(
+    service: &Arc<Service>,
+    parts: &http::request::Parts,
+    query: &Query,
+) -> Result<Reply> {
     let dry_run = query.get("dry-run").is_some();
     match (&parts.method, parts.uri.path()) {
         (&Method::POST, "/gc") => {
-            // As a task of its own: a client that leaves must not stop it half way.
-            let registry = Arc::clone(&service.registry);
-            let running = tokio::spawn(async move { crate::collect::collect(&registry, dry_run).await });
-            let collected = running.await.map_err(fault)??;
-            service.metrics.collected(&collected);
-            reply::json(&collected, "application/json")
+            let service = Arc::clone(service);
+            let collected = apart(async move {
+                let collected = crate::collect::collect(&service.registry, dry_run).await?;
+                service.metrics.collected(&collected);
+                Ok(collected)
+            });
+            reply::json(&collected.await?, "application/json")
         }
         (&Method::POST, "/scrub") => {
-            let scrubbed = crate::scrub::scrub(&service.registry, dry_run).await?;
-            service.metrics.scrubbed(&scrubbed);
-            reply::json(&scrubbed, "application/json")
+            let service = Arc::clone(service);
+            let scrubbed = apart(async move {
+                let scrubbed = crate::scrub::run(&service.registry, dry_run).await?;
+                service.metrics.scrubbed(&scrubbed);
+                Ok(scrubbed)
+            });
+            reply::json(&scrubbed.await?, "application/json")
         }
         (&Method::POST, "/replicate") if dry_run => {
             let plan = crate::replicate::replication_plan(&service.registry).await?;
@@ -66,6 +76,11 @@ pub(crate) async fn answer(service: &Service, parts: &http::request::Parts, quer
         (&Method::GET, "/metrics") => Ok(service.metrics_text()),
         _ => Err(Refusal::new(Code::Unsupported, "no such control").into()),
     }
+}
+
+/// Does something as a task of its own: a client that leaves must not stop it half way.
+async fn apart<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    tokio::spawn(work).await.map_err(fault)?
 }
 
 /// Asks the process that has `root` open to do something; `None` when none has.

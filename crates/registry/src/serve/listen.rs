@@ -79,6 +79,7 @@ pub async fn serve(
     let background = tokio::spawn(background(Arc::clone(&server.service)));
     let hooks = Arc::clone(&server.service.hooks);
     let replicating = tokio::spawn(crate::replicate::run(Arc::clone(&registry), hooks));
+    let scrubbing = tokio::spawn(scrub_regularly(Arc::clone(&server.service)));
     drop((stopped, server));
     shutdown.await;
     stop.send_replace(true);
@@ -89,8 +90,9 @@ pub async fn serve(
     }
     background.abort();
     replicating.abort();
+    scrubbing.abort();
     // Ended, not only told to: whoever opens the root next finds it free.
-    let _ = (background.await, replicating.await);
+    let _ = (background.await, replicating.await, scrubbing.await);
     let _ = rustix::fs::unlink(control::path(registry.root()));
     registry.close().await;
     Ok(())
@@ -258,6 +260,26 @@ async fn speak(stream: Stream, peer: Peer, server: Server, mut stopped: watch::R
 async fn told(stopped: &mut watch::Receiver<bool>) {
     // The sender being gone means the same.
     let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Scrubs as often as the configuration says: beside everything else, since it may take hours.
+async fn scrub_regularly(service: Arc<Service>) {
+    /// Before another try, when one failed or somebody else scrubs.
+    const LATER: Duration = Duration::from_secs(3600);
+    let every = service.registry.config.scrub.every;
+    while !every.is_zero() {
+        tokio::time::sleep(crate::scrub::due(&service.registry, every)).await;
+        match crate::scrub::scrub(&service.registry, false).await {
+            Ok(scrubbed) => {
+                service.metrics.scrubbed(&scrubbed);
+                tracing::info!(blobs = scrubbed.blobs, damaged = scrubbed.damaged.len(), "scrubbed");
+            }
+            Err(error) => {
+                tracing::warn!(error = yare_errdefs::chain(&error), "cannot scrub");
+                tokio::time::sleep(LATER).await;
+            }
+        }
+    }
 }
 
 /// What happens without being asked for: noting pulls, sweeping uploads, collecting.
