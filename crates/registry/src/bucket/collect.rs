@@ -19,6 +19,8 @@ const TERM: u64 = 600;
 const NAME: &str = "collect";
 /// Objects of one change.
 const STEP: usize = 512;
+/// Changes that condemn, at most: each walks over all objects.
+const WALKS: usize = 8;
 
 /// The right to collect: one process at a time has it.
 #[derive(Debug)]
@@ -105,7 +107,7 @@ fn known(records: &Records) -> Result<HashSet<String>> {
 /// Condemns strays, unless one became a blob meanwhile.
 pub(crate) async fn condemn(records: &Records, strays: Vec<String>) -> Result<u64> {
     let count = strays.len() as u64;
-    for step in strays.chunks(STEP) {
+    for step in strays.chunks(STEP.max(strays.len().div_ceil(WALKS))) {
         let step = step.to_vec();
         let change = move |writing: &Writing| {
             let objects = writing.tables.open_table(OBJECTS)?;
