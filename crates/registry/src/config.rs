@@ -89,6 +89,8 @@ pub struct Limits {
     pub uploads: usize,
     /// The most connections at a time; more of them wait.
     pub connections: usize,
+    /// The most connections of one address (IPv6: of one /64); more of them are closed. 0 for no limit.
+    pub connections_per_client: usize,
     /// How long a connection may be silent, in the middle of something or between requests.
     #[serde(deserialize_with = "duration")]
     pub silence: Duration,
@@ -107,6 +109,7 @@ impl Default for Limits {
             reserve: 256 << 20,
             uploads: 1000,
             connections: 4096,
+            connections_per_client: 1024,
             silence: Duration::from_secs(60),
             grace: Duration::from_secs(10),
             requests_per_second: 0,

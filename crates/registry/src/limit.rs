@@ -1,4 +1,4 @@
-//! Rate limits: a bucket of tokens per client.
+//! Limits of each client: a bucket of tokens for how often, and a share of what there is at a time.
 //!
 //! A bucket that nobody took from for ten seconds is full, and as good as none. So buckets are kept in two
 //! generations, and every ten seconds, or when the young one has grown large, the old one is forgotten as a
@@ -7,6 +7,7 @@
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Clients of one generation at most.
@@ -84,6 +85,48 @@ impl Limiter {
     }
 }
 
+/// How many places each client has.
+#[derive(Debug)]
+pub(crate) struct Shares {
+    most: usize,
+    taken: Mutex<HashMap<String, usize>>,
+}
+
+/// A place that a client has until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    shares: Arc<Shares>,
+    client: String,
+}
+
+impl Shares {
+    /// At most so many for each; 0 for no limit.
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { most: if most == 0 { usize::MAX } else { most }, taken: Mutex::default() })
+    }
+
+    /// One more place for the client, unless it has all that it may have.
+    pub(crate) fn take(self: &Arc<Self>, client: String) -> Option<Share> {
+        let mut taken = self.taken.lock();
+        let count = taken.get(&client).copied().unwrap_or(0);
+        if count >= self.most {
+            return None;
+        }
+        taken.insert(client.clone(), count + 1);
+        Some(Share { shares: Arc::clone(self), client })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut taken = self.shares.taken.lock();
+        match taken.get_mut(&self.client) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(taken.remove(&self.client)),
+        }
+    }
+}
+
 /// Whom an address counts for: an IPv6 client has a network of 64 bits to choose its addresses from, all of
 /// which are one.
 pub(crate) fn client_of(address: IpAddr) -> String {
@@ -118,6 +161,22 @@ mod tests {
         assert!(limiter.take("b", start).is_ok(), "others are not meant");
         assert!(limiter.take("a", start + Duration::from_millis(600)).is_ok());
         assert!(Limiter::new(0.0).take("a", start).is_ok());
+    }
+
+    #[test]
+    fn a_client_has_its_share_and_no_more() {
+        let shares = Shares::new(2);
+        let take = |client: &str| shares.take(client.to_owned());
+        let (first, second) = (take("a").unwrap(), take("a").unwrap());
+        assert!(take("a").is_none());
+        assert!(take("b").is_some(), "others have their own");
+        drop(first);
+        let third = take("a").unwrap();
+        drop((second, third));
+        assert!(shares.taken.lock().is_empty(), "who has none takes no memory");
+        let unlimited = Shares::new(0);
+        let held: Vec<_> = (0..100).map(|_| unlimited.take("a".to_owned()).unwrap()).collect();
+        assert_eq!(held.len(), 100);
     }
 
     #[test]

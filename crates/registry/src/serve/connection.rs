@@ -1,5 +1,6 @@
-//! One client's connection, plain or TLS, which ends when the client takes nothing for too long.
+//! One client's connection, plain or TLS, which ends when the client takes nothing, or too little, for too long.
 
+use super::intake::TRICKLE;
 use parking_lot::Mutex;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -45,13 +46,14 @@ pub(crate) struct Connection {
     stream: Stream,
     silence: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
     /// When a byte last went through, for those who ask.
     last: Option<Arc<Mutex<std::time::Instant>>>,
 }
 
 impl Connection {
     pub(crate) fn new(stream: Stream, silence: Duration) -> Self {
-        Self { stream, silence, stuck: None, last: None }
+        Self { stream, silence, stuck: None, pace: Pace::default(), last: None }
     }
 
     /// Notes in `last` when a byte goes through.
@@ -67,11 +69,21 @@ impl Connection {
     }
 
     /// Turns a write that has waited for too long into an error.
-    fn bounded<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
+    fn bounded<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+        taken: impl Fn(&T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        if let Poll::Ready(done) = polled {
             self.stuck = None;
-            return polled;
+            let taken = done.as_ref().map_or(0, taken);
+            if self.pace.is_too_slow(taken, self.silence, Instant::now()) {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            return Poll::Ready(done);
         }
+        self.pace.waits(Instant::now());
         let silence = self.silence;
         let stuck =
             self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + silence)));
@@ -79,6 +91,34 @@ impl Connection {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+/// How fast a client takes what it is sent, measured over the time that is spent waiting for it: a reply that
+/// is slow to be made is not its fault.
+#[derive(Debug, Default)]
+struct Pace {
+    since: Option<Instant>,
+    waited: Duration,
+    taken: u64,
+}
+
+impl Pace {
+    /// A write has to wait.
+    fn waits(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
+    }
+
+    /// Notes a write that was done; whether in a whole stretch of waiting less than a trickle was taken.
+    fn is_too_slow(&mut self, taken: usize, silence: Duration, now: Instant) -> bool {
+        self.waited += self.since.take().map_or(Duration::ZERO, |since| now - since);
+        self.taken += taken as u64;
+        if self.waited < silence {
+            return false;
+        }
+        let is_too_slow = self.taken < TRICKLE;
+        *self = Self::default();
+        is_too_slow
     }
 }
 
@@ -102,7 +142,7 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         let polled = each!(&mut self.stream, stream => stream.poll_write(context, bytes));
         self.note(polled.is_ready());
-        self.bounded(context, polled)
+        self.bounded(context, polled, |count| *count)
     }
 
     fn poll_write_vectored(
@@ -112,7 +152,7 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         let polled = each!(&mut self.stream, stream => stream.poll_write_vectored(context, slices));
         self.note(polled.is_ready());
-        self.bounded(context, polled)
+        self.bounded(context, polled, |count| *count)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -125,11 +165,41 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = each!(&mut self.stream, stream => stream.poll_flush(context));
-        self.bounded(context, polled)
+        self.bounded(context, polled, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = each!(&mut self.stream, stream => stream.poll_shutdown(context));
-        self.bounded(context, polled)
+        self.bounded(context, polled, |()| 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a client is shown out that takes `bytes` after every wait of five seconds.
+    fn is_shown_out(bytes: usize) -> bool {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        (0..100).any(|_| {
+            pace.waits(now);
+            now += Duration::from_secs(5);
+            pace.is_too_slow(bytes, Duration::from_secs(60), now)
+        })
+    }
+
+    #[test]
+    fn who_takes_a_trickle_is_shown_out() {
+        assert!(is_shown_out(1));
+        assert!(!is_shown_out(1000));
+    }
+
+    #[test]
+    fn only_the_time_that_is_waited_for_the_client_counts() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        for minutes in 0..100 {
+            let now = start + Duration::from_secs(60 * minutes);
+            assert!(!pace.is_too_slow(1, Duration::from_secs(60), now), "nothing had to wait");
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const BATCH: usize = 512 << 10;
 /// The fewest bytes that must come in each stretch of the silence that is allowed: who sends a byte a
 /// minute holds a connection, and an upload, for nothing.
-const TRICKLE: u64 = 4 << 10;
+pub(super) const TRICKLE: u64 = 4 << 10;
 
 /// A body that is being received.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use super::connection::{Connection, Stream};
 use super::service::{Peer, Service};
 use super::tls;
 use super::{control, http2};
-use crate::limit;
+use crate::limit::{self, Shares};
 use crate::registry::Registry;
 use crate::watched::Watched;
 use hyper::server::conn::http1;
@@ -64,6 +64,7 @@ pub async fn serve(
         service: Arc::new(Service::new(Arc::clone(&registry))?),
         tls,
         places: Arc::new(Semaphore::new(config.limits.connections)),
+        shares: Shares::new(config.limits.connections_per_client),
         silence: config.limits.silence,
     };
     let (stop, stopped) = watch::channel(false);
@@ -103,6 +104,7 @@ struct Server {
     service: Arc<Service>,
     tls: Option<Arc<Watched<ServerConfig>>>,
     places: Arc<Semaphore>,
+    shares: Arc<Shares>,
     silence: Duration,
 }
 
@@ -135,10 +137,14 @@ async fn accept_all(listener: TcpListener, server: Server, mut stopped: watch::R
             () = told(&mut stopped) => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, address)) => {
+                    let Some(share) = server.shares.take(limit::client_of(address.ip())) else {
+                        tracing::debug!(%address, "a client has as many connections as it may have");
+                        continue;
+                    };
                     let (server, stopped) = (server.clone(), stopped.clone());
                     connections.spawn(async move {
                         admit(stream, address, server, stopped).await;
-                        drop(place);
+                        drop((place, share));
                     });
                 }
                 Err(error) => {

@@ -167,6 +167,22 @@ fn assert_ends(stream: &mut std::net::TcpStream, what: &str) {
 }
 
 #[test]
+fn one_client_does_not_take_all_connections() {
+    let served = Served::new("[limits]\nconnections_per_client = 2");
+    let held = [served.client.connect(), served.client.connect()];
+    let ask = |mut stream: std::net::TcpStream| {
+        // One that is closed at once may refuse the bytes, too.
+        let _ = stream.write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let mut text = Vec::new();
+        let _ = stream.read_to_end(&mut text);
+        text.starts_with(b"HTTP/1.1 200")
+    };
+    assert!(!ask(served.client.connect()), "a third one is closed");
+    assert!(held.into_iter().all(ask), "those that it has go on");
+    served.client.get("/v2/").expect(200);
+}
+
+#[test]
 fn a_client_that_takes_nothing_does_not_hold_a_connection() {
     let served = Served::new("[limits]\nsilence = '1s'\nconnections = 2\ngrace = '5s'");
     let blob = vec![7; 32 << 20];
