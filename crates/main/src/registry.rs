@@ -1,4 +1,4 @@
-//! `yare registry serve|gc|scrub|user`: from the command line to a serving, collected or scrubbed registry.
+//! `yare registry serve|gc|scrub|usage|user`: from the command line to a serving, collected or scrubbed registry.
 
 use crate::daemon::{raise_open_files, shutdown_signal, start_log};
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use yare_distribution::Proxies;
 use yare_errdefs::{Error, Result};
-use yare_registry::{Collected, Config, Difference, Outbound, Registry, RuleStatus, Scrubbed};
+use yare_registry::{Collected, Config, Difference, Holdings, Outbound, Registry, RuleStatus, Scrubbed};
 
 const HELP: &str = "Usage:  yare registry COMMAND [OPTIONS]
 
@@ -19,6 +19,7 @@ Commands:
   status   Show whether they are served, and how
   serve    Serve a registry
   gc       Remove what nobody needs, also while the registry is served
+  usage    Show what repositories hold, how much of their quotas that is, and when it was last used
   user     Read a password from standard input and print a line for the htpasswd file: user NAME
   replicate         Compare all [[replicate]] rules now, and copy what differs; --dry-run says what that is
   replicate status  How far they are
@@ -29,7 +30,7 @@ Options:
   --config FILE        A configuration (TOML); see docs/registry.md
   --listen ADDRESS     serve: an address such as 127.0.0.1:5000 or :5000 (default 127.0.0.1:5000)
   --dry-run            gc, scrub, replicate: only say what would be done
-  --json               gc, scrub, replicate: print JSON
+  --json               gc, scrub, replicate, usage: print JSON
   --log-level LEVEL    trace, debug, info, warn or error (default info)
 ";
 
@@ -81,10 +82,11 @@ fn run(command: &str, rest: &[String]) -> Result<i32> {
             "serve" => serve(config).await,
             "gc" => gc(config, &arguments).await,
             "scrub" => scrub(config, &arguments).await,
+            "usage" => usage(config, &arguments).await,
             "replicate" => replicate(config, &arguments).await,
             "replicate status" => replication(config, &arguments).await,
             other => Err(Error::invalid(format!("no such command: {other}")).with_hint(
-                "want serve, gc, scrub, replicate, user, enable, disable or status; see yare registry --help",
+                "want serve, gc, scrub, usage, replicate, user, enable, disable or status; see yare registry --help",
             )),
         }
     });
@@ -236,6 +238,43 @@ async fn scrub(config: Config, arguments: &Arguments) -> Result<i32> {
     };
     print(arguments, &scrubbed, scrubbed_text);
     Ok(i32::from(!scrubbed.damaged.is_empty()))
+}
+
+async fn usage(config: Config, arguments: &Arguments) -> Result<i32> {
+    let holdings = match yare_registry::ask(&config.root, "/usage").await? {
+        Some(answer) => read(&answer)?,
+        None => {
+            let registry = Registry::open(config)?;
+            let holdings = yare_registry::holdings(&registry).await?;
+            registry.close().await;
+            holdings
+        }
+    };
+    Ok(print(arguments, &holdings, usage_text))
+}
+
+fn usage_text(holdings: &Holdings) -> String {
+    let mut text = String::new();
+    for quota in &holdings.quotas {
+        let _ = writeln!(text, "quota of {}: {} of {} bytes", quota.repositories, quota.used, quota.limit);
+    }
+    for repository in &holdings.repositories {
+        let when = |time: &Option<String>| time.clone().unwrap_or_else(|| "never".to_owned());
+        let _ = writeln!(
+            text,
+            "{}: {} bytes, {} tags, {} manifests, pushed {}, pulled {}",
+            repository.name,
+            repository.bytes,
+            repository.tags,
+            repository.manifests,
+            when(&repository.pushed),
+            when(&repository.pulled)
+        );
+    }
+    if holdings.repositories.is_empty() {
+        text.push_str("there is no repository\n");
+    }
+    text
 }
 
 /// Says what a comparison would copy, or asks the process that serves the root to make one.

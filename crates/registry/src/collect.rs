@@ -436,7 +436,8 @@ fn empty_trash(registry: &Registry) -> Result<()> {
     Ok(())
 }
 
-fn tags(view: &ReadTransaction, repository: &str) -> Result<Vec<(String, TagRecord)>> {
+/// The tags of a repository.
+pub(crate) fn tags(view: &ReadTransaction, repository: &str) -> Result<Vec<(String, TagRecord)>> {
     let mut found = Vec::new();
     for row in view.open_table(TAGS)?.range((repository, "", "")..)? {
         let (key, value) = row?;
@@ -449,7 +450,11 @@ fn tags(view: &ReadTransaction, repository: &str) -> Result<Vec<(String, TagReco
     Ok(found)
 }
 
-fn manifests_of(view: &ReadTransaction, repository: &str) -> Result<Vec<(Digest, ManifestRecord)>> {
+/// The manifests of a repository.
+pub(crate) fn manifests_of(
+    view: &ReadTransaction,
+    repository: &str,
+) -> Result<Vec<(Digest, ManifestRecord)>> {
     let mut found = Vec::new();
     let range = (repository, &crate::records::LEAST)..=(repository, &crate::records::GREATEST);
     for row in view.open_table(MANIFESTS)?.range(range)? {

@@ -75,6 +75,23 @@ impl Event {
         }
     }
 
+    /// An event that no request caused, but `user`, a part of the registry.
+    pub(crate) fn by(user: &str, kind: Kind, repository: &str) -> Self {
+        Self {
+            kind,
+            repository: repository.to_owned(),
+            tag: None,
+            digest: None,
+            media_type: String::new(),
+            size: 0,
+            user: user.to_owned(),
+            address: String::new(),
+            host: String::new(),
+            method: String::new(),
+            agent: String::new(),
+        }
+    }
+
     fn envelope(&self) -> Vec<u8> {
         let mut target = json!({
             "mediaType": self.media_type,

@@ -18,6 +18,24 @@ pub struct Quota {
     pub bytes: u64,
 }
 
+/// What all repositories of a quota hold together.
+pub(crate) fn used(
+    repositories: &impl ReadableTable<&'static str, &'static [u8]>,
+    pattern: &Pattern,
+) -> Result<u64> {
+    let (prefix, mut used) = (pattern.prefix(), 0_u64);
+    for row in repositories.range(prefix..)? {
+        let (name, value) = row?;
+        if !name.value().starts_with(prefix) {
+            break;
+        }
+        if pattern.matches(name.value()) {
+            used = used.saturating_add(read::<Repository>(value.value())?.bytes);
+        }
+    }
+    Ok(used)
+}
+
 /// Refuses when `repository` cannot take `more` bytes.
 pub(crate) fn check(
     repositories: &impl ReadableTable<&'static str, &'static [u8]>,
@@ -26,16 +44,7 @@ pub(crate) fn check(
     quotas: &[Quota],
 ) -> Result<()> {
     for quota in quotas.iter().filter(|quota| quota.repositories.matches(repository)) {
-        let (prefix, mut used) = (quota.repositories.prefix(), 0_u64);
-        for row in repositories.range(prefix..)? {
-            let (name, value) = row?;
-            if !name.value().starts_with(prefix) {
-                break;
-            }
-            if quota.repositories.matches(name.value()) {
-                used = used.saturating_add(read::<Repository>(value.value())?.bytes);
-            }
-        }
+        let used = used(repositories, &quota.repositories)?;
         if used.saturating_add(more) > quota.bytes {
             let message = format!(
                 "quota of {} exceeded: {used} of {} bytes are used, and {more} more were to come; delete \

@@ -280,17 +280,12 @@ impl Here {
         }
         let descriptor = document.map(|document| &document.descriptor);
         self.hooks.tell(&Event {
-            kind,
-            repository: self.name.clone(),
             tag: tag.map(str::to_owned),
             digest: descriptor.map(|descriptor| descriptor.digest),
             media_type: descriptor.map(|descriptor| descriptor.media_type.clone()).unwrap_or_default(),
             size: descriptor.map_or(0, |descriptor| descriptor.size),
-            user: format!("replicate/{}", self.work.rule.name),
-            address: String::new(),
             host: self.work.rule.remote().domain().to_owned(),
-            method: String::new(),
-            agent: String::new(),
+            ..Event::by(&format!("replicate/{}", self.work.rule.name), kind, &self.name)
         });
     }
 }

@@ -46,7 +46,7 @@ pub(crate) async fn answer(
             let service = Arc::clone(service);
             let collected = apart(async move {
                 let collected = crate::collect::collect(&service.registry, dry_run).await?;
-                service.metrics.collected(&collected);
+                service.collected(&collected);
                 Ok(collected)
             });
             reply::json(&collected.await?, "application/json")
@@ -72,6 +72,9 @@ pub(crate) async fn answer(
             service.registry.records.catch_up().await?;
             let status = crate::replicate::replication_status(&service.registry)?;
             reply::json(&status, "application/json")
+        }
+        (&Method::POST, "/usage") => {
+            reply::json(&crate::holdings::holdings(&service.registry).await?, "application/json")
         }
         (&Method::GET, "/metrics") => Ok(service.metrics_text()),
         _ => Err(Refusal::new(Code::Unsupported, "no such control").into()),

@@ -325,7 +325,7 @@ async fn background(service: Arc<Service>) {
             }
             _ = collect.tick() => match crate::collect::collect(registry, false).await {
                 Ok(collected) => {
-                    service.metrics.collected(&collected);
+                    service.collected(&collected);
                     tracing::info!(blobs = collected.blobs, bytes = collected.bytes, "collected");
                 }
                 Err(error) => tracing::error!(error = yare_errdefs::chain(&error), "cannot collect"),

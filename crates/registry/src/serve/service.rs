@@ -8,6 +8,7 @@ use super::reply::{self, Reply};
 use super::{blobs, control, lists, manifests, tokens, uploads};
 use crate::access::{Action, Caller};
 use crate::audit::{Audit, Line};
+use crate::collect::Collected;
 use crate::events::{Event, Hooks, Kind};
 use crate::limit::Limiter;
 use crate::metrics::Metrics;
@@ -21,6 +22,7 @@ use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
+use yare_oci::Digest;
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]
@@ -242,6 +244,24 @@ impl Service {
         Ok(reply)
     }
 
+    /// Counts a collection, and tells webhooks what the rules of retention took.
+    pub(crate) fn collected(&self, collected: &Collected) {
+        self.metrics.collected(collected);
+        if collected.dry_run || !self.hooks.cares(Kind::Delete) {
+            return;
+        }
+        let tell = |name: &str, tag: Option<&str>, digest: Option<Digest>| {
+            let tag = tag.map(str::to_owned);
+            self.hooks.tell(&Event { tag, digest, ..Event::by("retention", Kind::Delete, name) });
+        };
+        for (name, tag) in collected.tags.iter().filter_map(|tag| tag.rsplit_once(':')) {
+            tell(name, Some(tag), None);
+        }
+        for (name, digest) in collected.manifests.iter().filter_map(|manifest| manifest.split_once('@')) {
+            tell(name, None, digest.parse().ok());
+        }
+    }
+
     fn metrics_page(&self, call: &Call) -> Result<Reply> {
         if self.auth.policy.asks && !self.registry.config.public_metrics && !call.peer.control {
             let message = "metrics are not public here; set public_metrics, or ask the control socket";
@@ -257,6 +277,7 @@ impl Service {
         let mut text = self.metrics.text(uploads, self.hooks.lost(), lost_lines);
         text.push_str(&self.registry.caches.metrics());
         text.push_str(&crate::replicate::metrics(&self.registry));
+        text.push_str(&crate::holdings::metrics(&self.registry));
         let mut reply = http::Response::new(Body::bytes(text));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4");
         reply.headers_mut().insert(header::CONTENT_TYPE, kind);

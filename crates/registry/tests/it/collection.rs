@@ -200,3 +200,37 @@ fn a_root_is_opened_once() {
     let error = yare_registry::Registry::open(config).unwrap_err();
     assert!(error.to_string().contains("is open already"), "{error}");
 }
+
+#[test]
+fn what_repositories_hold_is_shown() {
+    let served = Served::new("[[quota]]\nrepositories = 'a/**'\nbytes = 1000000");
+    let image = served.client.push_image("a/b", "v1", "held");
+    served.client.push_image("c", "v1", "held, too");
+    served.client.get("/v2/a/b/manifests/v1").expect(200);
+    let answer = served.runtime.block_on(yare_registry::ask(&served.root, "/usage")).unwrap().unwrap();
+    let held: yare_registry::Holdings = serde_json::from_slice(&answer).unwrap();
+    let [first, second] = held.repositories.as_slice() else { panic!("{held:?}") };
+    assert_eq!((first.name.as_str(), first.tags, first.manifests), ("a/b", 1, 1));
+    assert!(first.bytes > image.bytes.len() as u64 && first.pushed.is_some() && first.pulled.is_some());
+    assert_eq!((second.name.as_str(), second.pulled.as_ref()), ("c", None));
+    let [quota] = held.quotas.as_slice() else { panic!("{held:?}") };
+    assert_eq!((quota.repositories.as_str(), quota.used, quota.limit), ("a/**", first.bytes, 1_000_000));
+    let text = String::from_utf8(served.client.get("/metrics").expect(200).body).unwrap();
+    let row = format!("yare_registry_quota_used_bytes{{repositories=\"a/**\"}} {}\n", first.bytes);
+    assert!(text.contains(&row), "{text}");
+}
+
+#[test]
+fn webhooks_are_told_what_retention_takes() {
+    let hook = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", hook.local_addr().unwrap());
+    let served = Served::new(&format!(
+        "[[retention]]\nrepositories = '**'\nkeep_newest = 0\n[[webhook]]\nurl = '{url}'\nevents = ['delete']"
+    ));
+    let image = served.client.push_image("a/b", "v1", "gone");
+    served.runtime.block_on(yare_registry::ask(&served.root, "/gc")).unwrap().unwrap();
+    let (tag, manifest) = (crate::access::event(&hook), crate::access::event(&hook));
+    assert_eq!((&tag["action"], &tag["actor"]["name"]), (&"delete".into(), &"retention".into()));
+    assert_eq!((&tag["target"]["repository"], &tag["target"]["tag"]), (&"a/b".into(), &"v1".into()));
+    assert_eq!(manifest["target"]["digest"], image.digest.to_string());
+}
