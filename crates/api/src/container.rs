@@ -431,6 +431,9 @@ wire! {
     ContainerPruneResponse {
         containers_deleted: Option<Vec<String>>,
         space_reclaimed: i64,
+        /// Yare's own: what went, or by `dry-run` would go, and why.
+        #[serde(skip_serializing_if = "no_members")]
+        explained: Option<Vec<crate::image::Pruned>>,
     }
 
     /// What commit and image import reply.

@@ -147,6 +147,20 @@ wire! {
     ImagePruneResponse {
         images_deleted: Option<Vec<ImageDeleteResponseItem>>,
         space_reclaimed: i64,
+        /// Yare's own: what went, or by `dry-run` would go, and why.
+        #[serde(skip_serializing_if = "no_members")]
+        explained: Option<Vec<Pruned>>,
+    }
+
+    /// Yare's own: one image or container of a prune.
+    Pruned {
+        id: String,
+        names: Vec<String>,
+        /// Seconds since 1970 of its last use, absent where unknown.
+        #[serde(skip_serializing_if = "empty")]
+        last_used: i64,
+        size: i64,
+        reason: String,
     }
 
     ImageSearchResponseItem {

@@ -85,9 +85,15 @@ impl ListFilters {
         self.unused_since.is_none_or(|since| image.unused_since().is_some_and(|used| used <= since))
     }
 
-    /// Whether `prune` may take this image, as far as `until`, `unused-for` and labels say.
+    /// Whether `prune` may take this image, as far as `until`, `unused-for`, `reference` and labels say. An
+    /// image goes with all of its names, so all must fit a pattern.
     pub fn fits_prune(&self, image: &Image) -> bool {
-        self.fits_until(image) && self.fits_use(image) && self.fits_labels(image)
+        let names = image.references.iter().chain(&image.digests);
+        self.fits_until(image)
+            && self.fits_use(image)
+            && self.fits_labels(image)
+            && (!self.names_only()
+                || !image.is_unreferenced() && names.into_iter().all(|name| self.fits_reference(name)))
     }
 
     fn fits_dates(&self, image: &Image) -> bool {
@@ -156,7 +162,7 @@ fn invalid_filter(key: &str, values: &[String]) -> Error {
 }
 
 /// Go's words for true and false; both at once is an error.
-fn parse_bools(key: &str, values: &[String]) -> Result<Option<bool>> {
+pub(crate) fn parse_bools(key: &str, values: &[String]) -> Result<Option<bool>> {
     let mut found = None;
     for value in values {
         let value = match value.as_str() {

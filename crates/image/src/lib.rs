@@ -91,7 +91,7 @@ pub use lease::Lease;
 pub use load::{LoadEvent, LoadProgress};
 pub use once::KeptOnce;
 pub use platforms::{ImageIndex, Member};
-pub use remove::{Holder, ImageEvent, InUse, Removal, RemoveOptions, Removed};
+pub use remove::{Holder, ImageEvent, InUse, PrunedImage, Removal, RemoveOptions, Removed};
 pub use rewrite::Rewritten;
 pub use store::Store;
 pub use usage::{ImageUsage, Usage};

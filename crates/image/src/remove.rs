@@ -4,13 +4,14 @@
 //! conflict texts are Docker's, to the letter. What Docker does not say is in the hint: every container in
 //! the way, its state and age, and the command that takes it out of the way.
 
-use crate::filter::ListFilters;
+mod prune;
+
+pub use prune::PrunedImage;
+
 use crate::image::ImageId;
 use crate::store::{Draft, Store};
-use jiff::Timestamp;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use yare_errdefs::{Class, Classified, Error, Result};
+use yare_errdefs::{Error, Result};
 use yare_oci::{Platform, Reference};
 
 /// How to remove.
@@ -72,6 +73,8 @@ pub struct Removal {
     pub events: Vec<ImageEvent>,
     /// Bytes on disk that became free.
     pub reclaimed: u64,
+    /// What a prune took, image by image.
+    pub pruned: Vec<PrunedImage>,
 }
 
 /// Tells which containers use an image. Called under the store's writer lock: it must not call the store.
@@ -94,22 +97,6 @@ impl Store {
         self.decide(in_use, |remover| {
             platforms.iter().try_for_each(|platform| remover.remove_platform(name, platform, options))
         })
-    }
-
-    /// Removes images that nothing needs: dangling ones, or with `dangling=false` all without a container.
-    /// The filters are `dangling`, `until`, `unused-for`, `label` and `label!`; `now` is what durations count from.
-    pub fn prune(
-        &self,
-        filters: &BTreeMap<String, Vec<String>>,
-        now: Timestamp,
-        in_use: InUse<'_>,
-    ) -> Result<Removal> {
-        let known = ["dangling", "until", "unused-for", "label", "label!"];
-        if let Some(unknown) = filters.keys().find(|key| !known.contains(&key.as_str())) {
-            return Err(Error::invalid(format!("invalid filter '{unknown}'")));
-        }
-        let filters = ListFilters::parse(self, filters, now)?;
-        self.decide(in_use, |remover| remover.prune(&filters))
     }
 
     fn decide(
@@ -380,37 +367,6 @@ impl Remover<'_> {
             return Err(Conflict { error, used: true });
         }
         Ok(())
-    }
-
-    fn prune(&mut self, filters: &ListFilters) -> Result<()> {
-        let dangling_only = filters.dangling.unwrap_or(true);
-        let index = &self.draft.index;
-        let unwanted: Vec<_> = index
-            .images()
-            .filter(|image| !(dangling_only && index.has_children(&image.id)))
-            .filter(|image| !(image.is_unreferenced() && index.has_children(&image.id)))
-            .filter(|image| !index.is_hidden(image))
-            .filter(|image| filters.fits_prune(image) && self.family_holders(&image.id).is_empty())
-            .cloned()
-            .collect();
-        for image in unwanted {
-            if image.is_unreferenced() {
-                self.prune_one(&image.id.hex())?;
-            } else if !dangling_only || image.references.is_empty() {
-                for name in image.references.iter().chain(&image.digests) {
-                    self.prune_one(&name.to_string())?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes one; that it is in use, or went with another one, is no failure of the whole.
-    fn prune_one(&mut self, name: &str) -> Result<()> {
-        match self.remove(name, RemoveOptions::default()) {
-            Err(error) if !matches!(error.class(), Class::Conflict | Class::NotFound) => Err(error),
-            _ => Ok(()),
-        }
     }
 }
 

@@ -74,6 +74,7 @@ impl Rule {
             ids: self.ids.clone(),
             descriptions: self.descriptions.clone(),
             keep_bytes: self.space.keep(used, free),
+            dry_run: false,
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct PruneOptions {
     pub descriptions: Vec<String>,
     /// Oldest first, until no more than so many bytes are left.
     pub keep_bytes: Option<u64>,
+    /// Only say what would go.
+    pub dry_run: bool,
 }
 
 /// What went.
@@ -151,6 +153,7 @@ impl Cache {
         for key in choose(&rows, options, now()) {
             let row = rows.iter().find(|row| row.key == key);
             let removed = |row: &&Usage| match self.look(&row.key) {
+                _ if options.dry_run => true,
                 Some(_) => self.remove(row),
                 None => self.kept().iter().any(|kept| kept.remove(&row.key)),
             };

@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use yare_api::BuildPruneResponse;
+use yare_api::{BuildPruneResponse, Pruned as Explained};
 use yare_client::Request;
 
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::flags::Given;
-use crate::format::total_size;
+use crate::format::{ago, short_id, total_size};
 use crate::opts;
 use crate::session::Input;
 use crate::table::Outcome;
@@ -18,11 +18,53 @@ use crate::table::Outcome;
 struct Pruned {
     reclaimed: u64,
     report: String,
+    /// Containers of a dry run, which images that go after them have no more.
+    containers: Vec<String>,
+}
+
+impl Pruned {
+    fn of(bytes: i64) -> Self {
+        Self { reclaimed: u64::try_from(bytes).unwrap_or(0), ..Self::default() }
+    }
+}
+
+/// Filters and what is a filter for the engine: a dry run and what of the images shall stay.
+fn filters_of(given: &Given) -> Vec<String> {
+    let mut filters = given.list("filter");
+    filters.extend(given.bool("dry-run").then(|| "dry-run=true".to_owned()));
+    filters
+}
+
+fn image_filters_of(given: &Given) -> Vec<String> {
+    let mut filters = filters_of(given);
+    filters.extend(given.text_opt("keep").map(|keep| format!("keep={keep}")));
+    filters.extend(given.bytes("keep-storage").map(|bytes| format!("keep-storage={bytes}")));
+    filters
+}
+
+/// What a dry run found, one line each, with the reason.
+fn explain(cx: &Context, report: &mut String, title: &str, found: &[Explained]) {
+    if found.is_empty() {
+        return;
+    }
+    let _ = writeln!(report, "{title}:");
+    for one in found {
+        let id = short_id(&one.id);
+        let name =
+            if one.names.is_empty() { id.to_owned() } else { format!("{} ({id})", one.names.join(", ")) };
+        let used = match one.last_used {
+            0 => "at an unknown time".to_owned(),
+            second => ago(second, cx.now().timestamp()),
+        };
+        let size = total_size(u64::try_from(one.size).unwrap_or(0));
+        let _ = writeln!(report, "{name}: {size}, last used {used}: {}", one.reason);
+    }
+    report.push('\n');
 }
 
 /// Asks unless told not to; anything but yes is no.
 async fn agreed(cx: &Context, given: &Given, warning: &str) -> Result<bool, Failure> {
-    if given.bool("force") {
+    if given.bool("force") || given.bool("dry-run") {
         return Ok(true);
     }
     cx.write(format!("{warning}\nAre you sure you want to continue? [y/N] "))?;
@@ -50,25 +92,44 @@ fn list(report: &mut String, title: &str, names: &[String]) {
     }
 }
 
-fn print(cx: &Context, pruned: &Pruned) -> Outcome {
+fn print(cx: &Context, given: &Given, pruned: &Pruned) -> Outcome {
     cx.write(&pruned.report)?;
-    cx.line(format_args!("Total reclaimed space: {}", total_size(pruned.reclaimed)))?;
+    print_total(cx, given, pruned.reclaimed)?;
     Ok(0)
+}
+
+fn print_total(cx: &Context, given: &Given, bytes: u64) -> Result<(), Failure> {
+    let what = if given.bool("dry-run") { "Space that would be reclaimed" } else { "Total reclaimed space" };
+    cx.line(format_args!("{what}: {}", total_size(bytes)))?;
+    Ok(())
+}
+
+/// Whether filters ask for a dry run.
+fn is_dry(filters: &[String]) -> bool {
+    filters.iter().any(|filter| filter == "dry-run=true")
 }
 
 async fn prune_containers(cx: &Context, filters: &[String]) -> Result<Pruned, Failure> {
     let reply = cx.client().container_prune(&opts::filters(filters, &[])).await?;
-    let mut pruned =
-        Pruned { reclaimed: u64::try_from(reply.space_reclaimed).unwrap_or(0), report: String::new() };
-    list(&mut pruned.report, "Deleted Containers", &reply.containers_deleted.unwrap_or_default());
+    let mut pruned = Pruned::of(reply.space_reclaimed);
+    pruned.containers = reply.containers_deleted.unwrap_or_default();
+    match is_dry(filters) {
+        true => {
+            explain(cx, &mut pruned.report, "Would delete containers", &reply.explained.unwrap_or_default())
+        }
+        false => list(&mut pruned.report, "Deleted Containers", &pruned.containers),
+    }
     Ok(pruned)
 }
 
 async fn prune_images(cx: &Context, filters: &[String], all: bool) -> Result<Pruned, Failure> {
     let dangling = if all { "false" } else { "true" };
     let reply = cx.client().image_prune(&opts::filters(filters, &[("dangling", dangling)])).await?;
-    let mut pruned =
-        Pruned { reclaimed: u64::try_from(reply.space_reclaimed).unwrap_or(0), report: String::new() };
+    let mut pruned = Pruned::of(reply.space_reclaimed);
+    if is_dry(filters) {
+        explain(cx, &mut pruned.report, "Would delete images", &reply.explained.unwrap_or_default());
+        return Ok(pruned);
+    }
     let lines: Vec<String> = reply
         .images_deleted
         .unwrap_or_default()
@@ -85,8 +146,7 @@ async fn prune_images(cx: &Context, filters: &[String], all: bool) -> Result<Pru
 async fn prune_volumes(cx: &Context, filters: &[String], all: bool) -> Result<Pruned, Failure> {
     let more: &[(&str, &str)] = if all { &[("all", "true")] } else { &[] };
     let reply = cx.client().volume_prune(&opts::filters(filters, more)).await?;
-    let mut pruned =
-        Pruned { reclaimed: u64::try_from(reply.space_reclaimed).unwrap_or(0), report: String::new() };
+    let mut pruned = Pruned::of(reply.space_reclaimed);
     list(&mut pruned.report, "Deleted Volumes", &reply.volumes_deleted.unwrap_or_default());
     Ok(pruned)
 }
@@ -94,7 +154,8 @@ async fn prune_volumes(cx: &Context, filters: &[String], all: bool) -> Result<Pr
 async fn prune_networks(cx: &Context, filters: &[String]) -> Result<Pruned, Failure> {
     let reply = cx.client().network_prune(&opts::filters(filters, &[])).await?;
     let mut pruned = Pruned::default();
-    list(&mut pruned.report, "Deleted Networks", &reply.networks_deleted.unwrap_or_default());
+    let title = if is_dry(filters) { "Would delete networks" } else { "Deleted Networks" };
+    list(&mut pruned.report, title, &reply.networks_deleted.unwrap_or_default());
     Ok(pruned)
 }
 
@@ -110,9 +171,10 @@ async fn prune_builds(
         request = request.query(name, bytes.to_string());
     }
     let reply: BuildPruneResponse = cx.client().json(request).await?;
-    let mut pruned =
-        Pruned { reclaimed: u64::try_from(reply.space_reclaimed).unwrap_or(0), report: String::new() };
-    list(&mut pruned.report, "Deleted build cache objects", &reply.caches_deleted.unwrap_or_default());
+    let mut pruned = Pruned::of(reply.space_reclaimed);
+    let title =
+        if is_dry(filters) { "Would delete build cache objects" } else { "Deleted build cache objects" };
+    list(&mut pruned.report, title, &reply.caches_deleted.unwrap_or_default());
     Ok(pruned)
 }
 
@@ -121,7 +183,7 @@ pub(crate) async fn containers(cx: &Context, given: &Given) -> Outcome {
     if !agreed(cx, given, "WARNING! This will remove all stopped containers.").await? {
         return CANCELLED;
     }
-    print(cx, &prune_containers(cx, &given.list("filter")).await?)
+    print(cx, given, &prune_containers(cx, &filters_of(given)).await?)
 }
 
 /// `image prune`.
@@ -134,7 +196,7 @@ pub(crate) async fn images(cx: &Context, given: &Given) -> Outcome {
     if !agreed(cx, given, warning).await? {
         return CANCELLED;
     }
-    print(cx, &prune_images(cx, &given.list("filter"), all).await?)
+    print(cx, given, &prune_images(cx, &image_filters_of(given), all).await?)
 }
 
 /// `volume prune`.
@@ -147,7 +209,7 @@ pub(crate) async fn volumes(cx: &Context, given: &Given) -> Outcome {
     if !agreed(cx, given, warning).await? {
         return CANCELLED;
     }
-    print(cx, &prune_volumes(cx, &given.list("filter"), all).await?)
+    print(cx, given, &prune_volumes(cx, &given.list("filter"), all).await?)
 }
 
 /// `network prune`.
@@ -174,12 +236,15 @@ pub(crate) async fn builder(cx: &Context, given: &Given) -> Outcome {
         .into_iter()
         .filter_map(|flag| Some((flag, given.bytes(flag)?)))
         .collect();
-    print(cx, &prune_builds(cx, &given.list("filter"), all, &limits).await?)
+    print(cx, given, &prune_builds(cx, &given.list("filter"), all, &limits).await?)
 }
 
 /// `system prune`: containers, networks, volumes where asked for, images, build cache.
 pub(crate) async fn system(cx: &Context, given: &Given) -> Outcome {
-    let (all, volumes, filters) = (given.bool("all"), given.bool("volumes"), given.list("filter"));
+    let (all, volumes, filters) = (given.bool("all"), given.bool("volumes"), filters_of(given));
+    if volumes && given.bool("dry-run") {
+        return Err("--dry-run knows nothing of volumes yet: leave --volumes out".into());
+    }
     let unsupported = ["until", "unused-for"].into_iter().find(|name| {
         filters.iter().any(|filter| filter.split_once('=').is_some_and(|(key, _)| key == *name))
     });
@@ -201,14 +266,19 @@ pub(crate) async fn system(cx: &Context, given: &Given) -> Outcome {
         }
         Ok(())
     };
-    add(prune_containers(cx, &filters).await)?;
+    let containers = prune_containers(cx, &filters).await;
+    let mut image_filters = image_filters_of(given);
+    if let Some(pruned) = containers.as_ref().ok().filter(|_| is_dry(&filters)) {
+        image_filters.extend(pruned.containers.iter().map(|id| format!("without-container={id}")));
+    }
+    add(containers)?;
     add(prune_networks(cx, &filters).await)?;
     if volumes {
         add(prune_volumes(cx, &filters, false).await)?;
     }
-    add(prune_images(cx, &filters, all).await)?;
+    add(prune_images(cx, &image_filters, all).await)?;
     add(prune_builds(cx, &filters, all, &[]).await)?;
-    cx.line(format_args!("Total reclaimed space: {}", total_size(total)))?;
+    print_total(cx, given, total)?;
     // An engine without a builder, or without networks of its own, has nothing of that to remove.
     failures.retain(|failure| !failure.text.contains("is not built into"));
     for failure in &failures {

@@ -102,6 +102,7 @@ const CONTAINER_LS: &[Flag] = &[
 ];
 
 const CONTAINER_PRUNE: &[Flag] = &[
+    super::image::DRY_RUN,
     flag("filter", None, Filter, "", "Provide filter values (e.g. \"until=<timestamp>\")"),
     flag("force", Some('f'), Bool, "", "Do not prompt for confirmation"),
 ];

@@ -3,7 +3,7 @@
 //! Names, kinds, defaults and texts are those of docker CLI 28.2.
 
 use crate::commands::{archive, images, inspect, prune, remote, transfer};
-use crate::flags::Kind::{Bool, Filter, List, Strings, Text};
+use crate::flags::Kind::{Bool, Bytes, Filter, Int, List, Strings, Text};
 use crate::flags::{Flag, flag};
 use crate::table::{Command, NONE, at_least, at_most, exactly};
 
@@ -80,9 +80,23 @@ const IMAGE_LS: &[Flag] = &[
 
 const IMAGE_PRUNE: &[Flag] = &[
     flag("all", Some('a'), Bool, "", "Remove all unused images, not just dangling ones"),
+    DRY_RUN,
     flag("filter", None, Filter, "", "Provide filter values (e.g. \"until=<timestamp>\")"),
     flag("force", Some('f'), Bool, "", "Do not prompt for confirmation"),
+    KEEP,
+    KEEP_STORAGE,
 ];
+
+pub(super) const DRY_RUN: Flag = flag("dry-run", None, Bool, "", "Only say what would be removed, and why");
+pub(super) const KEEP: Flag =
+    flag("keep", None, Int, "", "Keep so many of the newest images of each repository");
+pub(super) const KEEP_STORAGE: Flag = flag(
+    "keep-storage",
+    None,
+    Bytes,
+    "",
+    "Remove the least recently used images until all take no more than this",
+);
 
 const IMAGE_PULL: &[Flag] = &[
     flag("all-platforms", None, Bool, "", "Get every platform of the image, and what is attested of it"),

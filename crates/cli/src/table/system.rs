@@ -41,8 +41,11 @@ const SYSTEM_INFO: &[Flag] = &[flag(
 
 const SYSTEM_PRUNE: &[Flag] = &[
     flag("all", Some('a'), Bool, "", "Remove all unused images not just dangling ones"),
+    super::image::DRY_RUN,
     flag("filter", None, Filter, "", "Provide filter values (e.g. \"label=<key>=<value>\")"),
     flag("force", Some('f'), Bool, "", "Do not prompt for confirmation"),
+    super::image::KEEP,
+    super::image::KEEP_STORAGE,
     flag("volumes", None, Bool, "", "Prune anonymous volumes"),
 ];
 

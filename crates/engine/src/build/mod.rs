@@ -617,6 +617,7 @@ pub async fn prune(engine: &Arc<Engine>, prune: Prune) -> Result<BuildPruneRespo
                 let since = yare_image::parse_unused_for(&values, now)?;
                 options.unused_for = since.map(|since| now.duration_since(since).as_secs());
             }
+            "dry-run" => options.dry_run = prune.filters.boolean(name)?.unwrap_or(false),
             "id" => options.ids = values,
             "type" => options.kinds = values,
             "description" => options.descriptions = values,
@@ -626,8 +627,10 @@ pub async fn prune(engine: &Arc<Engine>, prune: Prune) -> Result<BuildPruneRespo
     let engine = Arc::clone(engine);
     blocking(move || {
         let pruned = engine.builder.cache.prune(&options);
-        let attributes = BTreeMap::from([("reclaimed".to_owned(), pruned.bytes.to_string())]);
-        engine.publish("builder", "prune", "", attributes);
+        if !options.dry_run {
+            let attributes = BTreeMap::from([("reclaimed".to_owned(), pruned.bytes.to_string())]);
+            engine.publish("builder", "prune", "", attributes);
+        }
         let ids: Vec<String> = pruned.keys.iter().map(|key| key.hex()[..25].to_owned()).collect();
         Ok(BuildPruneResponse {
             caches_deleted: (!ids.is_empty()).then_some(ids),

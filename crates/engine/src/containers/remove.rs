@@ -172,7 +172,7 @@ async fn volumes_of<'a>(engine: &Engine, record: &'a Record) -> Vec<(&'a str, Le
     alone
 }
 
-const PRUNE_FILTERS: &[&str] = &["label", "label!", "until", "unused-for"];
+const PRUNE_FILTERS: &[&str] = &["label", "label!", "until", "unused-for", "dry-run"];
 
 /// Removes all stopped containers that pass the filters.
 pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<ContainerPruneResponse> {
@@ -180,6 +180,7 @@ pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<ContainerP
     let now = engine.clock.now();
     let until = filters.until(now)?;
     let unused_since = yare_image::parse_unused_for(filters.values("unused-for"), now)?;
+    let dry_run = filters.boolean("dry-run")?.unwrap_or(false);
     let mut response = ContainerPruneResponse::default();
     for container in engine.containers.all() {
         let record = container.record();
@@ -196,16 +197,32 @@ pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<ContainerP
             let (engine, id) = (Arc::clone(engine), container.id.clone());
             move || Ok(engine.images.snapshots().usage(&id).unwrap_or(0))
         });
-        let size = size.await?;
-        let _operation = container.operation.lock().await;
-        if !claim(&container) {
-            continue;
+        let size = i64::try_from(size.await?).unwrap_or(i64::MAX);
+        if !dry_run {
+            let _operation = container.operation.lock().await;
+            if !claim(&container) {
+                continue;
+            }
+            finish(engine, &container, false).await?;
         }
-        finish(engine, &container, false).await?;
-        response.space_reclaimed += i64::try_from(size).unwrap_or(i64::MAX);
+        response.space_reclaimed += size;
+        response.explained.get_or_insert_default().push(explained(&record, size));
         response.containers_deleted.get_or_insert_default().push(container.id.clone());
     }
-    let reclaimed = response.space_reclaimed.to_string();
-    engine.publish("container", "prune", "", BTreeMap::from([("reclaimed".to_owned(), reclaimed)]));
+    if !dry_run {
+        let reclaimed = response.space_reclaimed.to_string();
+        engine.publish("container", "prune", "", BTreeMap::from([("reclaimed".to_owned(), reclaimed)]));
+    }
     Ok(response)
+}
+
+fn explained(record: &Record, size: i64) -> yare_api::image::Pruned {
+    let since = record.unused_since().strftime("%Y-%m-%d %H:%M:%S UTC");
+    yare_api::image::Pruned {
+        id: record.id.clone(),
+        names: vec![record.name.clone()],
+        last_used: record.unused_since().as_second(),
+        size,
+        reason: format!("it is {} since {since}", record.state.status),
+    }
 }

@@ -31,7 +31,7 @@ use yare_api::{
 };
 use yare_errdefs::{Error, Result};
 pub use yare_image::RemoveOptions;
-use yare_image::{Image, ImageEvent, ImageId, ImportOptions, ListFilters, LoadEvent, Removed};
+use yare_image::{Image, ImageEvent, ImageId, ImportOptions, ListFilters, LoadEvent, PrunedImage, Removed};
 use yare_oci::{Digest, Platform, Reference};
 
 /// A request body on its way in.
@@ -89,7 +89,10 @@ fn shown_name(image: &Image) -> String {
     names.map(ToString::to_string).next().unwrap_or_else(|| image.id.to_string())
 }
 
-fn pairs(filters: &Filters) -> BTreeMap<String, Vec<String>> {
+/// Filters as the image store has them.
+type Pairs = BTreeMap<String, Vec<String>>;
+
+fn pairs(filters: &Filters) -> Pairs {
     filters.names().map(|name| (name.to_owned(), filters.values(name).to_vec())).collect()
 }
 
@@ -299,18 +302,53 @@ fn items(removed: &[Removed]) -> Vec<ImageDeleteResponseItem> {
 pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<ImagePruneResponse> {
     let (engine, filters) = (Arc::clone(engine), filters.clone());
     blocking(move || {
-        let holders = |image: &ImageId| holders::of_image(&engine, &image.0);
-        let removal = engine.images.prune(&pairs(&filters), engine.clock.now(), &holders)?;
-        publish_all(&engine, &removal.events);
-        let attributes = BTreeMap::from([("reclaimed".to_owned(), removal.reclaimed.to_string())]);
-        engine.publish("image", "prune", "", attributes);
+        let dry_run = filters.boolean("dry-run")?.unwrap_or(false);
+        let (filters, supposed_gone) = prune_filters(&filters, dry_run)?;
+        let holders = |image: &ImageId| {
+            let mut holders = holders::of_image(&engine, &image.0);
+            holders.retain(|holder| !supposed_gone.contains(&holder.id));
+            holders
+        };
+        let removal = engine.images.prune(&filters, engine.clock.now(), &holders)?;
+        if !dry_run {
+            publish_all(&engine, &removal.events);
+            let attributes = BTreeMap::from([("reclaimed".to_owned(), removal.reclaimed.to_string())]);
+            engine.publish("image", "prune", "", attributes);
+        }
         let removed = items(&removal.removed);
         Ok(ImagePruneResponse {
             images_deleted: (!removed.is_empty()).then_some(removed),
             space_reclaimed: signed(removal.reclaimed),
+            explained: Some(removal.pruned.iter().map(explained).collect()),
         })
     })
     .await
+}
+
+/// The filters as the store has them, and containers that a dry run is to suppose removed: those that a prune of
+/// everything would take before it comes to the images.
+fn prune_filters(filters: &Filters, dry_run: bool) -> Result<(Pairs, Vec<String>)> {
+    let mut pairs = pairs(filters);
+    for size in pairs.get_mut("keep-storage").into_iter().flatten() {
+        let bytes = yare_api::units::ram_in_bytes(size)
+            .map_err(|error| Error::invalid(format!("invalid filter 'keep-storage={size}': {error}")))?;
+        *size = bytes.to_string();
+    }
+    let gone = pairs.remove("without-container").unwrap_or_default();
+    if !gone.is_empty() && !dry_run {
+        return Err(Error::invalid("the filter 'without-container' goes with 'dry-run=true' alone"));
+    }
+    Ok((pairs, gone))
+}
+
+fn explained(pruned: &PrunedImage) -> yare_api::image::Pruned {
+    yare_api::image::Pruned {
+        id: pruned.id.to_string(),
+        names: pruned.names.clone(),
+        last_used: pruned.unused_since.map_or(0, jiff::Timestamp::as_second),
+        size: signed(pruned.bytes),
+        reason: pruned.why.clone(),
+    }
 }
 
 /// What to make of an imported tar.

@@ -10,7 +10,7 @@ use yare_api::NetworkPruneResponse;
 use yare_api::filters::Filters;
 use yare_errdefs::{Error, Result};
 
-const PRUNE_FILTERS: &[&str] = &["label", "label!", "until", "unused-for"];
+const PRUNE_FILTERS: &[&str] = &["label", "label!", "until", "unused-for", "dry-run"];
 
 /// Removes a network that no container that runs is on. Goes on when the caller leaves.
 pub async fn remove(engine: &Arc<Engine>, wanted: &str) -> Result<()> {
@@ -70,11 +70,16 @@ pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<NetworkPru
             && filters.match_prune_labels(&record.labels)
     });
     let candidates: Vec<_> = candidates.collect();
+    let dry_run = filters.boolean("dry-run")?.unwrap_or(false);
     let engine = Arc::clone(engine);
-    engine.clone().detached(async move { prune_now(&engine, candidates).await }).await
+    engine.clone().detached(async move { prune_now(&engine, candidates, dry_run).await }).await
 }
 
-async fn prune_now(engine: &Arc<Engine>, candidates: Vec<Arc<UserNetwork>>) -> Result<NetworkPruneResponse> {
+async fn prune_now(
+    engine: &Arc<Engine>,
+    candidates: Vec<Arc<UserNetwork>>,
+    dry_run: bool,
+) -> Result<NetworkPruneResponse> {
     let mut response = NetworkPruneResponse::default();
     for network in candidates {
         let name = &network.record.name;
@@ -82,12 +87,18 @@ async fn prune_now(engine: &Arc<Engine>, candidates: Vec<Arc<UserNetwork>>) -> R
         if containers.iter().any(|container| super::wanted(engine, &container.record()).contains_key(name)) {
             continue;
         }
+        if dry_run {
+            response.networks_deleted.get_or_insert_default().push(name.clone());
+            continue;
+        }
         match remove_found(engine, &network).await {
             Ok(()) => response.networks_deleted.get_or_insert_default().push(name.clone()),
             Err(error) => tracing::debug!(network = name, error = yare_errdefs::chain(&error), "not pruned"),
         }
     }
-    let reclaimed = BTreeMap::from([("reclaimed".to_owned(), "0".to_owned())]);
-    engine.publish("network", "prune", "", reclaimed);
+    if !dry_run {
+        let reclaimed = BTreeMap::from([("reclaimed".to_owned(), "0".to_owned())]);
+        engine.publish("network", "prune", "", reclaimed);
+    }
     Ok(response)
 }

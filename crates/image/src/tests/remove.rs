@@ -340,8 +340,80 @@ fn prune_obeys_labels_and_dates() {
 fn prune_knows_its_filters() {
     let fixture = Fixture::new();
     let error =
-        fixture.store.prune(&filters(&[("reference", "x")]), Timestamp::UNIX_EPOCH, &nobody).unwrap_err();
-    assert_eq!(error.to_string(), "invalid filter 'reference'");
+        fixture.store.prune(&filters(&[("before", "x")]), Timestamp::UNIX_EPOCH, &nobody).unwrap_err();
+    assert_eq!(error.to_string(), "invalid filter 'before'");
+    for (key, value) in [("keep", "-1"), ("keep", "many"), ("keep-storage", "1GB"), ("dry-run", "maybe")] {
+        let wrong = filters(&[(key, value)]);
+        let error = fixture.store.prune(&wrong, Timestamp::UNIX_EPOCH, &nobody).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("invalid filter '{key}=")), "{error}");
+    }
+}
+
+/// Five builds of an application and two of a tool, oldest first.
+fn builds() -> Fixture {
+    let fixture = Fixture::new();
+    for build in 1..=5 {
+        let date = format!("2026-01-0{build}T00:00:00Z");
+        fixture.image_at(&format!("app{build}"), &[&format!("ci/app:{build}")], &date);
+    }
+    fixture.image_at("tool1", &["tool:1"], "2020-01-01T00:00:00Z");
+    fixture.image_at("tool2", &["tool:2", "ci/tool:2"], "2020-01-02T00:00:00Z");
+    fixture
+}
+
+/// The names that a prune takes; a dry run first says the same, and changes nothing.
+fn pruned(fixture: &Fixture, pairs: &[(&str, &str)]) -> Vec<String> {
+    let mut wanted = filters(pairs);
+    wanted.insert("dangling".into(), vec!["false".into()]);
+    let mut dry = wanted.clone();
+    dry.insert("dry-run".into(), vec!["true".into()]);
+    let before = fixture.store.list().len();
+    let said = fixture.store.prune(&dry, Timestamp::now(), &nobody).unwrap();
+    assert_eq!(fixture.store.list().len(), before);
+    let done = fixture.store.prune(&wanted, Timestamp::now(), &nobody).unwrap();
+    assert_eq!((&said.removed, &said.pruned, said.reclaimed), (&done.removed, &done.pruned, done.reclaimed));
+    assert_eq!(done.pruned.iter().map(|image| image.bytes).sum::<u64>(), done.reclaimed);
+    let mut names: Vec<String> = done.pruned.iter().flat_map(|image| image.names.clone()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn prune_keeps_the_newest_of_each_repository() {
+    let fixture = builds();
+    assert_eq!(pruned(&fixture, &[("keep", "2")]), ["ci/app:1", "ci/app:2", "ci/app:3"]);
+    assert_eq!(pruned(&fixture, &[("keep", "1")]), ["ci/app:4", "tool:1"]);
+    assert_eq!(pruned(&fixture, &[("keep", "0")]).len(), 3);
+}
+
+#[test]
+fn prune_takes_what_all_names_fit() {
+    let fixture = builds();
+    fixture.image("dangling", &[]);
+    assert_eq!(pruned(&fixture, &[("reference", "ci/*"), ("keep", "4")]), ["ci/app:1"]);
+    assert_eq!(pruned(&fixture, &[("reference", "ci/*")]).len(), 4);
+    assert_eq!(pruned(&fixture, &[("reference", "tool:*")]), ["tool:1"]);
+    assert_eq!(fixture.store.list().len(), 2, "one has a name that does not fit, one has no name");
+}
+
+#[test]
+fn prune_stops_at_its_budget_and_takes_the_least_recently_used_first() {
+    let fixture = builds();
+    for (id, second) in fixture.store.list().iter().map(|image| image.id).zip(10..) {
+        fixture.store.image(&id).unwrap().last_used.store(second, std::sync::atomic::Ordering::Relaxed);
+    }
+    let order: Vec<String> = {
+        let mut images = fixture.store.list();
+        images.sort_by_key(|image| (image.unused_since(), image.id));
+        images.iter().flat_map(|image| image.tags()).collect()
+    };
+    let total = fixture.store.usage().layers;
+    let first = fixture.store.resolve(&order[0], None).unwrap().size;
+    assert!(pruned(&fixture, &[("keep-storage", &total.to_string())]).is_empty());
+    assert_eq!(pruned(&fixture, &[("keep-storage", &(total - 1).to_string())])[0], order[0]);
+    assert_eq!(fixture.store.usage().layers, total - first);
+    assert!(!pruned(&fixture, &[("keep-storage", "0")]).is_empty());
+    assert_eq!(fixture.store.usage().layers, 0);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::archive;
 use crate::case::cases;
-use crate::client::Client;
+use crate::client::{Client, Program};
 
 cases![
     Both:
@@ -24,7 +24,10 @@ cases![
         habit_rmi_of_dangling_images.alone(),
         habit_rm_of_all_containers.differs_from_old("texts were others").alone(),
         container_prune_removes_stopped_ones.alone(),
-        what_was_used_lately_stays.differs("last use is kept, and prunes filter by it").alone();
+        what_was_used_lately_stays.differs("last use is kept, and prunes filter by it").alone(),
+        a_prune_keeps_the_newest.differs("prunes keep what is newest, and have a dry run").alone();
+    Both:
+        a_dry_run_says_what_would_go.differs("prunes have a dry run").alone();
     Api:
         times_of_use_are_told.differs("last use is kept");
 ];
@@ -305,4 +308,59 @@ fn times_of_use_are_told(c: &Client) {
     let name = format!("{}/app:latest", c.n);
     let row = listed.as_array().expect("a list").iter().find(|row| row["RepoTags"][0] == name.as_str());
     assert!(row.expect("a row")["LastUsed"].as_i64().is_some_and(|second| second > 1_700_000_000));
+}
+
+fn a_prune_keeps_the_newest(c: &Client) {
+    for tag in ["1", "2", "3"] {
+        runnable(c, &format!("$n/app:{tag}"));
+        c.ok("sleep 0.01");
+    }
+    runnable(c, "$n/other");
+    let left = "docker images --filter reference=$n/* --format '{{.Repository}}:{{.Tag}}' | sort";
+    let all = c.ok(left);
+    let filters = "--filter label=of=$n --filter keep=2 --filter reference=$n/*";
+    let said = c.ok(&format!("docker image prune -af {filters} --filter dry-run=true"));
+    assert!(said.contains(&format!("{}/app:1", c.n)) && !said.contains("app:2"), "{said}");
+    c.says(left, &all);
+    let done = c.ok(&format!("docker image prune -af {filters}"));
+    assert!(done == said || c.program == Program::Yare, "docker has no other words for it: {done}");
+    c.says(
+        left,
+        &all.lines()
+            .filter(|name| !name.ends_with("app:1"))
+            .map(|name| format!("{name}\n"))
+            .collect::<String>(),
+    );
+    c.ok("docker image prune -af --filter label=of=$n --filter keep-storage=1TB");
+    let said = c.fails(1, "docker image prune -af --filter keep-storage=much");
+    assert!(said.contains("invalid filter 'keep-storage=much'"), "{said}");
+    c.ok("docker image prune -af --filter label=of=$n --filter keep-storage=0");
+    c.says(left, "");
+}
+
+fn a_dry_run_says_what_would_go(c: &Client) {
+    // The flags are those of our own command line.
+    if c.program != Program::Yare {
+        return;
+    }
+    runnable(c, "$n/app:1");
+    c.ok("sleep 0.01");
+    runnable(c, "$n/app:2");
+    c.ok("docker run --name $n $n/app:1 true");
+    let said = c.ok("docker container prune --dry-run --filter label=of=$n");
+    assert!(
+        said.starts_with(&format!("Would delete containers:\n{} (", c.n))
+            && said.contains("it is exited since"),
+        "{said}"
+    );
+    let said = c.ok("docker image prune -a --dry-run --keep 1 --filter label=of=$n");
+    assert_eq!(said, "Space that would be reclaimed: 0B\n", "a container has it");
+    let said = c.ok("docker system prune -a --dry-run --keep 1 --keep-storage 1k");
+    assert!(
+        said.contains(&format!("is not among the 1 newest of {}/app", c.n)),
+        "the container would be gone: {said}"
+    );
+    c.fails(1, "docker system prune --dry-run --volumes");
+    c.says("docker ps -aq --filter name=$n | wc -l", "1\n");
+    c.says("docker images -q $n/app | wc -l", "2\n");
 }
