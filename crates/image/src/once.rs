@@ -16,7 +16,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use yare_content::{Ingest, Recipe};
-use yare_errdefs::{Class, Classified, Error, Result};
+use yare_errdefs::{Error, Result};
 use yare_layer::Compression;
 use yare_oci::{DiffId, Digest, Manifest};
 
@@ -186,7 +186,7 @@ impl Store {
         }
         let written = self.write_recipe(blob, layer)?;
         let right = match written {
-            Some(recipe) => self.is_right(blob, &recipe)?.then_some(recipe),
+            Some(recipe) => self.is_right(blob, &recipe).then_some(recipe),
             None => None,
         };
         let Some(recipe) = right else {
@@ -233,22 +233,20 @@ impl Store {
         }
     }
 
-    /// Whether a recipe makes its blob, all of it tried on what is on the disk. An error only where that may be
-    /// otherwise the next time.
-    fn is_right(&self, blob: &Digest, recipe: &Ingest) -> Result<bool> {
+    /// Whether a recipe makes its blob, all of it tried on what is on the disk.
+    fn is_right(&self, blob: &Digest, recipe: &Ingest) -> bool {
         let hasher = Hashing::default();
         let made = recipe.reopen().lift().and_then(|recipe| self.rebuild(blob, recipe, hasher));
         match made.map(|hashing| hashing.0.finish()) {
-            Ok(made) if made == *blob => Ok(true),
+            Ok(made) if made == *blob => true,
             Ok(made) => {
                 tracing::warn!(%blob, %made, "the recipe of a compressed layer makes another one; the layer stays");
-                Ok(false)
+                false
             }
-            Err(error) if error.class() == Class::Unavailable => Err(error),
             Err(error) => {
                 let error = yare_errdefs::chain(&error);
                 tracing::warn!(%blob, error, "the recipe of a compressed layer makes none; the layer stays");
-                Ok(false)
+                false
             }
         }
     }
