@@ -4,6 +4,8 @@ use crate::proxy::{Proxies, Proxy};
 use crate::reach::Reach;
 use crate::settings::host_of;
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::Uri;
 use http::header::{HOST, HeaderValue, PROXY_AUTHORIZATION};
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -20,6 +22,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
+
+/// How long an address is tried alone.
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -111,21 +116,33 @@ impl Rules {
         Ok(Line { is_proxied: true, ..line })
     }
 
-    /// Tries the addresses of a name, one after the other.
+    /// Tries the addresses of a name: the next one when one fails, or has not answered for a moment (RFC 8305).
     async fn direct(&self, host: &str, port: u16) -> Result<(TcpStream, IpAddr), DialError> {
         let found = tokio::net::lookup_host((host, port)).await;
         let found = found.map_err(|source| DialError::Lookup { host: host.to_owned(), source })?;
-        let mut error = DialError::NoAddress(host.to_owned());
-        for address in found.take(8) {
-            error = match self.check(host, address.ip()) {
-                Err(refused) => refused,
-                Ok(()) => match open(address).await {
-                    Ok(stream) => return Ok((stream, address.ip())),
-                    Err(source) => DialError::Connect { address: address.to_string(), source },
+        let (mut error, mut opening) = (DialError::NoAddress(host.to_owned()), FuturesUnordered::new());
+        let mut addresses = in_turns(found.take(8).collect()).into_iter();
+        loop {
+            match addresses.next() {
+                Some(address) => match self.check(host, address.ip()) {
+                    Err(refused) => {
+                        error = refused;
+                        continue;
+                    }
+                    Ok(()) => opening.push(async move { (address, open(address).await) }),
                 },
-            };
+                None if opening.is_empty() => return Err(error),
+                None => {}
+            }
+            let patience = if addresses.len() > 0 { HEAD_START } else { self.patience };
+            match tokio::time::timeout(patience, opening.next()).await {
+                Ok(Some((address, Ok(stream)))) => return Ok((stream, address.ip())),
+                Ok(Some((address, Err(source)))) => {
+                    error = DialError::Connect { address: address.to_string(), source };
+                }
+                Ok(None) | Err(_) => {}
+            }
         }
-        Err(error)
     }
 
     fn check(&self, host: &str, address: IpAddr) -> Result<(), DialError> {
@@ -143,6 +160,23 @@ impl Rules {
         let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
         let stream = self.tls.connect(name, stream).await.map_err(failed)?;
         Ok(Line::new(stream, peer))
+    }
+}
+
+/// The addresses of both families in turns, so that one family without a way out delays the other only once.
+fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, other): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let mut turns = Vec::with_capacity(first.len() + other.len());
+    let (mut first, mut other) = (first.into_iter(), other.into_iter());
+    loop {
+        let before = turns.len();
+        turns.extend(first.next());
+        turns.extend(other.next());
+        if turns.len() == before {
+            return turns;
+        }
     }
 }
 
@@ -238,5 +272,23 @@ impl Write for Line {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 443)).collect()
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let turns = in_turns(addresses(&["::1", "::2", "::3", "10.0.0.1"]));
+        assert_eq!(turns, addresses(&["::1", "10.0.0.1", "::2", "::3"]));
+        let turns = in_turns(addresses(&["10.0.0.1", "10.0.0.2", "::1"]));
+        assert_eq!(turns, addresses(&["10.0.0.1", "::1", "10.0.0.2"]));
+        assert!(in_turns(Vec::new()).is_empty());
     }
 }
