@@ -204,6 +204,11 @@ impl Error {
         }
     }
 
+    /// Whether the registry and we differ in how far an upload is, or it is not ready for more of it.
+    pub(crate) fn is_about_offset(&self) -> bool {
+        matches!(self, Self::Status { status, .. } if matches!(status.as_u16(), 409 | 416))
+    }
+
     /// When the registry wants to be asked again.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {

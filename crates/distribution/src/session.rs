@@ -35,6 +35,8 @@ pub(crate) struct Call<'a> {
     pub(crate) good: &'a [u16],
     /// Whether the request may simply be sent again.
     pub(crate) retries: bool,
+    /// Whether the registry puts a blob together before it answers.
+    pub(crate) commits: bool,
 }
 
 /// What a request is about.
@@ -56,6 +58,7 @@ impl<'a> Call<'a> {
             body: None,
             good,
             retries: true,
+            commits: false,
         }
     }
 
@@ -73,6 +76,12 @@ impl<'a> Call<'a> {
     #[must_use]
     pub(crate) fn body(mut self, body: &'a (dyn Fn() -> Body + Send + Sync)) -> Self {
         self.body = Some(body);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn commits(mut self) -> Self {
+        self.commits = true;
         self
     }
 
@@ -132,6 +141,12 @@ impl Session {
         self.auth.lock().await.scopes.insert(scope);
     }
 
+    /// Takes back what was said of a repository: later tokens are not asked for it.
+    pub(crate) async fn unwant(&self, repository: &str) {
+        let prefix = format!("repository:{repository}:");
+        self.auth.lock().await.scopes.retain(|scope| !scope.starts_with(&prefix));
+    }
+
     /// Asks the token server for an identity token as well.
     pub(crate) async fn keep_identity(&self) {
         self.auth.lock().await.keep_identity = true;
@@ -164,14 +179,32 @@ impl Session {
 
     /// How long to wait after this many failures; `None` to give up.
     pub(crate) fn pause(&self, error: &Error, failures: u32) -> Option<Duration> {
+        let attempts = self.attempts(error);
+        if !error.is_temporary() || failures >= attempts {
+            return None;
+        }
+        self.backoff(error, failures)
+    }
+
+    /// The same after a refusal that is about how far an upload is, and may pass: the registry still has the
+    /// connection that broke, or got more than was known.
+    pub(crate) fn pause_of_upload(&self, error: &Error, failures: u32) -> Option<Duration> {
+        match error.is_about_offset() && failures < self.attempts(error) {
+            true => self.backoff(error, failures),
+            false => self.pause(error, failures),
+        }
+    }
+
+    fn attempts(&self, error: &Error) -> u32 {
         let patience = self.wire.settings.patience;
         // Where nobody has answered yet, nobody may be there at all: one more try is enough.
         let unmet =
             matches!(error, Error::Transport { broken: Broken::Connect, .. }) && self.reach.lock().is_none();
-        let attempts = if unmet { patience.attempts.min(2) } else { patience.attempts };
-        if !error.is_temporary() || failures >= attempts {
-            return None;
-        }
+        if unmet { patience.attempts.min(2) } else { patience.attempts }
+    }
+
+    fn backoff(&self, error: &Error, failures: u32) -> Option<Duration> {
+        let patience = self.wire.settings.patience;
         if let Some(wanted) = error.retry_after() {
             // Asking earlier than told would only make it worse.
             return (wanted <= patience.longest_pause).then_some(wanted);
@@ -385,7 +418,9 @@ impl Session {
             }));
             headers.extend(proof.and_then(sensitive).map(|value| (AUTHORIZATION, value)));
         }
-        self.wire.send(call.asked, request, &trust, reach).await
+        let patience = self.wire.settings.patience;
+        let idle = if call.commits { patience.commit.max(patience.idle) } else { patience.idle };
+        self.wire.send(call.asked, request, &trust, (reach, idle)).await
     }
 
     /// The rules for a host that the endpoint leads to.

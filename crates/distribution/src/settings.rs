@@ -83,6 +83,8 @@ pub struct Patience {
     pub connect: Duration,
     /// Time without any progress after which a peer counts as dead.
     pub idle: Duration,
+    /// Time that a registry may take to answer when it has all of a blob and puts it in its place.
+    pub commit: Duration,
     /// Time that a document, such as a manifest or a token, may take in all.
     pub document: Duration,
 }
@@ -95,6 +97,7 @@ impl Default for Patience {
             longest_pause: Duration::from_secs(60),
             connect: Duration::from_secs(15),
             idle: Duration::from_secs(45),
+            commit: Duration::from_secs(600),
             document: Duration::from_secs(120),
         }
     }

@@ -62,10 +62,11 @@ impl Repository {
         Ok(Pushed::Uploaded)
     }
 
-    /// Borrows a blob from another repository of the registry; whether that worked.
+    /// Borrows a blob from another repository of the registry; whether that worked. It does not where that
+    /// repository may not be read: whoever asks has the blob and can send it.
     ///
     /// # Errors
-    /// Of the registry, when it cannot be reached or forbids pushes.
+    /// Of the registry, when it cannot be reached.
     pub async fn mount(&self, blob: &Digest, from: &str) -> Result<bool> {
         let asked = self.asked(format!("mount blob {blob} from {from}"));
         let session = self.push_session(&asked)?;
@@ -73,7 +74,12 @@ impl Repository {
         let path =
             format!("{}/blobs/uploads/?mount={blob}&from={}", self.path(), crate::address::encode(from));
         let call = Call::new(&asked, Method::POST, path, &[201, 202, 404, 405]).header(CONTENT_LENGTH, "0");
-        let response = session.send(&call).await?;
+        let sent = session.send(&call).await;
+        session.unwant(from).await;
+        let response = match sent {
+            Err(Error::Status { status, .. }) if matches!(status.as_u16(), 401 | 403) => return Ok(false),
+            sent => sent?,
+        };
         let mounted = response.status() == 201;
         if response.status() == 202 {
             // It opened an upload instead, which nobody wants.
@@ -144,6 +150,7 @@ impl Repository {
             .header(CONTENT_LENGTH, &blob.size.to_string())
             .header(CONTENT_TYPE, "application/octet-stream")
             .body(&body)
+            .commits()
             .once();
         session.send(&call).await?.drain(asked).await;
         Ok(())
@@ -183,7 +190,7 @@ impl Repository {
                 }
                 Err(error) => {
                     failures += 1;
-                    let Some(pause) = session.pause(&error, failures) else { return Err(error) };
+                    let Some(pause) = session.pause_of_upload(&error, failures) else { return Err(error) };
                     tokio::time::sleep(pause).await;
                     // It knows best how far it is.
                     let call = Call::at(asked, Method::GET, address.clone(), &[200, 202, 204]);
@@ -195,7 +202,8 @@ impl Repository {
             }
         }
         let call = Call::at(asked, Method::PUT, closing(asked, &address, &blob.digest)?, &[201, 204])
-            .header(CONTENT_LENGTH, "0");
+            .header(CONTENT_LENGTH, "0")
+            .commits();
         session.send(&call).await?.drain(asked).await;
         Ok(())
     }

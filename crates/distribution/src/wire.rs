@@ -71,22 +71,23 @@ impl Wire {
         Ok(pool)
     }
 
-    /// Sends a request as it is and waits for the head of the answer, whatever its status.
+    /// Sends a request as it is and waits for the head of the answer, whatever its status; no longer than `idle`
+    /// without progress.
     pub(crate) async fn send(
         &self,
         asked: &Asked,
         request: http::Request<Body>,
         trust: &Trust,
-        reach: Reach,
+        (reach, idle): (Reach, Duration),
     ) -> Result<Response> {
         let pool = self.pool(trust, reach)?;
         let url = request.uri().clone();
         let patience = self.settings.patience;
         let meter = Arc::new(Meter::default());
         let request = request.map(|body| Metered { body, meter: Arc::clone(&meter) });
-        let answer = while_moving(pool.request(request), &meter, patience.idle).await;
+        let answer = while_moving(pool.request(request), &meter, idle).await;
         let answer = answer.ok_or_else(|| {
-            let waited = format!("no answer and no progress for {} s", patience.idle.as_secs());
+            let waited = format!("no answer and no progress for {} s", idle.as_secs());
             Error::timeout(asked, printable(&url), waited)
         })?;
         if let Some(source) = meter.failure.lock().take() {

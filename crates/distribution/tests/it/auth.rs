@@ -162,3 +162,20 @@ async fn blobs_get_the_token_and_broken_challenges_end() {
         assert!(repository.manifest(&latest()).await.is_err(), "{challenge:?}");
     }
 }
+
+/// A token server that gives nothing for the neighbour: the blob is sent, and later tokens are asked for without
+/// it.
+#[tokio::test]
+async fn a_neighbour_is_not_asked_for_again() {
+    let (fake, server) = guarded().await;
+    server.answer(Method::GET, "neighbour", 9, 403, r#"{"details":"denied"}"#);
+    server.fault(Method::GET, "/token", 9, token(r#"{"access_token":"good","expires_in":300}"#));
+    let blob = yare_oci::Descriptor::of("x", b"bytes");
+    let repository = open(settings(), &fake.name("a/b"), &Credentials::basic("user", "pass")).await;
+    assert!(!repository.mount(&blob.digest, "neighbour").await.unwrap());
+    let content = |_| -> yare_distribution::Content {
+        Box::pin(futures_util::stream::iter([Ok(bytes::Bytes::from_static(b"bytes"))]))
+    };
+    repository.upload(&blob, &content).await.unwrap();
+    assert!(!server.lines().last().unwrap().contains("neighbour"), "{:?}", server.lines());
+}

@@ -37,6 +37,8 @@ pub(crate) enum Fault {
     NoEnd,
     /// The right answer.
     None,
+    /// The right answer, after this time.
+    Late(Duration),
     /// The connection breaks before anything was answered.
     Drop,
 }
@@ -93,6 +95,7 @@ pub(crate) fn settings() -> Settings {
         longest_pause: Duration::from_secs(2),
         connect: Duration::from_secs(3),
         idle: Duration::from_millis(400),
+        commit: Duration::from_millis(1200),
         document: Duration::from_secs(3),
     };
     Settings { patience, ..Settings::default() }
@@ -206,6 +209,9 @@ impl Fake {
                 reply.headers_mut().append(name, value.parse().unwrap());
             }
             return Ok(reply);
+        }
+        if let Some(Fault::Late(time)) = fault {
+            tokio::time::sleep(time).await;
         }
         let guard = self.state.lock().guard.clone();
         if let Some((wanted, challenge)) = guard

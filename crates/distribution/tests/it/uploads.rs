@@ -3,6 +3,7 @@ use crate::repository;
 use bytes::Bytes;
 use http::Method;
 use std::io;
+use std::time::Duration;
 use yare_distribution::{Content, Name, Pushed};
 use yare_errdefs::{Class, Classified, chain};
 use yare_oci::{Descriptor, MediaType};
@@ -110,4 +111,56 @@ async fn a_registry_that_forgets_pieces_is_not_fed_for_ever() {
     let error = repository(&fake, "a").await.upload(&blob, &opened(&bytes)).await.unwrap_err();
     assert!(error.to_string().contains("does not keep the pieces"), "{error}");
     assert!(fake.seen().len() < 20);
+}
+
+/// Whoever may not read the neighbour sends the blob, as one who has none.
+#[tokio::test]
+async fn a_neighbour_that_may_not_be_read_costs_nothing() {
+    for status in [401, 403] {
+        let fake = Fake::start().await;
+        let (bytes, blob) = content(3000);
+        fake.answer(
+            Method::POST,
+            "mount=",
+            9,
+            status,
+            r#"{"errors":[{"code":"DENIED","message":"not yours"}]}"#,
+        );
+        let neighbours = ["base/image".to_owned()];
+        let repository = repository(&fake, "a").await;
+        assert_eq!(
+            repository.push_blob(&blob, &neighbours, &opened(&bytes)).await.unwrap(),
+            Pushed::Uploaded
+        );
+        assert_eq!(fake.stored(&blob.digest).unwrap(), bytes);
+    }
+}
+
+/// The registry still has the connection that broke, or got more of the piece than was known.
+#[tokio::test]
+async fn an_upload_goes_on_after_refusals_about_its_offset() {
+    for status in [409, 416] {
+        let fake = Fake::start().await;
+        let (bytes, blob) = content((16 << 20) + 5000);
+        fake.answer(Method::PUT, "blobs", 1, 413, "");
+        fake.answer(Method::PATCH, "_state=y", 2, status, "");
+        repository(&fake, "a").await.upload(&blob, &opened(&bytes)).await.unwrap();
+        assert_eq!(fake.stored(&blob.digest).unwrap(), bytes);
+        // For ever it does not.
+        fake.answer(Method::PUT, "blobs", 1, 413, "");
+        fake.answer(Method::PATCH, "_state", 99, status, "");
+        let error = repository(&fake, "a").await.upload(&blob, &opened(&bytes)).await.unwrap_err();
+        assert!(error.to_string().contains(&status.to_string()), "{error}");
+    }
+}
+
+/// A registry that puts a blob together takes its time; it is not sent again for that.
+#[tokio::test]
+async fn a_commit_may_take_longer_than_a_peer_may_be_silent() {
+    let fake = Fake::start().await;
+    let (bytes, blob) = content(3000);
+    fake.fault(Method::PUT, "blobs", 1, Fault::Late(Duration::from_millis(800)));
+    repository(&fake, "a").await.upload(&blob, &opened(&bytes)).await.unwrap();
+    let puts = fake.seen().iter().filter(|seen| seen.method == Method::PUT).count();
+    assert_eq!(puts, 1, "it was sent again");
 }
