@@ -181,7 +181,7 @@ mod tests {
     fn line(number: usize) -> Line {
         let (parts, ()) = http::Request::get(format!("/v2/{number}")).body(()).unwrap().into_parts();
         let (address, client) = ("192.0.2.1".to_owned(), "192.0.2.1".to_owned());
-        Line::new(&Peer { address, client, tls: false, control: false }, &parts)
+        Line::new(&Peer { address, client, user: None, tls: false, control: false }, &parts)
     }
 
     #[test]

@@ -73,6 +73,9 @@ pub struct Tls {
     /// Authorities of client certificates, PEM; clients without one of theirs are not served.
     #[serde(default)]
     pub client_authorities: Option<PathBuf>,
+    /// Whether clients are the users that their certificates name (the common name of the subject).
+    #[serde(default)]
+    pub client_names: bool,
 }
 
 /// What clients may use up.
@@ -282,6 +285,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Whether certificates say who clients are.
+    pub(crate) fn names_clients(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.client_names)
+    }
+
     /// Refuses what is not built and what contradicts itself.
     fn check(&self) -> Result<()> {
         self.proxy.iter().try_for_each(Proxy::check)?;
@@ -315,8 +323,16 @@ impl Config {
         }
         if self.auth.as_ref().is_some_and(|auth| auth.htpasswd.is_none())
             && token.is_none_or(|token| token.keys.is_none())
+            && !self.names_clients()
         {
-            return Err(Error::invalid("`auth` needs `htpasswd`, or a `token` section with `keys`"));
+            return Err(Error::invalid("`auth` needs `htpasswd`, or a `token` section with `keys`")
+                .with_hint("or certificates that name users: `tls.client_names`"));
+        }
+        let has_authorities = self.tls.as_ref().is_some_and(|tls| tls.client_authorities.is_some());
+        if self.names_clients() && !(has_authorities && self.auth.is_some()) {
+            return Err(Error::invalid(
+                "`tls.client_names` needs `tls.client_authorities` and an `auth` section",
+            ));
         }
         Ok(())
     }
@@ -476,6 +492,7 @@ mod tests {
             ("[limits]\nblob = 'much'", "no size"),
             ("[[access]]\nrepositories = '**'\nactions = ['pull']", "auth"),
             ("[auth]", "htpasswd"),
+            ("[tls]\ncertificate = 'x'\nkey = 'x'\nclient_names = true", "client_authorities"),
             ("[auth]\nhtpasswd = 'x'\n[auth.token]\nissuer = 'x'", "go together"),
             ("[[webhook]]\nurl = 'http://x'\nevents = ['explode']", "explode"),
         ];

@@ -40,10 +40,12 @@ impl Auth {
         Ok(Self { policy, tokens, users, realm })
     }
 
-    /// Who is asking. Wrong credentials are refused, not taken for none.
+    /// Who is asking: by what was sent, else by the client's certificate. Wrong credentials are refused, not taken
+    /// for none.
     pub(crate) async fn identify(&self, headers: &HeaderMap, peer: &Peer, target: &Target) -> Result<Caller> {
         let Some(sent) = headers.get(AUTHORIZATION).filter(|_| self.policy.asks) else {
-            return Ok(Caller::Anonymous);
+            let user = peer.user.clone().filter(|_| self.policy.asks);
+            return Ok(user.map_or(Caller::Anonymous, Caller::User));
         };
         let sent = sent.to_str().unwrap_or_default();
         let (scheme, rest) = sent.split_once(' ').unwrap_or((sent, ""));

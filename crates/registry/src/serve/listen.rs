@@ -3,7 +3,7 @@
 use super::connection::{Connection, Stream};
 use super::service::{Peer, Service};
 use super::tls;
-use super::{control, http2};
+use super::{client_name, control, http2};
 use crate::limit::{self, Shares};
 use crate::registry::Registry;
 use crate::watched::Watched;
@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::server::TlsStream;
 use yare_errdefs::{Error, Result};
 
 /// The most bytes that the head of a request may have.
@@ -65,6 +66,7 @@ pub async fn serve(
         tls,
         places: Arc::new(Semaphore::new(config.limits.connections)),
         shares: Shares::new(config.limits.connections_per_client),
+        client_names: config.names_clients(),
         silence: config.limits.silence,
     };
     let (stop, stopped) = watch::channel(false);
@@ -105,6 +107,8 @@ struct Server {
     tls: Option<Arc<Watched<ServerConfig>>>,
     places: Arc<Semaphore>,
     shares: Arc<Shares>,
+    /// Whether certificates say who clients are.
+    client_names: bool,
     silence: Duration,
 }
 
@@ -160,8 +164,13 @@ async fn accept_all(listener: TcpListener, server: Server, mut stopped: watch::R
 }
 
 async fn accept_control(listener: UnixListener, server: Server, mut stopped: watch::Receiver<bool>) {
-    let peer =
-        Peer { address: "control".to_owned(), client: "control".to_owned(), tls: false, control: true };
+    let peer = Peer {
+        address: "control".to_owned(),
+        client: "control".to_owned(),
+        user: None,
+        tls: false,
+        control: true,
+    };
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -186,7 +195,8 @@ async fn admit(stream: TcpStream, address: SocketAddr, server: Server, stopped: 
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot switch Nagle's algorithm off");
     }
-    let peer = Peer {
+    let mut peer = Peer {
+        user: None,
         address: address.ip().to_canonical().to_string(),
         client: limit::client_of(address.ip()),
         tls: server.tls.is_some(),
@@ -197,7 +207,10 @@ async fn admit(stream: TcpStream, address: SocketAddr, server: Server, stopped: 
         Some(tls) => {
             let handshake = tokio_rustls::TlsAcceptor::from(tls.get()).accept(stream);
             match tokio::time::timeout(server.silence, handshake).await {
-                Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
+                Ok(Ok(stream)) => {
+                    peer.user = user_of(&stream).filter(|_| server.client_names);
+                    Stream::Tls(Box::new(stream))
+                }
                 Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
                 Err(_) => return tracing::debug!("a TLS handshake took too long"),
             }
@@ -209,6 +222,11 @@ async fn admit(stream: TcpStream, address: SocketAddr, server: Server, stopped: 
         Ok(Err(error)) => tracing::debug!(%error, "a connection ended before its first request"),
         Err(_) => tracing::debug!("a client connected and said nothing"),
     }
+}
+
+/// Whom the certificate names that the client showed.
+fn user_of(stream: &TlsStream<TcpStream>) -> Option<String> {
+    client_name::common_name(stream.get_ref().1.peer_certificates()?.first()?)
 }
 
 /// As [`speak`], for many requests at a time. A connection that does nothing is ended.

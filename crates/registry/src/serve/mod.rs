@@ -3,6 +3,7 @@
 mod auth;
 mod blobs;
 mod body;
+mod client_name;
 mod connection;
 mod control;
 mod http2;

@@ -31,6 +31,8 @@ pub(crate) struct Peer {
     pub(crate) address: String,
     /// Whom limits count it for: see [`limit::client_of`](crate::limit::client_of).
     pub(crate) client: String,
+    /// The user whom its certificate names, where that counts.
+    pub(crate) user: Option<String>,
     /// Whether TLS is spoken.
     pub(crate) tls: bool,
     /// Whether it is the control socket, which only the owner of the root can reach.

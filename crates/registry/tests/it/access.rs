@@ -285,6 +285,18 @@ pub(crate) fn trusting(
 
 /// Connects with TLS, asks for `/v2/`, and returns the certificate that the server shows.
 fn shown(served: &Served, trusted: &[u8], own: Option<&Path>) -> Result<Vec<u8>, String> {
+    let (status, certificate) = asked(served, trusted, own, "GET /v2/")?;
+    assert_eq!(status, "200");
+    Ok(certificate)
+}
+
+/// Sends a request over TLS; the status, and the certificate that the server shows.
+fn asked(
+    served: &Served,
+    trusted: &[u8],
+    own: Option<&Path>,
+    what: &str,
+) -> Result<(String, Vec<u8>), String> {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
     use std::io::{Read, Write};
@@ -302,11 +314,11 @@ fn shown(served: &Served, trusted: &[u8], own: Option<&Path>) -> Result<Vec<u8>,
     let mut stream = rustls::StreamOwned::new(connection, served.client.connect());
     let mut head = [0; 12];
     stream
-        .write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
+        .write_all(format!("{what} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").as_bytes())
         .and_then(|()| stream.read_exact(&mut head))
         .map_err(|error| error.to_string())?;
-    assert_eq!(&head, b"HTTP/1.1 200");
-    Ok(stream.conn.peer_certificates().unwrap()[0].to_vec())
+    let status = String::from_utf8_lossy(&head[9..]).into_owned();
+    Ok((status, stream.conn.peer_certificates().unwrap()[0].to_vec()))
 }
 
 #[test]
@@ -323,6 +335,37 @@ fn clients_may_have_to_show_a_certificate() {
     assert!(shown(&served, &trusted, Some(theirs.path())).is_ok());
     assert!(shown(&served, &trusted, None).is_err());
     assert!(shown(&served, &trusted, Some(stranger.path())).is_err());
+}
+
+#[test]
+fn a_certificate_may_name_the_user() {
+    let (ours, alice) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let trusted = certificate(ours.path());
+    let mut params = rcgen::CertificateParams::new(vec!["client.example".to_owned()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "alice");
+    let key = rcgen::KeyPair::generate().unwrap();
+    std::fs::write(alice.path().join("cert.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(alice.path().join("key.pem"), key.serialize_pem()).unwrap();
+    let (path, clients) = (ours.path().display(), alice.path().display());
+    let with = |names: bool, more: &str| {
+        Served::new(&format!(
+            "[tls]\ncertificate = '{path}/cert.pem'\nkey = '{path}/key.pem'\nclient_names = {names}\n\
+             client_authorities = '{clients}/cert.pem'\n[auth]\ngroups = {{ dev = ['alice'] }}\n{more}\n\
+             [[access]]\nrepositories = 'team/**'\nactions = ['push']\ngroups = ['dev']\n"
+        ))
+    };
+    let status = |served: &Served, what: &str| asked(served, &trusted, Some(alice.path()), what).unwrap().0;
+    let served = with(true, "");
+    assert_eq!(status(&served, "GET /v2/"), "200");
+    assert_eq!(status(&served, "POST /v2/team/a/blobs/uploads/"), "202", "by the group");
+    assert_eq!(status(&served, "POST /v2/other/blobs/uploads/"), "403", "known, and not allowed");
+    assert_eq!(status(&served, "GET /v2/ HTTP/1.1\r\nAuthorization: Basic eDp5\r\nX: "), "401");
+    let users = htpasswd(ours.path());
+    assert_eq!(
+        status(&with(false, &format!("htpasswd = '{users}'")), "GET /v2/"),
+        "401",
+        "it does not count"
+    );
 }
 
 #[test]
