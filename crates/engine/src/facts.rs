@@ -30,7 +30,11 @@ pub(crate) fn cgroups() -> Result<(yare_cgroup::Host, Vec<String>)> {
 }
 
 /// The facts that settle what a container may ask for.
-pub(crate) fn gather(config: &Config, cgroups: &yare_cgroup::Host) -> HostFacts {
+pub(crate) fn gather(
+    config: &Config,
+    cgroups: &yare_cgroup::Host,
+    apparmor: &crate::apparmor::Survey,
+) -> HostFacts {
     HostFacts {
         cgroup_version: if cgroups.mode() == Mode::V2 { 2 } else { 1 },
         cpus: u32::try_from(std::thread::available_parallelism().map_or(1, usize::from)).unwrap_or(u32::MAX),
@@ -48,6 +52,8 @@ pub(crate) fn gather(config: &Config, cgroups: &yare_cgroup::Host) -> HostFacts 
         last_capability: read("/proc/sys/kernel/cap_last_cap").parse().unwrap_or(40),
         kernel_version: kernel_version(),
         seccomp: Path::new("/proc/sys/kernel/seccomp").exists(),
+        apparmor: apparmor.is_on,
+        default_apparmor_profile: apparmor.has_default,
         init: config.init,
         shm_size: config.shm_size,
         default_ulimits: config.default_ulimits.clone(),

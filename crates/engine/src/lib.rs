@@ -8,6 +8,7 @@
 //! Operations that change things go on when the client that asked leaves: they run as tasks of their own
 //! (`Engine::detached`).
 
+mod apparmor;
 pub mod build;
 pub mod clock;
 pub mod config;
@@ -148,10 +149,13 @@ impl Engine {
         let (cgroups, mut warnings) = facts::cgroups()?;
         let (bridge, bridge_error, networks) = networks::open(&config, records.all(Table::Networks)?)?;
         warnings.extend(bridge_error.clone());
+        let apparmor = apparmor::AppArmor::host().survey();
+        apparmor.warning.iter().for_each(|warning| tracing::warn!("{warning}"));
+        warnings.extend(apparmor.warning.clone());
         let resolver = resolver::Resolver::new(&config.exec_root);
         let predecessor = resolver::predecessor(&config.exec_root);
         let engine = Arc::new(Self {
-            facts: facts::gather(&config, &cgroups),
+            facts: facts::gather(&config, &cgroups, &apparmor),
             engine_id: facts::engine_id(&config.data_root)?,
             clock: Clock::wall(),
             transfers: images::Transfers::new(&config),

@@ -89,13 +89,20 @@ pub fn info(engine: &Engine) -> SystemInfo {
         containerd_commit: Commit::default(),
         runc_commit: Commit { id: VERSION.to_owned() },
         init_commit: Commit { id: VERSION.to_owned() },
-        security_options: vec!["name=seccomp,profile=builtin".to_owned()],
+        security_options: security_options(&engine.facts),
         firewall_backend: Some(FirewallInfo { driver: "nftables".to_owned(), info: None }),
         cdi_spec_dirs: engine.config.cdi_spec_dirs.iter().map(|path| path.display().to_string()).collect(),
         discovered_devices: Some(devices),
         warnings: Some(warnings(engine, faults)).filter(|warnings| !warnings.is_empty()),
         ..SystemInfo::default()
     }
+}
+
+/// What confines containers, in Docker's order.
+fn security_options(facts: &yare_specgen::HostFacts) -> Vec<String> {
+    let apparmor = facts.apparmor.then(|| "name=apparmor".to_owned());
+    let seccomp = facts.seccomp.then(|| "name=seccomp,profile=builtin".to_owned());
+    apparmor.into_iter().chain(seccomp).collect()
 }
 
 /// What is wrong with this host: as found at the start, what others do to the packet filter now, and faults of

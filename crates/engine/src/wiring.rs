@@ -1,5 +1,6 @@
 //! What a start needs around the plan: network, files in `/etc`, sources of mounts, the log.
 
+use crate::apparmor::AppArmor;
 use crate::container::Record;
 use crate::lifecycle::State;
 use crate::{Engine, containers, networks};
@@ -220,9 +221,22 @@ fn named<'a>(engine: &Engine, record: &'a Record) -> Result<Cow<'a, Plan>> {
     Ok(Cow::Owned(plan))
 }
 
+/// Makes sure of the profile that the plan counts on; a start without it would fail with less to say.
+fn ensure_apparmor_profile() -> Result<()> {
+    if AppArmor::host().ensure_default()? {
+        return Ok(());
+    }
+    let profile = yare_specgen::DEFAULT_APPARMOR_PROFILE;
+    Err(Error::unavailable(format!("the AppArmor profile {profile} is not loaded any more"))
+        .with_hint("install apparmor_parser, which loads it, or create the container anew"))
+}
+
 /// Renders the spec of one start.
 pub(crate) fn spec(engine: &Engine, record: &Record) -> Result<yare_oci::runtime::Spec> {
     let plan = &named(engine, record)?;
+    if plan.apparmor_profile == yare_specgen::DEFAULT_APPARMOR_PROFILE {
+        ensure_apparmor_profile()?;
+    }
     let folder = engine.container_dir(&files_owner(engine, record)?);
     let file = |name: &str| Some(folder.join(name).display().to_string());
     let wiring = Wiring {

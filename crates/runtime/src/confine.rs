@@ -182,6 +182,28 @@ pub(crate) fn set_oom_score(proc: BorrowedFd<'_>, score: i32, warnings: &mut Vec
     }
 }
 
+/// The file through which this process takes an AppArmor profile without an `execve`; `None` where the
+/// profile changes nothing.
+pub(crate) fn open_own_apparmor(proc: BorrowedFd<'_>, profile: &str) -> Result<Option<OwnedFd>> {
+    if profile.is_empty() || profile == "unconfined" {
+        return Ok(None);
+    }
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(proc, c"self/attr/apparmor/current", flags, Mode::empty())
+        .or_else(|_| rustix::fs::openat(proc, c"self/attr/current", flags, Mode::empty()))
+        .map(Some)
+        .map_err(|error| StartError::io(Step::Confinement, "cannot open the AppArmor attribute", error))
+}
+
+/// Puts this process into an AppArmor profile, through the file of [`open_own_apparmor`].
+pub(crate) fn enter_apparmor(own: &Option<OwnedFd>, profile: &str) -> Result<()> {
+    let Some(own) = own else { return Ok(()) };
+    rustix::io::write(own, format!("changeprofile {profile}").as_bytes()).map_err(|error| {
+        StartError::io(Step::Confinement, format!("cannot apply AppArmor profile {profile}"), error)
+    })?;
+    Ok(())
+}
+
 /// Has the kernel switch to an AppArmor profile at the next `execve`.
 pub(crate) fn set_apparmor(proc: BorrowedFd<'_>, profile: &str) -> Result<()> {
     if profile.is_empty() || profile == "unconfined" {

@@ -91,6 +91,10 @@ fn walk(plan: &Plan<'_>) -> Result<Infallible> {
         confine::set_oom_score(proc.as_fd(), score, &mut warnings)?;
     }
     confine::set_apparmor(proc.as_fd(), &plan.process.apparmor_profile)?;
+    let own_profile = match plan.init {
+        true => confine::open_own_apparmor(proc.as_fd(), &plan.process.apparmor_profile)?,
+        false => None,
+    };
     masks::make_readonly(&layout, plan.spec)?;
     masks::mask(&layout, plan.spec, &null)?;
     let mut joined = plan.new_cgroup_namespace;
@@ -119,7 +123,7 @@ fn walk(plan: &Plan<'_>) -> Result<Infallible> {
         filter: filter.as_ref(),
     };
     if plan.init {
-        fork_program(&confinement, &streams, title)?;
+        fork_program(&confinement, &streams, title, &own_profile)?;
     }
     run_program(plan, &settled.program, &confinement, &streams, warnings)
 }
@@ -335,6 +339,7 @@ fn fork_program(
     confinement: &Confinement<'_>,
     streams: &Streams<'_>,
     title: Option<TitleArea>,
+    own_profile: &Option<OwnedFd>,
 ) -> Result<()> {
     let failed = |error| StartError::io(Step::Exec, "cannot fork from the init process", error);
     // An ignored SIGCHLD of the caller's would reap the program behind our back.
@@ -361,7 +366,9 @@ fn fork_program(
             }
             let _ = rustix::process::chdir(c"/");
             // The streams stay open here: programs write to /proc/1/fd/1 to reach the container's log.
-            let ready = confine::place_streams(streams.ends(), confinement.uid)
+            // It executes nothing, and the program could not signal a pid 1 of another profile.
+            let ready = confine::enter_apparmor(own_profile, &confinement.process.apparmor_profile)
+                .and_then(|()| confine::place_streams(streams.ends(), confinement.uid))
                 .and_then(|()| confinement.begin())
                 .and_then(|()| confinement.finish());
             // The program's own report says what went wrong; without confinement there is no init.

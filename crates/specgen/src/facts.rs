@@ -46,8 +46,10 @@ pub struct HostFacts {
     pub kernel_version: (u32, u32),
     /// Whether the kernel filters system calls.
     pub seccomp: bool,
-    /// Whether AppArmor is on and has the default profile.
+    /// Whether AppArmor is on.
     pub apparmor: bool,
+    /// Whether it has the default profile, [`crate::DEFAULT_APPARMOR_PROFILE`].
+    pub default_apparmor_profile: bool,
     /// Whether packets are forwarded between interfaces.
     pub ipv4_forwarding: bool,
     /// The host's name.
@@ -91,6 +93,7 @@ impl Default for HostFacts {
             kernel_version: (6, 1),
             seccomp: true,
             apparmor: false,
+            default_apparmor_profile: false,
             ipv4_forwarding: true,
             hostname: String::new(),
             init: true,

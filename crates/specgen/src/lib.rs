@@ -31,5 +31,6 @@ pub use environment::DEFAULT_PATH;
 pub use facts::HostFacts;
 pub use plan::{BlockIoPlan, Plan, SeccompChoice};
 pub use render::{ResolvedDevice, Wiring, exec_process, render};
+pub use security::DEFAULT_APPARMOR_PROFILE;
 pub use settle::settle;
 pub use update::{Update, settle_update};

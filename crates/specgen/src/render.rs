@@ -116,11 +116,8 @@ pub fn exec_process(plan: &Plan, config: &ExecConfig, size: Option<[u32; 2]>) ->
         capabilities: Some(capabilities(&given)),
         rlimits: plan.rlimits.clone(),
         no_new_privileges: plan.no_new_privileges,
-        apparmor_profile: if config.privileged && !plan.apparmor_profile.is_empty() {
-            "unconfined".to_owned()
-        } else {
-            plan.apparmor_profile.clone()
-        },
+        // As with Docker, `--privileged` gives capabilities and leaves the profile.
+        apparmor_profile: plan.apparmor_profile.clone(),
         selinux_label: String::new(),
         oom_score_adj: Some(plan.oom_score_adj),
     }

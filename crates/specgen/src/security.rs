@@ -1,5 +1,7 @@
 //! `--security-opt`.
 
+use crate::check::Report;
+use crate::facts::HostFacts;
 use crate::logs::parse_bool;
 use crate::plan::SeccompChoice;
 use crate::seccomp::Profile;
@@ -16,6 +18,33 @@ pub(crate) struct SecurityOptions {
     pub(crate) apparmor: Option<String>,
     /// Whether the container may write its cgroup files.
     pub(crate) writable_cgroups: bool,
+}
+
+/// The AppArmor profile of containers that name none.
+pub const DEFAULT_APPARMOR_PROFILE: &str = "docker-default";
+
+impl SecurityOptions {
+    /// The AppArmor profile; empty for none. That a named one cannot be had is told.
+    pub(crate) fn apparmor_profile(
+        &self,
+        privileged: bool,
+        facts: &HostFacts,
+        report: &mut Report,
+    ) -> String {
+        match self.apparmor.as_deref().filter(|profile| !profile.is_empty()) {
+            Some(profile) if facts.apparmor => profile.to_owned(),
+            Some("unconfined") => String::new(),
+            Some(profile) => {
+                report.warn(format!(
+                    "Your kernel does not support AppArmor or AppArmor is off. Profile {profile} discarded."
+                ));
+                String::new()
+            }
+            None if privileged && facts.apparmor => "unconfined".to_owned(),
+            None if facts.apparmor && facts.default_apparmor_profile => DEFAULT_APPARMOR_PROFILE.to_owned(),
+            None => String::new(),
+        }
+    }
 }
 
 /// Reads the options: `name`, `name=value` or the old `name:value`.
@@ -80,6 +109,36 @@ mod tests {
         assert_eq!(parsed(&["apparmor=foo", "label=disable"]).unwrap().apparmor.as_deref(), Some("foo"));
         let custom = parsed(&[r#"seccomp={"defaultAction":"SCMP_ACT_ALLOW"}"#]).unwrap();
         assert!(matches!(custom.seccomp, Some(SeccompChoice::Custom(_))));
+    }
+
+    #[test]
+    fn the_apparmor_profile_is_what_the_host_has() {
+        let off = HostFacts::default();
+        let bare = HostFacts { apparmor: true, ..off.clone() };
+        let full = HostFacts { default_apparmor_profile: true, ..bare.clone() };
+        let case = |option: &str, privileged: bool, facts: &HostFacts| {
+            let options = parse(&[format!("apparmor={option}")]).unwrap();
+            let mut report = Report::default();
+            (options.apparmor_profile(privileged, facts, &mut report), report.warnings.len())
+        };
+        for (option, privileged, facts, profile, warnings) in [
+            ("", false, &off, "", 0),
+            ("", true, &off, "", 0),
+            ("unconfined", false, &off, "", 0),
+            ("mine", false, &off, "", 1),
+            ("", false, &bare, "", 0),
+            ("mine", false, &bare, "mine", 0),
+            ("", false, &full, "docker-default", 0),
+            ("", true, &full, "unconfined", 0),
+            ("mine", true, &full, "mine", 0),
+            ("unconfined", false, &full, "unconfined", 0),
+        ] {
+            assert_eq!(
+                case(option, privileged, facts),
+                (profile.to_owned(), warnings),
+                "{option} {privileged}"
+            );
+        }
     }
 
     #[test]

@@ -198,6 +198,7 @@ fn with_rights(
     report: &mut Report,
 ) -> Plan {
     let privileged = host_config.privileged;
+    let apparmor_profile = security.apparmor_profile(privileged, facts, report);
     let seccomp = match security.seccomp {
         Some(SeccompChoice::Custom(_)) if !facts.seccomp => {
             report.error("seccomp is not enabled in your kernel, cannot run a custom seccomp profile");
@@ -206,12 +207,6 @@ fn with_rights(
         Some(chosen) => chosen,
         None if privileged || !facts.seccomp => SeccompChoice::Unconfined,
         None => SeccompChoice::Default,
-    };
-    let apparmor_profile = match security.apparmor {
-        _ if !facts.apparmor => String::new(),
-        Some(profile) => profile,
-        None if privileged => "unconfined".to_owned(),
-        None => "docker-default".to_owned(),
     };
     let (add, drop) = (list(&host_config.cap_add), list(&host_config.cap_drop));
     Plan {

@@ -58,6 +58,7 @@ pub fn inspect(engine: &Engine, id: &str, size: bool) -> Result<ContainerInspect
         },
         name: format!("/{}", record.name),
         restart_count: i64::from(record.state.restarts),
+        app_armor_profile: record.plan.apparmor_profile.clone(),
         driver: "overlay2".to_owned(),
         platform: "linux".to_owned(),
         exec_ids: (!execs.is_empty()).then_some(execs),
