@@ -54,6 +54,7 @@ pub(crate) fn gather(
         seccomp: Path::new("/proc/sys/kernel/seccomp").exists(),
         apparmor: apparmor.is_on,
         default_apparmor_profile: apparmor.has_default,
+        selinux: has_selinux(),
         init: config.init,
         shm_size: config.shm_size,
         default_ulimits: config.default_ulimits.clone(),
@@ -65,6 +66,11 @@ pub(crate) fn gather(
         has_block_io_weight: has_block_io_weight(cgroups),
         ..HostFacts::default()
     }
+}
+
+/// Its file system is mounted where a policy is loaded, and nowhere else.
+pub(crate) fn has_selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
 }
 
 /// On v1 the file of the limit is only there when swap accounting is on.

@@ -152,6 +152,9 @@ impl Engine {
         let apparmor = apparmor::AppArmor::host().survey();
         apparmor.warning.iter().for_each(|warning| tracing::warn!("{warning}"));
         warnings.extend(apparmor.warning.clone());
+        if facts::has_selinux() {
+            warnings.push("SELinux does not confine containers: its labels are not built".to_owned());
+        }
         let resolver = resolver::Resolver::new(&config.exec_root);
         let predecessor = resolver::predecessor(&config.exec_root);
         let engine = Arc::new(Self {

@@ -50,6 +50,8 @@ pub struct HostFacts {
     pub apparmor: bool,
     /// Whether it has the default profile, [`crate::DEFAULT_APPARMOR_PROFILE`].
     pub default_apparmor_profile: bool,
+    /// Whether SELinux is on, whose labels are not built.
+    pub selinux: bool,
     /// Whether packets are forwarded between interfaces.
     pub ipv4_forwarding: bool,
     /// The host's name.
@@ -94,6 +96,7 @@ impl Default for HostFacts {
             seccomp: true,
             apparmor: false,
             default_apparmor_profile: false,
+            selinux: false,
             ipv4_forwarding: true,
             hostname: String::new(),
             init: true,

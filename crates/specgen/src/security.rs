@@ -16,6 +16,8 @@ pub(crate) struct SecurityOptions {
     pub(crate) seccomp: Option<SeccompChoice>,
     /// The AppArmor profile, when one is named.
     pub(crate) apparmor: Option<String>,
+    /// The first SELinux label that is asked for; that there shall be none is no wish.
+    pub(crate) label: Option<String>,
     /// Whether the container may write its cgroup files.
     pub(crate) writable_cgroups: bool,
 }
@@ -45,6 +47,17 @@ impl SecurityOptions {
             None => String::new(),
         }
     }
+
+    /// Where SELinux is on, a label that is asked for must not be left out. Without it Docker ignores it too.
+    pub(crate) fn check_label(&self, facts: &HostFacts) -> Result<(), Error> {
+        match &self.label {
+            Some(label) if facts.selinux => Err(Error::unimplemented(format!(
+                "SELinux labels are not built into this Yare: --security-opt label={label}"
+            ))
+            .with_hint("leave the option out, or say label=disable: containers run unlabelled")),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Reads the options: `name`, `name=value` or the old `name:value`.
@@ -56,7 +69,7 @@ pub(crate) fn parse(options: &[String]) -> Result<SecurityOptions, Error> {
     for option in options {
         match option.as_str() {
             "no-new-privileges" => parsed.no_new_privileges = true,
-            // Labels are SELinux's; without it there is nothing to disable.
+            // The old form of label=disable.
             "disable" => {}
             _ => parse_pair(option, &mut parsed)?,
         }
@@ -71,7 +84,8 @@ fn parse_pair(option: &str, parsed: &mut SecurityOptions) -> Result<(), Error> {
         .ok_or_else(|| Error::invalid(format!("invalid --security-opt 1: {option:?}")))?;
     let wrong = || Error::invalid(format!("invalid --security-opt 2: {option:?}"));
     match name {
-        "label" => {}
+        "label" if value == "disable" => {}
+        "label" => parsed.label = parsed.label.take().or_else(|| Some(value.to_owned())),
         "apparmor" => parsed.apparmor = Some(value.to_owned()),
         "seccomp" => parsed.seccomp = Some(seccomp(value)?),
         "no-new-privileges" => parsed.no_new_privileges = parse_bool(value).ok_or_else(wrong)?,
@@ -139,6 +153,19 @@ mod tests {
                 "{option} {privileged}"
             );
         }
+    }
+
+    #[test]
+    fn a_label_is_refused_where_it_would_mean_something() {
+        let on = HostFacts { selinux: true, ..HostFacts::default() };
+        let refused = |option: &str, facts: &HostFacts| {
+            parse(&[option.to_owned()]).unwrap().check_label(facts).is_err()
+        };
+        assert!(refused("label=type:container_t", &on));
+        assert!(refused("label:level:s0:c1", &on));
+        assert!(!refused("label=disable", &on));
+        assert!(!refused("disable", &on));
+        assert!(!refused("label=type:container_t", &HostFacts::default()));
     }
 
     #[test]

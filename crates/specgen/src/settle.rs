@@ -157,6 +157,7 @@ fn assemble(
     let plan = with_modes(plan, &config, &host_config, facts, report);
     let plan = with_rights(plan, &host_config, security, facts, report);
     let plan = with_mounts(plan, &config, &host_config, report);
+    warn_of_relabelling(&plan, facts, report);
     Plan { config, host_config, ..plan }
 }
 
@@ -198,6 +199,7 @@ fn with_rights(
     report: &mut Report,
 ) -> Plan {
     let privileged = host_config.privileged;
+    report.take(security.check_label(facts));
     let apparmor_profile = security.apparmor_profile(privileged, facts, report);
     let seccomp = match security.seccomp {
         Some(SeccompChoice::Custom(_)) if !facts.seccomp => {
@@ -237,6 +239,22 @@ fn with_mounts(plan: Plan, config: &ContainerConfig, host_config: &HostConfig, r
         volumes_from: report.take(from),
         log: report.take(logs::plan(&host_config.log_config, &labels, list(&config.env))),
         ..plan
+    }
+}
+
+/// Containers are not confined by SELinux here, so that they reach files of any label; others, which are, may
+/// count on the label.
+fn warn_of_relabelling(plan: &Plan, facts: &HostFacts, report: &mut Report) {
+    if !facts.selinux {
+        return;
+    }
+    for mount in &plan.mounts {
+        if mount.mode.split(',').any(|word| matches!(word, "z" | "Z")) {
+            report.warn(format!(
+                "SELinux labels are not built into this Yare: {} keeps its label, option {} discarded.",
+                mount.destination, mount.mode
+            ));
+        }
     }
 }
 
