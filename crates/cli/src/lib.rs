@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 pub use context::{Autostart, Environment};
 pub use credentials::serve as credential_helper;
+pub use opts::ulimit::parse as parse_ulimit;
 
 use context::Context;
 use failure::Failure;

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 use yare_errdefs::{Error, Result};
 
+/// The name of the built-in system call filter.
+pub(crate) const BUILT_IN: &str = "builtin";
+
 /// Settings of one engine. Several engines live side by side when roots, bridge and subnet differ.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -40,6 +43,8 @@ pub struct Config {
     pub labels: Vec<String>,
     /// Default resource limits, `name=soft[:hard]` parsed.
     pub default_ulimits: BTreeMap<String, yare_api::Ulimit>,
+    /// The default system call filter: a path, `builtin` or `unconfined`.
+    pub seccomp_profile: String,
     /// Size of `/dev/shm` in bytes.
     pub shm_size: i64,
     /// Seconds that running containers get when the engine is told to stop them.
@@ -83,6 +88,7 @@ impl Default for Config {
             dns_search: Vec::new(),
             labels: Vec::new(),
             default_ulimits: BTreeMap::new(),
+            seccomp_profile: BUILT_IN.into(),
             shm_size: 64 << 20,
             shutdown_timeout: 15,
             registries: yare_distribution::Settings::default(),

@@ -1,10 +1,12 @@
 //! Facts about this host, found once at the start or read on demand.
 
 use crate::Config;
+use crate::config::BUILT_IN;
 use std::path::Path;
 use yare_cgroup::{Controller, Mode};
 use yare_errdefs::{Error, Result};
-use yare_specgen::HostFacts;
+use yare_specgen::seccomp::Profile;
+use yare_specgen::{HostFacts, SeccompChoice};
 
 /// What the cgroups of this host offer, and warnings about what they lack.
 pub(crate) fn cgroups() -> Result<(yare_cgroup::Host, Vec<String>)> {
@@ -34,8 +36,8 @@ pub(crate) fn gather(
     config: &Config,
     cgroups: &yare_cgroup::Host,
     apparmor: &crate::apparmor::Survey,
-) -> HostFacts {
-    HostFacts {
+) -> Result<HostFacts> {
+    Ok(HostFacts {
         cgroup_version: if cgroups.mode() == Mode::V2 { 2 } else { 1 },
         cpus: u32::try_from(std::thread::available_parallelism().map_or(1, usize::from)).unwrap_or(u32::MAX),
         online_cpus: read("/sys/devices/system/cpu/online"),
@@ -55,6 +57,7 @@ pub(crate) fn gather(
         apparmor: apparmor.is_on,
         default_apparmor_profile: apparmor.has_default,
         selinux: has_selinux(),
+        seccomp_profile: seccomp_profile(&config.seccomp_profile)?,
         init: config.init,
         shm_size: config.shm_size,
         default_ulimits: config.default_ulimits.clone(),
@@ -65,6 +68,22 @@ pub(crate) fn gather(
         ipv4_forwarding: forwards_ipv4(),
         has_block_io_weight: has_block_io_weight(cgroups),
         ..HostFacts::default()
+    })
+}
+
+/// The system call filter of containers that name none.
+fn seccomp_profile(setting: &str) -> Result<SeccompChoice> {
+    match setting {
+        BUILT_IN => Ok(SeccompChoice::Default),
+        "unconfined" => Ok(SeccompChoice::Unconfined),
+        path => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Error::invalid(format!("opening seccomp profile ({path}) failed")).caused_by(error)
+            })?;
+            let profile = Profile::parse(&text)
+                .map_err(|error| Error::wrap(format!("cannot use the seccomp profile {path}"), error))?;
+            Ok(SeccompChoice::Custom(Box::new(profile)))
+        }
     }
 }
 

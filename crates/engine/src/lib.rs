@@ -39,6 +39,7 @@ mod wiring;
 
 pub use config::{BuildCacheRule, BuildCacheSettings, Config};
 pub use container::Attached;
+pub use yare_api::Ulimit;
 pub use yare_net::AddressPool;
 
 use clock::Clock;
@@ -158,7 +159,7 @@ impl Engine {
         let resolver = resolver::Resolver::new(&config.exec_root);
         let predecessor = resolver::predecessor(&config.exec_root);
         let engine = Arc::new(Self {
-            facts: facts::gather(&config, &cgroups, &apparmor),
+            facts: facts::gather(&config, &cgroups, &apparmor)?,
             engine_id: facts::engine_id(&config.data_root)?,
             clock: Clock::wall(),
             transfers: images::Transfers::new(&config),

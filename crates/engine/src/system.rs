@@ -89,7 +89,7 @@ pub fn info(engine: &Engine) -> SystemInfo {
         containerd_commit: Commit::default(),
         runc_commit: Commit { id: VERSION.to_owned() },
         init_commit: Commit { id: VERSION.to_owned() },
-        security_options: security_options(&engine.facts),
+        security_options: security_options(engine),
         firewall_backend: Some(FirewallInfo { driver: "nftables".to_owned(), info: None }),
         cdi_spec_dirs: engine.config.cdi_spec_dirs.iter().map(|path| path.display().to_string()).collect(),
         discovered_devices: Some(devices),
@@ -99,9 +99,10 @@ pub fn info(engine: &Engine) -> SystemInfo {
 }
 
 /// What confines containers, in Docker's order.
-fn security_options(facts: &yare_specgen::HostFacts) -> Vec<String> {
+fn security_options(engine: &Engine) -> Vec<String> {
+    let facts = &engine.facts;
     let apparmor = facts.apparmor.then(|| "name=apparmor".to_owned());
-    let seccomp = facts.seccomp.then(|| "name=seccomp,profile=builtin".to_owned());
+    let seccomp = facts.seccomp.then(|| format!("name=seccomp,profile={}", engine.config.seccomp_profile));
     apparmor.into_iter().chain(seccomp).collect()
 }
 

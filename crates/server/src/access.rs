@@ -23,7 +23,7 @@ pub(crate) fn check(headers: &HeaderMap, allowed: &[String]) -> Result<()> {
     let host = host.unwrap_or_default();
     if hosts.next().is_some() || !empty && !is_allowed(name_of(host), allowed) {
         return Err(Error::denied(format!("requests for the host {host:?} are refused"))
-            .with_hint("Start the engine with this name among its allowed hosts, or use an IP address."));
+            .with_hint("Start the engine with --allowed-host and this name (allowed-hosts in daemon.json), or use an IP address."));
     }
     Ok(())
 }

@@ -46,6 +46,8 @@ pub struct HostFacts {
     pub kernel_version: (u32, u32),
     /// Whether the kernel filters system calls.
     pub seccomp: bool,
+    /// The filter of containers that name none.
+    pub seccomp_profile: crate::SeccompChoice,
     /// Whether AppArmor is on.
     pub apparmor: bool,
     /// Whether it has the default profile, [`crate::DEFAULT_APPARMOR_PROFILE`].
@@ -94,6 +96,7 @@ impl Default for HostFacts {
             capabilities: u64::MAX,
             kernel_version: (6, 1),
             seccomp: true,
+            seccomp_profile: crate::SeccompChoice::Default,
             apparmor: false,
             default_apparmor_profile: false,
             selinux: false,

@@ -208,7 +208,7 @@ fn with_rights(
         }
         Some(chosen) => chosen,
         None if privileged || !facts.seccomp => SeccompChoice::Unconfined,
-        None => SeccompChoice::Default,
+        None => facts.seccomp_profile.clone(),
     };
     let (add, drop) = (list(&host_config.cap_add), list(&host_config.cap_drop));
     Plan {

@@ -4,7 +4,10 @@ use yare_api::Ulimit;
 use yare_oci::kernel::RLIMITS;
 
 /// Reads `name=soft` or `name=soft:hard`.
-pub(crate) fn parse(text: &str) -> Result<Ulimit, String> {
+///
+/// # Errors
+/// Docker's texts.
+pub fn parse(text: &str) -> Result<Ulimit, String> {
     let (name, values) = text.split_once('=').ok_or_else(|| format!("invalid ulimit argument: {text}"))?;
     if !RLIMITS.contains(&name) {
         return Err(format!("invalid ulimit type: {name}"));

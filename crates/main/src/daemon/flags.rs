@@ -45,6 +45,12 @@ use Support::{Always, NotBuilt, Used};
 
 /// All flags, by name.
 pub(super) const FLAGS: &[Flag] = &[
+    list(
+        "allowed-host",
+        "allowed-hosts",
+        Used,
+        "Host names that clients of tcp:// may use, besides localhost and addresses in numbers",
+    ),
     value("bip", Used, "Address and prefix of the default bridge, such as 172.20.0.1/16"),
     value(
         "build-cache-max",
@@ -78,7 +84,12 @@ pub(super) const FLAGS: &[Flag] = &[
         Used,
         "Folders with a folder per registry (default /etc/yare/certs.d, /etc/docker/certs.d)",
     ),
-    list("default-ulimit", "default-ulimits", NotBuilt, "Default resource limits of containers"),
+    list(
+        "default-ulimit",
+        "default-ulimits",
+        Used,
+        "Resource limits of containers, such as nofile=1024:4096",
+    ),
     list("dns", "dns", Used, "Resolvers given to containers"),
     list("dns-opt", "dns-opts", Used, "Resolver options given to containers"),
     list("dns-search", "dns-search", Used, "Search domains given to containers"),
@@ -130,6 +141,11 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     boolean("raw-logs", Always, "Accepted; logs have no colours unless they go to a terminal"),
     list("registry-mirror", "registry-mirrors", Used, "Mirrors of Docker Hub, asked before it"),
+    value(
+        "seccomp-profile",
+        Used,
+        "System call filter of containers: a file, builtin or unconfined (default builtin)",
+    ),
     value("shutdown-timeout", Used, "Seconds that requests may go on after SIGTERM (default 15)"),
     value(
         "signature-policy",
@@ -146,7 +162,6 @@ pub(super) const FLAGS: &[Flag] = &[
     boolean("userland-proxy", Always, "Accepted; there is no proxy, the kernel forwards"),
     value("userns-remap", NotBuilt, "User namespaces"),
     boolean("validate", Used, "Check the configuration and end"),
-    value("seccomp-profile", NotBuilt, "Default system call filter"),
     boolean("selinux-enabled", NotBuilt, "SELinux labels"),
     boolean("rootless", NotBuilt, "Running without root"),
     boolean("ipv6", NotBuilt, "IPv6 on the default bridge"),

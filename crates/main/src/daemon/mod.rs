@@ -7,12 +7,13 @@ mod listen;
 mod registries;
 
 use flags::Settings;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use yare_engine::{AddressPool, Config, Engine, Roots};
+use yare_engine::{AddressPool, Config, Engine, Roots, Ulimit};
 use yare_errdefs::{Error, Result};
 use yare_shim::Launcher;
 
@@ -28,6 +29,7 @@ struct Plan {
     pidfile: PathBuf,
     log_level: tracing::Level,
     allow_tcp: bool,
+    allowed_hosts: Vec<String>,
 }
 
 /// Runs `yare daemon ARGS` and gives the exit code.
@@ -105,7 +107,7 @@ async fn serve(
     yare_engine::served::restore(&engine).await;
     tracing::info!(hosts = plan.hosts.join(" "), "yare {} is ready", env!("CARGO_PKG_VERSION"));
     listen::notify_ready();
-    let options = yare_server::Options { grace, ..yare_server::Options::default() };
+    let options = yare_server::Options { grace, allowed_hosts: plan.allowed_hosts };
     let ending = Arc::clone(&engine);
     let shutdown = async move {
         shutdown_signal().await;
@@ -192,6 +194,8 @@ fn plan(settings: &Settings) -> Result<Plan> {
         dns_options: many(settings, "dns-opt"),
         dns_search: many(settings, "dns-search"),
         labels: many(settings, "label"),
+        default_ulimits: default_ulimits(&many(settings, "default-ulimit"))?,
+        seccomp_profile: text("seccomp-profile", &defaults.seccomp_profile),
         shm_size: shm_size(settings, defaults.shm_size)?,
         shutdown_timeout: number(settings, "shutdown-timeout", defaults.shutdown_timeout)?,
         registries: registries::settings(settings)?,
@@ -210,7 +214,6 @@ fn plan(settings: &Settings) -> Result<Plan> {
         debug: is_on(settings, "debug"),
         hosts: hosts.clone(),
         exec_root: exec_root.clone(),
-        ..defaults
     };
     Ok(Plan {
         hosts,
@@ -218,6 +221,7 @@ fn plan(settings: &Settings) -> Result<Plan> {
         pidfile: path("pidfile", exec_root.join("yare.pid")),
         log_level: log_level(settings)?,
         allow_tcp: is_on(settings, "tcp-without-tls"),
+        allowed_hosts: allowed_hosts(&many(settings, "allowed-host"))?,
         engine,
     })
 }
@@ -270,6 +274,35 @@ fn number<T: std::str::FromStr>(settings: &Settings, name: &str, default: T) -> 
     }
 }
 
+/// Names as a `Host` header has them, without the port.
+fn allowed_hosts(names: &[String]) -> Result<Vec<String>> {
+    match names.iter().find(|name| name.is_empty() || name.contains([':', '/', '*', ' '])) {
+        Some(name) => Err(Error::invalid(format!("invalid argument {name:?} for --allowed-host"))
+            .with_hint("give a host name without scheme and port, such as docker")),
+        None => Ok(names.to_vec()),
+    }
+}
+
+/// Limits by name: flags have `name=soft[:hard]`, the file's objects arrive as `name=Hard=N,Name=…,Soft=N`.
+fn default_ulimits(texts: &[String]) -> Result<BTreeMap<String, Ulimit>> {
+    let limit = |text: &String| {
+        let wrong = |why: String| Error::invalid(format!("invalid default ulimit {text:?}: {why}"));
+        let text = match text.split_once('=') {
+            Some((name, members)) if members.contains('=') => {
+                let member = |key: &str| {
+                    let found = members.split(',').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+                    found.ok_or_else(|| wrong(format!("it has no {key}")))
+                };
+                format!("{name}={}:{}", member("Soft")?, member("Hard")?)
+            }
+            _ => text.clone(),
+        };
+        let limit = yare_cli::parse_ulimit(&text).map_err(wrong)?;
+        Ok((limit.name.clone(), limit))
+    };
+    texts.iter().map(limit).collect()
+}
+
 fn shm_size(settings: &Settings, default: i64) -> Result<i64> {
     match one(settings, "default-shm-size") {
         None => Ok(default),
@@ -311,7 +344,7 @@ fn bytes(text: &str) -> Option<i64> {
     digits.parse::<i64>().ok()?.checked_mul(factor)
 }
 
-fn log_opts(settings: &Settings) -> Result<std::collections::BTreeMap<String, String>> {
+fn log_opts(settings: &Settings) -> Result<BTreeMap<String, String>> {
     let pair = |text: &String| match text.split_once('=') {
         Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
         None => Err(Error::invalid(format!("invalid log option {text:?}: want key=value"))),
@@ -364,5 +397,51 @@ impl Drop for PidFile {
     fn drop(&mut self) {
         // Left behind it only names a process that is gone.
         let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(args: &[&str], file: &str) -> Result<Plan> {
+        let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut settings = flags::parse(&args).map_err(Error::invalid)?;
+        flags::add_file(&mut settings, "f", file).map_err(Error::invalid)?;
+        plan(&settings)
+    }
+
+    #[test]
+    fn ulimits_are_read_from_flags_and_from_the_objects_of_the_file() {
+        let limits = |args: &[&str], file: &str| {
+            let limits = planned(args, file)?.engine.default_ulimits;
+            Ok::<_, Error>(
+                limits.into_values().map(|limit| (limit.name, limit.soft, limit.hard)).collect::<Vec<_>>(),
+            )
+        };
+        let both = vec![("core".to_owned(), 0, 0), ("nofile".to_owned(), 64, 128)];
+        assert_eq!(
+            limits(&["--default-ulimit", "nofile=64:128", "--default-ulimit=core=0"], "{}").unwrap(),
+            both
+        );
+        let file = r#"{"default-ulimits":{"nofile":{"Name":"nofile","Hard":128,"Soft":64},"core":{"Hard":0,"Soft":0}}}"#;
+        assert_eq!(limits(&[], file).unwrap(), both);
+        let refused = |file: &str| limits(&[], file).unwrap_err().to_string();
+        assert!(refused(r#"{"default-ulimits":{"nofile":{"Hard":128}}}"#).contains("it has no Soft"));
+        assert!(
+            refused(r#"{"default-ulimits":{"nofiles":{"Hard":1,"Soft":1}}}"#)
+                .contains("invalid ulimit type: nofiles")
+        );
+        assert!(limits(&["--default-ulimit", "nofile=9:1"], "{}").is_err());
+    }
+
+    #[test]
+    fn allowed_hosts_are_names() {
+        let plan = planned(&["--allowed-host", "docker"], "{}").unwrap();
+        assert_eq!(plan.allowed_hosts, ["docker"]);
+        assert_eq!(planned(&[], r#"{"allowed-hosts":["a","b"]}"#).unwrap().allowed_hosts, ["a", "b"]);
+        for wrong in ["tcp://docker", "docker:2375", "*", ""] {
+            assert!(planned(&["--allowed-host", wrong], "{}").is_err(), "{wrong}");
+        }
     }
 }

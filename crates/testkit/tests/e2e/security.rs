@@ -2,6 +2,10 @@
 
 use crate::case::cases;
 use crate::client::Client;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use yare_testkit::Engine;
 
 cases![
     Both:
@@ -13,7 +17,9 @@ cases![
         seccomp_takes_a_profile,
         no_new_privileges_stops_setuid,
         paths_are_masked_and_read_only,
-        security_options_are_checked;
+        security_options_are_checked,
+        a_profile_that_cannot_be_had_is_told.differs("it leaves the profile out without a word"),
+        the_engines_defaults_confine.differs("the test starts an engine of its own");
 ];
 
 fn capabilities(c: &Client, flags: &str) -> [String; 4] {
@@ -127,4 +133,56 @@ fn security_options_are_checked(c: &Client) {
     let text = c.fails(125, "docker run --rm --security-opt nonsense=1 busybox true");
     assert!(text.contains("invalid --security-opt") || text.contains("nonsense"), "{text}");
     c.says("docker create --name $n --security-opt label=disable --security-opt no-new-privileges busybox true >/dev/null; docker inspect -f '{{.HostConfig.SecurityOpt}}' $n", "[label=disable no-new-privileges]\n");
+}
+
+fn a_profile_that_cannot_be_had_is_told(c: &Client) {
+    if Path::new("/sys/kernel/security/apparmor").exists() {
+        // The kernel's own refusal of a profile that nobody loaded.
+        let text = c.fails(126, "docker run --rm --security-opt apparmor=yare-test-none busybox true");
+        assert!(text.contains("cannot apply AppArmor profile yare-test-none"), "{text}");
+        return;
+    }
+    let said = c.ok("docker create --name $n --security-opt apparmor=mine busybox true 2>&1");
+    assert!(said.contains("AppArmor is off. Profile mine discarded."), "{said}");
+    c.says("docker inspect -f '[{{.AppArmorProfile}}]' $n", "[]\n");
+    let said = c.ok("docker create --security-opt apparmor=unconfined --name $n-2 busybox true 2>&1");
+    assert!(!said.contains("discarded"), "{said}");
+    c.says("docker info -f '{{.SecurityOptions}}'", "[name=seccomp,profile=builtin]\n");
+}
+
+fn the_engines_defaults_confine(c: &Client) {
+    let folder = tempfile::tempdir().unwrap();
+    let profile = folder.path().join("seccomp.json");
+    let text = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":1}]}"#;
+    std::fs::write(&profile, text).unwrap();
+    let profile = profile.to_str().unwrap();
+    // Another program may take the port meanwhile; then the engine says so and the test fails.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let tcp = format!("tcp://127.0.0.1:{port}");
+    let mut flags = vec!["--seccomp-profile", profile, "--default-ulimit", "nofile=77:99"];
+    flags.extend(["-H", &tcp, "--tcp-without-tls", "--allowed-host", "docker"]);
+    let engine = Engine::start_with(&flags);
+    engine.load_busybox();
+    let own = c.of(&engine);
+    own.says("docker info -f '{{.SecurityOptions}}'", &format!("[name=seccomp,profile={profile}]\n"));
+    own.says("docker run --rm busybox sh -c 'ulimit -n; ulimit -Hn'", "77\n99\n");
+    own.says("docker run --rm --ulimit nofile=50 busybox sh -c 'ulimit -n'", "50\n");
+    let refused = own.fails(1, "docker run --rm busybox mkdir /x");
+    assert!(refused.contains("Operation not permitted"), "{refused}");
+    own.ok("docker run --rm --security-opt seccomp=builtin busybox mkdir /x");
+    own.ok("docker run --rm --privileged busybox mkdir /x");
+    assert!(pinged(port, "docker:2375").starts_with("HTTP/1.1 200"));
+    let other = pinged(port, "elsewhere:2375");
+    assert!(other.starts_with("HTTP/1.1 403") && other.contains("--allowed-host"), "{other}");
+    drop(own);
+    engine.finish();
+}
+
+/// What the engine answers over TCP to a client that names it so.
+fn pinged(port: u16, host: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET /_ping HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
