@@ -8,12 +8,16 @@ use crate::upload::{Content, Pushed};
 use crate::{Error, Result};
 use bytes::{Buf, Bytes};
 use futures_util::stream;
+use std::collections::BTreeSet;
 use std::io;
 use yare_oci::{Descriptor, Digest, Index, Manifest, MediaType};
 
 /// Indexes within indexes, and entries of one.
 const DEPTH: usize = 4;
 const ENTRIES: usize = 1000;
+/// Manifests of one copy, which are in memory until its end: how many, and their bytes.
+const DOCUMENTS: usize = 10_000;
+const BYTES: usize = 128 << 20;
 
 /// What a copy did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +43,22 @@ impl Repository {
         let mut copied = Copied { digest, sent: 0, spared: 0 };
         // Children before their parents: a registry refuses a manifest that names what it does not have.
         let mut open = vec![(document.clone(), 0)];
-        let mut parents = Vec::new();
+        let (mut parents, mut bytes, mut known) = (Vec::new(), document.bytes.len(), BTreeSet::new());
         while let Some((document, depth)) = open.pop() {
             for child in children(&asked, &document, depth)? {
-                open.push((self.manifest(&Name::Digest(child)).await?, depth + 1));
+                let child = self.manifest(&Name::Digest(child)).await?;
+                bytes += child.bytes.len();
+                open.push((child, depth + 1));
+                if parents.len() + open.len() > DOCUMENTS || bytes > BYTES {
+                    let what = format!("it has more than {DOCUMENTS} manifests, or {BYTES} bytes of them");
+                    return Err(Error::content(&asked, what));
+                }
             }
             for blob in blobs(&asked, &document)? {
+                if !known.insert(blob.digest) {
+                    copied.spared += 1;
+                    continue;
+                }
                 match self.copy_blob(&blob, target).await? {
                     Pushed::Uploaded => copied.sent += 1,
                     Pushed::Present | Pushed::Mounted => copied.spared += 1,

@@ -16,6 +16,8 @@ use yare_oci::{Descriptor, Digest, Index, MediaType};
 /// The largest page, in bytes, and the most pages and entries of a list.
 const LARGEST: usize = 8 << 20;
 const PAGES: usize = 10_000;
+/// Entries with annotations, of which a list of referrers consists.
+const REFERRERS: usize = 50_000;
 const ENTRIES: usize = 1_000_000;
 const PAGE: usize = 1000;
 
@@ -99,7 +101,8 @@ async fn index(session: &Session, asked: &Asked, path: &str) -> Result<Vec<Descr
     let (first, mut next) = read::<Index>(session, asked, call).await?;
     let (mut found, mut asked_before) = (first.manifests, BTreeSet::new());
     while let Some(address) = next {
-        if found.len() > ENTRIES || !asked_before.insert(address.clone()) {
+        let has_no_end = found.len() > REFERRERS || asked_before.len() >= PAGES;
+        if has_no_end || !asked_before.insert(address.clone()) {
             return Err(Error::content(asked, "the list leads in circles, or has no end"));
         }
         let address = address.parse().map_err(|_| Error::content(asked, "the list goes on at no address"))?;

@@ -52,3 +52,23 @@ async fn wrong_content_does_not_arrive() {
     assert!(from.copy_to(&name, &to, &name).await.is_err());
     assert!(two.stored(&layer.digest).is_none() && to.resolve(&name).await.is_err());
 }
+
+/// An index of indexes that names the same over and over is not followed until memory is full.
+#[tokio::test]
+async fn a_bomb_of_indexes_is_not_followed() {
+    let (one, two) = (Fake::start().await, Fake::start().await);
+    let manifest = serde_json::json!({ "schemaVersion": 2, "config": one.blob("config"), "layers": [] });
+    let mut inner = one.manifest("inner", MediaType::OCI_MANIFEST, &manifest.to_string());
+    let mut kind = MediaType::OCI_MANIFEST;
+    for level in ["low", "middle", "latest"] {
+        let entry = serde_json::json!({ "mediaType": kind, "digest": inner, "size": 1 });
+        let index = serde_json::json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX,
+            "manifests": vec![entry; 900] });
+        inner = one.manifest(level, MediaType::OCI_INDEX, &index.to_string());
+        kind = MediaType::OCI_INDEX;
+    }
+    let (from, to) = (repository(&one, "a").await, repository(&two, "b").await);
+    let error = from.copy_to(&Name::Tag("latest".into()), &to, &Name::Tag("v".into())).await.unwrap_err();
+    assert!(error.to_string().contains("bytes of them"), "{error}");
+    assert!(one.seen().len() < 11_000, "{}", one.seen().len());
+}

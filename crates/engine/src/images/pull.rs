@@ -12,6 +12,7 @@ use crate::Engine;
 use bytes::{Buf, Bytes};
 use futures_util::stream::{FuturesUnordered, TryStreamExt};
 use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -28,6 +29,9 @@ const PIECES: usize = 16;
 pub(crate) const LARGEST_CONFIG: u64 = 8 << 20;
 /// The most layers of an image: far beyond what overlayfs can stack.
 const LAYERS: usize = 500;
+/// Bytes of all manifests of an index that is pulled whole, and of what is attested of an image: they are in
+/// memory for a moment.
+const DOCUMENTS: u64 = 64 << 20;
 /// Indexes within indexes.
 const DEPTH: usize = 4;
 
@@ -260,9 +264,14 @@ impl Pull {
             true => all(&index, &self.reference)?,
             false => vec![choose(&index, self.wanted.as_ref(), &self.reference)?],
         };
-        let mut manifests = Vec::with_capacity(wanted.len());
+        let (mut manifests, mut bytes) = (Vec::with_capacity(wanted.len()), 0);
         for digest in wanted {
-            manifests.push(self.repository.manifest(&Name::Digest(digest)).await.map_err(failed)?);
+            let document = self.repository.manifest(&Name::Digest(digest)).await.map_err(failed)?;
+            bytes += document.bytes.len() as u64;
+            if bytes > DOCUMENTS {
+                return Err(self.too_much("the manifests"));
+            }
+            manifests.push(document);
         }
         Ok((Some((top, index)), manifests))
     }
@@ -284,11 +293,20 @@ impl Pull {
         )))
     }
 
+    fn too_much(&self, what: &str) -> Error {
+        let name = self.reference.familiar();
+        Error::precondition(format!("{what} of {name} have more than {DOCUMENTS} bytes in all"))
+    }
+
     /// Fetches what is attested of an image; the digests of its documents.
     async fn attestation(&self, entry: &Descriptor) -> Result<Vec<Digest>> {
         let failed = |error| failed(&self.reference, error);
         let document = self.repository.manifest(&Name::Digest(entry.digest)).await.map_err(failed)?;
         let manifest: Manifest = read_document(&document.bytes, "the manifest of an attestation")?;
+        let all = manifest.layers.iter().chain([&manifest.config]);
+        if all.fold(0_u64, |sum, blob| sum.saturating_add(blob.size)) > DOCUMENTS {
+            return Err(self.too_much("the attestations"));
+        }
         let mut documents = vec![document.bytes.to_vec()];
         for blob in manifest.layers.iter().chain([&manifest.config]) {
             documents.push(self.small_blob(blob, "what is attested of").await?);
@@ -658,7 +676,9 @@ fn entries(index: &Index) -> impl DoubleEndedIterator<Item = &Descriptor> + Clon
 fn all(index: &Index, reference: &Reference) -> Result<Vec<Digest>> {
     let is_linux =
         |entry: &&Descriptor| entry.platform.as_ref().is_none_or(|platform| platform.os == "linux");
-    let found: Vec<Digest> = entries(index).filter(is_linux).map(|entry| entry.digest).collect();
+    let mut known = HashSet::new();
+    let digests = entries(index).filter(is_linux).map(|entry| entry.digest);
+    let found: Vec<Digest> = digests.filter(|digest| known.insert(*digest)).collect();
     match found.is_empty() {
         true => Err(Error::not_found(format!("{} has no image for linux", reference.familiar()))),
         false => Ok(found),
