@@ -226,6 +226,20 @@ wire! {
     }
 
     /// What `GET /system/df` replies.
+    /// What `GET /yare/cleaning` replies: what goes by itself and when, and what would go now.
+    CleaningStatus {
+        retag_grace: String,
+        images: String,
+        containers: String,
+        /// Bytes that are to be free.
+        min_free: i64,
+        /// Bytes that are free.
+        free: i64,
+        /// Bytes that the build cache would give back.
+        build_cache: i64,
+        planned: Option<Vec<crate::image::Pruned>>,
+    }
+
     SystemDataUsageResponse {
         layers_size: i64,
         images: Option<Vec<ImageSummary>>,

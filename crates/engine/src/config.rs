@@ -65,6 +65,8 @@ pub struct Config {
     pub debug: bool,
     /// How much the build cache keeps.
     pub build_cache: BuildCacheSettings,
+    /// What goes by itself.
+    pub cleaning: crate::cleaning::CleaningSettings,
     /// Sockets it listens on, as text for `info` and start-up messages.
     pub hosts: Vec<String>,
 }
@@ -98,6 +100,7 @@ impl Default for Config {
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             debug: false,
             build_cache: BuildCacheSettings::default(),
+            cleaning: crate::cleaning::CleaningSettings::default(),
             hosts: Vec::new(),
         }
     }

@@ -224,3 +224,10 @@ pub(crate) fn threads() -> i64 {
 fn count(folder: &str) -> i64 {
     std::fs::read_dir(folder).map_or(0, |entries| i64::try_from(entries.count()).unwrap_or(i64::MAX))
 }
+
+/// Bytes of the filesystem, and those that are free.
+pub(crate) fn disk(root: &Path) -> (u64, u64) {
+    rustix::fs::statvfs(root)
+        .map(|found| (found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize))
+        .unwrap_or((u64::MAX, u64::MAX))
+}

@@ -10,6 +10,7 @@
 
 mod apparmor;
 pub mod build;
+pub mod cleaning;
 pub mod clock;
 pub mod config;
 pub mod container;
@@ -193,6 +194,7 @@ impl Engine {
         keep_last_used(&engine);
         images::once::settle(&engine);
         build::collect::keep_small(&engine);
+        cleaning::keep_clean(&engine);
         Ok(engine)
     }
 

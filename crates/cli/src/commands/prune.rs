@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use yare_api::{BuildPruneResponse, Pruned as Explained};
+use yare_api::{BuildPruneResponse, CleaningStatus, Pruned as Explained};
 use yare_client::Request;
 
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::flags::Given;
-use crate::format::{ago, short_id, total_size};
+use crate::format::{Json, ago, short_id, total_size};
 use crate::opts;
 use crate::session::Input;
 use crate::table::Outcome;
@@ -237,6 +237,32 @@ pub(crate) async fn builder(cx: &Context, given: &Given) -> Outcome {
         .filter_map(|flag| Some((flag, given.bytes(flag)?)))
         .collect();
     print(cx, given, &prune_builds(cx, &given.list("filter"), all, &limits).await?)
+}
+
+/// `system policy`: what the engine removes by itself, and what of that is due.
+pub(crate) async fn policy(cx: &Context, given: &Given) -> Outcome {
+    let status: CleaningStatus = cx.client().json(Request::get("/yare/cleaning")).await?;
+    if given.text("format") == "json" {
+        cx.line(Json::of(&status).compact())?;
+        return Ok(0);
+    }
+    let bytes = |bytes: i64| total_size(u64::try_from(bytes).unwrap_or(0));
+    cx.line(format_args!("Images that lost their tag (retag-grace): {}", status.retag_grace))?;
+    cx.line(format_args!("Images without a container (clean-images): {}", status.images))?;
+    cx.line(format_args!("Stopped containers (clean-containers): {}", status.containers))?;
+    let (wanted, free) = (bytes(status.min_free), bytes(status.free));
+    cx.line(format_args!("Free space (clean-min-free): {wanted} wanted, {free} there\n"))?;
+    let mut report = String::new();
+    let planned = status.planned.unwrap_or_default();
+    explain(cx, &mut report, "Due now", &planned);
+    if status.build_cache > 0 {
+        let _ = writeln!(report, "Build cache: {}", bytes(status.build_cache));
+    }
+    cx.write(if report.is_empty() { "Nothing is due.\n" } else { report.trim_end_matches("\n\n") })?;
+    if !report.is_empty() {
+        cx.line("")?;
+    }
+    Ok(0)
 }
 
 /// `system prune`: containers, networks, volumes where asked for, images, build cache.

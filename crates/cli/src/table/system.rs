@@ -39,6 +39,8 @@ const SYSTEM_INFO: &[Flag] = &[flag(
     "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
 )];
 
+const SYSTEM_POLICY: &[Flag] = &[flag("format", None, Text, "", "Print in JSON format with \"json\"")];
+
 const SYSTEM_PRUNE: &[Flag] = &[
     flag("all", Some('a'), Bool, "", "Remove all unused images not just dangling ones"),
     super::image::DRY_RUN,
@@ -114,6 +116,18 @@ pub(super) const COMMANDS: &[Command] = &[
         stop_at_positional: false,
         hidden: false,
         run: |cx, given| Box::pin(df::df(cx, given)),
+    },
+    Command {
+        path: "system policy",
+        aliases: &[],
+        usage: "[OPTIONS]",
+        short: "Show what the engine removes by itself, and what of that is due",
+        about: "Show what the engine removes by itself, and what of that is due now.\nNothing is removed; the settings are flags of yare daemon.",
+        flags: &[SYSTEM_POLICY],
+        arguments: NONE,
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(prune::policy(cx, given)),
     },
     Command {
         path: "system events",

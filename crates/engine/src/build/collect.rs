@@ -1,12 +1,13 @@
 //! The build cache kept within bounds, beside everything else: after builds, no more than once a minute.
 
 use crate::config::{BuildCacheRule, BuildCacheSettings};
+use crate::facts::disk;
 use crate::images::blocking;
 use crate::{Config, Engine};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
-use yare_build::cache::{Policy, Rule, Space};
+use yare_build::cache::{Policy, PruneOptions, Rule, Space};
 use yare_build::source::git::Git;
 use yare_build::source::http::Downloads;
 use yare_errdefs::{Error, Result};
@@ -52,13 +53,6 @@ fn most(settings: &BuildCacheSettings, root: &Path) -> u64 {
     settings.max_used.unwrap_or_else(|| (disk(root).0 / PART).min(LARGEST))
 }
 
-/// Bytes of the filesystem, and those that are free.
-fn disk(root: &Path) -> (u64, u64) {
-    rustix::fs::statvfs(root)
-        .map(|found| (found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize))
-        .unwrap_or((u64::MAX, u64::MAX))
-}
-
 fn rule(written: &BuildCacheRule) -> Result<Rule> {
     let mut rule = Rule {
         all: written.all,
@@ -97,6 +91,19 @@ pub(crate) fn shown(engine: &Engine) -> String {
         _ => most(settings, &engine.config.data_root),
     };
     format!("{most} bytes, unused for {DAYS} days")
+}
+
+/// Bytes that nothing but the cache has and no build uses.
+pub(crate) fn reclaimable(engine: &Engine) -> u64 {
+    let rows = engine.builder.cache.usage();
+    rows.iter().filter(|row| !row.shared && !row.in_use).map(|row| row.size).sum()
+}
+
+/// Makes the cache smaller by so many bytes, the least recently used first; says by how many it became.
+pub(crate) fn give_back(engine: &Engine, bytes: u64) -> u64 {
+    let used: u64 = engine.builder.cache.usage().iter().filter(|row| !row.shared).map(|row| row.size).sum();
+    let keep_bytes = Some(used.saturating_sub(bytes));
+    engine.builder.cache.prune(&PruneOptions { keep_bytes, ..PruneOptions::default() }).bytes
 }
 
 /// Collects after each build.

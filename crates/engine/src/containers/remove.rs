@@ -198,12 +198,8 @@ pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<ContainerP
             move || Ok(engine.images.snapshots().usage(&id).unwrap_or(0))
         });
         let size = i64::try_from(size.await?).unwrap_or(i64::MAX);
-        if !dry_run {
-            let _operation = container.operation.lock().await;
-            if !claim(&container) {
-                continue;
-            }
-            finish(engine, &container, false).await?;
+        if !dry_run && !discard(engine, &container, record.unused_since()).await? {
+            continue;
         }
         response.space_reclaimed += size;
         response.explained.get_or_insert_default().push(explained(&record, size));
@@ -214,6 +210,20 @@ pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<ContainerP
         engine.publish("container", "prune", "", BTreeMap::from([("reclaimed".to_owned(), reclaimed)]));
     }
     Ok(response)
+}
+
+/// Removes a container that is still stopped, as it has been since that moment; says whether it did.
+pub(crate) async fn discard(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    since: jiff::Timestamp,
+) -> Result<bool> {
+    let _operation = container.operation.lock().await;
+    if container.record().unused_since() != since || !claim(container) {
+        return Ok(false);
+    }
+    finish(engine, container, false).await?;
+    Ok(true)
 }
 
 fn explained(record: &Record, size: i64) -> yare_api::image::Pruned {

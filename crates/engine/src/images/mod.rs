@@ -444,9 +444,12 @@ pub(crate) fn publish(engine: &Engine, action: &str, id: &ImageId, name: &str) {
 
 pub(crate) fn publish_all(engine: &Engine, events: &[ImageEvent]) {
     for event in events {
-        let attributes = BTreeMap::from([("name".to_owned(), event.name.clone())]);
-        engine.publish("image", event.action, &event.id.to_string(), attributes);
+        publish_with(engine, event, BTreeMap::from([("name".to_owned(), event.name.clone())]));
     }
+}
+
+pub(crate) fn publish_with(engine: &Engine, event: &ImageEvent, attributes: BTreeMap<String, String>) {
+    engine.publish("image", event.action, &event.id.to_string(), attributes);
 }
 
 /// An error of the content store in its own words.

@@ -88,6 +88,19 @@ impl Store {
         }
     }
 
+    /// Removes an image that no container has and that was not used since that moment, with all its names.
+    /// One that was used or got a name meanwhile stays.
+    pub fn discard(&self, id: &ImageId, unused_since: Timestamp, in_use: InUse<'_>) -> Result<Removal> {
+        self.decide(in_use, |remover| {
+            let image = remover.draft.index.image(id).cloned();
+            let still = |image: &Arc<Image>| image.unused_since() == Some(unused_since);
+            match image.filter(still).filter(|image| remover.family_holders(&image.id).is_empty()) {
+                Some(image) => remover.prune_image(&image),
+                None => Ok(()),
+            }
+        })
+    }
+
     /// Decides as for a removal, on a draft that is thrown away.
     fn rehearse(
         &self,

@@ -67,6 +67,21 @@ pub(super) const FLAGS: &[Flag] = &[
         Used,
         "Folders that describe devices (CDI), an empty name for none (default /etc/cdi, /var/run/cdi)",
     ),
+    value(
+        "clean-containers",
+        Used,
+        "Remove containers that have been stopped for so long, such as 30d (default off)",
+    ),
+    value(
+        "clean-images",
+        Used,
+        "Remove images that no container has and that were unused for so long (default off)",
+    ),
+    value(
+        "clean-min-free",
+        Used,
+        "Clean when less of the disk is free: 10%, 20g or off (default a twentieth, at most 10GB)",
+    ),
     value("cgroup-parent", Used, "Parent cgroup of all containers (default /yare)"),
     value("config-file", Used, "Configuration file in dockerd's JSON form (default /etc/yare/daemon.json)"),
     list(
@@ -162,6 +177,12 @@ pub(super) const FLAGS: &[Flag] = &[
     boolean("userland-proxy", Always, "Accepted; there is no proxy, the kernel forwards"),
     value("userns-remap", NotBuilt, "User namespaces"),
     boolean("validate", Used, "Check the configuration and end"),
+    value(
+        "retag-grace",
+        Used,
+        "Remove an image that lost its last tag to another one when it was unused for so long: keep, delete or a \
+         duration (default 72h)",
+    ),
     boolean("selinux-enabled", NotBuilt, "SELinux labels"),
     boolean("rootless", NotBuilt, "Running without root"),
     boolean("ipv6", NotBuilt, "IPv6 on the default bridge"),

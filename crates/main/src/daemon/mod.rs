@@ -210,6 +210,7 @@ fn plan(settings: &Settings) -> Result<Plan> {
             None => defaults.keep_compressed_layers,
         },
         build_cache: build_cache(settings)?,
+        cleaning: cleaning(settings)?,
         cdi_spec_dirs: cdi_spec_dirs(settings, defaults.cdi_spec_dirs)?,
         debug: is_on(settings, "debug"),
         hosts: hosts.clone(),
@@ -312,6 +313,16 @@ fn shm_size(settings: &Settings, default: i64) -> Result<i64> {
 }
 
 /// How much the build cache keeps; the flag is the bound, whatever the file says.
+fn cleaning(settings: &Settings) -> Result<yare_engine::cleaning::CleaningSettings> {
+    let mut cleaning = yare_engine::cleaning::CleaningSettings::default();
+    for name in ["retag-grace", "clean-images", "clean-containers", "clean-min-free"] {
+        if let Some(value) = one(settings, name) {
+            cleaning.set(name, value)?;
+        }
+    }
+    Ok(cleaning)
+}
+
 fn build_cache(settings: &Settings) -> Result<yare_engine::BuildCacheSettings> {
     let mut cache = match one(settings, flags::BUILDER) {
         Some(text) => builder::settings(text).map_err(Error::invalid)?,

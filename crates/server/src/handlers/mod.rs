@@ -30,6 +30,7 @@ pub(crate) async fn answer(engine: &Arc<Engine>, buildkit: &BuildKit, call: Call
         Operation::Events => system::events(engine, &call),
         Operation::DiskUsage => system::disk_usage(engine, &call).await,
         Operation::Metrics => Ok(system::metrics(engine, &call)),
+        Operation::Cleaning => system::cleaning(engine).await,
         Operation::RegistryStatus => system::registry(engine).await,
         Operation::RegistryEnable => system::enable_registry(engine, call).await,
         Operation::RegistryDisable => system::disable_registry(engine).await,

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue, PRAGMA};
 use yare_api::{AuthConfig, RegistryOptions, SystemAuthResponse, compat};
-use yare_engine::{Engine, events, images, served, system};
+use yare_engine::{Engine, cleaning, events, images, served, system};
 use yare_errdefs::Result;
 
 use crate::body;
@@ -71,6 +71,11 @@ pub(super) async fn auth(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
     let login = images::registries::login(engine, &auth).await?;
     let status = "Login Succeeded".to_owned();
     reply::json(StatusCode::OK, &SystemAuthResponse { status, identity_token: login.identity })
+}
+
+/// `GET /yare/cleaning`.
+pub(super) async fn cleaning(engine: &Arc<Engine>) -> Result<Reply> {
+    reply::json(StatusCode::OK, &cleaning::status(engine).await?)
 }
 
 /// `GET /yare/registry`.
