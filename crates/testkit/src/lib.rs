@@ -18,6 +18,7 @@
 
 #![expect(clippy::print_stderr, reason = "what a test says about itself goes to its output")]
 
+mod authority;
 mod binary;
 mod cleanup;
 mod command;
@@ -29,7 +30,7 @@ mod slot;
 pub use binary::yare_binary;
 pub use command::{Invocation, Outcome};
 pub use engine::Engine;
-pub use registry::Registry;
+pub use registry::{Access, Registry, Server, Setup};
 pub use rootfs::{busybox_rootfs_tar, debian_rootfs_tar};
 
 use std::time::{Duration, Instant};

@@ -25,6 +25,8 @@ pub(crate) struct Case {
     pub(crate) is_alone: bool,
     /// Only with `--ignored`: the long form of something.
     pub(crate) is_long: bool,
+    /// It runs with our registry as well as with Debian's; the case asks the client for one.
+    pub(crate) has_either_registry: bool,
     /// Why dockerd does otherwise, on purpose.
     pub(crate) differs: Option<&'static str>,
     /// Why a dockerd before 28 does otherwise.
@@ -45,6 +47,7 @@ impl Case {
             body,
             is_alone: false,
             is_long: false,
+            has_either_registry: false,
             differs: None,
             differs_from_old: None,
         }
@@ -57,6 +60,11 @@ impl Case {
 
     pub(crate) const fn long(mut self) -> Self {
         self.is_long = true;
+        self
+    }
+
+    pub(crate) const fn with_either_registry(mut self) -> Self {
+        self.has_either_registry = true;
         self
     }
 

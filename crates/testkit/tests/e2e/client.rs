@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use yare_testkit::{Engine, Invocation, Outcome, busybox_rootfs_tar, yare_binary};
+use yare_testkit::{Engine, Invocation, Outcome, Registry, Server, busybox_rootfs_tar, yare_binary};
 
 use crate::host::Host;
 use crate::http::{self, Response};
@@ -39,6 +39,8 @@ impl Program {
 pub(crate) struct Client {
     pub(crate) host: Host,
     pub(crate) program: Program,
+    /// What serves the registries of the case.
+    server: Server,
     /// Begins the names of everything that the case makes; `$n` in scripts.
     pub(crate) n: String,
     /// Scripts run in it.
@@ -49,14 +51,30 @@ impl Client {
     pub(crate) fn new(host: &Host, program: Program, n: String) -> Self {
         let folder = host.folder.join("cases").join(&n);
         fs::create_dir_all(&folder).unwrap();
-        Self { host: host.clone(), program, n, folder }
+        Self { host: host.clone(), program, server: Server::Debian, n, folder }
+    }
+
+    /// One whose registries are served by this program.
+    pub(crate) fn with_server(mut self, server: Server) -> Self {
+        self.server = server;
+        self
     }
 
     /// A client of an engine that the case started for itself.
     pub(crate) fn of(&self, engine: &Engine) -> Self {
         let host = Host::of_engine(engine);
         prepare(&host);
-        Self::new(&host, self.program, self.n.clone())
+        Self::new(&host, self.program, self.n.clone()).with_server(self.server)
+    }
+
+    /// A registry for everybody, with this name for its folder.
+    pub(crate) fn registry(&self, name: &str) -> Registry {
+        self.server.start(&self.folder.join(name))
+    }
+
+    /// A registry for `user` with the password `secret`.
+    pub(crate) fn registry_with_password(&self, name: &str) -> Registry {
+        self.server.with_password(&self.folder.join(name))
     }
 
     pub(crate) fn is_yare_engine(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Pull, push and login, against Debian's `docker-registry` on a port of its own.
+//! Pull, push and login, against Debian's `docker-registry` and our own, each on a port of its own.
 
 use std::fs;
 
@@ -10,21 +10,21 @@ use crate::client::Client;
 
 cases![
     Both:
-        what_is_pushed_can_be_pulled_and_run,
-        a_pulled_image_has_the_digest_it_was_pushed_with,
-        a_pull_says_what_it_does,
-        all_tags_go_and_come,
-        a_digest_is_a_name,
-        layers_that_are_there_are_not_sent_again.differs_from_old("it has another order of lines"),
-        missing_things_are_named,
+        what_is_pushed_can_be_pulled_and_run.with_either_registry(),
+        a_pulled_image_has_the_digest_it_was_pushed_with.with_either_registry(),
+        a_pull_says_what_it_does.with_either_registry(),
+        all_tags_go_and_come.with_either_registry(),
+        a_digest_is_a_name.with_either_registry(),
+        layers_that_are_there_are_not_sent_again.with_either_registry().differs_from_old("it has another order of lines"),
+        missing_things_are_named.with_either_registry(),
         an_image_for_another_platform_is_refused.differs("it warns and pulls it"),
-        a_registry_with_a_password.differs_from_old("the login's text was another"),
-        create_pulls_what_is_missing;
+        a_registry_with_a_password.with_either_registry().differs_from_old("the login's text was another"),
+        create_pulls_what_is_missing.with_either_registry();
     Docker:
-        credentials_of_a_helper_are_used,
-        registries_are_looked_into_without_an_engine;
+        credentials_of_a_helper_are_used.with_either_registry(),
+        registries_are_looked_into_without_an_engine.with_either_registry();
     Api:
-        the_registry_is_asked_what_a_name_stands_for;
+        the_registry_is_asked_what_a_name_stands_for.with_either_registry();
 ];
 
 /// An image of two layers in the engine, under this name.
@@ -47,7 +47,7 @@ fn forget(c: &Client, registry: &Registry) {
 }
 
 fn what_is_pushed_can_be_pulled_and_run(c: &Client) {
-    let registry = Registry::start(&c.folder.join("registry"));
+    let registry = c.registry("registry");
     let name = format!("{}/{}/box:1", registry.host(), c.n);
     // A file of its own, so that no other case has this layer.
     c.ok(&format!(
@@ -75,7 +75,7 @@ fn what_is_pushed_can_be_pulled_and_run(c: &Client) {
 }
 
 fn a_pulled_image_has_the_digest_it_was_pushed_with(c: &Client) {
-    let (one, two) = (Registry::start(&c.folder.join("one")), Registry::start(&c.folder.join("two")));
+    let (one, two) = (c.registry("one"), c.registry("two"));
     let name = |registry: &Registry| format!("{}/{}/a:1", registry.host(), c.n);
     load(c, &name(&one), "digest");
     let digest =
@@ -92,7 +92,7 @@ fn a_pulled_image_has_the_digest_it_was_pushed_with(c: &Client) {
 }
 
 fn a_pull_says_what_it_does(c: &Client) {
-    let registry = Registry::start(&c.folder.join("registry"));
+    let registry = c.registry("registry");
     let name = format!("{}/{}/a:1", registry.host(), c.n);
     load(c, &name, "says");
     c.ok(&format!("docker push -q {name}"));
@@ -116,7 +116,7 @@ fn a_pull_says_what_it_does(c: &Client) {
 }
 
 fn all_tags_go_and_come(c: &Client) {
-    let registry = Registry::start(&c.folder.join("registry"));
+    let registry = c.registry("registry");
     let repository = format!("{}/{}/a", registry.host(), c.n);
     load(c, &format!("{repository}:1"), "tags");
     c.ok(&format!("docker tag {repository}:1 {repository}:2"));
@@ -128,7 +128,7 @@ fn all_tags_go_and_come(c: &Client) {
 }
 
 fn a_digest_is_a_name(c: &Client) {
-    let registry = Registry::start(&c.folder.join("registry"));
+    let registry = c.registry("registry");
     let repository = format!("{}/{}/a", registry.host(), c.n);
     load(c, &format!("{repository}:1"), "digest name");
     c.ok(&format!("docker push -q {repository}:1"));
@@ -145,7 +145,7 @@ fn a_digest_is_a_name(c: &Client) {
 }
 
 fn layers_that_are_there_are_not_sent_again(c: &Client) {
-    let registry = Registry::start(&c.folder.join("registry"));
+    let registry = c.registry("registry");
     let name = |path: &str| format!("{}/{}/{path}:1", registry.host(), c.n);
     load(c, &name("a"), "again");
     c.ok(&format!("docker push {}", name("a")));
@@ -158,13 +158,22 @@ fn layers_that_are_there_are_not_sent_again(c: &Client) {
 }
 
 fn missing_things_are_named(c: &Client) {
-    let registry = Registry::start(&c.folder.join("registry"));
+    let registry = c.registry("registry");
     let (host, n) = (registry.host(), &c.n);
+    let name = format!("{host}/{n}/a");
+    load(c, &format!("{name}:1"), "missing");
+    c.ok(&format!("docker push -q {name}:1"));
     c.refuses(
         1,
-        &format!("docker pull {host}/$n/none:1"),
-        &format!("Error response from daemon: manifest for {host}/{n}/none:1 not found: manifest unknown: manifest unknown"),
+        &format!("docker pull {name}:2"),
+        &format!(
+            "Error response from daemon: manifest for {name}:2 not found: manifest unknown: manifest unknown"
+        ),
     );
+    forget(c, &registry);
+    // Debian's says of a repository, too, that it lacks the manifest.
+    let refused = c.fails(1, &format!("docker pull {host}/$n/none:1"));
+    assert!(refused.contains(&format!("{host}/{n}/none")) && refused.contains(" not found: "), "{refused}");
     let outcome = c.run(&format!("docker push {host}/$n/none:1"));
     let text = format!("An image does not exist locally with the tag: {host}/{n}/none");
     assert!(outcome.code == 1 && outcome.stderr.contains(&text), "{}", outcome.stderr);
@@ -174,7 +183,7 @@ fn missing_things_are_named(c: &Client) {
 }
 
 fn an_image_for_another_platform_is_refused(c: &Client) {
-    let registry = Registry::start(&c.folder.join("registry"));
+    let registry = c.registry("registry");
     let name = format!("{}/{}/a:1", registry.host(), c.n);
     load(c, &name, "platform");
     c.ok(&format!("docker push -q {name}; docker rmi {name}"));
@@ -185,7 +194,7 @@ fn an_image_for_another_platform_is_refused(c: &Client) {
 }
 
 fn a_registry_with_a_password(c: &Client) {
-    let registry = Registry::with_password(&c.folder.join("registry"));
+    let registry = c.registry_with_password("registry");
     let host = registry.host();
     let name = format!("{host}/{}/a:1", c.n);
     let with = |script: &str| format!("export DOCKER_CONFIG=$PWD/config; {script}");
@@ -211,7 +220,7 @@ fn a_registry_with_a_password(c: &Client) {
 }
 
 fn credentials_of_a_helper_are_used(c: &Client) {
-    let registry = Registry::with_password(&c.folder.join("registry"));
+    let registry = c.registry_with_password("registry");
     let host = registry.host();
     let name = format!("{host}/{}/a:1", c.n);
     load(c, &name, "helper");
@@ -238,7 +247,7 @@ fn credentials_of_a_helper_are_used(c: &Client) {
 }
 
 fn create_pulls_what_is_missing(c: &Client) {
-    let registry = Registry::start(&c.folder.join("registry"));
+    let registry = c.registry("registry");
     let name = format!("{}/{}/box:1", registry.host(), c.n);
     c.ok(&format!("docker import - {name} < $busybox; docker push -q {name}; docker rmi {name}"));
     c.refuses(
@@ -253,7 +262,7 @@ fn create_pulls_what_is_missing(c: &Client) {
 }
 
 fn the_registry_is_asked_what_a_name_stands_for(c: &Client) {
-    let registry = Registry::start(&c.folder.join("registry"));
+    let registry = c.registry("registry");
     let name = format!("{}/{}/a:1", registry.host(), c.n);
     load(c, &name, "asked");
     c.ok(&format!("docker push -q {name}"));
@@ -267,7 +276,7 @@ fn the_registry_is_asked_what_a_name_stands_for(c: &Client) {
 }
 
 fn registries_are_looked_into_without_an_engine(c: &Client) {
-    let (one, two) = (Registry::start(&c.folder.join("one")), Registry::start(&c.folder.join("two")));
+    let (one, two) = (c.registry("one"), c.registry("two"));
     let name = |registry: &Registry| format!("{}/{}/a:1", registry.host(), c.n);
     load(c, &name(&one), "copy");
     c.ok(&format!("docker push -q {}", name(&one)));

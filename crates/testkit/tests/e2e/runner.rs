@@ -7,6 +7,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use yare_testkit::Server;
+
 use crate::case::{Case, Clients};
 use crate::client::{Client, Program};
 use crate::host::{Host, Kind};
@@ -62,25 +64,34 @@ impl Options {
 struct Turn {
     case: Case,
     program: Program,
+    server: Server,
     name: String,
     /// The case's prefix.
     prefix: String,
 }
 
 fn turns(cases: &[Case]) -> Vec<Turn> {
-    let turn = |number: usize, case: &Case, program: Program| {
+    let turn = |number: usize, case: &Case, program: Program, server: Server| {
         let theme = case.theme.rsplit("::").next().unwrap_or_default();
         let client = if case.clients == Clients::Api { "api" } else { program.name() };
-        let name = format!("{theme}::{}::{client}", case.name);
-        let prefix = format!("t{number}{}", &client[..1]);
-        Turn { case: *case, program, name, prefix }
+        let mut name = format!("{theme}::{}::{client}", case.name);
+        let mut prefix = format!("t{number}{}", &client[..1]);
+        if server == Server::Yare {
+            name.push_str("::own_registry");
+            prefix.push('r');
+        }
+        Turn { case: *case, program, server, name, prefix }
     };
     let all = cases.iter().enumerate().flat_map(|(number, case)| {
         let programs: &[Program] = match case.clients {
             Clients::Both => &[Program::Docker, Program::Yare],
             Clients::Docker | Clients::Api => &[Program::Docker],
         };
-        programs.iter().map(move |&program| turn(number, case, program))
+        let servers: &[Server] =
+            if case.has_either_registry { &[Server::Debian, Server::Yare] } else { &[Server::Debian] };
+        programs
+            .iter()
+            .flat_map(move |&program| servers.iter().map(move |&server| turn(number, case, program, server)))
     });
     all.collect()
 }
@@ -197,7 +208,7 @@ fn run_threads(turns: &[Turn], threads: usize, host: &Host, report: &Report) {
 fn run_one(turn: &Turn, host: &Host) -> Result<(), String> {
     let seen = std::fs::metadata(&host.log).map_or(0, |metadata| metadata.len());
     let ended = catch_unwind(AssertUnwindSafe(|| {
-        let client = Client::new(host, turn.program, turn.prefix.clone());
+        let client = Client::new(host, turn.program, turn.prefix.clone()).with_server(turn.server);
         (turn.case.body)(&client);
     }));
     ended.map_err(|_| {
