@@ -74,9 +74,9 @@ impl Store {
         let mut tar = spool()?;
         write_tar(files, &mut io::BufWriter::new(&mut tar))?;
         tar.rewind()?;
-        let mut hasher = Hashing(Hasher::new());
+        let mut hasher = Hasher::new();
         io::copy(&mut tar, &mut hasher)?;
-        let layer = DiffId(hasher.0.finish());
+        let layer = DiffId(hasher.finish());
         let mut lease = self.lease();
         lease.layer(layer);
         // Embedded images have the same program in their layer: it is written once.
@@ -103,20 +103,6 @@ impl Store {
         let mut new = NewImage::from_config(&config)?;
         new.references.push(reference.clone());
         Ok(self.commit_image(new)?.image)
-    }
-}
-
-/// Hashes what is written to it.
-struct Hashing(Hasher);
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

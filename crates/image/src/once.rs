@@ -18,7 +18,7 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use yare_content::{Ingest, Recipe};
 use yare_errdefs::{Error, Result};
 use yare_layer::Compression;
-use yare_oci::{DiffId, Digest, Manifest};
+use yare_oci::{DiffId, Digest, Hasher, Manifest};
 
 const MAGIC: &[u8; 8] = b"yareblb1";
 const PLAIN: u8 = 0;
@@ -235,9 +235,8 @@ impl Store {
 
     /// Whether a recipe makes its blob, all of it tried on what is on the disk.
     fn is_right(&self, blob: &Digest, recipe: &Ingest) -> bool {
-        let hasher = Hashing::default();
-        let made = recipe.reopen().lift().and_then(|recipe| self.rebuild(blob, recipe, hasher));
-        match made.map(|hashing| hashing.0.finish()) {
+        let made = recipe.reopen().lift().and_then(|recipe| self.rebuild(blob, recipe, Hasher::new()));
+        match made.map(Hasher::finish) {
             Ok(made) if made == *blob => true,
             Ok(made) => {
                 tracing::warn!(%blob, %made, "the recipe of a compressed layer makes another one; the layer stays");
@@ -283,20 +282,5 @@ impl<W: Write> Write for Limited<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
-    }
-}
-
-/// Keeps nothing but the digest.
-#[derive(Default)]
-struct Hashing(yare_oci::Hasher);
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

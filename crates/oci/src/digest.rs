@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::digest::common::hazmat::SerializableState as _;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 
 /// A SHA-256 content hash. Printed and parsed as `sha256:` and 64 lower-case hex digits.
@@ -192,6 +193,18 @@ impl Hasher {
     pub fn from_state(state: &[u8]) -> Option<Self> {
         let state = state.try_into().ok()?;
         Sha256::deserialize(&state).ok().map(Self)
+    }
+}
+
+/// What is written is added; it never fails.
+impl io::Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
