@@ -14,13 +14,54 @@ const BITS: u32 = 11;
 const RATE: u32 = 5;
 const TOP: u32 = 1 << 24;
 
-/// One direction of coding.
+/// One direction of coding: what it does with a range, and the model that is the same in both.
 pub(super) trait Coder {
+    /// How many codes are left.
+    fn range(&mut self) -> &mut u32;
+
+    /// Goes to the codes from `bound` on for a 1, stays below it for a 0, and tells which.
+    fn choose(&mut self, bound: u32, bit: bool) -> bool;
+
+    /// One byte on.
+    fn shift(&mut self) -> io::Result<()>;
+
+    #[inline]
+    fn normalise(&mut self) -> io::Result<()> {
+        while *self.range() < TOP {
+            *self.range() <<= 8;
+            self.shift()?;
+        }
+        Ok(())
+    }
+
     /// A bit whose chance adapts.
-    fn bit(&mut self, chance: &mut Chance, bit: bool) -> io::Result<bool>;
+    #[inline]
+    fn bit(&mut self, chance: &mut Chance, bit: bool) -> io::Result<bool> {
+        let bound = (*self.range() >> BITS) * u32::from(*chance);
+        let bit = self.choose(bound, bit);
+        if bit {
+            *self.range() -= bound;
+            *chance -= *chance >> RATE;
+        } else {
+            *self.range() = bound;
+            *chance += ((1 << BITS) - *chance) >> RATE;
+        }
+        self.normalise()?;
+        Ok(bit)
+    }
 
     /// The low `count` bits of a number, at most 32, each as likely 0 as 1.
-    fn plain(&mut self, count: u32, value: u32) -> io::Result<u32>;
+    fn plain(&mut self, count: u32, value: u32) -> io::Result<u32> {
+        let mut coded = 0;
+        for at in (0..count).rev() {
+            *self.range() >>= 1;
+            let half = *self.range();
+            let bit = self.choose(half, value >> at & 1 == 1);
+            coded = coded << 1 | u32::from(bit);
+            self.normalise()?;
+        }
+        Ok(coded)
+    }
 
     /// A number of as many bits as the tree is high; `chances` has that power of two of places.
     fn tree(&mut self, chances: &mut [Chance], value: u32) -> io::Result<u32> {
@@ -48,6 +89,31 @@ impl<W: Write> Encoder<W> {
         Self { writer, low: 0, range: u32::MAX, held: None, run: 0 }
     }
 
+    pub(super) fn finish(mut self) -> io::Result<W> {
+        for _ in 0..5 {
+            self.shift()?;
+        }
+        if let Some(held) = self.held {
+            self.writer.write_all(&[held])?;
+        }
+        Ok(self.writer)
+    }
+}
+
+impl<W: Write> Coder for Encoder<W> {
+    #[inline]
+    fn range(&mut self) -> &mut u32 {
+        &mut self.range
+    }
+
+    #[inline]
+    fn choose(&mut self, bound: u32, bit: bool) -> bool {
+        if bit {
+            self.low += u64::from(bound);
+        }
+        bit
+    }
+
     fn shift(&mut self) -> io::Result<()> {
         if self.low < 0xff00_0000 || self.low > u64::from(u32::MAX) {
             let carry = (self.low >> 32) as u8;
@@ -63,50 +129,6 @@ impl<W: Write> Encoder<W> {
         }
         self.low = (self.low & 0x00ff_ffff) << 8;
         Ok(())
-    }
-
-    pub(super) fn finish(mut self) -> io::Result<W> {
-        for _ in 0..5 {
-            self.shift()?;
-        }
-        if let Some(held) = self.held {
-            self.writer.write_all(&[held])?;
-        }
-        Ok(self.writer)
-    }
-}
-
-impl<W: Write> Coder for Encoder<W> {
-    #[inline]
-    fn bit(&mut self, chance: &mut Chance, bit: bool) -> io::Result<bool> {
-        let bound = (self.range >> BITS) * u32::from(*chance);
-        if bit {
-            self.low += u64::from(bound);
-            self.range -= bound;
-            *chance -= *chance >> RATE;
-        } else {
-            self.range = bound;
-            *chance += ((1 << BITS) - *chance) >> RATE;
-        }
-        while self.range < TOP {
-            self.range <<= 8;
-            self.shift()?;
-        }
-        Ok(bit)
-    }
-
-    fn plain(&mut self, count: u32, value: u32) -> io::Result<u32> {
-        for at in (0..count).rev() {
-            self.range >>= 1;
-            if value >> at & 1 == 1 {
-                self.low += u64::from(self.range);
-            }
-            while self.range < TOP {
-                self.range <<= 8;
-                self.shift()?;
-            }
-        }
-        Ok(value)
     }
 }
 
@@ -124,50 +146,28 @@ impl<R: Read> Decoder<R> {
         }
         Ok(decoder)
     }
+}
+
+impl<R: Read> Coder for Decoder<R> {
+    #[inline]
+    fn range(&mut self) -> &mut u32 {
+        &mut self.range
+    }
+
+    #[inline]
+    fn choose(&mut self, bound: u32, _: bool) -> bool {
+        let bit = self.code >= bound;
+        if bit {
+            self.code -= bound;
+        }
+        bit
+    }
 
     fn shift(&mut self) -> io::Result<()> {
         let mut byte = [0];
         self.reader.read_exact(&mut byte)?;
         self.code = self.code << 8 | u32::from(byte[0]);
         Ok(())
-    }
-}
-
-impl<R: Read> Coder for Decoder<R> {
-    #[inline]
-    fn bit(&mut self, chance: &mut Chance, _: bool) -> io::Result<bool> {
-        let bound = (self.range >> BITS) * u32::from(*chance);
-        let bit = self.code >= bound;
-        if bit {
-            self.code -= bound;
-            self.range -= bound;
-            *chance -= *chance >> RATE;
-        } else {
-            self.range = bound;
-            *chance += ((1 << BITS) - *chance) >> RATE;
-        }
-        while self.range < TOP {
-            self.range <<= 8;
-            self.shift()?;
-        }
-        Ok(bit)
-    }
-
-    fn plain(&mut self, count: u32, _: u32) -> io::Result<u32> {
-        let mut value = 0;
-        for _ in 0..count {
-            self.range >>= 1;
-            let bit = self.code >= self.range;
-            if bit {
-                self.code -= self.range;
-            }
-            value = value << 1 | u32::from(bit);
-            while self.range < TOP {
-                self.range <<= 8;
-                self.shift()?;
-            }
-        }
-        Ok(value)
     }
 }
 
