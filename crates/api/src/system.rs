@@ -225,7 +225,6 @@ wire! {
         details: Option<BTreeMap<String, String>>,
     }
 
-    /// What `GET /system/df` replies.
     /// What `GET /yare/cleaning` replies: what goes by itself and when, and what would go now.
     CleaningStatus {
         retag_grace: String,
@@ -240,6 +239,7 @@ wire! {
         planned: Option<Vec<crate::image::Pruned>>,
     }
 
+    /// What `GET /system/df` replies.
     SystemDataUsageResponse {
         layers_size: i64,
         images: Option<Vec<ImageSummary>>,

@@ -312,7 +312,7 @@ fn shm_size(settings: &Settings, default: i64) -> Result<i64> {
     }
 }
 
-/// How much the build cache keeps; the flag is the bound, whatever the file says.
+/// What goes by itself, and when.
 fn cleaning(settings: &Settings) -> Result<yare_engine::cleaning::CleaningSettings> {
     let mut cleaning = yare_engine::cleaning::CleaningSettings::default();
     for name in ["retag-grace", "clean-images", "clean-containers", "clean-min-free"] {
@@ -323,6 +323,7 @@ fn cleaning(settings: &Settings) -> Result<yare_engine::cleaning::CleaningSettin
     Ok(cleaning)
 }
 
+/// How much the build cache keeps; the flag is the bound, whatever the file says.
 fn build_cache(settings: &Settings) -> Result<yare_engine::BuildCacheSettings> {
     let mut cache = match one(settings, flags::BUILDER) {
         Some(text) => builder::settings(text).map_err(Error::invalid)?,
