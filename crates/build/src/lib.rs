@@ -49,6 +49,5 @@ pub use request::Request;
 pub use solve::{Prepared, Tools};
 pub use transfer::ContentStore;
 pub use worker::Worker;
-pub use yare_dockerfile::text::duration;
 
 pub use yare_errdefs::{Error, Result};

@@ -16,7 +16,6 @@ pub mod text;
 
 mod error;
 mod flags;
-mod quote;
 mod span;
 mod stage;
 mod suggest;

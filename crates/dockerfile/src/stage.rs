@@ -95,7 +95,7 @@ impl Dockerfile {
         self.stage_named(target, self.stages.len()).ok_or_else(|| {
             let names = self.stages.iter().filter_map(Stage::name);
             let near = crate::suggest::parenthesis(crate::suggest::nearest(target, names));
-            format!("target stage {} could not be found{near}", crate::quote::quote(target))
+            format!("target stage {} could not be found{near}", yare_gotext::quote(target))
         })
     }
 

@@ -148,7 +148,7 @@ pub fn keep_compressed_layers(text: &str) -> Result<Option<Duration>> {
         return Ok(None);
     }
     let nanoseconds =
-        yare_api::time::parse_duration(text).and_then(|nanoseconds| u64::try_from(nanoseconds).ok());
+        yare_gotext::parse_duration(text).ok().and_then(|nanoseconds| u64::try_from(nanoseconds).ok());
     let wrong = || {
         Error::invalid(format!(
             "keep-compressed-layers is {text:?}, neither a duration (15s, 2h) nor \"always\""

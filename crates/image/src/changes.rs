@@ -237,10 +237,8 @@ fn healthcheck(text: &str) -> Result<Healthcheck> {
 
 /// A Go duration in nanoseconds; 0, or at least a millisecond.
 fn duration(name: &str, value: &str) -> Result<i64> {
-    let bad = || Error::invalid(format!("invalid duration {value:?} for --{name}"));
-    let duration =
-        if value == "0" { Some(jiff::SignedDuration::ZERO) } else { crate::filter::go_duration(value) };
-    let nanoseconds = i64::try_from(duration.ok_or_else(bad)?.as_nanos()).map_err(|_| bad())?;
+    let nanoseconds = yare_gotext::parse_duration(value)
+        .map_err(|_| Error::invalid(format!("invalid duration {value:?} for --{name}")))?;
     if nanoseconds != 0 && nanoseconds < 1_000_000 {
         return Err(Error::invalid(format!("interval {name:?} cannot be less than 1ms")));
     }

@@ -210,81 +210,19 @@ pub fn period(text: &str) -> Option<SignedDuration> {
         let count: i64 = text.strip_suffix(unit)?.parse().ok()?;
         count.checked_mul(hours)?.checked_mul(3600).map(SignedDuration::from_secs)
     };
-    let found = whole('d', 24).or_else(|| whole('w', 7 * 24)).or_else(|| go_duration(text));
+    let found = whole('d', 24)
+        .or_else(|| whole('w', 7 * 24))
+        .or_else(|| yare_gotext::parse_duration(text).ok().map(SignedDuration::from_nanos));
     found.filter(|period| !period.is_negative())
 }
 
-/// A moment as Docker's users write it: a Go duration before `now`, seconds since 1970, or RFC 3339, whole
-/// or cut after the day, hour, minute or second.
-pub fn parse_moment(text: &str, now: Timestamp) -> Result<Timestamp> {
-    let bad = || {
+/// [`yare_gotext::parse_moment`] with this machine's zone.
+fn parse_moment(text: &str, now: Timestamp) -> Result<Timestamp> {
+    yare_gotext::parse_moment(text, now, &jiff::tz::TimeZone::system()).ok_or_else(|| {
         Error::invalid(format!(
             "failed to parse {text:?} as a moment: write 24h, 2026-01-31T10:00:00 or seconds since 1970"
         ))
-    };
-    if let Some(ago) = go_duration(text) {
-        return now.checked_sub(ago).map_err(|_| bad());
-    }
-    if let Ok(exact) = text.parse::<Timestamp>() {
-        return Ok(exact);
-    }
-    if let Some((seconds, nanoseconds)) = unix_time(text) {
-        return Timestamp::new(seconds, nanoseconds).map_err(|_| bad());
-    }
-    let (body, zone) = text.strip_suffix('Z').map_or((text, ""), |body| (body, "Z"));
-    let rest = match body.len() {
-        10 => "T00:00:00",
-        13 => ":00:00",
-        16 => ":00",
-        19.. => "",
-        _ => return Err(bad()),
-    };
-    let whole = format!("{body}{rest}");
-    if zone == "Z" {
-        return format!("{whole}Z").parse().map_err(|_| bad());
-    }
-    let civil: jiff::civil::DateTime = whole.parse().map_err(|_| bad())?;
-    jiff::tz::TimeZone::system().to_timestamp(civil).map_err(|_| bad())
-}
-
-fn unix_time(text: &str) -> Option<(i64, i32)> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds = seconds.parse().ok()?;
-    if fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    Some((seconds, format!("{fraction:0<9}").parse().ok()?))
-}
-
-/// Go's duration form: `1h30m`, `1.5s`; no unit means no duration.
-pub(crate) fn go_duration(text: &str) -> Option<SignedDuration> {
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let mut seconds = 0.0;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|character: char| !character.is_ascii_digit() && character != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let end =
-            rest.find(|character: char| character.is_ascii_digit() || character == '.').unwrap_or(rest.len());
-        let unit = match &rest[..end] {
-            "ns" => 1e-9,
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        seconds += number * unit;
-        rest = &rest[end..];
-    }
-    SignedDuration::try_from_secs_f64(if negative { -seconds } else { seconds }).ok()
+    })
 }
 
 /// Docker's `FamiliarMatch`: the pattern fits the short form with tag or digest, or without.
@@ -416,24 +354,6 @@ mod tests {
         assert!(check_pattern("a\\").is_err());
         assert!(check_pattern("[a-z]*:?").is_ok());
         assert!(!path_match(&"*a".repeat(1000), &"a".repeat(999)));
-    }
-
-    #[test]
-    fn moments_are_read_in_all_their_forms() {
-        let now: Timestamp = "2026-01-02T12:00:00Z".parse().unwrap();
-        for (text, expected) in [
-            ("24h", "2026-01-01T12:00:00Z"),
-            ("1h30m", "2026-01-02T10:30:00Z"),
-            ("1767225600", "2026-01-01T00:00:00Z"),
-            ("1767225600.5", "2026-01-01T00:00:00.5Z"),
-            ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
-            ("2026-01-01T00:00Z", "2026-01-01T00:00:00Z"),
-            ("2026-01-01Z", "2026-01-01T00:00:00Z"),
-            ("2026-01-01T01:00:00+01:00", "2026-01-01T00:00:00Z"),
-        ] {
-            assert_eq!(parse_moment(text, now).unwrap(), expected.parse().unwrap(), "{text}");
-        }
-        assert!(parse_moment("yesterday", now).is_err());
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Kind {
             Self::Bytes => opts::size::ram_bytes(value).map(drop),
             Self::SwapBytes => parse_size(value).map(drop),
             Self::Decimal => opts::size::nano_cpus(value).map(drop),
-            Self::Duration => opts::duration::parse(value).map(drop),
+            Self::Duration => yare_gotext::parse_duration(value).map(drop),
             Self::Strings => opts::csv(value).map(drop),
             Self::Filter => opts::filter(value).map(drop),
             Self::Env => opts::env::check(value),

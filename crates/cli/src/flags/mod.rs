@@ -118,7 +118,7 @@ impl Given {
 
     /// A duration flag in nanoseconds; `None` when it was not given.
     pub(crate) fn duration(&self, long: &str) -> Option<i64> {
-        self.text_opt(long).and_then(|text| crate::opts::duration::parse(text).ok())
+        self.text_opt(long).and_then(|text| yare_gotext::parse_duration(text).ok())
     }
 
     /// The one argument at this place; the arity has been checked.

@@ -2,7 +2,6 @@
 
 pub(crate) mod capability;
 pub(crate) mod device;
-pub(crate) mod duration;
 pub(crate) mod env;
 pub(crate) mod gpus;
 pub(crate) mod health;
@@ -17,6 +16,8 @@ pub(crate) mod size;
 pub(crate) mod time;
 pub(crate) mod ulimit;
 pub(crate) mod volume;
+
+pub(crate) use yare_gotext::quote;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -73,24 +74,6 @@ fn csv_field(rest: &str) -> Result<(String, Option<&str>), String> {
             );
         }
     }
-}
-
-/// Go's `%q` for the texts of errors.
-pub(crate) fn quote(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for character in text.chars() {
-        match character {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            other if other.is_control() => quoted.push_str(&format!("\\x{:02x}", other as u32)),
-            other => quoted.push(other),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 /// `name=value` pairs as a map; a missing value is empty, the last of equal names stays.

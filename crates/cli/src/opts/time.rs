@@ -1,7 +1,5 @@
 //! Points in time as `--since` and `--until` take them.
 
-use jiff::{Timestamp, civil};
-
 use crate::clock::Now;
 
 /// The API's unix time (seconds, with nanoseconds after a dot where given) for a time as users write it:
@@ -10,14 +8,14 @@ pub(crate) fn unix(text: &str, now: &Now) -> Result<String, String> {
     if text.is_empty() {
         return Ok(String::new());
     }
-    if let Ok(nanoseconds) = super::duration::parse(text)
+    if let Ok(nanoseconds) = yare_gotext::parse_duration(text)
         && text != "0"
     {
         let then = i128::from(now.timestamp().as_nanosecond() as i64) - i128::from(nanoseconds);
         return Ok((then.div_euclid(1_000_000_000)).to_string());
     }
     if text.contains(['-', 'T', ':', 'Z']) && !text.starts_with('-') {
-        let time = calendar(text, now)
+        let time = yare_gotext::parse_moment(text, now.timestamp(), now.time_zone())
             .ok_or_else(|| format!("failed to parse value as time or duration: {}", super::quote(text)))?;
         let seconds = time.as_second();
         return Ok(format!("{seconds}.{:09}", time.as_nanosecond().rem_euclid(1_000_000_000)));
@@ -29,27 +27,6 @@ pub(crate) fn unix(text: &str, now: &Now) -> Result<String, String> {
         return Err(format!("failed to parse value as time or duration: {}", super::quote(text)));
     }
     Ok(text.to_owned())
-}
-
-fn calendar(text: &str, now: &Now) -> Option<Timestamp> {
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Some(time);
-    }
-    let (local, utc) = match text.strip_suffix('Z') {
-        Some(rest) => (rest, true),
-        None => (text, false),
-    };
-    let zone = if utc { jiff::tz::TimeZone::UTC } else { now.time_zone().clone() };
-    let full = match local.split_once('T') {
-        None => format!("{local}T00:00:00"),
-        Some((date, time)) => match time.matches(':').count() {
-            0 => format!("{date}T{time}:00:00"),
-            1 => format!("{date}T{time}:00"),
-            _ => local.to_owned(),
-        },
-    };
-    let time: civil::DateTime = full.parse().ok()?;
-    zone.to_timestamp(time).ok()
 }
 
 #[cfg(test)]

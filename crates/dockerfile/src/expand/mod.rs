@@ -7,11 +7,11 @@
 
 mod pattern;
 
-use crate::quote::quote;
 use pattern::Pattern;
 use std::collections::BTreeSet;
 use std::fmt;
 use yare_errdefs::{Class, Classified};
+use yare_gotext::quote;
 
 /// The longest text an expansion may make, in bytes: `ENV A=$A$A` doubles a value with each line.
 pub const LONGEST: usize = 16 << 20;

@@ -21,7 +21,7 @@ impl PatternError {
 
 impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "syntax error in pattern {}", crate::quote::quote(&self.pattern))
+        write!(f, "syntax error in pattern {}", yare_gotext::quote(&self.pattern))
     }
 }
 

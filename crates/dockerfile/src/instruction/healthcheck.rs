@@ -4,9 +4,8 @@ use super::parse::Context;
 use super::{Command, HealthCheck};
 use crate::error::ParseError;
 use crate::flags::{Flags, Kind};
-use crate::quote::quote;
 use crate::syntax::{Word, trim_start};
-use crate::text::duration;
+use yare_gotext::{parse_duration, quote};
 use yare_oci::Healthcheck;
 
 const FLAGS: &[(&str, Kind)] = &[
@@ -53,7 +52,7 @@ pub(super) fn parse(context: &Context<'_>) -> Result<HealthCheck, ParseError> {
 fn options(context: &Context<'_>, flags: &Flags) -> Result<Healthcheck, ParseError> {
     let time = |name: &str| {
         let Some(value) = flags.text(name) else { return Ok(0) };
-        let time = duration(&value).and_then(|time| {
+        let time = parse_duration(&value).and_then(|time| {
             if time != 0 && time < SHORTEST {
                 return Err(format!("Interval {} cannot be less than 1ms", quote(name)));
             }

@@ -1,10 +1,10 @@
 //! `RUN --mount`.
 
 use crate::flags::go_bool;
-use crate::quote::quote;
 use crate::suggest::{nearest, parenthesis};
 use crate::text::bytes;
 use serde::Serialize;
+use yare_gotext::quote;
 
 /// A mount as written. Variables in it expand when the step is evaluated, except in `from`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use super::{
 use crate::error::ParseError;
 use crate::expand::Escape;
 use crate::flags::{Flags, Kind};
-use crate::quote::quote;
 use crate::suggest::{nearest, parenthesis};
 use crate::syntax::{Statement, Word, error_at, json_strings, quoted_words, spaced_words};
 use std::collections::HashMap;
+use yare_gotext::quote;
 
 /// Every keyword.
 const KEYWORDS: &[&str] = &[

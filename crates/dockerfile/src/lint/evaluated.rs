@@ -4,8 +4,8 @@ use super::{Rule, Warning};
 use crate::Span;
 use crate::args::is_proxy;
 use crate::ignore::{Ignore, clean};
-use crate::quote::quote;
 use crate::suggest::nearest;
+use yare_gotext::quote;
 use yare_oci::Platform;
 
 /// Variables that an instruction names and nothing defines. `undefined` is what expansion found, `declared`

@@ -3,10 +3,10 @@
 use super::{Rule, Warning};
 use crate::args::PLATFORM;
 use crate::expand::expand;
-use crate::quote::quote;
 use crate::suggest::nearest;
 use crate::{Dockerfile, Stage};
 use std::collections::{BTreeMap, BTreeSet};
+use yare_gotext::quote;
 use yare_oci::{Platform, Reference};
 
 /// Names that mean something else where a stage could stand.

@@ -3,9 +3,9 @@
 use super::evaluated::secret_name;
 use super::{Rule, Warning};
 use crate::instruction::{Command, Instruction, Pair, Step};
-use crate::quote::quote;
 use crate::text::is_plain_port;
 use crate::{Dockerfile, Span, Stage};
+use yare_gotext::quote;
 
 pub(super) fn check(dockerfile: &Dockerfile, warnings: &mut Vec<Warning>) {
     for span in &dockerfile.empty_continuations {

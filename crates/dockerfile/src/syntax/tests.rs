@@ -3,8 +3,8 @@
 use super::*;
 use crate::expand::Escape;
 use crate::instruction::{Command, Context, Instruction, Parsed, instruction};
-use crate::quote::quote;
 use serde_json::Value;
+use yare_gotext::quote;
 
 fn data(name: &str) -> Value {
     let path = format!("{}/tests/data/{name}.json", env!("CARGO_MANIFEST_DIR"));

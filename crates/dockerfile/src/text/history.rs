@@ -3,9 +3,9 @@
 //!
 //! Values are those after expansion.
 
-use super::format_duration;
 use crate::instruction::{Add, ArgDeclaration, Copy, Paths};
-use crate::quote::quote;
+use yare_gotext::format_duration;
+use yare_gotext::quote;
 use yare_oci::Healthcheck;
 
 /// `comment` of every step that a Dockerfile made.

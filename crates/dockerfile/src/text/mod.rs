@@ -10,4 +10,4 @@ pub use owner::{Chown, Mode, ModeError};
 pub(crate) use ports::is_plain_port;
 pub use ports::{PortError, parse_ports};
 pub use signal::parse_signal;
-pub use units::{bytes, duration, format_duration};
+pub use units::bytes;

@@ -1,9 +1,9 @@
 //! Ports of `EXPOSE`: `[[ip:][host]:]port[-port][/protocol]`.
 
-use crate::quote::quote;
 use std::fmt;
 use std::net::IpAddr;
 use yare_errdefs::{Class, Classified};
+use yare_gotext::quote;
 
 /// A port that can't be exposed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -641,7 +641,7 @@ pub async fn prune(engine: &Arc<Engine>, prune: Prune) -> Result<BuildPruneRespo
 }
 
 fn seconds(text: &str) -> Result<i64> {
-    yare_build::duration(text)
+    yare_gotext::parse_duration(text)
         .map(|nanos| nanos / 1_000_000_000)
         .map_err(|error| Error::invalid(format!("invalid duration {text:?}: {error}")))
 }

@@ -1,7 +1,7 @@
 //! Quoting as Go's `%q` does it: histories and messages of the field have it.
 
 /// `text` in double quotes, with escapes for what is not printable.
-pub(crate) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for c in text.chars() {
