@@ -1,6 +1,7 @@
 //! A small HTTP client that can also misbehave.
 
 use serde_json::{Value, json};
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -181,8 +182,22 @@ pub(crate) fn location(answer: &Answer) -> String {
     }
 }
 
+/// A `PATCH` of an upload whose length nobody says: in chunks of HTTP.
+pub(crate) fn patch_streamed(client: &Client, at: &str, bytes: &[u8]) -> Answer {
+    let mut head = format!("PATCH {at} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", client.address);
+    head.push_str("Transfer-Encoding: chunked\r\nContent-Type: application/octet-stream\r\n\r\n");
+    let mut stream = client.connect();
+    stream.write_all(head.as_bytes()).unwrap();
+    for piece in bytes.chunks(bytes.len() / 2 + 1) {
+        stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).unwrap();
+        stream.write_all(&[piece, b"\r\n"].concat()).unwrap();
+    }
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    read_answer(stream, "PATCH").unwrap()
+}
+
 /// A location with the digest that ends the upload.
-pub(crate) fn with_digest(location: &str, digest: &Digest) -> String {
+pub(crate) fn with_digest(location: &str, digest: &impl Display) -> String {
     let joint = if location.contains('?') { '&' } else { '?' };
     format!("{location}{joint}digest={digest}")
 }

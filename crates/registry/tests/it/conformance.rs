@@ -1,7 +1,8 @@
 //! The distribution spec, section by section, as cases over any registry. `docker-registry`, where it is
 //! installed, checks the cases.
 //!
-//! The specification's own suite is a Go program; these are its checks, and where they are here:
+//! The specification's own suite is a Go program. What its older form (1.1.0) checks, and where that is here; its
+//! newer form, with every kind of content, is in `suite`:
 //!
 //! | suite 1.1 | cases |
 //! |---|---|
@@ -18,7 +19,7 @@
 //! Beyond it: ranges of blobs and 416, conditions, schema 2, `oci-tag`, `_catalog`, other digests. No
 //! `OCI-Chunk-Min-Length` is sent: pieces may have any length.
 
-use crate::client::{Answer, Client, image, location, with_digest};
+use crate::client::{Answer, Client, image, location, patch_streamed, with_digest};
 use crate::served::Served;
 use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};
@@ -269,32 +270,10 @@ fn push_single_post(client: &Client) {
 fn push_streamed(client: &Client) {
     let digest = Digest::of("streamed bytes");
     let at = client.start("push/stream");
-    // Without a length: chunked.
-    let body = b"9\r\nstreamed \r\n5\r\nbytes\r\n0\r\n\r\n";
-    let headers = [("Transfer-Encoding", "chunked"), ("content-length-is", "unknown")];
-    let answer = send_without_length(client, "PATCH", &at, &headers, body).expect(202);
+    let answer = patch_streamed(client, &at, b"streamed bytes").expect(202);
     assert_eq!(answer.header("Range"), Some("0-13"));
     client.send("PUT", &with_digest(&location(&answer), &digest), &[], b"").expect(201);
     client.head(&format!("/v2/push/stream/blobs/{digest}")).expect(200);
-}
-
-fn send_without_length(
-    client: &Client,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> Answer {
-    use std::io::Write;
-    let mut stream = client.connect();
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", client.address);
-    for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    head.push_str("\r\n");
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.write_all(body).unwrap();
-    crate::client::read_answer(stream, method).unwrap()
 }
 
 fn patch(client: &Client, at: &str, range: &str, bytes: &[u8]) -> Answer {

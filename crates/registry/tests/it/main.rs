@@ -14,4 +14,5 @@ mod mutated;
 mod replicas;
 mod replication;
 mod served;
+mod suite;
 mod tools;
