@@ -65,6 +65,7 @@ const CRATES: &[Crate] = &[
             "oci",
             "registry",
             "resolver",
+            "runtime",
             "shim",
             "snapshot",
             "specgen",

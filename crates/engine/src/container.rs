@@ -52,6 +52,9 @@ pub struct Record {
     /// Its mounts as inspect shows them, volumes resolved to their folders.
     #[serde(default)]
     pub mounts: Vec<MountPoint>,
+    /// Where mounts come from when their source does not say it all, by destination.
+    #[serde(default)]
+    pub origins: BTreeMap<String, Origin>,
     /// Names of the volumes that were made for it and go with it.
     #[serde(default)]
     pub anonymous: Vec<String>,
@@ -84,6 +87,12 @@ impl Record {
         self.host_config.auto_remove
     }
 
+    /// Whether the image is its own or mounted in it.
+    pub fn uses_image(&self, id: &Digest) -> bool {
+        let mut mounted = self.origins.values().filter_map(|origin| origin.image.as_ref());
+        self.image == *id || mounted.any(|image| image.id == *id)
+    }
+
     /// Since when a stopped container is of no use: its last end, or its making where it never ran.
     pub fn unused_since(&self) -> Timestamp {
         self.state.finished_at.unwrap_or(self.created)
@@ -102,6 +111,25 @@ impl Record {
         attributes.insert("name".to_owned(), self.name.clone());
         attributes
     }
+}
+
+/// What of a volume, or which image, is mounted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// A path within it, relative; empty for all of it.
+    pub subpath: String,
+    /// The image, as long as it is one.
+    pub image: Option<MountedImage>,
+}
+
+/// An image that is mounted: the container holds it as it holds its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedImage {
+    /// Its id.
+    pub id: Digest,
+    /// Its layers, bottom first.
+    pub layers: Vec<DiffId>,
 }
 
 /// What a container does now, and what it did last.

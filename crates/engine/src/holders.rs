@@ -36,13 +36,13 @@ fn age(engine: &Engine, record: &crate::container::Record) -> String {
     yare_api::units::human_duration(std::time::Duration::try_from(elapsed).unwrap_or_default())
 }
 
-/// The containers made from an image, as the image store wants them for its conflict texts.
+/// The containers made from an image or with it mounted, as the image store wants them for its conflict texts.
 pub(crate) fn of_image(engine: &Engine, image: &Digest) -> Vec<yare_image::Holder> {
     let containers = engine.containers.all();
     containers
         .iter()
         .map(|container| container.record())
-        .filter(|record| record.image == *image)
+        .filter(|record| record.uses_image(image))
         .map(|record| yare_image::Holder {
             id: record.id.clone(),
             name: record.name.clone(),

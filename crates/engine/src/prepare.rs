@@ -1,5 +1,6 @@
 //! Mounts of a container that is being created: volumes found or made, sources checked.
 
+use crate::container::{MountedImage, Origin};
 use crate::images::blocking;
 use crate::volumes::fill::Fill;
 use crate::volumes::holds::Hold;
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use yare_api::{MountPoint, VolumeCreateOptions};
 use yare_errdefs::{Error, Result};
+use yare_image::Lease;
 use yare_specgen::Plan;
 use yare_specgen::mounts::{MountPlan, MountSource, missing_bind};
 
@@ -16,12 +18,16 @@ use yare_specgen::mounts::{MountPlan, MountSource, missing_bind};
 pub(crate) struct Prepared {
     /// The mounts as inspect shows them, with their sources.
     pub(crate) points: Vec<MountPoint>,
+    /// Where they come from when that is not all.
+    pub(crate) origins: BTreeMap<String, Origin>,
     /// Volumes that were made for this container alone.
     pub(crate) anonymous: Vec<String>,
     /// Volumes that take what the image has at their place, if they are empty.
     pub(crate) to_fill: Vec<Fill>,
     /// Keep the volumes until the container is known to mount them.
     pub(crate) holds: Vec<Hold>,
+    /// Keep the images, likewise.
+    pub(crate) leases: Vec<Lease>,
 }
 
 /// Finds or makes what the plan of container `id` mounts.
@@ -45,6 +51,7 @@ async fn make_mounts(engine: &Arc<Engine>, id: &str, plan: &Plan, prepared: &mut
                 prepared.points.push(blocking(move || bind(&mount)).await?);
             }
             MountSource::Volume { .. } => volume(engine, id, mount, prepared).await?,
+            MountSource::Image { reference, .. } => image(engine, id, mount, reference, prepared)?,
             MountSource::Tmpfs { .. } => {
                 let listed = plan
                     .host_config
@@ -98,7 +105,8 @@ async fn volume(engine: &Arc<Engine>, id: &str, mount: &MountPlan, prepared: &mu
         return Ok(());
     };
     if !subpath.is_empty() {
-        return Err(Error::unimplemented("a subpath of a volume is not built into this Yare yet"));
+        let origin = Origin { subpath: subpath.clone(), image: None };
+        prepared.origins.insert(mount.destination.clone(), origin);
     }
     let wanted = VolumeCreateOptions {
         driver: driver.clone(),
@@ -120,8 +128,10 @@ async fn volume(engine: &Arc<Engine>, id: &str, mount: &MountPlan, prepared: &mu
     if *copy {
         prepared.to_fill.push(Fill {
             destination: mount.destination.clone(),
+            subpath: subpath.clone(),
             name: ensured.name.clone(),
-            named: name.is_some(),
+            marked: name.is_some() && !ensured.is_mount,
+            user: id.to_owned(),
             filling: hold.filling(),
         });
     }
@@ -132,6 +142,27 @@ async fn volume(engine: &Arc<Engine>, id: &str, mount: &MountPlan, prepared: &mu
         driver: "local".to_owned(),
         ..point(mount, "volume", source)
     });
+    Ok(())
+}
+
+/// An image whose files are mounted. Which one the name means is settled here, as for the container's own.
+fn image(
+    engine: &Engine,
+    id: &str,
+    mount: &MountPlan,
+    reference: &str,
+    prepared: &mut Prepared,
+) -> Result<()> {
+    let image = engine.images.resolve(reference, None)?;
+    prepared.leases.push(engine.images.hold(&image.id, id)?);
+    engine.images.touch(&image.id);
+    let snapshots = engine.images.snapshots();
+    let folder = image.layers.last().map(|top| snapshots.layer_dir(top));
+    let source = folder.unwrap_or_else(|| engine.config.data_root.clone()).display().to_string();
+    let mounted = MountedImage { id: image.id.0, layers: image.layers.to_vec() };
+    let origin = Origin { subpath: mount.source.subpath().to_owned(), image: Some(mounted) };
+    prepared.origins.insert(mount.destination.clone(), origin);
+    prepared.points.push(MountPoint { name: reference.to_owned(), ..point(mount, "image", source) });
     Ok(())
 }
 
@@ -153,6 +184,12 @@ async fn take_over(engine: &Engine, id: &str, plan: &Plan, prepared: &mut Prepar
                         mount.name, other.name
                     )));
                 }
+            }
+            if let Some(origin) = other.origins.get(&mount.destination) {
+                if let Some(image) = &origin.image {
+                    prepared.leases.push(engine.images.hold(&yare_image::ImageId(image.id), id)?);
+                }
+                prepared.origins.insert(mount.destination.clone(), origin.clone());
             }
             let mut taken = mount.clone();
             if let Some(options) = tmpfs_options(&other.plan, &mount.destination) {

@@ -305,6 +305,7 @@ fn sweep(engine: &Arc<Engine>, containers: &[Arc<Container>], unreadable: &HashS
             engine.trash.take(&folder.path())?;
         }
     }
+    crate::volumes::local::restore(engine);
     sweep_volumes(engine)?;
     crate::volumes::fill::empty_half_filled(engine);
     crate::networks::sweep(engine);
@@ -323,7 +324,7 @@ fn sweep_volumes(engine: &Engine) -> Result<()> {
             tracing::warn!("no volume is on record for {}: it is left as it is", folder.path().display());
             continue;
         }
-        if let Err(error) = engine.trash.take(&folder.path()) {
+        if let Err(error) = crate::volumes::trash(engine, &name) {
             tracing::warn!(
                 error = yare_errdefs::chain(&error),
                 "cannot sweep a volume that never was on record"

@@ -236,9 +236,11 @@ fn volume_usage(engine: &Engine) -> Result<Vec<yare_api::volume::Volume>> {
     let mut volumes = volumes::list(engine, &Default::default())?.volumes.unwrap_or_default();
     let users = volumes::all_users(engine);
     for volume in &mut volumes {
+        let size = engine.volumes.find(&volume.name).and_then(|volume| volumes::size_of(engine, &volume));
         volume.usage_data = Some(yare_api::VolumeUsageData {
             ref_count: i64::try_from(users.get(&volume.name).copied().unwrap_or(0)).unwrap_or(i64::MAX),
-            size: signed(volumes::disk_usage(&volumes::folder(engine, &volume.name))),
+            // As the API has it for "not known".
+            size: size.map_or(-1, signed),
         });
     }
     Ok(volumes)

@@ -1,10 +1,12 @@
 //! Volumes of the local driver: folders with a name, kept until they are removed by name.
 //!
 //! `<data root>/volumes/<name>/_data` is the folder that containers see; beside it, what `volumes::fill` notes. A volume
-//! is in use while any container, running or not, mounts it, or is being created to.
+//! is in use while any container, running or not, mounts it, or is being created to. With options of the driver it
+//! is a mount (`volumes::local`).
 
 pub(crate) mod fill;
 pub(crate) mod holds;
+pub(crate) mod local;
 
 use crate::Engine;
 use crate::clock::rfc3339;
@@ -46,6 +48,7 @@ pub struct Volume {
 pub struct Volumes {
     by_name: RwLock<BTreeMap<String, Arc<Volume>>>,
     holds: Arc<Holds>,
+    mounted: local::Mounted,
 }
 
 impl Volumes {
@@ -58,7 +61,7 @@ impl Volumes {
             })?;
             by_name.insert(name, Arc::new(volume));
         }
-        Ok(Self { by_name: RwLock::new(by_name), holds: Arc::default() })
+        Ok(Self { by_name: RwLock::new(by_name), holds: Arc::default(), mounted: local::Mounted::default() })
     }
 
     /// The volume with this name.
@@ -80,6 +83,15 @@ pub struct Ensured {
     pub fresh: bool,
     /// Its name.
     pub name: String,
+    /// Whether it is a mount by its options.
+    pub is_mount: bool,
+}
+
+impl Ensured {
+    fn new(engine: &Engine, volume: &Volume, fresh: bool) -> Self {
+        let (name, is_mount) = (volume.name.clone(), !volume.options.is_empty());
+        Self { folder: folder(engine, &name), fresh, name, is_mount }
+    }
 }
 
 /// The folder of a volume's content.
@@ -99,8 +111,8 @@ pub(crate) async fn ensure(
     name: &str,
     options: &VolumeCreateOptions,
 ) -> Result<Ensured> {
-    if !name.is_empty() && engine.volumes.find(name).is_some() {
-        return Ok(Ensured { folder: folder(engine, name), fresh: false, name: name.to_owned() });
+    if let Some(volume) = engine.volumes.find(name) {
+        return Ok(Ensured::new(engine, &volume, false));
     }
     let volume = make(engine, name, options)?;
     engine.records.put(Table::Volumes, &volume.name, crate::to_json(&*volume)).await?;
@@ -126,11 +138,12 @@ pub(crate) fn edits(engine: &Engine, names: &[String]) -> Vec<Edit> {
 }
 
 fn announce(engine: &Engine, volume: Arc<Volume>) -> Ensured {
-    let name = volume.name.clone();
+    let ensured = Ensured::new(engine, &volume, true);
+    let name = ensured.name.clone();
     // Two creations of one name make one volume: the first one's record is as good as ours.
     engine.volumes.by_name.write().entry(name.clone()).or_insert(volume);
     engine.publish("volume", "create", &name, BTreeMap::from([("driver".to_owned(), "local".to_owned())]));
-    Ensured { folder: folder(engine, &name), fresh: true, name }
+    ensured
 }
 
 fn make(engine: &Engine, name: &str, options: &VolumeCreateOptions) -> Result<Arc<Volume>> {
@@ -173,10 +186,10 @@ fn check_new(name: &str, options: &VolumeCreateOptions) -> Result<()> {
             "create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found"
         )));
     }
-    if options.driver_opts.as_ref().is_some_and(|options| !options.is_empty()) {
-        return Err(Error::unimplemented(
-            "options of the local volume driver (type, device, o, size) are not built into this Yare yet",
-        ));
+    if name.len() == 1 {
+        return Err(Error::invalid(format!(
+            "create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )));
     }
     let mut bytes = name.bytes();
     let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
@@ -187,7 +200,7 @@ fn check_new(name: &str, options: &VolumeCreateOptions) -> Result<()> {
              \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
         )));
     }
-    Ok(())
+    local::check(name, options.driver_opts.as_ref().unwrap_or(&BTreeMap::new()))
 }
 
 /// Makes a volume, or gives the one that has the name.
@@ -310,9 +323,15 @@ async fn discard(engine: &Engine, name: &str) -> Result<()> {
 /// Takes the folder of a volume away that is not on record any more.
 pub(crate) fn take_away(engine: &Engine, name: &str) -> Result<()> {
     engine.volumes.by_name.write().remove(name);
-    engine.trash.take(&engine.config.data_root.join("volumes").join(name))?;
+    trash(engine, name)?;
     engine.publish("volume", "destroy", name, BTreeMap::from([("driver".to_owned(), "local".to_owned())]));
     Ok(())
+}
+
+/// Takes the folder of a volume away. What is mounted on it is somebody's data and no part of it.
+pub(crate) fn trash(engine: &Engine, name: &str) -> Result<()> {
+    local::unmount(&folder(engine, name))?;
+    engine.trash.take(&engine.config.data_root.join("volumes").join(name))
 }
 
 /// Removes volumes that nothing mounts: anonymous ones, or with `all=true` named ones too. Goes on when the
@@ -337,8 +356,8 @@ async fn prune_now(engine: &Arc<Engine>, candidates: Vec<Arc<Volume>>) -> Result
         if engine.volumes.find(&volume.name).is_none() {
             continue;
         }
-        let content = folder(engine, &volume.name);
-        let size = crate::images::blocking(move || Ok(disk_usage(&content))).await?;
+        let (user, measured) = (Arc::clone(engine), Arc::clone(&volume));
+        let size = crate::images::blocking(move || Ok(size_of(&user, &measured))).await?.unwrap_or(0);
         discard(engine, &volume.name).await?;
         response.space_reclaimed += i64::try_from(size).unwrap_or(i64::MAX);
         response.volumes_deleted.get_or_insert_default().push(volume.name.clone());
@@ -348,9 +367,14 @@ async fn prune_now(engine: &Arc<Engine>, candidates: Vec<Arc<Volume>>) -> Result
     Ok(response)
 }
 
+/// Bytes that a volume takes here; `None` for one that is a mount, whose bytes are elsewhere.
+pub(crate) fn size_of(engine: &Engine, volume: &Volume) -> Option<u64> {
+    volume.options.is_empty().then(|| disk_usage(&folder(engine, &volume.name)))
+}
+
 /// Bytes on disk beneath a folder. What containers write into volumes passes by the engine, so this one
 /// number has to be walked; links are not followed.
-pub fn disk_usage(folder: &Path) -> u64 {
+fn disk_usage(folder: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     entries

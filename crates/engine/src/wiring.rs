@@ -1,9 +1,9 @@
 //! What a start needs around the plan: network, files in `/etc`, sources of mounts, the log.
 
 use crate::apparmor::AppArmor;
-use crate::container::Record;
+use crate::container::{Origin, Record};
 use crate::lifecycle::State;
-use crate::{Engine, containers, networks};
+use crate::{Engine, containers, networks, volumes};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use yare_net::EndpointRecord;
 use yare_net::hosts::{ExtraHost, HostsFile};
 use yare_net::resolv::{self, DnsOptions};
 use yare_oci::runtime::Device;
-use yare_shim::{LogDriver, LogSpec};
+use yare_shim::{LogDriver, LogSpec, MountOrigin};
 use yare_specgen::modes::{IpcMode, PidMode};
 use yare_specgen::mounts::{MountPlan, MountSource};
 use yare_specgen::{Plan, ResolvedDevice, Wiring};
@@ -287,6 +287,27 @@ pub(crate) fn groups(record: &Record, spec: &yare_oci::runtime::Spec) -> Vec<Str
         }
     }
     groups
+}
+
+/// Where the container's mounts come from, for its shim. A mount whose image has lost its layers fails here.
+pub(crate) fn origins(engine: &Engine, record: &Record) -> Result<Vec<MountOrigin>> {
+    let one = |(destination, origin): (&String, &Origin)| {
+        let tree = origin.image.as_ref().map(|image| engine.images.snapshots().view(&image.layers));
+        let tree = tree.transpose().map_err(|error| {
+            Error::wrap(format!("cannot put together the image that is mounted at {destination}"), error)
+        })?;
+        Ok(MountOrigin {
+            destination: destination.clone(),
+            tree: tree.map(rootfs),
+            subpath: origin.subpath.clone(),
+        })
+    };
+    record.origins.iter().map(one).collect()
+}
+
+/// Whether something of the host's own is mounted on a volume: the launcher has no such mounts.
+pub(crate) fn needs_host_mounts(engine: &Engine, record: &Record) -> bool {
+    crate::volumes_of(record).any(|point| volumes::local::is_mount(&volumes::folder(engine, &point.name)))
 }
 
 /// Mounts that are not in the plan: those of `--volumes-from`.

@@ -7,7 +7,7 @@ use crate::mounts::{self, Layout};
 use crate::program::Program;
 use crate::rootfs::{self, Links};
 use crate::user::{self, Wanted};
-use crate::{Gate, Root, Stdio, devices, hooks, init, masks, sysctl};
+use crate::{Gate, Origin, Root, Stdio, devices, hooks, init, masks, sysctl};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::DumpableBehavior;
@@ -26,6 +26,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) process: &'a Process,
     pub(crate) root: &'a Root,
+    pub(crate) origins: &'a [Origin],
     pub(crate) stdio: &'a Stdio,
     /// Namespaces to join, in order.
     pub(crate) joins: &'a [(OwnedFd, u64)],
@@ -70,9 +71,10 @@ fn walk(plan: &Plan<'_>) -> Result<Infallible> {
     if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
         report(plan.channel, &Report::Namespaces, None)?;
     }
-    let sources = mounts::clone_sources(plan.spec)?;
+    let mut sources = mounts::clone_sources(plan.spec, plan.origins)?;
     let root = take_root(plan.root)?;
     mounts::make_private()?;
+    mounts::narrow_trees(plan.spec, plan.origins, &mut sources)?;
     mounts::attach_root(&root, &place_of_root(plan, &hooks))?;
     let mut filter = None;
     if plan.new_cgroup_namespace {

@@ -16,6 +16,7 @@ mod init;
 mod masks;
 mod mounts;
 mod options;
+mod origin;
 mod program;
 mod rootfs;
 mod start;
@@ -31,6 +32,8 @@ pub use confine::Filter;
 pub use error::{Result, StartError, Step};
 pub use exec::exec;
 pub use hooks::run_all as run_hooks;
+pub use mounts::mount_at;
+pub use origin::Origin;
 pub use start::create;
 
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -78,6 +81,8 @@ pub struct Start<'a> {
     pub spec: &'a Spec,
     /// The root filesystem.
     pub root: Root,
+    /// Where mounts of the specification come from, if not just from their source.
+    pub origins: &'a [Origin],
     /// Where its standard streams go.
     pub stdio: Stdio,
     /// A ready network namespace; without it the specification decides.

@@ -3,6 +3,7 @@
 use crate::cgroups;
 use crate::error::{Result, StartError, Step, reason};
 use crate::options::{self, Options};
+use crate::origin::{self, Origin};
 use crate::rootfs::{self, Links, PROC};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
@@ -45,14 +46,24 @@ pub(crate) struct Layout {
 }
 
 /// Clones of the bind sources, made while the namespace still has the host's propagation.
-pub(crate) fn clone_sources(spec: &Spec) -> Result<Vec<(Options, Option<OwnedFd>)>> {
-    spec.mounts.iter().map(clone_source).collect()
+pub(crate) fn clone_sources(spec: &Spec, origins: &[Origin]) -> Result<Vec<(Options, Option<OwnedFd>)>> {
+    spec.mounts.iter().map(|mount| clone_source(mount, origin::of(origins, &mount.destination))).collect()
 }
 
-fn clone_source(mount: &Mount) -> Result<(Options, Option<OwnedFd>)> {
+fn clone_source(mount: &Mount, origin: Option<&Origin>) -> Result<(Options, Option<OwnedFd>)> {
     let options = options::parse(mount).map_err(|text| StartError::invalid(Step::Spec, text))?;
+    if let Some(tree) = origin.and_then(|origin| origin.tree.as_ref()) {
+        let tree = tree
+            .try_clone()
+            .map_err(|error| StartError::io(Step::Mounts, format!("cannot mount {}", mount.source), error))?;
+        return Ok((options, Some(tree)));
+    }
     if !options.bind {
         return Ok((options, None));
+    }
+    if let Some(origin) = origin {
+        let part = origin.clone_part(&mount.source, options.recursive)?;
+        return Ok((options, Some(part)));
     }
     let source = CString::new(mount.source.as_str())
         .map_err(|_| StartError::invalid(Step::Spec, "a mount source contains a null byte"))?;
@@ -68,6 +79,41 @@ fn clone_source(mount: &Mount) -> Result<(Options, Option<OwnedFd>)> {
         }
         Err(error) => Err(StartError::io(Step::Mounts, format!("cannot bind {}", mount.source), error)),
     }
+}
+
+/// Mounts something in the caller's namespace, in the words of a specification; `mount.destination` does not
+/// count.
+///
+/// # Errors
+/// The options are wrong, or the kernel refuses.
+pub fn mount_at(mount: &Mount, target: &OwnedFd) -> Result<()> {
+    let failed = |error: &std::io::Error| match Errno::from_io_error(error) {
+        Some(Errno::NODEV) => StartError::invalid(
+            Step::Mounts,
+            format!("{} (unknown filesystem type, or no such device)", reason(error)),
+        ),
+        _ if error.kind() == std::io::ErrorKind::NotFound
+            || error.kind() == std::io::ErrorKind::InvalidInput =>
+        {
+            StartError::invalid(Step::Mounts, reason(error))
+        }
+        _ => StartError::internal(Step::Mounts, reason(error)),
+    };
+    let options = options::parse(mount).map_err(|text| StartError::invalid(Step::Mounts, text))?;
+    if options.bind {
+        let source = CString::new(mount.source.as_str())
+            .map_err(|_| StartError::invalid(Step::Mounts, "a mount source contains a null byte"))?;
+        let clone = clone_tree(CWD, &source, options.recursive).map_err(|error| failed(&error))?;
+        return attach_bind(&clone, &options, target).map_err(|error| match error {
+            Failure::Start(error) => error,
+            Failure::System(error) => failed(&error),
+        });
+    }
+    let data: Vec<(&str, Option<&str>)> =
+        options.data.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+    new_filesystem(&mount.kind, Some(&mount.source), &data, options.own.flags())
+        .and_then(|made| attach(&made, target))
+        .map_err(|error| failed(&error))
 }
 
 /// A path `/proc/PID/root/PATH` as its two parts: what is there may be a mount that only that process's
@@ -98,6 +144,23 @@ fn clone_foreign(pid: i32, path: &str, recursive: bool) -> std::io::Result<Owned
 pub(crate) fn make_private() -> Result<()> {
     set_attributes_at(CWD, c"/", &Attributes::propagation(Propagation::Private), true)
         .map_err(|error| StartError::io(Step::Root, "cannot make the mounts private", error))
+}
+
+/// Leaves of the trees that have no place what is meant of them. The namespace is private by now.
+pub(crate) fn narrow_trees(
+    spec: &Spec,
+    origins: &[Origin],
+    sources: &mut [(Options, Option<OwnedFd>)],
+) -> Result<()> {
+    for (mount, (_, source)) in spec.mounts.iter().zip(sources) {
+        let origin = origin::of(origins, &mount.destination).filter(|origin| origin.tree.is_some());
+        if let Some(origin) = origin
+            && let Some(tree) = source.take()
+        {
+            *source = Some(origin.narrow(tree, &mount.source)?);
+        }
+    }
+    Ok(())
 }
 
 /// Attaches the root where `pivot_root` can take it from, as at `/` on top of the old one.

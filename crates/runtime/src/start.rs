@@ -44,6 +44,7 @@ pub fn create(start: Start<'_>) -> Result<Created> {
         spec: start.spec,
         process,
         root: &start.root,
+        origins: start.origins,
         stdio: &start.stdio,
         joins: &namespaces.joins,
         new_cgroup_namespace: namespaces.new_cgroup,

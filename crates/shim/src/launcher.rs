@@ -162,12 +162,17 @@ fn mount_point(line: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(OsString::from_vec(path)))
 }
 
-/// Kept are the few that every container is built from, and all on the way to or beneath our own roots.
+/// Kept are the few that every container is built from, and all on the way to or beneath our own roots. What is
+/// mounted on single volumes is not: it comes and goes with the containers that use it.
 fn is_kept(point: &Path, keep: &[PathBuf]) -> bool {
     let always = ["/", "/proc", "/sys", "/dev", "/dev/pts"].iter().any(|path| point == Path::new(path));
     always
         || point.starts_with("/sys/fs/cgroup")
-        || keep.iter().any(|root| root.starts_with(point) || point.starts_with(root))
+        || keep.iter().any(|root| {
+            let volumes = root.join("volumes");
+            root.starts_with(point)
+                || (point.starts_with(root) && (point == volumes || !point.starts_with(volumes)))
+        })
 }
 
 #[cfg(test)]
@@ -185,10 +190,10 @@ mod tests {
     fn keeps_what_containers_need() {
         let keep = [PathBuf::from("/var/lib/yare"), PathBuf::from("/run/yare")];
         let kept = |path: &str| is_kept(Path::new(path), &keep);
-        for path in ["/", "/sys/fs/cgroup/memory", "/var", "/var/lib/yare", "/var/lib/yare/volumes/x", "/run"]
-        {
+        for path in ["/", "/sys/fs/cgroup/memory", "/var", "/var/lib/yare", "/var/lib/yare/volumes", "/run"] {
             assert!(kept(path), "{path}");
         }
+        assert!(!kept("/var/lib/yare/volumes/x/_data"));
         for path in ["/home", "/var/lib", "/var/lib/docker", "/sys/kernel/debug", "/dev/shm"] {
             assert_eq!(kept(path), path == "/var/lib", "{path}");
         }

@@ -25,6 +25,8 @@ pub struct Launch {
     pub filter: Option<Filter>,
     /// What to mount as root.
     pub rootfs: Rootfs,
+    /// Where mounts of the spec come from, if not just from their source.
+    pub origins: Vec<MountOrigin>,
     /// `user[:group]`, names or numbers, looked up in the root filesystem; empty takes the spec's ids.
     pub user: String,
     /// Further groups by name or number, looked up there too; needs `user`.
@@ -50,6 +52,8 @@ pub struct Launch {
     /// Directories whose mounts the launcher kept (`LauncherConfig::keep`). A bind mount with a source
     /// elsewhere makes the shim enter the host's mount namespace first.
     pub own_roots: Vec<PathBuf>,
+    /// Whether it has to go there in any case.
+    pub host_mounts: bool,
 }
 
 /// What is mounted as a container's root; the same serde form as the snapshotter's.
@@ -72,6 +76,18 @@ impl Default for Rootfs {
     fn default() -> Self {
         Self::Bind(PathBuf::from("/nonexistent"))
     }
+}
+
+/// Where one mount of the spec comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountOrigin {
+    /// Destination of the mount.
+    pub destination: String,
+    /// A tree that is made for it and takes the place of its source: an image's.
+    pub tree: Option<Rootfs>,
+    /// What of it is mounted, relative; empty for all of it.
+    pub subpath: String,
 }
 
 /// Which streams a client takes part in.

@@ -30,6 +30,15 @@ pub(crate) fn open(rootfs: &Rootfs, scratch: &Path) -> Result<Root> {
     }
 }
 
+/// Makes a tree that is only looked at, see [`open`].
+pub(crate) fn tree(rootfs: &Rootfs, scratch: &Path) -> Result<OwnedFd> {
+    match open(rootfs, scratch)? {
+        Root::Detached(tree) => Ok(tree),
+        Root::Path(path) => read_only(&path)
+            .map_err(|error| Error::internal(format!("cannot mount {}", path.display())).caused_by(error)),
+    }
+}
+
 /// Names the directory that is missing, if that is the reason.
 fn explain(lower: &[PathBuf], upper: Option<(&Path, &Path)>, error: io::Error) -> Error {
     if let Some((_, work)) = upper.filter(|(_, work)| work.join("work/incompat/volatile").exists()) {

@@ -4,7 +4,7 @@ use crate::exit;
 use crate::hooks::Hooks;
 use crate::journal::Journal;
 use crate::launcher::Surroundings;
-use crate::protocol::{ExecSpec, Failure, Launch, LogDriver};
+use crate::protocol::{ExecSpec, Failure, Launch, LogDriver, MountOrigin};
 use crate::rootfs;
 use crate::session::{Session, StreamOptions};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -17,7 +17,7 @@ use yare_cgroup::Group;
 use yare_errdefs::{Classified, Error};
 use yare_logs::{Writer, WriterOptions};
 use yare_oci::runtime::{ConsoleSize, Process, Spec};
-use yare_runtime::{ExecTarget, Filter, Running, Start, StartError};
+use yare_runtime::{ExecTarget, Filter, Origin, Running, Start, StartError};
 
 /// Name of the file whose lock the shim of a run directory holds until it has cleaned up behind the
 /// container, and in which its process id stands.
@@ -140,10 +140,12 @@ fn start_in(
     }
     let listener = listen(&launch.run_dir).map_err(|error| failed("listen", error))?;
     let root = rootfs::open(&launch.rootfs, &launch.run_dir).map_err(|error| Failure::new(&error))?;
+    let origins = origins(launch)?;
     let mut created = yare_runtime::create(Start {
         id: &launch.id,
         spec: &launch.spec,
         root,
+        origins: &origins,
         stdio,
         netns,
         init: launch.init,
@@ -162,6 +164,16 @@ fn start_in(
         session.set_console(console).map_err(|error| failed("use the terminal", error))?;
     }
     Ok(Started { running, filter, session, log, listener })
+}
+
+/// Trees made, the rest as it was sent.
+fn origins(launch: &Launch) -> Result<Vec<Origin>, Failure> {
+    let one = |origin: &MountOrigin| {
+        let tree = origin.tree.as_ref().map(|tree| rootfs::tree(tree, &launch.run_dir)).transpose()?;
+        let (destination, subpath) = (origin.destination.clone(), origin.subpath.clone());
+        Ok(Origin { destination, tree, subpath })
+    };
+    launch.origins.iter().map(one).collect::<yare_errdefs::Result<_>>().map_err(|error| Failure::new(&error))
 }
 
 /// Runs another process in the container.
@@ -278,7 +290,8 @@ fn needs_host_mounts(launch: &Launch) -> bool {
         crate::protocol::Rootfs::Overlay { .. } => false,
     };
     let linux = launch.spec.linux.as_ref();
-    mounts
+    launch.host_mounts
+        || mounts
         || root
         || launch.spec.hooks.is_some()
         || linux.is_some_and(|linux| propagates(&linux.rootfs_propagation))

@@ -240,7 +240,7 @@ fn one(plan: &MountPlan, wiring: &Wiring) -> Option<Mount> {
             });
         }
         MountSource::Bind { path, .. } => wired.unwrap_or(path),
-        MountSource::Volume { .. } => wired?,
+        MountSource::Volume { .. } | MountSource::Image { .. } => wired?,
     };
     let mut options = vec![if plan.non_recursive { "bind" } else { "rbind" }.to_owned()];
     if plan.read_only {

@@ -212,6 +212,8 @@ pub fn lock_file(path: impl AsRef<Path>) -> io::Result<Lock> {
 enum Links {
     /// Followed as if the root were `/`.
     InRoot,
+    /// Followed as long as no step leads out, which is refused with `EXDEV`.
+    Within,
     /// Refused with `ELOOP`, as is every step out with `EXDEV`.
     Refused,
 }
@@ -225,6 +227,7 @@ fn open_resolved(
 ) -> io::Result<OwnedFd> {
     let resolve = match links {
         Links::InRoot => ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        Links::Within => ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
         Links::Refused => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
     };
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
@@ -247,6 +250,17 @@ pub fn open_beneath(
     mode: Mode,
 ) -> io::Result<OwnedFd> {
     open_resolved(root, path.as_ref(), flags, mode, Links::InRoot)
+}
+
+/// Opens the relative `path` below `root`. Links are followed, but neither they nor `..` may leave `root` on
+/// the way, and absolute ones always do (`EXDEV`).
+pub fn open_within(
+    root: BorrowedFd<'_>,
+    path: impl AsRef<Path>,
+    flags: OFlags,
+    mode: Mode,
+) -> io::Result<OwnedFd> {
+    open_resolved(root, path.as_ref(), flags, mode, Links::Within)
 }
 
 /// Opens the relative `path` below `root` without following any symbolic link (`ELOOP`) and without

@@ -158,6 +158,22 @@ pub fn clone_tree(directory: impl AsFd, path: &CStr, recursive: bool) -> io::Res
     Ok(rustix::mount::open_tree(directory, path, flags)?)
 }
 
+/// A detached copy of what lies at `path` within the detached mount `tree`, see [`crate::fs::open_within`].
+///
+/// Before Linux 6.15 nothing of a mount can be copied that is attached nowhere: it is attached over the
+/// root of the calling thread's mount namespace for a moment, which has to be private.
+pub fn clone_within(tree: &OwnedFd, path: &str, recursive: bool) -> io::Result<OwnedFd> {
+    use rustix::mount::UnmountFlags;
+    let slash = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    attach(tree, &slash)?;
+    let cloned = crate::fs::open_within(tree.as_fd(), path, OFlags::PATH, Mode::empty())
+        .and_then(|found| clone_tree(&found, c"", recursive));
+    rustix::process::fchdir(tree)?;
+    rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
+    rustix::process::fchdir(&slash)?;
+    cloned
+}
+
 /// Attaches a detached mount on what `target` is open on.
 pub fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
     use rustix::mount::MoveMountFlags as Flags;

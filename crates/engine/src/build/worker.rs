@@ -209,6 +209,7 @@ impl<'a> Step<'a> {
             networks: BTreeMap::new(),
             plan,
             mounts: Vec::new(),
+            origins: BTreeMap::new(),
             anonymous: Vec::new(),
             state: StateRecord::default(),
             endpoints: Vec::new(),

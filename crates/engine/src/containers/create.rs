@@ -47,7 +47,7 @@ async fn create_now(
     let networks = wanted_endpoints(engine, &request)?;
     let warnings = std::mem::take(&mut plan.warnings);
     let mut prepared = prepare::mounts(engine, &id, &plan).await?;
-    let holds = std::mem::take(&mut prepared.holds);
+    let holds = (std::mem::take(&mut prepared.holds), std::mem::take(&mut prepared.leases));
     let unfinished = Unfinished {
         engine: Arc::clone(engine),
         id: id.clone(),
@@ -136,6 +136,7 @@ fn record(
         networks,
         plan,
         mounts: prepared.points.clone(),
+        origins: prepared.origins.clone(),
         anonymous: prepared.anonymous.clone(),
         state: StateRecord::default(),
         endpoints: Vec::new(),

@@ -2,7 +2,7 @@
 
 use super::start::Cause;
 use crate::Engine;
-use crate::container::Container;
+use crate::container::{Container, Record};
 use crate::lifecycle::{self, AfterExit, State};
 use crate::task;
 use jiff::Timestamp;
@@ -62,6 +62,7 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
         crate::networks::publish_member(engine, "disconnect", network, &container.id);
     }
     engine.publish_unmounted(container);
+    release_volumes(engine, &before);
     engine.execs.forget_container(&container.id);
     if follows != AfterExit::Remove {
         keep(engine, container, settling);
@@ -84,6 +85,12 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
         }
         AfterExit::Restart(pause) => restart_after(engine, container, pause),
     }
+}
+
+/// Lets go of volumes that are mounts. A file server that does not answer holds nobody up.
+fn release_volumes(engine: &Arc<Engine>, record: &Arc<Record>) {
+    let (engine, record) = (Arc::clone(engine), Arc::clone(record));
+    tokio::task::spawn_blocking(move || crate::volumes::local::release(&engine, &record));
 }
 
 /// Puts the end on record, and only then lets go of the run directory, which until then is what the next

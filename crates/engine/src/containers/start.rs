@@ -88,6 +88,7 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
     let rootfs = engine.images.snapshots().mounts(&record.id, &record.layers).map_err(|error| {
         Error::wrap(format!("cannot put together the root of container {}", record.id), error)
     })?;
+    let uses = crate::volumes::local::use_all(engine, &record, &record.id)?;
     let mut network = Wired::connect(engine, &record)?;
     wiring::write_files(engine, &record, &network.endpoints)?;
     let spec = wiring::spec(engine, &record)?;
@@ -103,6 +104,7 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
         spec,
         filter: None,
         rootfs: wiring::rootfs(rootfs),
+        origins: wiring::origins(engine, &record)?,
         user: record.plan.user.clone(),
         init: record.plan.init,
         cgroup_path: engine.cgroup_path(&record),
@@ -113,6 +115,7 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
         run_dir,
         attaches,
         has_netns: network.netns.is_some(),
+        host_mounts: wiring::needs_host_mounts(engine, &record),
         own_roots: vec![engine.config.data_root.clone(), engine.config.exec_root.clone()],
     };
     let descriptors: Vec<_> = network.netns.iter().chain(&streams).map(AsFd::as_fd).collect();
@@ -132,6 +135,7 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
         (Reply::Started { pid }, descriptors) => {
             let pidfd =
                 descriptors.into_iter().next().ok_or_else(|| lost(std::io::ErrorKind::InvalidData.into()))?;
+            uses.keep();
             Ok(Run { pid, pidfd, control, endpoints: network.keep() })
         }
         (Reply::Failed(failure), _) => Err(explained(&record, failure.into_error())),

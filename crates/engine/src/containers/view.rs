@@ -11,7 +11,7 @@
 //! reads sees it through a mount that is in no start's way.
 
 use crate::Engine;
-use crate::container::{Container, Record};
+use crate::container::{Container, Origin, Record};
 use crate::images::blocking;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
@@ -23,10 +23,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
-use yare_api::texts;
+use yare_api::{MountPoint, texts};
 use yare_errdefs::{Error, Result};
 use yare_sys::fs as files;
-use yare_sys::mount::{Attributes, Propagation, attach, clone_tree, set_attributes, set_attributes_at};
+use yare_sys::mount::{
+    Attributes, Propagation, attach, clone_tree, clone_within, set_attributes, set_attributes_at,
+};
 use yare_sys::process;
 
 /// A container's files. Nothing is mounted any more once it is dropped.
@@ -141,6 +143,8 @@ fn of_running(record: &Record, pidfd: &OwnedFd) -> Result<Option<Made>> {
 }
 
 fn of_stopped(engine: &Engine, record: &Record, access: Access) -> Result<Made> {
+    // Cloned mounts live on by themselves.
+    let _uses = crate::volumes::local::use_all(engine, record, &crate::random_id())?;
     let mounts = mounts_of_stopped(engine, record)?;
     let root = match access {
         Access::Write => writable_root(engine, record)?,
@@ -161,10 +165,13 @@ fn mounts_of_stopped(engine: &Engine, record: &Record) -> Result<Vec<(String, Ow
     let mut points: Vec<_> = record.mounts.iter().filter(|point| point.r#type != "tmpfs").collect();
     points.sort_by(|one, other| one.destination.cmp(&other.destination));
     for point in points {
-        let mount = clone_source(&point.source, !point.rw).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => yare_specgen::mounts::missing_bind(&point.source),
-            _ => failed(&record.id, error),
-        })?;
+        let mount = match record.origins.get(&point.destination) {
+            Some(origin) => clone_origin(engine, point, origin)?,
+            None => clone_source(&point.source, !point.rw).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => yare_specgen::mounts::missing_bind(&point.source),
+                _ => failed(&record.id, error),
+            })?,
+        };
         mounts.push((point.destination.clone(), mount));
     }
     let folder = engine.container_dir(&record.id);
@@ -219,6 +226,40 @@ fn clone_source(source: &str, read_only: bool) -> io::Result<OwnedFd> {
         set_attributes(&mount, &Attributes::set(MountAttrFlags::MOUNT_ATTR_RDONLY), true)?;
     }
     Ok(mount)
+}
+
+/// What of a volume or an image is mounted. The thread gets a private mount namespace for it.
+fn clone_origin(engine: &Engine, point: &MountPoint, origin: &Origin) -> Result<OwnedFd> {
+    let subpath = &origin.subpath;
+    let cannot = || format!("cannot open what is mounted at {}", point.destination);
+    let clone = || {
+        let base = open_path(CWD, &point.source)?;
+        let part = files::open_within(base.as_fd(), subpath, OFlags::PATH, Mode::empty())?;
+        clone_tree(&part, c"", true)
+    };
+    let within = |tree: OwnedFd| {
+        process::unshare(process::NEWNS)?;
+        set_attributes_at(CWD, c"/", &Attributes::propagation(Propagation::Private), true)?;
+        clone_within(&tree, subpath, true)
+    };
+    let cloned = match &origin.image {
+        None => clone(),
+        Some(image) => {
+            let tree = engine.images.snapshots().view_fd(&image.layers);
+            let tree = tree.map_err(|error| Error::wrap(cannot(), error))?;
+            if subpath.is_empty() { Ok(tree) } else { within(tree) }
+        }
+    };
+    let read_only = |mount: OwnedFd| {
+        if !point.rw {
+            set_attributes(&mount, &Attributes::set(MountAttrFlags::MOUNT_ATTR_RDONLY), true)?;
+        }
+        Ok(mount)
+    };
+    cloned.and_then(read_only).map_err(|error| {
+        Error::new(yare_errdefs::class_of_io(&error), format!("{}: subpath {subpath:?}", cannot()))
+            .caused_by(error)
+    })
 }
 
 /// The place of a mount, made if it is missing, as a start does: in the root, or in what is mounted on it.

@@ -1,15 +1,15 @@
 //! Filling a new volume with what the image has at its place.
 //!
-//! While a named volume is being filled there is a file `filling` beside its `_data`. A volume with that file
-//! at the start of the engine was filled half way when an engine died: it is emptied, and filled anew by the
-//! next container. The content is on disk before the file goes, so the same holds after a power cut. (An
+//! While a named volume is being filled there is a file `filling` beside its `_data`; in it is the subpath, if
+//! only a part of the volume is filled. A volume with that file at the start of the engine was filled half way
+//! when an engine died: it (or the part) is emptied, and filled anew by the next container. The content is on disk before the file goes, so the same holds after a power cut. (An
 //! anonymous volume gets on record when it is full; before that it has no owner and is swept.)
 
 use super::folder;
 use crate::Engine;
 use parking_lot::Mutex;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use yare_errdefs::{Error, Result};
 use yare_oci::DiffId;
@@ -21,10 +21,14 @@ const MARK: &str = "filling";
 pub(crate) struct Fill {
     /// Where it is mounted, and what of the image it takes.
     pub(crate) destination: String,
+    /// What of the volume that is, relative; empty for all of it.
+    pub(crate) subpath: String,
     /// The volume.
     pub(crate) name: String,
-    /// Whether others may find it by its name meanwhile, and when that is cut off.
-    pub(crate) named: bool,
+    /// Whether what is cut off can be taken back at the next start: it is found by its name, and all its own.
+    pub(crate) marked: bool,
+    /// The container.
+    pub(crate) user: String,
     /// Locked while it is filled.
     pub(crate) filling: Arc<Mutex<()>>,
 }
@@ -36,7 +40,10 @@ pub(crate) fn fill_volumes(engine: &Engine, layers: &[DiffId], fills: &[Fill]) -
     for fill in fills {
         // Whoever else creates a container with this volume waits, and finds it full.
         let _filling = fill.filling.lock();
-        if !is_empty(&folder(engine, &fill.name)) {
+        let _uses = super::local::use_named(engine, std::iter::once(fill.name.as_str()), &fill.user)?;
+        // A part that is not there is for the start to tell.
+        let Ok(target) = part(engine, &fill.name, &fill.subpath) else { continue };
+        if !is_empty(&target) {
             continue;
         }
         let tree =
@@ -55,44 +62,60 @@ pub(crate) fn fill_volumes(engine: &Engine, layers: &[DiffId], fills: &[Fill]) -
             // The image has nothing there, or a file: the volume stays empty, as with Docker.
             continue;
         };
-        fill_one(engine, &source, fill)?;
+        fill_one(engine, &source, &target, fill)?;
     }
     Ok(())
 }
 
-fn fill_one(engine: &Engine, source: &OwnedFd, fill: &Fill) -> Result<()> {
+/// What of a volume is filled.
+fn part(engine: &Engine, name: &str, subpath: &str) -> std::io::Result<OwnedFd> {
+    let content = yare_sys::fs::open_dir(folder(engine, name))?;
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+    yare_sys::fs::open_within(content.as_fd(), subpath, flags, rustix::fs::Mode::empty())
+}
+
+fn fill_one(engine: &Engine, source: &OwnedFd, target: &OwnedFd, fill: &Fill) -> Result<()> {
     let failed = || format!("cannot fill the volume for {} from the image", fill.destination);
     let wrapped =
         |error: std::io::Error| Error::new(yare_errdefs::class_of_io(&error), failed()).caused_by(error);
-    let content = folder(engine, &fill.name);
-    if !fill.named {
-        return copy(source, &content, &failed);
+    let copy = || {
+        let copied = yare_layer::copy_tree(source.as_fd(), target.as_fd());
+        copied.map(drop).map_err(|error| Error::wrap(failed(), error))
+    };
+    if !fill.marked {
+        return copy();
     }
     let mark = mark(engine, &fill.name);
-    std::fs::File::create(&mark).map_err(wrapped)?;
-    if let Err(error) = copy(source, &content, &failed) {
-        empty(engine, &fill.name)?;
+    std::fs::write(&mark, &fill.subpath).map_err(wrapped)?;
+    if let Err(error) = copy() {
+        empty(engine, &fill.name, &fill.subpath)?;
         return Err(error);
     }
-    yare_sys::fs::syncfs(&content).map_err(wrapped)?;
+    yare_sys::fs::syncfs(folder(engine, &fill.name)).map_err(wrapped)?;
     std::fs::remove_file(&mark).map_err(wrapped)
 }
 
-fn copy(source: &OwnedFd, content: &Path, failed: &dyn Fn() -> String) -> Result<()> {
-    let target =
-        yare_sys::fs::open_dir(content).map_err(|error| Error::internal(failed()).caused_by(error))?;
-    yare_layer::copy_tree(source.as_fd(), target.as_fd())
-        .map(drop)
-        .map_err(|error| Error::wrap(failed(), error))
-}
-
-/// Takes half a filling out of a volume.
-fn empty(engine: &Engine, name: &str) -> Result<()> {
-    engine.trash.take(&folder(engine, name))?;
-    super::make_folder(&folder(engine, name))?;
+/// Takes half a filling out of a volume, or out of the part of it that was filled.
+fn empty(engine: &Engine, name: &str, subpath: &str) -> Result<()> {
+    if subpath.is_empty() {
+        engine.trash.take(&folder(engine, name))?;
+        super::make_folder(&folder(engine, name))?;
+    } else if let Ok(part) = part(engine, name, subpath) {
+        clear(&part).map_err(|error| {
+            Error::internal(format!("cannot empty {subpath} of volume {name}")).caused_by(error)
+        })?;
+    }
     std::fs::remove_file(mark(engine, name)).map_err(|error| {
         Error::internal(format!("cannot remove {}", mark(engine, name).display())).caused_by(error)
     })
+}
+
+/// Removes everything in a directory.
+fn clear(directory: &OwnedFd) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(yare_sys::fs::proc_path(directory.as_fd()))? {
+        yare_sys::fs::remove_tree_at(directory.as_fd(), entry?.file_name())?;
+    }
+    Ok(())
 }
 
 /// Empties the volumes whose filling was cut off. To be called when all containers are known and none is
@@ -100,9 +123,7 @@ fn empty(engine: &Engine, name: &str) -> Result<()> {
 pub(crate) fn empty_half_filled(engine: &Engine) {
     for volume in engine.volumes.all() {
         let name = &volume.name;
-        if !mark(engine, name).exists() {
-            continue;
-        }
+        let Ok(subpath) = std::fs::read_to_string(mark(engine, name)) else { continue };
         let users = super::users(engine, name);
         if !users.is_empty() {
             // They may have written to it: what is there is theirs.
@@ -111,7 +132,7 @@ pub(crate) fn empty_half_filled(engine: &Engine) {
                 "it was filled half way from an image when an engine died, and stays so: containers use it"
             );
             let _ = std::fs::remove_file(mark(engine, name));
-        } else if let Err(error) = empty(engine, name) {
+        } else if let Err(error) = empty(engine, name, &subpath) {
             tracing::warn!(
                 volume = name,
                 error = yare_errdefs::chain(&error),
@@ -125,6 +146,7 @@ fn mark(engine: &Engine, name: &str) -> PathBuf {
     folder(engine, name).with_file_name(MARK)
 }
 
-fn is_empty(folder: &Path) -> bool {
-    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+fn is_empty(directory: &OwnedFd) -> bool {
+    let entries = std::fs::read_dir(yare_sys::fs::proc_path(directory.as_fd()));
+    entries.is_ok_and(|mut entries| entries.next().is_none())
 }

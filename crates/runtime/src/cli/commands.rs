@@ -103,6 +103,7 @@ impl New {
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let root = spec.root.as_ref().map_or("rootfs", |root| root.path.as_str());
         let start = Start {
+            origins: &[],
             id,
             spec,
             root: Root::Path(bundle.join(root)),

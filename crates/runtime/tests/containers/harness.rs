@@ -223,6 +223,7 @@ pub(crate) fn create(
 ) -> Result<Created, StartError> {
     let stdio = if options.terminal { Stdio::Terminal { size: Some((30, 100)) } } else { stdio };
     yare_runtime::create(Start {
+        origins: &[],
         id: "test",
         spec,
         root: Root::Path(root.directory.path().to_path_buf()),

@@ -13,6 +13,9 @@ use crate::leaks;
 const MANY: usize = 3000;
 const FEW: usize = 300;
 
+/// How long an engine may take to settle.
+const SETTLE: Duration = Duration::from_secs(20);
+
 /// Brings in the image `full`: busybox, and so many files at `/data`.
 fn load_full(engine: &Engine, files: usize) {
     let mut tar = tar::Builder::new(Vec::new());
@@ -121,4 +124,53 @@ fn creations(engine: &Engine) {
         }
         assert_eq!(api.delete(&format!("/containers/{id}?v=1")).unwrap().status, 204);
     }
+}
+
+fn is_mounted(place: &str) -> bool {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    table.lines().any(|line| line.split(' ').nth(4) == Some(place))
+}
+
+#[test]
+fn volumes_that_are_mounts_go_with_their_last_user_whatever_ends() {
+    if !require_root("volumes_that_are_mounts_go_with_their_last_user_whatever_ends") {
+        return;
+    }
+    let mut engine = Engine::start();
+    engine.load_busybox();
+    let create = ["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "memory"];
+    engine.yare(&create).ok();
+    let place = engine.yare(&["volume", "inspect", "-f", "{{.Mountpoint}}", "memory"]).ok();
+    let place = place.trim();
+    let run = |command: &str| {
+        ["run", "-d", "--rm", "-v", "memory:/m", "busybox", "sh", "-c", command].map(str::to_owned)
+    };
+    let run = |engine: &Engine, command: &str| {
+        let words = run(command);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        engine.yare(&words).ok().trim().to_owned()
+    };
+    let first = run(&engine, "echo kept > /m/f; sleep 1000");
+    engine.kill9();
+    engine.restart();
+    // It runs on, so its memory stays, and is what the next one sees.
+    assert!(is_mounted(place));
+    let second = run(&engine, "cat /m/f; sleep 1000");
+    eventually("the second sees it", SETTLE, || engine.yare(&["logs", &second]).ok() == "kept\n");
+    engine.yare(&["rm", "-f", &second]).ok();
+    engine.kill9();
+    assert!(is_mounted(place));
+    // The last one ends while there is no engine.
+    let pid =
+        std::fs::read_to_string(engine.path().join(format!("exec/containers/{first}/shim.pid"))).unwrap();
+    let pid: i32 = pid.lines().nth(1).unwrap().parse().unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    engine.restart();
+    eventually("it is unmounted", SETTLE, || !is_mounted(place));
+    engine.yare(&["volume", "rm", "memory"]).ok();
+    leaks::assert_clean(engine);
 }

@@ -68,6 +68,7 @@ mod listing;
 mod llb;
 mod llb_sources;
 mod logs;
+mod mounts;
 mod names;
 mod network;
 mod policy;
@@ -105,6 +106,7 @@ fn main() {
         devices::CASES,
         security::CASES,
         limits::CASES,
+        mounts::CASES,
         volumes::CASES,
         copies::CASES,
         changes::CASES,

@@ -1,0 +1,232 @@
+//! Parts of volumes, volumes that are mounts, and images as mounts.
+
+use serde_json::Value;
+
+use crate::case::cases;
+use crate::client::Client;
+
+cases![
+    Both:
+        a_part_of_a_volume_is_mounted.differs_from_old("it knows no subpaths"),
+        a_part_does_not_lead_out_of_its_volume.differs_from_old("it knows no subpaths"),
+        an_empty_part_is_filled_from_the_image.differs_from_old("it knows no subpaths"),
+        parts_are_taken_over_and_copied_to.differs_from_old("it knows no subpaths"),
+        an_image_is_mounted.differs_from_old("it mounts no images"),
+        a_part_of_an_image_is_mounted.differs_from_old("it mounts no images"),
+        a_volume_in_memory_lives_as_long_as_its_users.differs("it looks into the engine's folder"),
+        a_volume_is_a_directory_elsewhere,
+        options_of_volumes_are_checked,
+        what_cannot_be_mounted_is_told,
+        a_mounted_image_is_held.differs("it lets go of the names of a mounted image");
+];
+
+/// A volume with a file, directories and links in it.
+fn volume_with_parts(c: &Client) {
+    c.ok(
+        "docker run --rm -v $n-v:/v busybox sh -c 'mkdir -p /v/a/b && echo deep > /v/a/b/f && echo top > /v/file && \
+         ln -s a /v/link && ln -s /etc /v/absolute && ln -s ../../.. /v/out'",
+    );
+}
+
+fn a_part_of_a_volume_is_mounted(c: &Client) {
+    volume_with_parts(c);
+    for part in ["a/b", "link/b", "a/../a/b"] {
+        c.says(
+            &format!("docker run --rm --mount type=volume,src=$n-v,dst=/x,volume-subpath={part} busybox sh -c 'cat /x/f; ls -a /x/..' | head -n 1"),
+            "deep\n",
+        );
+    }
+    c.says("docker run --rm --mount type=volume,src=$n-v,dst=/x,volume-subpath=file busybox cat /x", "top\n");
+    c.ok("docker run --rm --mount type=volume,src=$n-v,dst=/x,volume-subpath=a busybox sh -c 'echo new > /x/g'");
+    c.says("docker run --rm -v $n-v:/v busybox cat /v/a/g", "new\n");
+    let refused = c.run(
+        "docker run --rm --mount type=volume,src=$n-v,dst=/x,volume-subpath=a,readonly busybox touch /x/h",
+    );
+    assert!(refused.stderr.contains("Read-only file system"), "{refused:?}");
+}
+
+fn a_part_does_not_lead_out_of_its_volume(c: &Client) {
+    volume_with_parts(c);
+    let place = c.line("docker volume inspect -f '{{.Mountpoint}}' $n-v");
+    let run = |code: i32, part: &str| {
+        c.fails(
+            code,
+            &format!(
+                "docker run --rm --mount type=volume,src=$n-v,dst=/x,volume-subpath={part} busybox ls /x"
+            ),
+        )
+    };
+    for part in ["absolute", "out", "a/../out/tmp"] {
+        let text = run(125, part);
+        let wanted = format!("path concatenation escapes the base directory, base: {place}, subpath: {part}");
+        assert!(text.contains(&wanted), "{text}");
+    }
+    // Docker's clients take the code from the text.
+    let text = run(127, "none");
+    assert!(text.contains(&format!("cannot access path {place}/none: ")), "{text}");
+    for part in ["../x", "/a"] {
+        let text = run(125, part);
+        assert!(text.contains("subpath must be a relative path within the volume"), "{text}");
+    }
+    let text = c.fails(125, "docker run --rm --mount type=volume,dst=/x,volume-subpath=a busybox ls /x");
+    assert!(text.contains("must not set Subpath when using anonymous volumes"), "{text}");
+}
+
+fn an_empty_part_is_filled_from_the_image(c: &Client) {
+    c.ok("mkdir -p r/data && tar -xf $busybox -C r && echo inner > r/data/f && tar -C r -c . | docker import - $n/a");
+    c.ok("docker run --rm -v $n-v:/v busybox mkdir /v/part");
+    c.says(
+        "docker run --rm --mount type=volume,src=$n-v,dst=/data,volume-subpath=part $n/a cat /data/f",
+        "inner\n",
+    );
+    c.says("docker run --rm -v $n-v:/v busybox sh -c 'ls /v; ls /v/part'", "part\nf\n");
+}
+
+fn parts_are_taken_over_and_copied_to(c: &Client) {
+    volume_with_parts(c);
+    c.ok("docker create --name $n --mount type=volume,src=$n-v,dst=/x,volume-subpath=a/b --mount type=image,src=busybox,dst=/i,image-subpath=bin busybox true");
+    c.says(
+        "docker run --rm --volumes-from $n busybox sh -c 'ls /x; ls /i | grep -x busybox'",
+        "f\nbusybox\n",
+    );
+    c.ok("echo copied > g && docker cp g $n:/x/g && docker cp $n:/x/f . && docker cp $n:/i/busybox .");
+    c.says("cat f; ls busybox; docker run --rm -v $n-v:/v busybox cat /v/a/b/g", "deep\nbusybox\ncopied\n");
+    let text = c.fails(1, "docker cp g $n:/i/g");
+    assert!(text.contains("marked read-only"), "{text}");
+}
+
+fn an_image_is_mounted(c: &Client) {
+    c.ok("mkdir -p r/d && echo layer > r/d/f && tar -C r -c . | docker import - $n/a");
+    // Several layers make an overlay, one does not.
+    c.ok("printf 'FROM busybox\\nRUN echo one > /one\\nRUN echo two > /two' | docker build -q -t $n/b -");
+    c.says(
+        "docker run --rm --mount type=image,src=$n/a,dst=/x --mount type=image,src=$n/b,dst=/y busybox sh -c \
+         'cat /x/d/f /y/one /y/two; touch /x/d/g || touch /y/g || echo refused' 2>/dev/null",
+        "layer\none\ntwo\nrefused\n",
+    );
+    c.ok("docker create --name $n --mount type=image,src=$n/a,dst=/x busybox true");
+    let mounts: Value = serde_json::from_str(&c.inspect("$n", "{{json .Mounts}}")).unwrap();
+    let mount = &mounts[0];
+    assert_eq!(
+        [&mount["Type"], &mount["Name"], &mount["Destination"], &mount["Propagation"], &mount["RW"]],
+        [
+            &"image".into(),
+            &format!("{}/a", c.n).into(),
+            &"/x".into(),
+            &"rprivate".into(),
+            &Value::Bool(false)
+        ]
+    );
+}
+
+fn a_part_of_an_image_is_mounted(c: &Client) {
+    c.ok("mkdir -p r/d/e && echo layer > r/d/f && ln -s d r/link && ln -s /etc r/absolute && tar -C r -c . | docker import - $n/a");
+    c.ok("printf 'FROM busybox\\nRUN mkdir /p && echo one > /p/f' | docker build -q -t $n/b -");
+    let run = |image: &str, part: &str, command: &str| {
+        format!(
+            "docker run --rm --mount type=image,src=$n/{image},dst=/x,image-subpath={part} busybox {command}"
+        )
+    };
+    c.says(&run("a", "link", "ls /x"), "e\nf\n");
+    c.says(&run("a", "d/f", "cat /x"), "layer\n");
+    c.says(&run("b", "p", "ls /x"), "f\n");
+    let text = c.fails(125, &run("a", "absolute", "ls /x"));
+    assert!(text.contains("path concatenation escapes the base directory"), "{text}");
+    let text = c.fails(127, &run("a", "none", "ls /x"));
+    assert!(text.contains("cannot access path") && text.contains("/none: "), "{text}");
+    let text = c.fails(125, &run("a", "../x", "ls /x"));
+    assert!(text.contains("subpath must be a relative path within the volume"), "{text}");
+}
+
+fn a_mounted_image_is_held(c: &Client) {
+    c.ok("mkdir -p r && echo layer > r/f && tar -C r -c . | docker import - $n/a");
+    c.ok("docker create --name $n --mount type=image,src=$n/a,dst=/x busybox cat /x/f");
+    let text = c.fails(1, "docker rmi $n/a");
+    assert!(text.contains("unable to remove repository reference") && text.contains(&c.n), "{text}");
+    c.ok("docker image prune -a -f --filter label=none; docker rmi -f $n/a");
+    c.says("docker start -a $n", "layer\n");
+    c.ok("docker rm $n");
+    c.fails(125, "docker run --rm --pull never --mount type=image,src=$n/a,dst=/x busybox true");
+}
+
+/// Whether something is mounted at a volume's folder.
+fn is_mounted(place: &str) -> bool {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    table.lines().any(|line| line.split(' ').nth(4) == Some(place))
+}
+
+fn a_volume_in_memory_lives_as_long_as_its_users(c: &Client) {
+    c.ok("docker volume create -o type=tmpfs -o device=tmpfs -o o=size=1m,uid=5,mode=700 $n-v");
+    let place = c.line("docker volume inspect -f '{{.Mountpoint}}' $n-v");
+    assert_eq!(
+        c.ok("docker volume inspect -f '{{json .Options}}' $n-v"),
+        "{\"device\":\"tmpfs\",\"o\":\"size=1m,uid=5,mode=700\",\"type\":\"tmpfs\"}\n"
+    );
+    c.ok("docker run -d --name $n-1 -v $n-v:/x busybox sh -c 'echo shared > /x/f; sleep 600'");
+    c.says(
+        "sleep 0.5; docker run --rm -v $n-v:/x:ro busybox sh -c \"cat /x/f; stat -c '%u %a' /x; df -k /x | tail -n 1 | tr -s ' ' | cut -d ' ' -f 1,2\"",
+        "shared\n5 700\ntmpfs 1024\n",
+    );
+    assert!(is_mounted(&place));
+    c.ok("docker cp $n-1:/x/f . && docker rm -f $n-1");
+    let mut tries = 0;
+    while is_mounted(&place) {
+        tries += 1;
+        assert!(tries < 100, "{place} stays mounted");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    c.says("docker run --rm -v $n-v:/x busybox ls /x", "");
+    c.ok("docker volume rm $n-v");
+}
+
+fn a_volume_is_a_directory_elsewhere(c: &Client) {
+    c.ok("mkdir d && echo there > d/f && docker volume create -o type=none -o o=bind -o device=$PWD/d $n-v");
+    c.says("docker run --rm -v $n-v:/x busybox sh -c 'cat /x/f; echo back > /x/g'", "there\n");
+    c.ok("docker volume create -o type=none -o o=bind,ro -o device=$PWD/d $n-w");
+    let refused = c.run("docker run --rm -v $n-w:/x busybox touch /x/h");
+    assert!(refused.stderr.contains("Read-only file system"), "{refused:?}");
+    c.says(
+        "docker run --rm --mount type=volume,src=$n-y,dst=/x,volume-opt=type=none,volume-opt=o=bind,volume-opt=device=$PWD/d busybox cat /x/g",
+        "back\n",
+    );
+    // Of a container that does not run, too.
+    c.ok("docker create --name $n -v $n-v:/x busybox true && docker cp $n:/x/f copy");
+    c.says("cat copy; docker rm $n", &format!("there\n{}\n", c.n));
+    c.ok("docker volume rm $n-v $n-w $n-y");
+    c.says("cat d/f d/g", "there\nback\n");
+}
+
+fn options_of_volumes_are_checked(c: &Client) {
+    let create = |options: &str| c.fails(1, &format!("docker volume create {options} $n-v"));
+    for (options, why) in [
+        ("-o x=y", "invalid option: \"x\""),
+        ("-o type=tmpfs", "missing required option: \"device\""),
+        ("-o size=10m", "quota size requested but no quota support"),
+    ] {
+        let text = create(options);
+        assert!(text.contains(&format!("create {}-v: {why}", c.n)), "{text}");
+    }
+    let text = c.fails(1, "docker volume create x");
+    assert!(text.contains("create x: volume name is too short"), "{text}");
+}
+
+fn what_cannot_be_mounted_is_told(c: &Client) {
+    let run = |code: i32, options: &str| {
+        c.ok(&format!("docker volume create {options} $n-v"));
+        let text = c.fails(code, "docker run --rm -v $n-v:/x busybox true");
+        c.ok("docker volume rm $n-v");
+        text
+    };
+    let text = run(127, "-o type=none -o o=bind -o device=$PWD/none");
+    assert!(text.contains("failed to mount local volume: mount ") && text.contains("no such file"), "{text}");
+    let text = run(125, "-o type=bogus -o device=x");
+    assert!(
+        text.contains("failed to mount local volume: mount x:") && text.contains("no such device"),
+        "{text}"
+    );
+    let text = run(125, "-o type=nfs -o o=addr=nosuch.invalid -o device=:/x");
+    assert!(
+        text.contains("error resolving passed in network volume address: lookup nosuch.invalid"),
+        "{text}"
+    );
+}
