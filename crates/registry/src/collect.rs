@@ -11,7 +11,9 @@
 use crate::blobs::Blobs;
 use crate::bucket::collect as bucket;
 use crate::clock::now;
+use crate::events::Origin;
 use crate::manifests;
+use crate::name::{Reference, Tag};
 use crate::problem::{Result, file_error};
 use crate::records::{
     BLOBS, LINKED, LINKS, MANIFESTS, ManifestRecord, REPOSITORIES, TAGS, TagRecord, Writing, find, read,
@@ -28,6 +30,8 @@ use yare_oci::Digest;
 
 /// Things that are taken away by one change, so that pushes get their turn.
 const STEP: usize = 512;
+/// Who deletes by the rules of retention, for webhooks.
+const RETENTION: &str = "retention";
 
 /// What a collection took away, or would.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -258,15 +262,26 @@ async fn carry_out(registry: &Registry, repository: &str, plan: Plan) -> Result<
         let (step, name, rules) = (step.to_vec(), repository.to_owned(), registry.rules.clone());
         let remove = move |writing: &Writing| {
             let removed = remove_tags(writing, &name, &step)?;
+            for (tag, _) in &removed {
+                let tag = Reference::Tag(Tag::parse(tag)?);
+                manifests::tell_deleted(writing, &name, &tag, (Some(&Origin::part(RETENTION, "")), &rules))?;
+            }
             let tags: Vec<&str> = removed.iter().map(|(tag, _)| tag.as_str()).collect();
             manifests::note_deleted(writing, &name, &tags, &rules).map(|()| removed)
         };
         done.tags.extend(registry.records.write(remove).await?);
     }
     for step in plan.manifests.chunks(STEP) {
-        let (step, name) = (step.to_vec(), repository.to_owned());
-        let removed = registry.records.write(move |writing| remove_manifests(writing, &name, &step)).await?;
-        done.manifests.extend(removed);
+        let (step, name, rules) = (step.to_vec(), repository.to_owned(), registry.rules.clone());
+        let remove = move |writing: &Writing| {
+            let removed = remove_manifests(writing, &name, &step)?;
+            for digest in &removed {
+                let by = (Some(&Origin::part(RETENTION, "")), &*rules);
+                manifests::tell_deleted(writing, &name, &Reference::Digest(*digest), by)?;
+            }
+            Ok(removed)
+        };
+        done.manifests.extend(registry.records.write(remove).await?);
     }
     let oldest = now().saturating_sub(registry.config.collect.grace.as_secs());
     for step in plan.links.chunks(STEP) {

@@ -230,14 +230,24 @@ fn lifetime() -> Duration {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
+    /// What it is called, in metrics, logs and records; default: scheme and host of its URL. What waits for a
+    /// name (or, without one, for a URL) outlives restarts and other changes.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Where to; `http` or `https`.
     pub url: String,
     /// About which repositories.
     #[serde(default = "everything")]
     pub repositories: crate::name::Pattern,
-    /// About what: `push`, `pull`, `delete`.
+    /// About what.
     #[serde(default = "changes")]
-    pub events: Vec<String>,
+    pub events: Vec<crate::events::Kind>,
+    /// Also about pushes and pulls of blobs.
+    #[serde(default)]
+    pub blobs: bool,
+    /// Events that may wait for it.
+    #[serde(default = "queue")]
+    pub queue: u64,
     /// Headers to send along, such as `Authorization`.
     #[serde(default)]
     pub headers: Secrets,
@@ -262,8 +272,24 @@ fn everything() -> crate::name::Pattern {
     crate::name::Pattern::new("**")
 }
 
-fn changes() -> Vec<String> {
-    vec!["push".to_owned(), "delete".to_owned()]
+fn changes() -> Vec<crate::events::Kind> {
+    vec![crate::events::Kind::Push, crate::events::Kind::Delete]
+}
+
+fn queue() -> u64 {
+    10_000
+}
+
+impl Webhook {
+    /// What it is called in metrics and logs.
+    pub(crate) fn called(&self) -> String {
+        self.name.clone().unwrap_or_else(|| crate::http_client::shown(&self.url))
+    }
+
+    /// Whether the two would share a queue.
+    fn is_same(&self, other: &Self) -> bool {
+        self.name.as_ref().unwrap_or(&self.url) == other.name.as_ref().unwrap_or(&other.url)
+    }
 }
 
 impl Config {
@@ -304,10 +330,10 @@ impl Config {
         if let Some([twice, _]) = prefixes.as_slice().windows(2).find(|pair| pair.first() == pair.get(1)) {
             return Err(Error::invalid(format!("two `proxy` sections have the prefix {twice:?}")));
         }
-        for webhook in &self.webhook {
-            let is_known = |event: &String| matches!(event.as_str(), "push" | "pull" | "delete");
-            if let Some(event) = webhook.events.iter().find(|event| !is_known(event)) {
-                return Err(Error::invalid(format!("webhook event {event:?}: want push, pull or delete")));
+        for (number, webhook) in self.webhook.iter().enumerate() {
+            if self.webhook.iter().take(number).any(|earlier| earlier.is_same(webhook)) {
+                let message = format!("two `webhook` sections are about {}", webhook.called());
+                return Err(Error::invalid(message).with_hint("give each a `name` of its own"));
             }
         }
         let token = self.auth.as_ref().and_then(|auth| auth.token.as_ref());
@@ -495,6 +521,7 @@ mod tests {
             ("[tls]\ncertificate = 'x'\nkey = 'x'\nclient_names = true", "client_authorities"),
             ("[auth]\nhtpasswd = 'x'\n[auth.token]\nissuer = 'x'", "go together"),
             ("[[webhook]]\nurl = 'http://x'\nevents = ['explode']", "explode"),
+            ("[[webhook]]\nurl = 'http://x'\n[[webhook]]\nurl = 'http://x'", "two"),
         ];
         for (text, why) in cases {
             let error = yare_errdefs::chain(&Config::parse(text).unwrap_err());

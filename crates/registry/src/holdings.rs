@@ -115,7 +115,7 @@ pub(crate) fn metrics(registry: &Registry) -> String {
         let name = format!("yare_registry_quota_{name}");
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
         for quota in &quotas {
-            let label = quota.repositories.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let label = crate::metrics::label(&quota.repositories);
             let _ = writeln!(text, "{name}{{repositories=\"{label}\"}} {}", pick(quota));
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::secrets::Secrets;
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-use http::{Request, Uri};
+use http::{Request, StatusCode, Uri};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -51,7 +51,8 @@ impl Target {
         Ok(Self { uri, host, port, tls, headers })
     }
 
-    /// Posts an envelope of events; any answer but a success is an error.
+    /// Posts an envelope of events; any answer but a success is an error. One of class `InvalidArgument` says
+    /// that it is this envelope that is not taken.
     pub(crate) async fn post(&self, envelope: &[u8]) -> Result<()> {
         let sent = tokio::time::timeout(PATIENCE, self.try_post(envelope)).await;
         sent.unwrap_or_else(|_| Err(Error::unavailable("no answer in time")))
@@ -63,7 +64,7 @@ impl Target {
             .map_err(|error| Error::unavailable("cannot connect").caused_by(error))?;
         let Some(tls) = &self.tls else { return self.speak(stream, envelope).await };
         let name = ServerName::try_from(self.host.clone())
-            .map_err(|error| Error::invalid("the host is no name for TLS").caused_by(error))?;
+            .map_err(|error| Error::precondition("the host is no name for TLS").caused_by(error))?;
         let stream = tokio_rustls::TlsConnector::from(Arc::clone(tls))
             .connect(name, stream)
             .await
@@ -95,9 +96,15 @@ impl Target {
         driving.abort();
         match answer?.status() {
             status if status.is_success() => Ok(()),
+            status if is_of_the_request(status) => Err(Error::invalid(format!("answered {status}"))),
             status => Err(Error::unavailable(format!("answered {status}"))),
         }
     }
+}
+
+/// Whether another request would be answered otherwise, now; not for want of rights, time or the right path.
+fn is_of_the_request(status: StatusCode) -> bool {
+    status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 404 | 407 | 408 | 425 | 429)
 }
 
 /// What of a URL may be seen in a log: neither credentials nor the path, which is the secret of many services.

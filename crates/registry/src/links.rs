@@ -4,6 +4,8 @@
 //! happens on the writer's thread, so that a blob that is placed and one that is collected cannot meet.
 
 use crate::blobs::{Blobs, Whole};
+use crate::events::{self, Event, Kind, Origin};
+use crate::manifests::PushRules;
 use crate::problem::{Code, Refusal, Result};
 use crate::quota::Quota;
 use crate::records::{
@@ -37,6 +39,29 @@ pub(crate) fn holders(view: &ReadTransaction, digest: &Digest, limit: usize) -> 
     Ok(found)
 }
 
+/// Who changes something: when, under which rules, and whom webhooks are told of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct By<'a> {
+    /// The time.
+    pub(crate) now: u64,
+    /// The rules.
+    pub(crate) rules: &'a PushRules,
+    /// Who it is; without one, nobody is told.
+    pub(crate) origin: Option<&'a Origin>,
+    /// The repository that a blob is taken from by this, though its bytes may be copied.
+    pub(crate) mounted_from: Option<&'a str>,
+}
+
+impl By<'_> {
+    fn tell(&self, writing: &Writing, kind: Kind, repository: &str, blob: (&Digest, u64)) -> Result<()> {
+        let Some(origin) = self.origin.filter(|_| !self.rules.webhooks.is_empty()) else { return Ok(()) };
+        let kind = if self.mounted_from.is_some() { Kind::Mount } else { kind };
+        let from = self.mounted_from.map(str::to_owned);
+        let event = Event { from, ..Event::blob(kind, repository, blob, origin) };
+        events::note(writing, &self.rules.webhooks, &event)
+    }
+}
+
 /// An upload that becomes a blob.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Finished<'a> {
@@ -55,13 +80,13 @@ pub(crate) fn place(
     blobs: &Blobs,
     repository: &str,
     finished: Finished<'_>,
-    (now, quotas): (u64, &[Quota]),
+    by: By<'_>,
 ) -> Result<bool> {
     let (hash, size) = (finished.digest.as_bytes(), finished.size);
     let known = writing.tables.open_table(BLOBS)?.get(hash)?.is_some();
     let linked = writing.tables.open_table(LINKS)?.get((repository, hash))?.is_some();
     if !linked {
-        check_quota(writing, repository, size, quotas)?;
+        check_quota(writing, repository, size, &by.rules.quotas)?;
     }
     // A blob whose bytes went missing is mended by the next push of it. They come before the records: those
     // that cannot be placed have changed nothing.
@@ -70,9 +95,10 @@ pub(crate) fn place(
         writing.tables.open_table(BLOBS)?.insert(hash, size)?;
     }
     if !linked {
-        grow(writing, repository, size, now)?;
+        grow(writing, repository, size, by.now)?;
     }
-    link(writing, repository, finished.digest, now)?;
+    link(writing, repository, finished.digest, by.now)?;
+    by.tell(writing, Kind::Push, repository, (finished.digest, size))?;
     Ok(is_taken)
 }
 
@@ -90,12 +116,13 @@ pub(crate) fn touch(writing: &Writing, repository: &str, digest: &Digest, now: u
     Ok(is_linked)
 }
 
-/// Lets `repository` serve a blob that is there for another one. Whether it was still there.
+/// Lets `repository` serve a blob that is there for `from`. Whether it was still there.
 pub(crate) fn mount(
     writing: &Writing,
     repository: &str,
     digest: &Digest,
-    (now, quotas): (u64, &[Quota]),
+    from: &str,
+    by: By<'_>,
 ) -> Result<bool> {
     let hash = digest.as_bytes();
     let Some(size) = writing.tables.open_table(BLOBS)?.get(hash)?.map(|size| size.value()) else {
@@ -103,10 +130,12 @@ pub(crate) fn mount(
     };
     let linked = writing.tables.open_table(LINKS)?.get((repository, hash))?.is_some();
     if !linked {
-        check_quota(writing, repository, size, quotas)?;
-        grow(writing, repository, size, now)?;
+        check_quota(writing, repository, size, &by.rules.quotas)?;
+        grow(writing, repository, size, by.now)?;
     }
-    link(writing, repository, digest, now)?;
+    link(writing, repository, digest, by.now)?;
+    let by = By { mounted_from: Some(from), ..by };
+    by.tell(writing, Kind::Mount, repository, (digest, size))?;
     Ok(true)
 }
 
@@ -125,7 +154,7 @@ pub(crate) fn user(writing: &Writing, repository: &str, digest: &Digest) -> Resu
 }
 
 /// Takes the blob from the repository. A blob that a manifest needs stays.
-pub(crate) fn unlink(writing: &Writing, repository: &str, digest: &Digest) -> Result<()> {
+pub(crate) fn unlink(writing: &Writing, repository: &str, digest: &Digest, by: By<'_>) -> Result<()> {
     let hash = digest.as_bytes();
     if writing.tables.open_table(LINKS)?.get((repository, hash))?.is_none() {
         return Err(unknown(digest).into());
@@ -136,6 +165,8 @@ pub(crate) fn unlink(writing: &Writing, repository: &str, digest: &Digest) -> Re
             .with_detail(json!({ "manifest": manifest.to_string() }))
             .into());
     }
+    let size = writing.tables.open_table(BLOBS)?.get(hash)?.map_or(0, |size| size.value());
+    by.tell(writing, Kind::Delete, repository, (digest, size))?;
     remove_link(writing, repository, digest)
 }
 

@@ -1,5 +1,6 @@
 //! Manifests and tags: reading, pushing, deleting.
 
+use crate::events::{self, Event, Hook, Kind, Origin};
 use crate::links::{check_quota, grow, shrink, user};
 use crate::manifest::Manifest;
 use crate::name::{Pattern, Reference, Tag};
@@ -166,9 +167,11 @@ pub(crate) struct Push {
     pub(crate) elsewhere: HashSet<Digest>,
     /// The time.
     pub(crate) now: u64,
+    /// Who pushes; without one, webhooks are not told.
+    pub(crate) origin: Option<Origin>,
 }
 
-/// The rules for pushes.
+/// The rules for pushes and deletes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PushRules {
     /// Limits of size.
@@ -181,6 +184,8 @@ pub(crate) struct PushRules {
     pub(crate) absent_blobs: bool,
     /// Who is to get a copy.
     pub(crate) replicate: Arc<[Rule]>,
+    /// Who is told.
+    pub(crate) webhooks: Arc<[Arc<Hook>]>,
 }
 
 /// Stores a manifest, names it, and notes what it needs. Everything is checked before anything changes.
@@ -220,8 +225,43 @@ pub(crate) fn put(writing: &Writing, push: &Push, rules: &PushRules) -> Result<(
     }
     push.tags.iter().try_for_each(|tag| set_tag(writing, push, tag))?;
     let tags: Vec<&str> = push.tags.iter().map(Tag::as_str).collect();
+    tell_pushed(writing, push, rules)?;
     let changed = (tags.as_slice(), manifest.subject.as_ref());
     replicate::note(writing, &rules.replicate, repository, changed, push.now)
+}
+
+/// Tells webhooks of a push: once for each tag.
+pub(crate) fn tell_pushed(writing: &Writing, push: &Push, rules: &PushRules) -> Result<()> {
+    let Some(origin) = push.origin.as_ref().filter(|_| !rules.webhooks.is_empty()) else { return Ok(()) };
+    let tags: Vec<Option<&Tag>> =
+        if push.tags.is_empty() { vec![None] } else { push.tags.iter().map(Some).collect() };
+    for tag in tags {
+        let event = Event {
+            tag: tag.map(Tag::to_string),
+            digest: Some(push.digest),
+            media_type: push.manifest.media_type.clone(),
+            size: push.bytes.len() as u64,
+            ..Event::new(Kind::Push, &push.repository, origin)
+        };
+        events::note(writing, &rules.webhooks, &event)?;
+    }
+    Ok(())
+}
+
+/// Tells webhooks that a tag, or a manifest, was deleted.
+pub(crate) fn tell_deleted(
+    writing: &Writing,
+    repository: &str,
+    reference: &Reference,
+    (origin, rules): (Option<&Origin>, &PushRules),
+) -> Result<()> {
+    let Some(origin) = origin.filter(|_| !rules.webhooks.is_empty()) else { return Ok(()) };
+    let mut event = Event::new(Kind::Delete, repository, origin);
+    match reference {
+        Reference::Tag(tag) => event.tag = Some(tag.to_string()),
+        Reference::Digest(digest) => event.digest = Some(*digest),
+    }
+    events::note(writing, &rules.webhooks, &event)
 }
 
 /// What the list of referrers says about the manifest.
@@ -310,7 +350,7 @@ pub(crate) fn delete(
     writing: &Writing,
     repository: &str,
     reference: &Reference,
-    rules: &PushRules,
+    (origin, rules): (Option<&Origin>, &PushRules),
 ) -> Result<()> {
     match reference {
         Reference::Tag(tag) => {
@@ -320,6 +360,7 @@ pub(crate) fn delete(
                 return Err(immutable(tag, &record.digest).into());
             }
             remove_tag(writing, repository, tag.as_str(), &record.digest)?;
+            tell_deleted(writing, repository, reference, (origin, rules))?;
             note_deleted(writing, repository, &[tag.as_str()], rules)
         }
         Reference::Digest(digest) => {
@@ -334,6 +375,7 @@ pub(crate) fn delete(
                 return Err(immutable(&tag, digest).into());
             }
             remove(writing, repository, digest)?;
+            tell_deleted(writing, repository, reference, (origin, rules))?;
             let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
             note_deleted(writing, repository, &tags, rules)
         }

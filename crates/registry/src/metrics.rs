@@ -141,6 +141,11 @@ impl Metrics {
     }
 }
 
+/// A text as the value of a label.
+pub(crate) fn label(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 /// Clients choose methods; they must not choose how many counters there are.
 fn known(method: &str) -> &'static str {
     ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"]

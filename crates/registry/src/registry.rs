@@ -5,8 +5,9 @@ use crate::bucket::{self, Opening};
 use crate::cache::Caches;
 use crate::clock::now;
 use crate::config::Config;
+use crate::events::{Hooks, Origin};
 use crate::images::{self, Document, Images, Pushed};
-use crate::links::{self, Finished};
+use crate::links::{self, By, Finished};
 use crate::manifest::{self, Manifest};
 use crate::manifests::{self, Found, Push, PushRules};
 use crate::name::{Reference, Tag};
@@ -31,7 +32,7 @@ use yare_oci::Digest;
 pub struct Registry {
     root: PathBuf,
     pub(crate) config: Config,
-    pub(crate) rules: PushRules,
+    pub(crate) rules: Arc<PushRules>,
     pub(crate) blobs: Blobs,
     /// How to reach the bucket, if there is one.
     pub(crate) opening: Option<Opening>,
@@ -40,6 +41,8 @@ pub struct Registry {
     pub(crate) usage: Usage,
     pub(crate) caches: Caches,
     pub(crate) replication: Replication,
+    /// Who is told of what happens.
+    pub(crate) hooks: Hooks,
     /// Images of another store that are served, too.
     pub(crate) images: Option<Arc<dyn Images>>,
     /// Since when it is served, 0 for not at all: what clients were told before is not known any more.
@@ -96,12 +99,14 @@ impl Registry {
                 (Blobs::Bucket(bucket), records, uploads)
             }
         };
+        let hooks = Hooks::new(&config.webhook);
         let rules = PushRules {
             quotas: config.quota.clone(),
             immutable: config.immutable.clone(),
             sparse: config.storage.sparse_indexes,
             absent_blobs: false,
             replicate: config.replicate.clone().into(),
+            webhooks: Arc::clone(&hooks.hooks),
         };
         let replication = Replication::open(&config.replicate, &config.outbound)?;
         let usage = Usage::default();
@@ -111,7 +116,7 @@ impl Registry {
         Ok(Self {
             root,
             config,
-            rules,
+            rules: Arc::new(rules),
             blobs,
             opening,
             records,
@@ -119,6 +124,7 @@ impl Registry {
             usage,
             caches,
             replication,
+            hooks,
             images,
             served_since: AtomicU64::new(0),
             collecting: tokio::sync::Mutex::default(),
@@ -214,7 +220,21 @@ impl Registry {
 
     /// Makes an upload a blob of the repository; when this returns it survives power loss. An upload that
     /// cannot become the announced blob is discarded.
-    pub(crate) async fn finish(&self, writer: Writer, repository: &str, digest: Digest) -> Result<()> {
+    pub(crate) async fn finish(
+        &self,
+        writer: Writer,
+        (repository, digest): (&str, Digest),
+        origin: Option<Origin>,
+    ) -> Result<()> {
+        self.finish_as(writer, (repository, digest), Source { origin, mounted_from: None }).await
+    }
+
+    async fn finish_as(
+        &self,
+        writer: Writer,
+        (repository, digest): (&str, Digest),
+        source: Source,
+    ) -> Result<()> {
         let (writer, placed) = match writer {
             Writer::File(mut writer) => {
                 let checked = tokio::task::spawn_blocking(move || {
@@ -225,7 +245,7 @@ impl Registry {
                 let placed = match checked {
                     Ok(()) => {
                         let (path, size) = (writer.path().to_owned(), writer.size());
-                        self.place(Owned::File(path), (repository, digest, size)).await.map(drop)
+                        self.place(Owned::File(path), (repository, digest, size), source).await.map(drop)
                     }
                     Err(error) => Err(error),
                 };
@@ -233,7 +253,9 @@ impl Registry {
             }
             Writer::Bucket(mut writer) => {
                 let placed = match writer.finish(&digest).await {
-                    Ok(object) => self.place_object(object, (repository, digest, writer.size())).await,
+                    Ok(object) => {
+                        self.place_object(object, (repository, digest, writer.size()), source).await
+                    }
                     Err(error) => Err(error),
                 };
                 // What the bucket did not do now, it may do for the next request.
@@ -247,8 +269,13 @@ impl Registry {
         placed
     }
 
-    async fn place(&self, bytes: Owned, (repository, digest, size): (&str, Digest, u64)) -> Result<bool> {
-        let (blobs, quotas) = (self.blobs.clone(), self.rules.quotas.clone());
+    async fn place(
+        &self,
+        bytes: Owned,
+        (repository, digest, size): (&str, Digest, u64),
+        source: Source,
+    ) -> Result<bool> {
+        let (blobs, rules) = (self.blobs.clone(), Arc::clone(&self.rules));
         let repository = repository.to_owned();
         let place = move |writing: &crate::records::Writing| {
             let bytes = match &bytes {
@@ -256,15 +283,15 @@ impl Registry {
                 Owned::Object(object) => Whole::Object(object),
             };
             let finished = Finished { bytes, digest: &digest, size };
-            links::place(writing, &blobs, &repository, finished, (now(), &quotas))
+            links::place(writing, &blobs, &repository, finished, source.by(&rules))
         };
         self.records.write(place).await
     }
 
     /// Places an object. One that is not needed is deleted; one of which it is not known is left, for the
     /// next collection to judge.
-    async fn place_object(&self, object: String, blob: (&str, Digest, u64)) -> Result<()> {
-        let placed = self.place(Owned::Object(object.clone()), blob).await;
+    async fn place_object(&self, object: String, blob: (&str, Digest, u64), source: Source) -> Result<()> {
+        let placed = self.place(Owned::Object(object.clone()), blob, source).await;
         let is_needed = !matches!(placed, Ok(false) | Err(Error::Refused(_)));
         if let (false, Blobs::Bucket(bucket)) = (is_needed, &self.blobs)
             && let Err(error) = bucket.delete_blob(&object).await
@@ -305,6 +332,7 @@ impl Registry {
         digest: Digest,
         from: Option<&str>,
         may_pull: impl Fn(&str) -> bool,
+        origin: Option<Origin>,
     ) -> Result<bool> {
         /// How many repositories are looked at when the client names none.
         const CANDIDATES: usize = 64;
@@ -319,13 +347,16 @@ impl Registry {
         if let (Some(images), Some(from), true) = (&self.images, from, holders.is_empty())
             && may_pull(from)
         {
-            return self.mount_elsewhere(Arc::clone(images), repository, digest, from).await;
+            return self.mount_elsewhere(Arc::clone(images), (repository, digest), from, origin).await;
         }
-        if !holders.iter().any(|holder| may_pull(holder)) || !is_there {
-            return Ok(false);
-        }
-        let (repository, quotas) = (repository.to_owned(), self.rules.quotas.clone());
-        self.records.write(move |writing| links::mount(writing, &repository, &digest, (now(), &quotas))).await
+        let holder = holders.into_iter().find(|holder| may_pull(holder));
+        let Some(holder) = holder.filter(|_| is_there) else { return Ok(false) };
+        let (repository, rules) = (repository.to_owned(), Arc::clone(&self.rules));
+        let source = Source { origin, mounted_from: None };
+        let mount = move |writing: &crate::records::Writing| {
+            links::mount(writing, &repository, &digest, &holder, source.by(&rules))
+        };
+        self.records.write(mount).await
     }
 
     /// The same for a blob that an image of the other store has: its bytes are copied, so that the repository
@@ -333,12 +364,12 @@ impl Registry {
     async fn mount_elsewhere(
         &self,
         images: Arc<dyn Images>,
-        repository: &str,
-        digest: Digest,
+        (repository, digest): (&str, Digest),
         from: &str,
+        origin: Option<Origin>,
     ) -> Result<bool> {
-        let from = from.to_owned();
-        let opened = images::blocking(move || Ok(images.open_blob(&from, &digest)?)).await?;
+        let holder = from.to_owned();
+        let opened = images::blocking(move || Ok(images.open_blob(&holder, &digest)?)).await?;
         let Some(file) = opened else { return Ok(false) };
         let mut writer = self.uploads.start_file(repository, now()).await?;
         let copied = tokio::task::spawn_blocking(move || {
@@ -350,13 +381,23 @@ impl Registry {
             self.uploads.discard(Writer::File(writer)).await;
             return Err(error);
         }
-        self.finish(Writer::File(writer), repository, digest).await.map(|()| true)
+        let source = Source { origin, mounted_from: Some(from.to_owned()) };
+        self.finish_as(Writer::File(writer), (repository, digest), source).await.map(|()| true)
     }
 
     /// Takes a blob from the repository.
-    pub(crate) async fn delete_blob(&self, repository: &str, digest: Digest) -> Result<()> {
-        let repository = repository.to_owned();
-        self.records.write(move |writing| links::unlink(writing, &repository, &digest)).await
+    pub(crate) async fn delete_blob(
+        &self,
+        repository: &str,
+        digest: Digest,
+        origin: Option<Origin>,
+    ) -> Result<()> {
+        let (repository, rules) = (repository.to_owned(), Arc::clone(&self.rules));
+        let source = Source { origin, mounted_from: None };
+        let unlink = move |writing: &crate::records::Writing| {
+            links::unlink(writing, &repository, &digest, source.by(&rules))
+        };
+        self.records.write(unlink).await
     }
 
     /// Finds a manifest, and its raw bytes unless `is_known` says that the client has them.
@@ -405,8 +446,8 @@ impl Registry {
         repository: &str,
         reference: &Reference,
         more_tags: Vec<Tag>,
-        content_type: Option<&str>,
-        bytes: Bytes,
+        (content_type, bytes): (Option<&str>, Bytes),
+        origin: Option<Origin>,
     ) -> Result<(Digest, Option<Digest>)> {
         let manifest = manifest::parse(content_type, &bytes)?;
         let digest = Digest::of(&bytes);
@@ -420,14 +461,16 @@ impl Registry {
             Reference::Tag(tag) => tags.push(tag.clone()),
         }
         let subject = manifest.subject;
-        if self.hand_over(repository, &tags, &manifest, &bytes).await? {
-            return Ok((digest, subject));
-        }
-        let elsewhere = self.parts_elsewhere(repository, &manifest)?;
+        let is_taken = self.hand_over(repository, &tags, &manifest, &bytes).await?;
+        let elsewhere = if is_taken { HashSet::new() } else { self.parts_elsewhere(repository, &manifest)? };
         let repository = repository.to_owned();
-        let push = Push { repository, tags, digest, bytes, manifest, elsewhere, now: now() };
-        let rules = self.rules.clone();
-        self.records.write(move |writing| manifests::put(writing, &push, &rules)).await?;
+        let push = Push { repository, tags, digest, bytes, manifest, elsewhere, now: now(), origin };
+        let rules = Arc::clone(&self.rules);
+        match is_taken {
+            true if rules.webhooks.is_empty() => {}
+            true => self.records.write(move |writing| manifests::tell_pushed(writing, &push, &rules)).await?,
+            false => self.records.write(move |writing| manifests::put(writing, &push, &rules)).await?,
+        }
         Ok((digest, subject))
     }
 
@@ -522,17 +565,29 @@ impl Registry {
     }
 
     /// Deletes a tag, or a manifest with its tags.
-    pub(crate) async fn delete_manifest(&self, repository: &str, reference: &Reference) -> Result<()> {
+    pub(crate) async fn delete_manifest(
+        &self,
+        repository: &str,
+        reference: &Reference,
+        origin: Option<Origin>,
+    ) -> Result<()> {
+        let mut is_recorded = true;
         if let Some(images) = self.images.clone() {
             let (repository, reference) = (repository.to_owned(), reference.clone());
-            let is_recorded = manifests::is_there(&self.records.view()?, &repository, &reference)?;
+            is_recorded = manifests::is_there(&self.records.view()?, &repository, &reference)?;
             let remove = move || images.remove(&repository, &reference).map_err(images::refused);
-            if images::blocking(remove).await? && !is_recorded {
-                return Ok(());
-            }
+            is_recorded |= !images::blocking(remove).await?;
         }
         let (repository, reference, rules) = (repository.to_owned(), reference.clone(), self.rules.clone());
-        self.records.write(move |writing| manifests::delete(writing, &repository, &reference, &rules)).await
+        let delete = move |writing: &crate::records::Writing| {
+            let by = (origin.as_ref(), &*rules);
+            // What only the other store had is gone by now.
+            match is_recorded {
+                true => manifests::delete(writing, &repository, &reference, by),
+                false => manifests::tell_deleted(writing, &repository, &reference, by),
+            }
+        };
+        self.records.write(delete).await
     }
 
     /// Writes what is only in memory and closes the records; later requests are refused.
@@ -540,7 +595,21 @@ impl Registry {
         if let Err(error) = self.usage.flush(&self.records).await {
             tracing::warn!(error = yare_errdefs::chain(&error), "the last pulls are not noted");
         }
+        self.hooks.flush(&self.records).await;
         self.records.close();
+    }
+}
+
+/// As [`By`], for another thread.
+struct Source {
+    origin: Option<Origin>,
+    mounted_from: Option<String>,
+}
+
+impl Source {
+    fn by<'a>(&'a self, rules: &'a PushRules) -> By<'a> {
+        let (origin, mounted_from) = (self.origin.as_ref(), self.mounted_from.as_deref());
+        By { now: now(), rules, origin, mounted_from }
     }
 }
 

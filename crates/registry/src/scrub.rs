@@ -275,7 +275,13 @@ mod tests {
         let registry = open(folder.path());
         let reference = Reference::Tag(Tag::parse("v1").unwrap());
         let push = || {
-            registry.put_manifest("a", &reference, Vec::new(), None, Bytes::from_static(MANIFEST.as_bytes()))
+            registry.put_manifest(
+                "a",
+                &reference,
+                Vec::new(),
+                (None, Bytes::from_static(MANIFEST.as_bytes())),
+                None,
+            )
         };
         let (digest, _) = push().await.unwrap();
         let rot = move |writing: &Writing| {

@@ -7,7 +7,7 @@
 use super::Bucket;
 use crate::clock::now;
 use crate::problem::Result;
-use crate::records::{CONDEMNED, LEASES, Lease, OBJECTS, Records, Writing, find, written};
+use crate::records::{CONDEMNED, OBJECTS, Records, Writing, lease};
 use redb::ReadableTable;
 use std::collections::HashSet;
 
@@ -42,30 +42,25 @@ impl Turn {
         if self.until > now() + TERM / 2 {
             return Ok(());
         }
-        let (holder, until) = (self.holder.clone(), now() + TERM);
-        records.write(move |writing| lease(writing, &holder, until)).await?;
+        let holder = self.holder.clone();
+        let until = now() + TERM;
+        records.write(move |writing| take(writing, &holder)).await?;
         self.until = until;
         Ok(())
     }
 
     /// Gives the turn back.
     pub(crate) async fn end(self, records: &Records) -> Result<()> {
-        records.write(move |writing| lease(writing, &self.holder, 0)).await
+        records.write(move |writing| lease::give_back(writing, NAME, &self.holder)).await
     }
 }
 
-fn lease(writing: &Writing, holder: &str, until: u64) -> Result<()> {
-    let mut leases = writing.tables.open_table(LEASES)?;
-    let current: Option<Lease> = find(&leases, NAME)?;
-    if let Some(current) = current.filter(|current| current.holder != holder && current.until > now()) {
-        let left = current.until - now();
-        return Err(yare_errdefs::Error::conflict("another process collects in this bucket")
-            .with_hint(format!("it has the turn for {left} seconds, or until it is done"))
-            .into());
-    }
-    let lease = Lease { holder: holder.to_owned(), until };
-    leases.insert(NAME, written(&lease)?.as_slice())?;
-    Ok(())
+fn take(writing: &Writing, holder: &str) -> Result<()> {
+    let Some(other) = lease::take(writing, NAME, holder, (now(), TERM))? else { return Ok(()) };
+    let left = other.until.saturating_sub(now());
+    Err(yare_errdefs::Error::conflict("another process collects in this bucket")
+        .with_hint(format!("it has the turn for {left} seconds, or until it is done"))
+        .into())
 }
 
 /// Condemns the object of a blob whose record goes.

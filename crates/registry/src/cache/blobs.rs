@@ -167,7 +167,7 @@ async fn run(registry: Arc<Registry>, mut transfer: Transfer, writer: FileWriter
         Ok(()) => {
             // It is right: clients get the rest, whether or not it can be kept.
             transfer.ready.send_replace(writer.size());
-            registry.finish(Writer::File(writer), &name, digest).await
+            registry.finish(Writer::File(writer), (&name, digest), None).await
         }
         Err(error) => {
             registry.uploads.discard(Writer::File(writer)).await;

@@ -136,7 +136,7 @@ async fn keep(
     };
     let digest = Digest::of(&bytes);
     let (repository, elsewhere) = (name.to_owned(), HashSet::new());
-    let push = Push { repository, tags, digest, bytes, manifest, elsewhere, now: now() };
+    let push = Push { repository, tags, digest, bytes, manifest, elsewhere, now: now(), origin: None };
     let rules = PushRules {
         quotas: registry.rules.quotas.clone(),
         // The upstream decides where its tags go.
@@ -145,6 +145,7 @@ async fn keep(
         absent_blobs: true,
         // Copies of copies are made by who wants them.
         replicate: Arc::default(),
+        webhooks: Arc::default(),
     };
     registry.records.write(move |writing| manifests::put(writing, &push, &rules)).await
 }

@@ -22,13 +22,15 @@
 //! | `objects` | blob | name of an object | where a bucket has the blob; empty where blobs are files |
 //! | `condemned` | name of an object | when | it is being deleted, and never becomes a blob again |
 //! | `replications` | (rule, repository, what) | JSON of [`Job`](crate::replicate) | what is to be copied: see `replicate::queue` |
-//! | `leases` | name of a work | JSON of [`Lease`] | which process does it |
+//! | `leases` | name of a work | JSON of [`Lease`](lease::Lease) | which process does it |
+//! | `events` | (webhook, number) | an event, JSON | who is to be told: see `events::queue` |
 //!
 //! Writers hand closures to the thread, which runs all that are waiting in one transaction and commits once
 //! (group commit); whoever was told "done" is on the disk. A closure checks first and changes then: one that
 //! returns an error has changed nothing. Where a bucket has the records, the database is a copy of them, and a
 //! closure may run more than once: see `replica`.
 
+pub(crate) mod lease;
 mod replica;
 mod tables;
 
@@ -43,6 +45,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use tokio::sync::watch;
 use yare_content::Store;
 use yare_database::Database;
 use yare_oci::Digest;
@@ -67,6 +70,7 @@ pub(crate) const OBJECTS: Table<Hash<'_>, &str> = TableDefinition::new("objects"
 pub(crate) const CONDEMNED: Table<&str, u64> = TableDefinition::new("condemned");
 pub(crate) const LEASES: Table<&str, &[u8]> = TableDefinition::new("leases");
 pub(crate) const REPLICATIONS: Table<(&str, &str, &str), &[u8]> = TableDefinition::new("replications");
+pub(crate) const EVENTS: Table<(&str, u64), &[u8]> = TableDefinition::new("events");
 
 const VERSION: u32 = 1;
 /// redb's page cache, in bytes.
@@ -119,15 +123,6 @@ pub(crate) struct ManifestRecord {
     /// What it speaks about: a key of `referrers`.
     #[serde(default)]
     pub subject: Option<Digest>,
-}
-
-/// The right to do a work that one process does at a time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Lease {
-    /// Who has it: a random name.
-    pub holder: String,
-    /// Until when.
-    pub until: u64,
 }
 
 /// A transaction that is being filled.
@@ -186,6 +181,7 @@ pub(crate) struct Records {
     database: Arc<Database>,
     jobs: Mutex<Option<SyncSender<Box<dyn Job>>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    committed: Arc<watch::Sender<()>>,
     is_shared: bool,
 }
 
@@ -201,14 +197,16 @@ impl Records {
     pub(crate) fn open(root: &Path, blobs: Arc<Store>) -> Result<Self> {
         let database = Arc::new(open(root)?);
         let (jobs, waiting) = sync_channel(QUEUE);
+        let committed = Arc::new(watch::Sender::new(()));
         let writer = {
-            let database = Arc::clone(&database);
-            spawn(root, move || write_all(&waiting, |batch| commit(&database, &blobs, batch)))?
+            let (database, committed) = (Arc::clone(&database), Arc::clone(&committed));
+            spawn(root, move || write_all(&waiting, &committed, |batch| commit(&database, &blobs, batch)))?
         };
         Ok(Self {
             database,
             jobs: Mutex::new(Some(jobs)),
             writer: Mutex::new(Some(writer)),
+            committed,
             is_shared: false,
         })
     }
@@ -219,12 +217,14 @@ impl Records {
         let database = Arc::new(open(root)?);
         let (jobs, waiting) = sync_channel(QUEUE);
         let (ready, opened) = sync_channel(1);
+        let committed = Arc::new(watch::Sender::new(()));
         let writer = {
             let (database, folder) = (Arc::clone(&database), root.to_owned());
+            let committed = Arc::clone(&committed);
             spawn(root, move || match replica::Replica::open(database, &opening, &folder) {
                 Ok(mut replica) => {
                     let _ = ready.send(Ok(()));
-                    write_all(&waiting, |batch| replica.commit(batch));
+                    write_all(&waiting, &committed, |batch| replica.commit(batch));
                     replica.close();
                 }
                 Err(error) => {
@@ -233,12 +233,23 @@ impl Records {
             })?
         };
         opened.recv().map_err(|_| unwritten("their writer ended by a fault"))??;
-        Ok(Self { database, jobs: Mutex::new(Some(jobs)), writer: Mutex::new(Some(writer)), is_shared: true })
+        Ok(Self {
+            database,
+            jobs: Mutex::new(Some(jobs)),
+            writer: Mutex::new(Some(writer)),
+            committed,
+            is_shared: true,
+        })
     }
 
     /// Whether other processes write these records, too.
     pub(crate) fn is_shared(&self) -> bool {
         self.is_shared
+    }
+
+    /// Changes after each commit, to wait for the next one.
+    pub(crate) fn commits(&self) -> watch::Receiver<()> {
+        self.committed.subscribe()
     }
 
     /// Waits until a view shows everything that anybody was told before this was called.
@@ -366,22 +377,27 @@ fn prepare(database: &Database) -> Result<()> {
 
 type Batch = Vec<Box<dyn Job>>;
 
-fn write_all(waiting: &Receiver<Box<dyn Job>>, mut commit: impl FnMut(&mut Batch) -> Result<()>) {
+fn write_all(
+    waiting: &Receiver<Box<dyn Job>>,
+    committed: &watch::Sender<()>,
+    mut commit: impl FnMut(&mut Batch) -> Result<()>,
+) {
     while let Ok(first) = waiting.recv() {
         let mut batch = vec![first];
         batch.extend(waiting.try_iter().take(BATCH - 1));
         // A fault in one change must not end the registry: its transaction is dropped, with the others of
         // the batch, and those who wait are told.
-        let committed = std::panic::catch_unwind(AssertUnwindSafe(|| commit(&mut batch)));
-        let committed = committed.unwrap_or_else(|_| Err(unwritten("a change failed by a fault")));
-        let committed = committed.map_err(|error| {
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| commit(&mut batch)));
+        let outcome = outcome.unwrap_or_else(|_| Err(unwritten("a change failed by a fault")));
+        let outcome = outcome.map_err(|error| {
             let text = yare_errdefs::chain(&error);
             tracing::error!(error = text, changes = batch.len(), "cannot write the records");
             text
         });
         for job in batch {
-            job.finish(committed.clone());
+            job.finish(outcome.clone());
         }
+        committed.send_replace(());
     }
 }
 

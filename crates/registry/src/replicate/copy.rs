@@ -154,16 +154,6 @@ fn parse(document: &Document) -> Result<Manifest> {
 }
 
 /// What is needed for the work of a rule in one repository.
-pub(super) fn here(
-    registry: &Arc<crate::registry::Registry>,
-    work: &Arc<Work>,
-    hooks: &Arc<crate::events::Hooks>,
-    rest: &str,
-) -> Here {
-    Here {
-        registry: Arc::clone(registry),
-        work: Arc::clone(work),
-        hooks: Arc::clone(hooks),
-        name: work.rule.local(rest),
-    }
+pub(super) fn here(registry: &Arc<crate::registry::Registry>, work: &Arc<Work>, rest: &str) -> Here {
+    Here { registry: Arc::clone(registry), work: Arc::clone(work), name: work.rule.local(rest) }
 }

@@ -3,7 +3,6 @@
 use super::queue::Key;
 use super::side::{Side, is_list_of_referrers};
 use super::{Here, Work, copy, failed};
-use crate::events::Hooks;
 use crate::registry::Registry;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -111,7 +110,6 @@ async fn compare(
 /// # Errors
 /// The records cannot be read. What another registry does not tell is a row.
 pub async fn replication_plan(registry: &Arc<Registry>) -> Result<Vec<Difference>> {
-    let hooks = Arc::new(Hooks::default());
     let mut plan = Vec::new();
     for work in &registry.replication.works {
         let row = |repository: &str, what: &str, action: &str| Difference {
@@ -123,7 +121,7 @@ pub async fn replication_plan(registry: &Arc<Registry>) -> Result<Vec<Difference
         match repositories(registry, work).await {
             Ok(repositories) => {
                 for rest in repositories {
-                    let here = copy::here(registry, work, &hooks, &rest);
+                    let here = copy::here(registry, work, &rest);
                     match differences(&here, &rest).await {
                         Ok(found) => {
                             plan.extend(found.iter().map(|(what, action)| row(&here.name, what, action)));

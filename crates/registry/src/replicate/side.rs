@@ -3,8 +3,7 @@
 use super::{Work, failed};
 use crate::blobs::{self, OpenBlob};
 use crate::clock::now;
-use crate::events::Hooks;
-use crate::events::{Event, Kind};
+use crate::events::Origin;
 use crate::links;
 use crate::listing::{self, Wanted};
 use crate::manifest;
@@ -39,7 +38,6 @@ pub(super) enum Side {
 pub(super) struct Here {
     pub(super) registry: Arc<Registry>,
     pub(super) work: Arc<Work>,
-    pub(super) hooks: Arc<Hooks>,
     pub(super) name: String,
 }
 
@@ -149,8 +147,7 @@ impl Side {
         match self {
             Self::Here(here) => {
                 let reference = reference(&Name::Tag(tag.to_owned()))?;
-                some(here.registry.delete_manifest(&here.name, &reference).await)?;
-                here.tell(Kind::Delete, Some(tag), None);
+                some(here.registry.delete_manifest(&here.name, &reference, Some(here.origin())).await)?;
                 Ok(())
             }
             Self::There(repository) => {
@@ -228,7 +225,11 @@ impl Here {
         }
         // A digest alone gives the other registry's makers nothing that only other repositories have.
         let is_ours = |holder: &str| self.work.rule.rest(holder).is_some();
-        if registry.mount(&self.name, blob.digest, None, is_ours).await.map_err(failed)? {
+        if registry
+            .mount(&self.name, blob.digest, None, is_ours, Some(self.origin()))
+            .await
+            .map_err(failed)?
+        {
             return Ok(Pushed::Mounted);
         }
         let limit = registry.config.limits.blob;
@@ -254,7 +255,10 @@ impl Here {
                 return Err(error);
             }
             if is_end {
-                registry.finish(back, &self.name, blob.digest).await.map_err(failed)?;
+                registry
+                    .finish(back, (&self.name, blob.digest), Some(self.origin()))
+                    .await
+                    .map_err(failed)?;
                 return Ok(Pushed::Uploaded);
             }
             writer = back;
@@ -268,25 +272,15 @@ impl Here {
         };
         let kind = Some(document.descriptor.media_type.as_str());
         let bytes = document.bytes.clone();
-        self.registry.put_manifest(&self.name, &reference, Vec::new(), kind, bytes).await?;
-        self.tell(Kind::Push, tag, Some(document));
+        let origin = Some(self.origin());
+        self.registry.put_manifest(&self.name, &reference, Vec::new(), (kind, bytes), origin).await?;
         Ok(())
     }
 
-    /// Tells the webhooks, as of any other push.
-    fn tell(&self, kind: Kind, tag: Option<&str>, document: Option<&Document>) {
-        if !self.hooks.cares(kind) {
-            return;
-        }
-        let descriptor = document.map(|document| &document.descriptor);
-        self.hooks.tell(&Event {
-            tag: tag.map(str::to_owned),
-            digest: descriptor.map(|descriptor| descriptor.digest),
-            media_type: descriptor.map(|descriptor| descriptor.media_type.clone()).unwrap_or_default(),
-            size: descriptor.map_or(0, |descriptor| descriptor.size),
-            host: self.work.rule.remote().domain().to_owned(),
-            ..Event::by(&format!("replicate/{}", self.work.rule.name), kind, &self.name)
-        });
+    /// Who does it, for webhooks.
+    fn origin(&self) -> Origin {
+        let rule = &self.work.rule;
+        Origin::part(&format!("replicate/{}", rule.name), rule.remote().domain())
     }
 }
 

@@ -4,7 +4,6 @@ use super::counts::Counts;
 use super::queue::{self, Holder, Job, Key, Outcome, TERM};
 use super::{Replication, Work, copy, failed, scan};
 use crate::clock::now;
-use crate::events::Hooks;
 use crate::problem::Result;
 use crate::records::Writing;
 use crate::registry::Registry;
@@ -20,7 +19,7 @@ const LOOK: Duration = Duration::from_secs(2);
 const STEP: usize = 512;
 
 /// Works until it is dropped.
-pub(crate) async fn run(registry: Arc<Registry>, hooks: Arc<Hooks>) {
+pub(crate) async fn run(registry: Arc<Registry>) {
     if registry.replication.works.is_empty() {
         return;
     }
@@ -34,8 +33,8 @@ pub(crate) async fn run(registry: Arc<Registry>, hooks: Arc<Hooks>) {
     }
     let mut loops = JoinSet::new();
     for work in &registry.replication.works {
-        let (registry, work, hooks) = (Arc::clone(&registry), Arc::clone(work), Arc::clone(&hooks));
-        loops.spawn(async move { Runner { registry, work, hooks, running: BTreeMap::new() }.run().await });
+        let (registry, work) = (Arc::clone(&registry), Arc::clone(work));
+        loops.spawn(async move { Runner { registry, work, running: BTreeMap::new() }.run().await });
     }
     loops.join_all().await;
 }
@@ -44,7 +43,6 @@ pub(crate) async fn run(registry: Arc<Registry>, hooks: Arc<Hooks>) {
 struct Runner {
     registry: Arc<Registry>,
     work: Arc<Work>,
-    hooks: Arc<Hooks>,
     running: BTreeMap<Key, (Job, AbortHandle)>,
 }
 
@@ -102,9 +100,9 @@ impl Runner {
             move |writing: &Writing| queue::take(writing, &free, Holder { name: &name, shares }, now());
         for (key, job) in self.registry.records.write(take).await? {
             let (registry, work) = (Arc::clone(&self.registry), Arc::clone(&self.work));
-            let (hooks, at) = (Arc::clone(&self.hooks), key.clone());
+            let at = key.clone();
             let handle = tasks.spawn(async move {
-                let done = perform(&registry, &work, &hooks, &at).await;
+                let done = perform(&registry, &work, &at).await;
                 (at, done)
             });
             self.running.insert(key, (job, handle));
@@ -180,12 +178,7 @@ impl Runner {
 }
 
 /// Does one job.
-async fn perform(
-    registry: &Arc<Registry>,
-    work: &Arc<Work>,
-    hooks: &Arc<Hooks>,
-    key: &Key,
-) -> yare_errdefs::Result<()> {
+async fn perform(registry: &Arc<Registry>, work: &Arc<Work>, key: &Key) -> yare_errdefs::Result<()> {
     let rest = key.repository.as_str();
     if key.is_rule() {
         let found = scan::repositories(registry, work).await?;
@@ -194,7 +187,7 @@ async fn perform(
     }
     // What other processes did up to now counts, too.
     registry.records.catch_up().await.map_err(failed)?;
-    let here = copy::here(registry, work, hooks, rest);
+    let here = copy::here(registry, work, rest);
     if key.what.is_empty() {
         let found = scan::differences(&here, rest).await?;
         return ask(registry, scan::keys(work, rest, &found)).await;

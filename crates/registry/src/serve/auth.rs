@@ -128,9 +128,8 @@ impl Auth {
             return refusal.with_header(WWW_AUTHENTICATE, &format!("Basic realm=\"{}\"", self.realm));
         };
         let realm = tokens.realm.clone().unwrap_or_else(|| {
-            let host = headers.get(HOST).and_then(|host| host.to_str().ok()).filter(|host| is_host(host));
-            let scheme = if peer.tls { "https" } else { "http" };
-            format!("{scheme}://{}/token", host.unwrap_or("localhost"))
+            let base = base(headers, peer);
+            format!("{}/token", base.as_deref().unwrap_or("http://localhost"))
         });
         let mut challenge = format!("Bearer realm=\"{realm}\",service=\"{}\"", tokens.service);
         if let Some(scope) = scope(method, target) {
@@ -178,6 +177,12 @@ fn scope(method: &Method, target: &Target) -> Option<String> {
 fn basic(encoded: &str) -> Option<(String, String)> {
     let text = String::from_utf8(BASE64.decode(encoded.trim()).ok()?).ok()?;
     text.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned()))
+}
+
+/// Scheme and host by which a client reached the registry, if it says.
+pub(crate) fn base(headers: &HeaderMap, peer: &Peer) -> Option<String> {
+    let host = headers.get(HOST)?.to_str().ok().filter(|host| is_host(host))?;
+    Some(format!("{}://{host}", if peer.tls { "https" } else { "http" }))
 }
 
 /// Whether a `Host` header can be put into a URL.

@@ -6,6 +6,7 @@ use super::service::Call;
 use crate::blobs::OpenBlob;
 use crate::bucket::Bucket;
 use crate::cache::blobs as cache;
+use crate::events::{Event, Kind, Origin};
 use crate::links;
 use crate::name::RepositoryName;
 use crate::problem::{Code, Error, Refusal, Result};
@@ -52,6 +53,10 @@ pub(crate) async fn get(
         }
     };
     let (start, end) = (range.start, range.end);
+    if start == 0 && registry.hooks.care_for_pulls(true) {
+        let origin = Origin::of(call);
+        registry.hooks.pulled(Event::blob(Kind::Pull, name.as_str(), (digest, size), &origin));
+    }
     let body = match opened {
         Opened::Here(source, _) => Body::part(source, range),
         Opened::There(bucket, object, _) if registry.config.storage.redirect => {
@@ -165,8 +170,13 @@ fn describe(headers: &mut HeaderMap, digest: &Digest) {
 }
 
 /// `DELETE /v2/<name>/blobs/<digest>`
-pub(crate) async fn delete(registry: &Registry, name: &RepositoryName, digest: &Digest) -> Result<Reply> {
+pub(crate) async fn delete(
+    registry: &Registry,
+    call: &Call,
+    name: &RepositoryName,
+    digest: &Digest,
+) -> Result<Reply> {
     super::service::deleting(registry)?;
-    registry.delete_blob(name.as_str(), *digest).await?;
+    registry.delete_blob(name.as_str(), *digest, registry.hooks.origin(call)).await?;
     Ok(status(StatusCode::ACCEPTED))
 }

@@ -46,7 +46,7 @@ pub(crate) async fn answer(
             let service = Arc::clone(service);
             let collected = apart(async move {
                 let collected = crate::collect::collect(&service.registry, dry_run).await?;
-                service.collected(&collected);
+                service.metrics.collected(&collected);
                 Ok(collected)
             });
             reply::json(&collected.await?, "application/json")

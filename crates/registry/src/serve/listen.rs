@@ -69,6 +69,7 @@ pub async fn serve(
         client_names: config.names_clients(),
         silence: config.limits.silence,
     };
+    let deliveries = crate::events::deliveries(&registry)?;
     let (stop, stopped) = watch::channel(false);
     let mut acceptors = JoinSet::new();
     for listener in listeners {
@@ -80,8 +81,9 @@ pub async fn serve(
     let control = open_control(&registry)?;
     acceptors.spawn(accept_control(control, server.clone(), stopped.clone()));
     let background = tokio::spawn(background(Arc::clone(&server.service)));
-    let hooks = Arc::clone(&server.service.hooks);
-    let replicating = tokio::spawn(crate::replicate::run(Arc::clone(&registry), hooks));
+    let telling =
+        tokio::spawn(crate::events::Delivery::run_all(Arc::clone(&registry), deliveries, stopped.clone()));
+    let replicating = tokio::spawn(crate::replicate::run(Arc::clone(&registry)));
     let scrubbing = tokio::spawn(scrub_regularly(Arc::clone(&server.service)));
     drop((stopped, server));
     shutdown.await;
@@ -95,7 +97,7 @@ pub async fn serve(
     replicating.abort();
     scrubbing.abort();
     // Ended, not only told to: whoever opens the root next finds it free.
-    let _ = (background.await, replicating.await, scrubbing.await);
+    let _ = (background.await, replicating.await, scrubbing.await, telling.await);
     let _ = rustix::fs::unlink(control::path(registry.root()));
     registry.close().await;
     Ok(())
@@ -343,7 +345,7 @@ async fn background(service: Arc<Service>) {
             }
             _ = collect.tick() => match crate::collect::collect(registry, false).await {
                 Ok(collected) => {
-                    service.collected(&collected);
+                    service.metrics.collected(&collected);
                     tracing::info!(blobs = collected.blobs, bytes = collected.bytes, "collected");
                 }
                 Err(error) => tracing::error!(error = yare_errdefs::chain(&error), "cannot collect"),

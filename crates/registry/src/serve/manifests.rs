@@ -6,7 +6,7 @@ use super::reply::{Reply, SUBJECT, TAGS, is_unchanged, set, set_digest, status};
 use super::service::{Call, Service};
 use crate::cache::manifests::{self as cache, Freshness};
 use crate::clock::now;
-use crate::events::{Event, Kind};
+use crate::events::{Event, Kind, Origin};
 use crate::manifest::{MANIFEST_LIMIT, too_large};
 use crate::manifests::Found;
 use crate::name::{Reference, RepositoryName, Tag};
@@ -64,13 +64,14 @@ pub(crate) async fn get(
     };
     // A client that is up to date asks with HEAD and stops there: that is a use, too.
     registry.usage.pulled(name.as_str(), &found.digest, tag, now());
-    if !is_head && !is_unchanged && service.hooks.cares(Kind::Pull) {
-        let mut event = Event::new(Kind::Pull, name, call);
-        event.tag = tag.map(str::to_owned);
-        event.digest = Some(found.digest);
-        event.media_type = found.record.media_type;
-        event.size = found.record.size;
-        service.hooks.tell(&event);
+    if !is_head && !is_unchanged && registry.hooks.care_for_pulls(false) {
+        registry.hooks.pulled(Event {
+            tag: tag.map(str::to_owned),
+            digest: Some(found.digest),
+            media_type: found.record.media_type,
+            size: found.record.size,
+            ..Event::new(Kind::Pull, name.as_str(), &Origin::of(call))
+        });
     }
     Ok(reply)
 }
@@ -104,20 +105,10 @@ pub(crate) async fn put(
     let content_type = call.parts.headers.get(header::CONTENT_TYPE);
     let content_type = content_type.map(|sent| sent.to_str().unwrap_or_default().to_owned());
     let bytes = intake.whole(MANIFEST_LIMIT, too_large).await?;
-    let size = bytes.len() as u64;
-    let (digest, subject) = service
-        .registry
-        .put_manifest(name.as_str(), reference, tags.clone(), content_type.as_deref(), bytes)
-        .await?;
-    let mut event = Event::new(Kind::Push, name, call);
-    event.digest = Some(digest);
-    event.media_type = content_type.unwrap_or_default();
-    event.size = size;
-    event.tag = match reference {
-        Reference::Tag(tag) => Some(tag.to_string()),
-        Reference::Digest(_) => tags.first().map(Tag::to_string),
-    };
-    service.hooks.tell(&event);
+    let (registry, sent) = (&service.registry, (content_type.as_deref(), bytes));
+    let origin = registry.hooks.origin(call);
+    let (digest, subject) =
+        registry.put_manifest(name.as_str(), reference, tags.clone(), sent, origin).await?;
     let mut reply = status(StatusCode::CREATED);
     let headers = reply.headers_mut();
     set(headers, header::LOCATION, &format!("/v2/{name}/manifests/{digest}"));
@@ -141,12 +132,7 @@ pub(crate) async fn delete(
     reference: &Reference,
 ) -> Result<Reply> {
     super::service::deleting(&service.registry)?;
-    service.registry.delete_manifest(name.as_str(), reference).await?;
-    let mut event = Event::new(Kind::Delete, name, call);
-    match reference {
-        Reference::Tag(tag) => event.tag = Some(tag.to_string()),
-        Reference::Digest(digest) => event.digest = Some(*digest),
-    }
-    service.hooks.tell(&event);
+    let origin = service.registry.hooks.origin(call);
+    service.registry.delete_manifest(name.as_str(), reference, origin).await?;
     Ok(status(StatusCode::ACCEPTED))
 }

@@ -8,8 +8,6 @@ use super::reply::{self, Reply};
 use super::{blobs, control, lists, manifests, tokens, uploads};
 use crate::access::{Action, Caller};
 use crate::audit::{Audit, Line};
-use crate::collect::Collected;
-use crate::events::{Event, Hooks, Kind};
 use crate::limit::Limiter;
 use crate::metrics::Metrics;
 use crate::name::RepositoryName;
@@ -22,7 +20,6 @@ use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
-use yare_oci::Digest;
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]
@@ -50,6 +47,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// What the client calls this registry: scheme and host; nothing when it does not say.
+    pub(crate) fn base(&self) -> String {
+        super::auth::base(&self.parts.headers, &self.peer).unwrap_or_default()
+    }
+
     /// Whether the caller may do this with another repository than that of the request.
     pub(crate) fn allows(&self, repository: &str, action: Action) -> bool {
         self.service.auth.policy.allows(&self.caller, repository, action)
@@ -73,7 +75,6 @@ impl Call {
 pub(crate) struct Service {
     pub(crate) registry: Arc<Registry>,
     pub(crate) auth: Auth,
-    pub(crate) hooks: Arc<Hooks>,
     pub(crate) metrics: Metrics,
     limiter: Limiter,
     audit: Option<Audit>,
@@ -85,7 +86,6 @@ impl Service {
         let config = &registry.config;
         Ok(Self {
             auth: Auth::open(config, registry.root())?,
-            hooks: Arc::new(Hooks::start(&config.webhook)?),
             metrics: Metrics::default(),
             limiter: Limiter::new(f64::from(config.limits.requests_per_second)),
             audit: config.audit.as_deref().map(Audit::open).transpose()?,
@@ -201,9 +201,7 @@ impl Service {
                 blobs::get(&self.registry, call, name, digest).await
             }
             (&Method::DELETE, Target::Blob(name, digest)) => {
-                let reply = blobs::delete(registry, name, digest).await?;
-                self.hooks.tell(&Event { digest: Some(*digest), ..Event::new(Kind::Delete, name, call) });
-                Ok(reply)
+                blobs::delete(registry, call, name, digest).await
             }
             (&Method::POST, Target::Uploads(name)) => uploads::start(registry, call, intake, name).await,
             (method, Target::Upload(name, id)) => self.upload(call, intake, method, (name, id)).await,
@@ -246,24 +244,6 @@ impl Service {
         Ok(reply)
     }
 
-    /// Counts a collection, and tells webhooks what the rules of retention took.
-    pub(crate) fn collected(&self, collected: &Collected) {
-        self.metrics.collected(collected);
-        if collected.dry_run || !self.hooks.cares(Kind::Delete) {
-            return;
-        }
-        let tell = |name: &str, tag: Option<&str>, digest: Option<Digest>| {
-            let tag = tag.map(str::to_owned);
-            self.hooks.tell(&Event { tag, digest, ..Event::by("retention", Kind::Delete, name) });
-        };
-        for (name, tag) in collected.tags.iter().filter_map(|tag| tag.rsplit_once(':')) {
-            tell(name, Some(tag), None);
-        }
-        for (name, digest) in collected.manifests.iter().filter_map(|manifest| manifest.split_once('@')) {
-            tell(name, None, digest.parse().ok());
-        }
-    }
-
     fn metrics_page(&self, call: &Call) -> Result<Reply> {
         if self.auth.policy.asks && !self.registry.config.public_metrics && !call.peer.control {
             let message = "metrics are not public here; set public_metrics, or ask the control socket";
@@ -276,7 +256,8 @@ impl Service {
     pub(crate) fn metrics_text(&self) -> Reply {
         let lost_lines = self.audit.as_ref().map_or(0, Audit::lost);
         let uploads = self.registry.uploads.count() as u64;
-        let mut text = self.metrics.text(uploads, self.hooks.lost(), lost_lines);
+        let mut text = self.metrics.text(uploads, self.registry.hooks.lost(), lost_lines);
+        text.push_str(&self.registry.hooks.metrics(&self.registry.records));
         text.push_str(&self.registry.caches.metrics());
         text.push_str(&crate::replicate::metrics(&self.registry));
         text.push_str(&crate::holdings::metrics(&self.registry));

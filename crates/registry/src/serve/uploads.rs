@@ -28,7 +28,7 @@ pub(crate) async fn start(
         let from = from.map(RepositoryName::parse).transpose()?;
         let may_pull = |from: &str| call.allows(from, Action::Pull);
         let from = from.as_ref().map(RepositoryName::as_str);
-        if registry.mount(name.as_str(), digest, from, may_pull).await? {
+        if registry.mount(name.as_str(), digest, from, may_pull, registry.hooks.origin(call)).await? {
             return Ok(created(name, &digest));
         }
     }
@@ -48,7 +48,7 @@ pub(crate) async fn start(
         registry.uploads.discard(writer).await;
         return Err(error);
     }
-    registry.finish(writer, name.as_str(), digest).await?;
+    registry.finish(writer, (name.as_str(), digest), registry.hooks.origin(call)).await?;
     Ok(created(name, &digest))
 }
 
@@ -91,7 +91,7 @@ pub(crate) async fn finish(
     check_range(call, intake, name, &upload, &writer)?;
     let (writer, received) = intake.write_to(writer).await;
     let writer = settle(registry, writer, received).await?;
-    registry.finish(writer, name.as_str(), digest).await?;
+    registry.finish(writer, (name.as_str(), digest), registry.hooks.origin(call)).await?;
     Ok(created(name, &digest))
 }
 

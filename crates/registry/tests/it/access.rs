@@ -215,47 +215,6 @@ fn the_audit_log_has_a_line_for_each_request() {
 }
 
 #[test]
-fn webhooks_are_told() {
-    let hook = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/events", hook.local_addr().unwrap());
-    let served =
-        Served::new(&format!("[[webhook]]\nurl = '{url}'\nheaders = {{ Authorization = 'Bearer x' }}"));
-    let image = served.client.push_image("a/b", "v1", "told");
-    let text = told(&hook);
-    assert!(text.starts_with("POST /events HTTP/1.1\r\n"), "{text}");
-    assert!(text.to_lowercase().contains("authorization: bearer x"), "{text}");
-    let event = event_of(&text);
-    assert_eq!(event["action"], "push");
-    assert_eq!(event["target"]["digest"], image.digest.to_string());
-    assert_eq!(event["target"]["tag"], "v1");
-}
-
-/// The next request that a webhook gets.
-fn told(hook: &std::net::TcpListener) -> String {
-    use std::io::{Read, Write};
-    let (mut stream, _) = hook.accept().unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let mut text = String::new();
-    let mut buffer = [0; 4096];
-    while !text.ends_with('}') {
-        let count = stream.read(&mut buffer).unwrap();
-        text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
-    }
-    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-    text
-}
-
-fn event_of(text: &str) -> Value {
-    let body: Value = serde_json::from_str(&text[text.find('{').unwrap()..]).unwrap();
-    body["events"][0].clone()
-}
-
-/// The event of the next request that a webhook gets.
-pub(crate) fn event(hook: &std::net::TcpListener) -> Value {
-    event_of(&told(hook))
-}
-
-#[test]
 fn metrics_are_served() {
     let served = Served::new("");
     served.client.get("/v2/").expect(200);

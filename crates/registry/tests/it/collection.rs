@@ -219,18 +219,3 @@ fn what_repositories_hold_is_shown() {
     let row = format!("yare_registry_quota_used_bytes{{repositories=\"a/**\"}} {}\n", first.bytes);
     assert!(text.contains(&row), "{text}");
 }
-
-#[test]
-fn webhooks_are_told_what_retention_takes() {
-    let hook = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/", hook.local_addr().unwrap());
-    let served = Served::new(&format!(
-        "[[retention]]\nrepositories = '**'\nkeep_newest = 0\n[[webhook]]\nurl = '{url}'\nevents = ['delete']"
-    ));
-    let image = served.client.push_image("a/b", "v1", "gone");
-    served.runtime.block_on(yare_registry::ask(&served.root, "/gc")).unwrap().unwrap();
-    let (tag, manifest) = (crate::access::event(&hook), crate::access::event(&hook));
-    assert_eq!((&tag["action"], &tag["actor"]["name"]), (&"delete".into(), &"retention".into()));
-    assert_eq!((&tag["target"]["repository"], &tag["target"]["tag"]), (&"a/b".into(), &"v1".into()));
-    assert_eq!(manifest["target"]["digest"], image.digest.to_string());
-}

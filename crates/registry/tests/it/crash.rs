@@ -3,6 +3,9 @@
 
 use crate::client::{Client, with_digest};
 use crate::served::Served;
+use crate::webhooks::Hook;
+use serde_json::Value;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -18,7 +21,8 @@ const ROOT: &str = "YARE_REGISTRY_CRASH_ROOT";
 #[ignore = "it is run by the tests below"]
 fn serve_until_killed() {
     let Some(root) = std::env::var_os(ROOT).map(PathBuf::from) else { return };
-    let served = Served::at(root.join("registry"), "");
+    let text = std::fs::read_to_string(root.join("config")).unwrap_or_default();
+    let served = Served::at(root.join("registry"), &text);
     std::fs::write(root.join("address.new"), &served.client.address).unwrap();
     std::fs::rename(root.join("address.new"), root.join("address")).unwrap();
     std::thread::sleep(Duration::from_secs(600));
@@ -107,6 +111,9 @@ fn what_was_acknowledged_survives() {
     let rounds = if std::env::var_os("YARE_SOAK").is_some() { 100 } else { 8 };
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged: Vec<(String, Digest)> = Vec::new();
+    // Nobody is there to be told of the pushes.
+    let webhook = "[[webhook]]\nname = 'hook'\nqueue = 1000000\nurl = 'http://127.0.0.1:1'\n";
+    std::fs::write(folder.path().join("config"), webhook).unwrap();
     for round in 0..rounds {
         let process = Process::start(folder.path());
         let pushed = Arc::new(AtomicUsize::new(0));
@@ -127,9 +134,19 @@ fn what_was_acknowledged_survives() {
     }
     println!("{} pushes acknowledged in {rounds} rounds", acknowledged.len());
     assert!(!acknowledged.is_empty());
-    let text = "[collect]\ngrace = '0'\nuploads = '0'";
-    let served = Served::at(folder.path().join("registry"), text);
+    let hook = Hook::new(|_| Some(200));
+    let webhook = webhook.replace("http://127.0.0.1:1", &hook.url);
+    let text = format!("[collect]\ngrace = '0'\nuploads = '0'\n{webhook}");
+    let served = Served::at(folder.path().join("registry"), &text);
     served.collect(false);
+    let mut untold: HashSet<String> = acknowledged.iter().map(|(path, _)| path.clone()).collect();
+    while !untold.is_empty() {
+        let target = &hook.next().event["target"];
+        let path = |target: &Value| {
+            Some(format!("/v2/{}/manifests/{}", target["repository"].as_str()?, target["tag"].as_str()?))
+        };
+        untold.remove(&path(target).unwrap());
+    }
     for (path, digest) in &acknowledged {
         let manifest = served.client.get(path).expect(200);
         assert_eq!(Digest::of(&manifest.body), *digest, "{path}");

@@ -16,3 +16,4 @@ mod replication;
 mod served;
 mod suite;
 mod tools;
+mod webhooks;

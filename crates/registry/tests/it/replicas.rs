@@ -55,6 +55,21 @@ fn what_one_acknowledges_another_serves() {
 }
 
 #[test]
+fn a_webhook_is_told_once_and_in_the_order_of_the_pushes() {
+    let hook = crate::webhooks::Hook::new(|_| Some(200));
+    let text = format!("[[webhook]]\nurl = '{}'\n", hook.url);
+    let Some(replicas) = Replicas::new("told", &text) else { return };
+    let served = [replicas.start("a"), replicas.start("b")];
+    let mut want = Vec::new();
+    for round in 0..6 {
+        served[round % 2].client.push_image("a", &format!("v{round}"), "x");
+        want.push(format!("push a v{round}"));
+    }
+    assert_eq!(hook.shorts(6), want);
+    hook.assert_quiet();
+}
+
+#[test]
 fn parts_of_a_blob() {
     let Some(replicas) = Replicas::new("ranges", "") else { return };
     let served = replicas.start("a");
