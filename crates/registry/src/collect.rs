@@ -19,7 +19,7 @@ use crate::records::{
     BLOBS, LINKED, LINKS, MANIFESTS, ManifestRecord, REPOSITORIES, TAGS, TagRecord, Writing, find, read,
 };
 use crate::registry::{Registry, fault};
-use crate::{links, retention};
+use crate::{links, quota, retention};
 use redb::{ReadTransaction, ReadableTable};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -133,9 +133,22 @@ async fn take_away(
     };
     let age = registry.config.collect.uploads;
     (collected.uploads, collected.upload_bytes) = registry.uploads.sweep(age, dry_run).await?;
+    if !dry_run {
+        forget_wrong_sums(registry).await?;
+    }
     beside(registry, empty_trash).await?;
     registry.usage.forget(now().saturating_sub(registry.config.collect.grace.as_secs()));
     Ok(collected)
+}
+
+/// Makes sure that the sums of quotas are those of the repositories.
+async fn forget_wrong_sums(registry: &Arc<Registry>) -> Result<()> {
+    let find = |registry: &Registry| quota::wrong_sums(&registry.records.view()?, &registry.config.quota);
+    let wrong = beside(registry, find).await?;
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    registry.records.write(move |writing| quota::forget(writing, &wrong)).await
 }
 
 /// Runs what reads much on a thread where it keeps no request waiting.

@@ -64,9 +64,9 @@ async fn read_all(registry: &Arc<Registry>) -> Result<Holdings> {
 }
 
 fn quotas(registry: &Registry) -> Result<Vec<QuotaUse>> {
-    let table = registry.records.view()?.open_table(REPOSITORIES)?;
+    let view = registry.records.view()?;
     let used = registry.config.quota.iter().map(|quota| {
-        let used = quota::used(&table, &quota.repositories)?;
+        let used = quota::used(&view, &quota.repositories)?;
         Ok(QuotaUse { repositories: quota.repositories.to_string(), used, limit: quota.bytes })
     });
     used.collect()

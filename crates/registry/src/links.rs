@@ -7,7 +7,7 @@ use crate::blobs::{Blobs, Whole};
 use crate::events::{self, Event, Kind, Origin};
 use crate::manifests::PushRules;
 use crate::problem::{Code, Refusal, Result};
-use crate::quota::Quota;
+use crate::quota;
 use crate::records::{
     BLOBS, GREATEST, LEAST, LINKED, LINKS, MANIFESTS, REPOSITORIES, Repository, USES, Writing, find, written,
 };
@@ -86,7 +86,7 @@ pub(crate) fn place(
     let known = writing.tables.open_table(BLOBS)?.get(hash)?.is_some();
     let linked = writing.tables.open_table(LINKS)?.get((repository, hash))?.is_some();
     if !linked {
-        check_quota(writing, repository, size, &by.rules.quotas)?;
+        quota::check(writing, repository, size, &by.rules.quotas)?;
     }
     // A blob whose bytes went missing is mended by the next push of it. They come before the records: those
     // that cannot be placed have changed nothing.
@@ -130,7 +130,7 @@ pub(crate) fn mount(
     };
     let linked = writing.tables.open_table(LINKS)?.get((repository, hash))?.is_some();
     if !linked {
-        check_quota(writing, repository, size, &by.rules.quotas)?;
+        quota::check(writing, repository, size, &by.rules.quotas)?;
         grow(writing, repository, size, by.now)?;
     }
     link(writing, repository, digest, by.now)?;
@@ -179,19 +179,15 @@ pub(crate) fn remove_link(writing: &Writing, repository: &str, digest: &Digest) 
     shrink(writing, repository, size)
 }
 
-/// Refuses when a quota forbids `bytes` more in a repository.
-pub(crate) fn check_quota(writing: &Writing, repository: &str, bytes: u64, quotas: &[Quota]) -> Result<()> {
-    crate::quota::check(&writing.tables.open_table(REPOSITORIES)?, repository, bytes, quotas)
-}
-
 /// Adds to the size of a repository, which is made by it.
 pub(crate) fn grow(writing: &Writing, repository: &str, bytes: u64, now: u64) -> Result<()> {
     let mut table = writing.tables.open_table(REPOSITORIES)?;
     let mut record: Repository =
         find(&table, repository)?.unwrap_or(Repository { created: now, ..Repository::default() });
-    record.bytes = record.bytes.saturating_add(bytes);
+    let before = record.bytes;
+    record.bytes = before.saturating_add(bytes);
     table.insert(repository, written(&record)?.as_slice())?;
-    Ok(())
+    quota::adjust(writing, repository, (before, record.bytes))
 }
 
 /// Takes from the size of a repository; one that holds nothing any more is gone.
@@ -200,14 +196,15 @@ pub(crate) fn shrink(writing: &Writing, repository: &str, bytes: u64) -> Result<
     let is_empty = writing.tables.open_table(LINKS)?.range(ends.0..=ends.1)?.next().is_none()
         && writing.tables.open_table(MANIFESTS)?.range(ends.0..=ends.1)?.next().is_none();
     let mut table = writing.tables.open_table(REPOSITORIES)?;
+    let Some(mut record) = find::<_, Repository>(&table, repository)? else { return Ok(()) };
+    let before = record.bytes;
+    record.bytes = if is_empty { 0 } else { before.saturating_sub(bytes) };
     if is_empty {
         table.remove(repository)?;
-        return Ok(());
+    } else {
+        table.insert(repository, written(&record)?.as_slice())?;
     }
-    let Some(mut record) = find::<_, Repository>(&table, repository)? else { return Ok(()) };
-    record.bytes = record.bytes.saturating_sub(bytes);
-    table.insert(repository, written(&record)?.as_slice())?;
-    Ok(())
+    quota::adjust(writing, repository, (before, record.bytes))
 }
 
 /// The refusal of a blob that the repository does not have.

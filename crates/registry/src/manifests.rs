@@ -1,11 +1,11 @@
 //! Manifests and tags: reading, pushing, deleting.
 
 use crate::events::{self, Event, Hook, Kind, Origin};
-use crate::links::{check_quota, grow, shrink, user};
+use crate::links::{grow, shrink, user};
 use crate::manifest::Manifest;
 use crate::name::{Pattern, Reference, Tag};
 use crate::problem::{Code, Error, Refusal, Result};
-use crate::quota::Quota;
+use crate::quota::{self, Quota};
 use crate::records::{
     DOCUMENTS, GREATEST, HOLDERS, LEAST, LINKS, MANIFESTS, ManifestRecord, REFERRERS, REPOSITORIES, TAGGED,
     TAGS, TagRecord, USES, Writing, find, written,
@@ -196,7 +196,7 @@ pub(crate) fn put(writing: &Writing, push: &Push, rules: &PushRules) -> Result<(
     let before: Option<ManifestRecord> = find(&writing.tables.open_table(MANIFESTS)?, (repository, hash))?;
     if before.is_none() {
         let size = push.bytes.len() as u64;
-        check_quota(writing, repository, size, &rules.quotas)?;
+        quota::check(writing, repository, size, &rules.quotas)?;
         grow(writing, repository, size, push.now)?;
     }
     let manifest = &push.manifest;

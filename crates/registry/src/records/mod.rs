@@ -23,6 +23,7 @@
 //! | `condemned` | name of an object | when | it is being deleted, and never becomes a blob again |
 //! | `replications` | (rule, repository, what) | JSON of [`Job`](crate::replicate) | what is to be copied: see `replicate::queue` |
 //! | `leases` | name of a work | JSON of [`Lease`](lease::Lease) | which process does it |
+//! | `sums` | pattern of a quota | bytes | what the repositories that it matches hold together: see `quota` |
 //! | `events` | (webhook, number) | an event, JSON | who is to be told: see `events::queue` |
 //!
 //! Writers hand closures to the thread, which runs all that are waiting in one transaction and commits once
@@ -71,6 +72,7 @@ pub(crate) const CONDEMNED: Table<&str, u64> = TableDefinition::new("condemned")
 pub(crate) const LEASES: Table<&str, &[u8]> = TableDefinition::new("leases");
 pub(crate) const REPLICATIONS: Table<(&str, &str, &str), &[u8]> = TableDefinition::new("replications");
 pub(crate) const EVENTS: Table<(&str, u64), &[u8]> = TableDefinition::new("events");
+pub(crate) const SUMS: Table<&str, u64> = TableDefinition::new("sums");
 
 const VERSION: u32 = 1;
 /// redb's page cache, in bytes.

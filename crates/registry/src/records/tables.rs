@@ -12,7 +12,7 @@
 
 use super::{
     BLOBS, CONDEMNED, DOCUMENTS, EVENTS, HOLDERS, LEASES, LINKED, LINKS, MANIFESTS, OBJECTS, REFERRERS,
-    REPLICATIONS, REPOSITORIES, TAGGED, TAGS, USES,
+    REPLICATIONS, REPOSITORIES, SUMS, TAGGED, TAGS, USES,
 };
 use crate::problem::Result;
 use redb::{
@@ -272,7 +272,7 @@ macro_rules! shared {
 // The numbers are part of the format: append, never reorder.
 shared! {
     0 REPOSITORIES, 1 TAGS, 2 TAGGED, 3 MANIFESTS, 4 DOCUMENTS, 5 HOLDERS, 6 BLOBS, 7 LINKS, 8 LINKED, 9 USES,
-    10 REFERRERS, 11 OBJECTS, 12 CONDEMNED, 13 LEASES, 14 REPLICATIONS, 15 EVENTS,
+    10 REFERRERS, 11 OBJECTS, 12 CONDEMNED, 13 LEASES, 14 REPLICATIONS, 15 EVENTS, 16 SUMS,
 }
 
 #[cfg(test)]
@@ -298,8 +298,8 @@ mod tests {
 
     #[test]
     fn what_is_no_change_is_refused() {
-        assert!(Change::parse(&[16, 0, 0, 0, 0]).is_err());
-        assert!(Change::parse(&[0x90, 0, 0, 0, 0]).is_err());
+        assert!(Change::parse(&[17, 0, 0, 0, 0]).is_err());
+        assert!(Change::parse(&[0x91, 0, 0, 0, 0]).is_err());
         assert!(Change::parse(&[0, 0xff, 0xff, 0xff, 0xff]).is_err());
     }
 }

@@ -112,7 +112,8 @@ fn what_was_acknowledged_survives() {
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged: Vec<(String, Digest)> = Vec::new();
     // Nobody is there to be told of the pushes.
-    let webhook = "[[webhook]]\nname = 'hook'\nqueue = 1000000\nurl = 'http://127.0.0.1:1'\n";
+    let webhook = "[[webhook]]\nname = 'hook'\nqueue = 1000000\nurl = 'http://127.0.0.1:1'\n\
+                   [[quota]]\nrepositories = 'r*'\nbytes = '1TB'\n";
     std::fs::write(folder.path().join("config"), webhook).unwrap();
     for round in 0..rounds {
         let process = Process::start(folder.path());
@@ -157,6 +158,9 @@ fn what_was_acknowledged_survives() {
             assert_eq!(Digest::of(body).to_string(), layer);
         }
     }
+    let usage = served.runtime.block_on(yare_registry::holdings(&served.registry)).unwrap();
+    let held: u64 = usage.repositories.iter().map(|repository| repository.bytes).sum();
+    assert_eq!(usage.quotas[0].used, held, "the sum of a quota is that of its repositories");
     let scrubbed = served.runtime.block_on(yare_registry::scrub(&served.registry, false)).unwrap();
     assert!(scrubbed.damaged.is_empty(), "{scrubbed:?}");
     let files = std::fs::read_dir(served.root.join("blobs/sha256")).unwrap().count();
