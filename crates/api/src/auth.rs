@@ -1,9 +1,10 @@
-//! The `X-Registry-Auth` header: [`AuthConfig`] as JSON in base64url.
+//! The headers `X-Registry-Auth`, [`AuthConfig`] as JSON in base64url, and `X-Registry-Config`, several.
 
 use crate::system::AuthConfig;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use std::collections::BTreeMap;
 use yare_errdefs::Error;
 
 const LENIENT: GeneralPurposeConfig =
@@ -29,6 +30,11 @@ pub fn decode(header: &str) -> Result<AuthConfig, Error> {
 /// Writes the header.
 pub fn encode(auth: &AuthConfig) -> String {
     URL.encode(serde_json::to_vec(auth).expect("texts are always JSON"))
+}
+
+/// Writes the `X-Registry-Config` header of a build: credentials by registry.
+pub fn encode_all(auths: &BTreeMap<String, AuthConfig>) -> String {
+    URL.encode(serde_json::to_vec(auths).expect("texts are always JSON"))
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! The user's configuration file, `~/.docker/config.json`: Docker's, as far as it concerns this program.
 
+mod file;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::context::Environment;
+use crate::failure::Failure;
 use crate::vault::Vault;
 
 /// The members used here; the others are kept when the file is written.
@@ -43,6 +46,9 @@ pub(crate) struct Config {
     /// What is installed.
     #[serde(skip)]
     pub programs: Programs,
+    /// What is wrong with the file; then all of the above is as if there were none.
+    #[serde(skip)]
+    pub fault: Option<String>,
     #[serde(skip)]
     path: PathBuf,
 }
@@ -119,17 +125,33 @@ impl Proxy {
 pub(crate) struct Auth {
     /// base64 of `user:password`.
     pub auth: String,
+    /// The user, where `auth` does not tell.
+    pub username: String,
+    /// The password, where `auth` does not tell.
+    pub password: String,
     /// A token in the password's place.
     pub identitytoken: String,
+    /// A token that is shown to the registry as it is.
+    pub registrytoken: String,
 }
 
 impl Config {
-    /// Reads the file in this directory; no file, or one that is no JSON, is as an empty one.
+    /// Reads the file in this directory. One that cannot be read is as an empty one for what only asks, as
+    /// with docker, and [`Self::fault`] says why; it is never written over.
     pub(crate) fn load(directory: &Path, environment: &Environment) -> Self {
         let path = directory.join("config.json");
-        let config = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let read = file::read(&path).and_then(|mut document| {
+            // Go's programs write `null` for what is empty.
+            document.retain(|_, value| !value.is_null());
+            serde_json::from_value::<Self>(Value::Object(document))
+                .map_err(|error| format!("{} is not understood: {error}", path.display()))
+        });
+        let (config, fault) = match read {
+            Ok(config) => (config, None),
+            Err(fault) => (Self::default(), Some(fault)),
+        };
         let (vault, programs) = (Vault::of(environment), Programs::on(environment));
-        Self { path, vault, programs, ..config.unwrap_or_default() }
+        Self { path, vault, programs, fault, ..config }
     }
 
     /// Where the file is.
@@ -137,57 +159,51 @@ impl Config {
         &self.path
     }
 
-    /// The credentials of every registry, as the `X-Registry-Config` header takes them.
-    pub(crate) fn registry_config(&self) -> String {
-        use base64::Engine as _;
-        let all: BTreeMap<&str, yare_api::AuthConfig> = self
-            .auths
-            .keys()
-            // A helper that fails must not end a build that may not need it.
-            .filter_map(|registry| Some((registry.as_str(), self.credentials(registry).ok()??)))
-            .collect();
-        let json = serde_json::to_vec(&all).unwrap_or_default();
-        base64::engine::general_purpose::URL_SAFE.encode(json)
-    }
-
-    /// Writes credentials into the file, perhaps with the helper that has the secret, or takes both out;
-    /// everything else in it stays.
+    /// Whether the file may be changed.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub(crate) fn store(
-        &self,
-        registry: &str,
-        auth: Option<Value>,
-        helper: Option<&str>,
-    ) -> std::io::Result<()> {
-        use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-        let mut document: Value = std::fs::read(&self.path)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-        let Some(object) = document.as_object_mut() else { return Ok(()) };
-        let mut put = |member: &str, value: Option<Value>| {
-            let members = object.entry(member).or_insert_with(|| Value::Object(serde_json::Map::new()));
-            let Some(members) = members.as_object_mut() else { return };
-            match value {
-                Some(value) => drop(members.insert(registry.to_owned(), value)),
-                None => drop(members.remove(registry)),
+    /// When what is in it is not understood.
+    pub(crate) fn intact(&self) -> Result<(), Failure> {
+        match &self.fault {
+            None => Ok(()),
+            Some(fault) => Err(Failure::new(format!("nothing was written: {fault}"))
+                .with_hint("mend the file, or move it away, and try again")),
+        }
+    }
+
+    /// Writes credentials into the file, perhaps with the helper that has the secret; everything else stays.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or is not understood.
+    pub(crate) fn put(&self, key: &str, auth: Value, helper: Option<&str>) -> Result<(), String> {
+        file::change(&self.path, |document| {
+            put_member(document, "auths", key, auth);
+            if let Some(helper) = helper {
+                put_member(document, "credHelpers", key, Value::from(helper));
             }
-        };
-        let is_gone = auth.is_none();
-        put("auths", auth);
-        if helper.is_some() || (is_gone && self.cred_helpers.get(registry).is_some_and(|name| name == "yare"))
-        {
-            put("credHelpers", helper.map(Value::from));
-        }
-        if let Some(parent) = self.path.parent() {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-        }
-        let draft = self.path.with_extension("json.tmp");
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        std::io::Write::write_all(&mut file, crate::format::json::pretty(&document, "\t").as_bytes())?;
-        std::fs::rename(&draft, &self.path)
+        })
+    }
+
+    /// Takes the credentials under these keys out of the file, and the helper `helper` of these registries.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub(crate) fn drop_keys(&self, is_key: impl Fn(&str) -> bool, helper: &str) -> Result<(), String> {
+        file::change(&self.path, |document| {
+            if let Some(auths) = document.get_mut("auths").and_then(Value::as_object_mut) {
+                auths.retain(|key, _| !is_key(key));
+            }
+            if let Some(helpers) = document.get_mut("credHelpers").and_then(Value::as_object_mut) {
+                helpers.retain(|key, name| !(is_key(key) && name == helper));
+            }
+        })
+    }
+}
+
+/// Puts one entry into a member that is an object, or `null`, or not there.
+fn put_member(document: &mut Map<String, Value>, member: &str, key: &str, value: Value) {
+    match document.get_mut(member).and_then(Value::as_object_mut) {
+        Some(entries) => drop(entries.insert(key.to_owned(), value)),
+        None => drop(document.insert(member.to_owned(), serde_json::json!({ key: value }))),
     }
 }

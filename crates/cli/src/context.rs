@@ -97,9 +97,16 @@ impl Context {
         }
     }
 
-    /// The user's configuration file, read when first asked for.
+    /// The user's configuration file, read when first asked for. One that cannot be read ends no command that
+    /// may not need it, but is told of once.
     pub(crate) fn config(&self) -> &Config {
-        self.config.get_or_init(|| Config::load(&self.config_directory, &self.environment))
+        self.config.get_or_init(|| {
+            let config = Config::load(&self.config_directory, &self.environment);
+            if let Some(fault) = &config.fault {
+                self.warn(format_args!("WARNING: {fault}"));
+            }
+            config
+        })
     }
 
     /// The engine.

@@ -8,7 +8,9 @@
 //! The helper `yare` is this program itself: it is not started but asked directly (`vault`). Others start it
 //! as `docker-credential-yare` ([`serve`]).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
@@ -52,23 +54,84 @@ pub(crate) enum Place {
     Plain { file: String, why: Option<&'static str> },
 }
 
+/// The name under which files and helpers keep the credentials of Docker Hub.
+const HUB: &str = "https://index.docker.io/v1/";
+
+/// The name under which the credentials of a registry are kept, however it was written: a host of a
+/// reference, an argument of `login`, or what old versions of Docker wrote (`https://host/v1/`).
+pub(crate) fn key(registry: &str) -> String {
+    let bare = registry.split_once("://").map_or(registry, |(_, bare)| bare);
+    let host = bare.split('/').next().unwrap_or_default();
+    match host {
+        "" | "docker.io" | "index.docker.io" | "registry-1.docker.io" => HUB.to_owned(),
+        host => host.to_owned(),
+    }
+}
+
+/// What a map has for a key: under the key itself, or under an old form of it.
+fn of_key<'a, V>(entries: &'a BTreeMap<String, V>, wanted: &str) -> Option<&'a V> {
+    let old = || entries.iter().find(|(name, _)| key(name) == wanted).map(|(_, value)| value);
+    entries.get(wanted).or_else(old)
+}
+
 impl Config {
-    /// The helper that keeps the credentials of a registry.
-    fn helper(&self, registry: &str) -> Option<Helper<'_>> {
-        let own = self.cred_helpers.get(registry).filter(|name| !name.is_empty());
-        let name = own.or(Some(&self.creds_store).filter(|name| !name.is_empty()))?;
-        Some(Helper { name, vault: &self.vault })
+    /// The helper that keeps the credentials of a registry. An empty name for a registry means the file, also
+    /// where there is a helper for all others.
+    fn helper(&self, key: &str) -> Option<Helper<'_>> {
+        let (name, member) = match of_key(&self.cred_helpers, key) {
+            Some(own) => (own, "credHelpers"),
+            None => (&self.creds_store, "credsStore"),
+        };
+        (!name.is_empty()).then_some(Helper { name, member, file: self.path(), vault: &self.vault })
     }
 
     /// What to show to a registry; nothing when nobody logged in there.
     ///
     /// # Errors
-    /// When the helper does not work.
+    /// When the helper does not work, or the entry of the file is none.
     pub(crate) fn credentials(&self, registry: &str) -> Result<Option<AuthConfig>, Failure> {
-        match self.helper(registry) {
-            Some(helper) => Ok(helper.get(registry)?.map(|kept| kept.into_auth(registry))),
-            None => Ok(self.auths.get(registry).and_then(|auth| auth.decode(registry))),
+        let key = key(registry);
+        if let Some(helper) = self.helper(&key) {
+            return Ok(helper.get(&key)?.map(|kept| kept.into_auth(&key)));
         }
+        // A login with a helper left an empty entry, which hides no older one.
+        let full = self.auths.get(&key).filter(|auth| !auth.is_empty());
+        let found = full.or_else(|| {
+            let named = self.auths.iter().filter(|(name, _)| crate::credentials::key(name) == key);
+            named.map(|(_, auth)| auth).find(|auth| !auth.is_empty())
+        });
+        let wrong = |why| Failure::new(format!("{}: auths: {key}: {why}", self.path().display()));
+        found.map(|auth| auth.decode(&key)).transpose().map_err(wrong)
+    }
+
+    /// The credentials of every registry that anything is known of, as Docker's client sends them with a
+    /// build: those of the file or of the helper for all, over them those of single registries' helpers. A
+    /// helper that fails must not end a build that may not need it; why it failed is told.
+    pub(crate) fn all_credentials(&self) -> (BTreeMap<String, AuthConfig>, Vec<Failure>) {
+        let mut failures = Vec::new();
+        let mut keys: BTreeSet<String> =
+            self.auths.keys().chain(self.cred_helpers.keys()).map(|name| key(name)).collect();
+        if !self.creds_store.is_empty() {
+            let helper = Helper {
+                name: &self.creds_store,
+                member: "credsStore",
+                file: self.path(),
+                vault: &self.vault,
+            };
+            match helper.list() {
+                Ok(known) => keys.extend(known.into_keys().map(|name| key(&name))),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        let mut all = BTreeMap::new();
+        for key in keys {
+            match self.credentials(&key) {
+                Ok(Some(auth)) => drop(all.insert(key, auth)),
+                Ok(None) => {}
+                Err(failure) => failures.push(failure),
+            }
+        }
+        (all, failures)
     }
 
     /// Keeps the credentials of a login, encrypted where no helper is configured, and says where.
@@ -76,44 +139,39 @@ impl Config {
     /// # Errors
     /// When the helper does not work, or the file cannot be written.
     pub(crate) fn remember(&self, registry: &str, auth: &AuthConfig) -> Result<Place, Failure> {
+        // Before a helper has something that no file tells of.
+        self.intact()?;
+        let key = key(registry);
         let failed = |why: String| Failure::new(format!("error saving credentials: {why}"));
         let plain = self.why_plain();
-        let helper = self.helper(registry);
-        let ours = (helper.is_none() && plain.is_none()).then_some(OURS);
-        if let Some(helper) = helper.or(ours.map(|name| Helper { name, vault: &self.vault })) {
-            helper.store(registry, auth).map_err(|failure| failed(failure.text))?;
+        let helper = self.helper(&key);
+        let by_file = of_key(&self.cred_helpers, &key).is_some();
+        let ours = (helper.is_none() && plain.is_none() && !by_file).then_some(OURS);
+        let own = ours.map(|name| Helper { name, member: "", file: self.path(), vault: &self.vault });
+        if let Some(helper) = helper.or(own) {
+            helper.store(&key, auth).map_err(|failure| failed(failure.text))?;
             // Docker lists the registries it knows in the file, without secrets.
-            let entry = serde_json::json!({});
-            self.store(registry, Some(entry), ours).map_err(|error| failed(error.to_string()))?;
+            self.put(&key, serde_json::json!({}), ours).map_err(failed)?;
             return Ok(Place::Helper);
         }
-        let pair = format!("{}:{}", auth.username, auth.password);
-        let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
-        let entry = match auth.identitytoken.is_empty() {
-            true => serde_json::json!({ "auth": encoded }),
-            // The token is all that is needed from now on; the password is not kept.
-            false => {
-                let name = base64::engine::general_purpose::STANDARD.encode(format!("{}:", auth.username));
-                serde_json::json!({ "auth": name, "identitytoken": auth.identitytoken })
-            }
-        };
-        self.store(registry, Some(entry), None).map_err(|error| failed(error.to_string()))?;
+        self.put(&key, entry(auth), None).map_err(failed)?;
         Ok(Place::Plain { file: self.path().display().to_string(), why: plain.flatten() })
     }
 
-    /// Forgets the credentials of a registry.
+    /// Forgets the credentials of a registry, under every name that they may have.
     ///
     /// # Errors
     /// When the helper does not work, or the file cannot be written.
     pub(crate) fn forget(&self, registry: &str) -> Result<(), Failure> {
-        if let Some(helper) = self.helper(registry) {
-            helper.erase(registry)?;
+        self.intact()?;
+        let wanted = key(registry);
+        if let Some(helper) = self.helper(&wanted) {
+            helper.erase(&wanted)?;
         }
-        if self.auths.contains_key(registry)
-            || self.cred_helpers.get(registry).is_some_and(|name| name == OURS)
-        {
-            self.store(registry, None, None)
-                .map_err(|error| Failure::new(format!("could not erase credentials: {error}")))?;
+        let ours = of_key(&self.cred_helpers, &wanted).is_some_and(|name| name == OURS);
+        if ours || of_key(&self.auths, &wanted).is_some() {
+            self.drop_keys(|name| key(name) == wanted, OURS)
+                .map_err(|why| Failure::new(format!("could not erase credentials: {why}")))?;
         }
         Ok(())
     }
@@ -133,20 +191,47 @@ impl Config {
 
     /// Whether there may be credentials of a registry.
     pub(crate) fn knows(&self, registry: &str) -> bool {
-        self.auths.contains_key(registry) || self.helper(registry).is_some()
+        let key = key(registry);
+        of_key(&self.auths, &key).is_some() || self.helper(&key).is_some()
+    }
+}
+
+/// What the file keeps of a login.
+fn entry(auth: &AuthConfig) -> serde_json::Value {
+    let encode = |text: String| base64::engine::general_purpose::STANDARD.encode(text);
+    match auth.identitytoken.as_str() {
+        "" => serde_json::json!({ "auth": encode(format!("{}:{}", auth.username, auth.password)) }),
+        // The token is all that is needed from now on; the password is not kept.
+        token => {
+            serde_json::json!({ "auth": encode(format!("{}:", auth.username)), "identitytoken": token })
+        }
     }
 }
 
 impl crate::config::Auth {
-    fn decode(&self, registry: &str) -> Option<AuthConfig> {
-        let decoded = base64::engine::general_purpose::STANDARD.decode(&self.auth).ok()?;
-        let text = String::from_utf8(decoded).ok()?;
-        let (username, password) = text.split_once(':').unwrap_or((&text, ""));
-        Some(AuthConfig {
-            username: username.to_owned(),
-            password: password.trim_end_matches('\0').to_owned(),
+    fn is_empty(&self) -> bool {
+        [&self.auth, &self.username, &self.password, &self.identitytoken, &self.registrytoken]
+            .iter()
+            .all(|member| member.is_empty())
+    }
+
+    fn decode(&self, key: &str) -> Result<AuthConfig, &'static str> {
+        let (username, password) = match self.auth.as_str() {
+            "" => (self.username.clone(), self.password.clone()),
+            auth => {
+                let decoded = base64::engine::general_purpose::STANDARD.decode(auth);
+                let text = decoded.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+                let text = text.ok_or("auth is no base64")?;
+                let (user, password) = text.split_once(':').ok_or("auth is no base64 of user:password")?;
+                (user.to_owned(), password.trim_end_matches('\0').to_owned())
+            }
+        };
+        Ok(AuthConfig {
+            username,
+            password,
             identitytoken: self.identitytoken.clone(),
-            serveraddress: registry.to_owned(),
+            registrytoken: self.registrytoken.clone(),
+            serveraddress: key.to_owned(),
             ..AuthConfig::default()
         })
     }
@@ -169,6 +254,9 @@ impl Kept {
 
 struct Helper<'a> {
     name: &'a str,
+    /// The member of the file that names it.
+    member: &'static str,
+    file: &'a Path,
     vault: &'a Vault,
 }
 
@@ -177,14 +265,19 @@ impl Helper<'_> {
         if self.name == OURS {
             return self.vault.get(registry);
         }
-        let answer = match self.call("get", registry.as_bytes()) {
-            Ok(answer) => answer,
-            // The one failure that is none; helpers of all makers have this text.
-            Err(failure) if failure.text.contains(NOT_FOUND) => return Ok(None),
-            Err(failure) => return Err(failure),
-        };
+        let Some(answer) = self.call("get", registry.as_bytes())? else { return Ok(None) };
         let kept = serde_json::from_slice(&answer);
-        kept.map(Some).map_err(|_| self.failed("its answer is no credentials"))
+        kept.map(Some).map_err(|_| self.failed("get", "its answer is no credentials"))
+    }
+
+    /// Registries and user names.
+    fn list(&self) -> Result<BTreeMap<String, String>, Failure> {
+        if self.name == OURS {
+            return self.vault.list();
+        }
+        let Some(answer) = self.call("list", &[])? else { return Ok(BTreeMap::new()) };
+        serde_json::from_slice(&answer)
+            .map_err(|_| self.failed("list", "its answer is no list of registries"))
     }
 
     fn store(&self, registry: &str, auth: &AuthConfig) -> Result<(), Failure> {
@@ -196,7 +289,7 @@ impl Helper<'_> {
         if self.name == OURS {
             return self.vault.store(&kept);
         }
-        let document = serde_json::to_vec(&kept).map_err(|error| self.failed(&error.to_string()))?;
+        let document = serde_json::to_vec(&kept).map_err(|error| self.failed("store", &error.to_string()))?;
         self.call("store", &document).map(drop)
     }
 
@@ -207,16 +300,24 @@ impl Helper<'_> {
         self.call("erase", registry.as_bytes()).map(drop)
     }
 
-    fn failed(&self, why: &str) -> Failure {
-        Failure::new(format!("docker-credential-{}: {why}", self.name))
+    fn failed(&self, action: &str, why: &str) -> Failure {
+        Failure::new(format!("docker-credential-{} {action}: {why}", self.name)).with_hint(format!(
+            "{} in {} names this credential helper",
+            self.member,
+            self.file.display()
+        ))
     }
 
-    /// Runs the helper; its answer. A name with a slash would be a path of somebody else's choosing.
-    fn call(&self, action: &str, input: &[u8]) -> Result<Vec<u8>, Failure> {
+    /// Runs the helper; its answer, or `None` when it knows nothing of the registry. A name with a slash would
+    /// be a path of somebody else's choosing.
+    fn call(&self, action: &str, input: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
         if self.name.contains('/') {
-            return Err(self.failed("the name of a credential helper has no slash"));
+            return Err(self.failed(action, "the name of a credential helper has no slash"));
         }
-        let io = |error: std::io::Error| self.failed(&error.to_string());
+        let io = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => self.failed(action, "no such program on the search path"),
+            _ => self.failed(action, &error.to_string()),
+        };
         let mut command = Command::new(format!("docker-credential-{}", self.name));
         command.arg(action).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = yare_sys::signal::unblocked(&mut command).spawn().map_err(io)?;
@@ -228,10 +329,17 @@ impl Helper<'_> {
         if let Some(stdout) = child.stdout.take() {
             stdout.take(LARGEST).read_to_end(&mut answer).map_err(io)?;
         }
-        if child.wait().map_err(io)?.success() {
-            return Ok(answer);
+        let status = child.wait().map_err(io)?;
+        if status.success() {
+            return Ok(Some(answer));
         }
-        Err(self.failed(String::from_utf8_lossy(&answer).trim()))
+        let text = String::from_utf8_lossy(&answer);
+        match text.trim() {
+            // The one failure that is none; helpers of all makers have this text.
+            text if text.contains(NOT_FOUND) => Ok(None),
+            "" => Err(self.failed(action, &format!("it failed without a word ({status})"))),
+            text => Err(self.failed(action, text)),
+        }
     }
 }
 

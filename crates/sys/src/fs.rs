@@ -96,12 +96,37 @@ pub fn unique_name(prefix: &str) -> String {
     format!("{prefix}{pid:x}-{:x}{:08x}-{count:x}", now.tv_sec, now.tv_nsec)
 }
 
+/// Whose a file is, and who may do what with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Permission bits.
+    pub mode: u32,
+    /// User and group, where they are not the caller's.
+    pub owner: Option<(u32, u32)>,
+}
+
+impl Standing {
+    /// The caller's, and nobody else's to read.
+    pub const PRIVATE: Self = Self { mode: 0o600, owner: None };
+}
+
 /// Replaces the file `name` in `dir` by these bytes (mode 0600): readers see the old or the new content.
 pub fn atomic_write<'a>(
     dir: impl Into<Dir<'a>>,
     name: impl AsRef<OsStr>,
     bytes: &[u8],
     durability: Durability,
+) -> io::Result<()> {
+    atomic_write_as(dir, name, bytes, durability, Standing::PRIVATE)
+}
+
+/// As [`atomic_write`], with this mode and, where the caller may give files away, this owner.
+pub fn atomic_write_as<'a>(
+    dir: impl Into<Dir<'a>>,
+    name: impl AsRef<OsStr>,
+    bytes: &[u8],
+    durability: Durability,
+    standing: Standing,
 ) -> io::Result<()> {
     let (name, dir) = (name.as_ref(), dir.into());
     let opened;
@@ -113,26 +138,47 @@ pub fn atomic_write<'a>(
         }
     };
     let temporary = unique_name(".tmp-");
-    let written = write_and_rename(fd, &temporary, name, bytes, durability);
+    let written = write_draft(fd, &temporary, bytes, durability, standing)
+        .and_then(|()| rename_draft(fd, &temporary, name, durability));
     if written.is_err() {
         let _ = rustix::fs::unlinkat(fd, &temporary, AtFlags::empty());
     }
     written.map_err(|error| path_error("write", &shown, error))
 }
 
-fn write_and_rename(
+fn write_draft(
     dir: BorrowedFd<'_>,
     temporary: &str,
-    name: &OsStr,
     bytes: &[u8],
     durability: Durability,
+    standing: Standing,
 ) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, temporary, flags, Mode::RUSR | Mode::WUSR)?;
+    if let Some((user, group)) = standing.owner {
+        let (user, group) = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(group));
+        match rustix::fs::fchown(&file, Some(user), Some(group)) {
+            // Only root gives files away; for everybody else the new file is the caller's.
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if standing != Standing::PRIVATE {
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(standing.mode))?;
+    }
     write_all(&file, bytes)?;
     if durability == Durability::Synced {
         rustix::fs::fsync(&file)?;
     }
+    Ok(())
+}
+
+fn rename_draft(
+    dir: BorrowedFd<'_>,
+    temporary: &str,
+    name: &OsStr,
+    durability: Durability,
+) -> io::Result<()> {
     rustix::fs::renameat(dir, temporary, dir, name)?;
     if durability == Durability::Synced {
         sync_dir_fd(dir)?;

@@ -4,16 +4,13 @@ use yare_api::{AuthConfig, ImageSearchResponseItem, SystemAuthResponse};
 use yare_client::Request;
 
 use crate::context::Context;
-use crate::credentials::Place;
+use crate::credentials::{self, Place};
 use crate::failure::Failure;
 use crate::flags::Given;
 use crate::format::{Layout, Row, ellipsis, write_list};
 use crate::opts;
 use crate::session::Input;
 use crate::table::Outcome;
-
-/// The registry meant when none is named, by the name under which Docker stores its credentials.
-const HUB: &str = "https://index.docker.io/v1/";
 
 const LAYOUT: Layout = Layout {
     headings: &[
@@ -26,13 +23,6 @@ const LAYOUT: Layout = Layout {
     table: &["Name", "Description", "StarCount", "IsOfficial"],
     raw: "",
 };
-
-fn server(given: &Given) -> &str {
-    match given.argument(0) {
-        "" | "docker.io" | "index.docker.io" | "registry-1.docker.io" => HUB,
-        other => other.strip_prefix("https://").or_else(|| other.strip_prefix("http://")).unwrap_or(other),
-    }
-}
 
 /// One line of standard input.
 async fn read_line(cx: &Context) -> Result<String, Failure> {
@@ -47,7 +37,9 @@ async fn read_line(cx: &Context) -> Result<String, Failure> {
 
 /// `login`.
 pub(crate) async fn login(cx: &Context, given: &Given) -> Outcome {
-    let server = server(given);
+    // Before a password is asked for, or shown to anybody.
+    cx.config().intact()?;
+    let server = credentials::key(given.argument(0));
     let mut username = given.text("username").to_owned();
     let mut password = given.text("password").to_owned();
     if !password.is_empty() {
@@ -71,12 +63,12 @@ pub(crate) async fn login(cx: &Context, given: &Given) -> Outcome {
     let auth = AuthConfig {
         username: username.clone(),
         password: password.clone(),
-        serveraddress: server.to_owned(),
+        serveraddress: server.clone(),
         ..AuthConfig::default()
     };
     let reply: SystemAuthResponse = cx.client().json(Request::post("/auth").json(&auth)).await?;
     let auth = AuthConfig { identitytoken: reply.identity_token, ..auth };
-    if let Place::Plain { file, why } = cx.config().remember(server, &auth)? {
+    if let Place::Plain { file, why } = cx.config().remember(&server, &auth)? {
         cx.warn(format_args!(
             "WARNING! Your credentials are stored unencrypted in '{file}'.\nConfigure a credential helper to remove this warning. See\nhttps://docs.docker.com/go/credential-store/\n"
         ));
@@ -123,13 +115,14 @@ async fn ask(cx: &Context, username: &str, password: &str) -> Result<(String, St
 
 /// `logout`: nothing is asked of the engine.
 pub(crate) async fn logout(cx: &Context, given: &Given) -> Outcome {
-    let server = server(given);
-    if server != HUB && !cx.config().knows(server) {
+    cx.config().intact()?;
+    let server = credentials::key(given.argument(0));
+    if !given.argument(0).is_empty() && !cx.config().knows(&server) {
         cx.line(format_args!("Not logged in to {server}"))?;
         return Ok(0);
     }
     cx.line(format_args!("Removing login credentials for {server}"))?;
-    cx.config().forget(server)?;
+    cx.config().forget(&server)?;
     Ok(0)
 }
 
@@ -138,7 +131,7 @@ pub(crate) async fn search(cx: &Context, given: &Given) -> Outcome {
     let filters = opts::filters(&given.list("filter"), &[]);
     let registry = match given.argument(0).split_once('/') {
         Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
-        _ => HUB,
+        _ => "",
     };
     let request = Request::get("/images/search")
         .query_opt("filters", (!filters.is_empty()).then_some(filters))

@@ -65,11 +65,7 @@ pub(super) async fn open(
     reference: &Reference,
     intent: Intent,
 ) -> Result<Repository, Failure> {
-    let registry = match reference.domain() {
-        "docker.io" => "https://index.docker.io/v1/",
-        domain => domain,
-    };
-    let credentials = match cx.config().credentials(registry)? {
+    let credentials = match cx.config().credentials(reference.domain())? {
         Some(auth) if !auth.identitytoken.is_empty() => {
             Credentials::Identity(Secret::new(auth.identitytoken))
         }

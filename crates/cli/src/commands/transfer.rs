@@ -95,8 +95,7 @@ pub(crate) async fn load(cx: &Context, given: &Given) -> Outcome {
 /// Credentials for the registry of an image, as the header takes them.
 fn registry_auth(cx: &Context, repository: &str) -> Result<String, Failure> {
     let domain = repository.split('/').next().unwrap_or_default();
-    let registry = if domain == "docker.io" { "https://index.docker.io/v1/" } else { domain };
-    Ok(yare_api::auth::encode(&cx.config().credentials(registry)?.unwrap_or_default()))
+    Ok(yare_api::auth::encode(&cx.config().credentials(domain)?.unwrap_or_default()))
 }
 
 fn pull_request(

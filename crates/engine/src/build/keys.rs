@@ -8,6 +8,8 @@ use yare_api::build::BuildRequest;
 use yare_build::ContentStore;
 use yare_errdefs::{Error, Result};
 
+use crate::images::registries::domain;
+
 /// Hands out what comes with a request, or over a client's session.
 pub trait Keys: Send + Sync {
     /// The secret of this id; `None` when the client has none.
@@ -44,12 +46,10 @@ impl Keys for Sent<'_> {
         Ok(self.request.ssh.get(id).map(PathBuf::from))
     }
 
-    /// Docker Hub has a name of its own in clients' files.
+    /// Clients' files have names of several forms: Docker Hub's own, and `https://host/v1/` of old versions.
     fn credentials(&self, registry: &str) -> Result<AuthConfig> {
-        const HUB: &str = "https://index.docker.io/v1/";
-        let names = [registry.to_owned(), format!("https://{registry}")];
-        let hub = (registry == "docker.io").then(|| HUB.to_owned());
-        Ok(names.iter().chain(&hub).find_map(|name| self.auths.get(name)).cloned().unwrap_or_default())
+        let old_form = || self.auths.iter().find(|(name, _)| domain(name) == registry).map(|(_, auth)| auth);
+        Ok(self.auths.get(registry).or_else(old_form).cloned().unwrap_or_default())
     }
 
     fn folder(&self, id: &str) -> Result<Box<dyn ContentStore + '_>> {

@@ -77,7 +77,7 @@ pub(crate) fn failed(reference: &Reference, error: yare_distribution::Error) -> 
 }
 
 /// The registry of a server address as clients write it: `https://index.docker.io/v1/`, `host:5000`.
-fn domain(server: &str) -> String {
+pub(crate) fn domain(server: &str) -> String {
     let bare = server.strip_prefix("https://").or_else(|| server.strip_prefix("http://")).unwrap_or(server);
     let host = bare.split('/').next().unwrap_or_default();
     match host {

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use serde_json::Value;
 use yare_testkit::Registry;
 
 use crate::archive;
@@ -22,6 +23,7 @@ cases![
         create_pulls_what_is_missing.with_either_registry();
     Docker:
         credentials_of_a_helper_are_used.with_either_registry(),
+        both_clients_keep_logins_in_one_file.with_either_registry(),
         registries_are_looked_into_without_an_engine.with_either_registry();
     Api:
         the_registry_is_asked_what_a_name_stands_for.with_either_registry();
@@ -243,6 +245,41 @@ fn credentials_of_a_helper_are_used(c: &Client) {
         );
         c.ok(&script);
     }
+    forget(c, &registry);
+}
+
+/// The file is a link into somebody's dotfiles, with members that neither program knows.
+fn both_clients_keep_logins_in_one_file(c: &Client) {
+    let registry = c.registry_with_password("registry");
+    let host = registry.host();
+    let name = format!("{host}/{}/a:1", c.n);
+    load(c, &name, "alternating");
+    fs::create_dir_all(c.folder.join("config")).unwrap();
+    let before = r#"{"auths": {"https://other.example/v1/": {"auth": "YTpi"}}, "psFormat": "{{.ID}}", "plugins": {"x": {"y": "z"}}}"#;
+    fs::write(c.folder.join("dotfile"), before).unwrap();
+    c.ok("ln -s ../dotfile config/config.json; chmod 640 dotfile");
+    let yare = yare_testkit::yare_binary().display().to_string();
+    for (login, other) in [("docker", yare.as_str()), (yare.as_str(), "docker")] {
+        c.ok(&format!(
+            "export DOCKER_CONFIG=$PWD/config; \
+             {other} push -q {name} 2>&1 && exit 9; \
+             echo secret | {login} login -u user --password-stdin https://{host}/v1/ 2>&1 && \
+             {other} push -q {name} && {login} push -q {name} && {other} logout {host} && \
+             [ -L config/config.json ] && [ $(stat -c %a dotfile) = 640 ] || exit 8"
+        ));
+        let after: Value = serde_json::from_slice(&fs::read(c.folder.join("dotfile")).unwrap()).unwrap();
+        let before: Value = serde_json::from_str(before).unwrap();
+        for member in ["auths", "psFormat", "plugins"] {
+            assert_eq!(after[member], before[member], "{login}: {member}");
+        }
+    }
+    // What is not understood is not written over.
+    fs::write(c.folder.join("dotfile"), "{\"auths\"").unwrap();
+    let login = format!(
+        "export DOCKER_CONFIG=$PWD/config; echo secret | {yare} login -u user --password-stdin {host}"
+    );
+    assert!(c.fails(1, &login).contains("nothing was written"));
+    assert_eq!(fs::read_to_string(c.folder.join("dotfile")).unwrap(), "{\"auths\"");
     forget(c, &registry);
 }
 

@@ -181,8 +181,17 @@ fn framed(request: &BuildRequest) -> Result<Vec<u8>, Failure> {
     Ok([&length.to_be_bytes(), document.as_slice()].concat())
 }
 
+/// The credentials of every registry, as the header takes them.
+fn registry_config(cx: &Context) -> String {
+    let (all, failures) = cx.config().all_credentials();
+    for failure in failures {
+        cx.warn(format_args!("WARNING: credentials are missing in this build: {}", failure.text));
+    }
+    yare_api::auth::encode_all(&all)
+}
+
 async fn post(cx: &Context, body: Body) -> Result<Response, yare_client::Error> {
-    let request = Request::post("/build").header("x-registry-config", cx.config().registry_config());
+    let request = Request::post("/build").header("x-registry-config", registry_config(cx));
     cx.client().send(request.body(CONTENT_TYPE, body)).await
 }
 
