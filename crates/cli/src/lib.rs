@@ -15,6 +15,7 @@ mod failure;
 mod flags;
 mod format;
 mod help;
+mod manifests;
 mod opts;
 mod request;
 mod session;

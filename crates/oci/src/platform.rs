@@ -3,22 +3,23 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What an image was built for (image-spec, image-index.md, `platform`).
+/// What an image was built for (image-spec, image-index.md, `platform`). The order of the members is the one
+/// in which Go's programs write them, so that an index of the same entries has the same digest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Platform {
     /// CPU architecture in Go's words: `amd64`, `arm64`, …
     pub architecture: String,
     /// Operating system in Go's words: `linux`.
     pub os: String,
-    /// Variant of the architecture: `v7`, `v8`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub variant: String,
     /// Version of the operating system (Windows only).
     #[serde(default, rename = "os.version", skip_serializing_if = "String::is_empty")]
     pub os_version: String,
     /// Required features of the operating system.
     #[serde(default, rename = "os.features", skip_serializing_if = "Vec::is_empty")]
     pub os_features: Vec<String>,
+    /// Variant of the architecture: `v7`, `v8`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub variant: String,
 }
 
 impl Platform {

@@ -148,6 +148,12 @@ impl Reference {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 
+    /// The same with this digest, beside the tag where there is one.
+    #[must_use]
+    pub fn and_digest(&self, digest: Digest) -> Self {
+        Self { digest: Some(digest), ..self.clone() }
+    }
+
     /// The same without tag and digest.
     #[must_use]
     pub fn trimmed(&self) -> Self {

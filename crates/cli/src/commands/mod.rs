@@ -16,6 +16,7 @@ pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod lifecycle;
 pub(crate) mod logs;
+pub(crate) mod manifest;
 pub(crate) mod networks;
 pub(crate) mod port;
 pub(crate) mod processes;

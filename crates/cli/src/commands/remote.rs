@@ -1,6 +1,5 @@
-//! `manifest inspect`, `image copy`, `image referrers`: what is asked of registries without an engine.
+//! `image copy`, `image referrers`: what is asked of registries without an engine.
 
-use serde_json::Value;
 use yare_distribution::{Client, Credentials, Insecure, Intent, Name, Proxies, Repository, Secret, Settings};
 use yare_oci::Reference;
 
@@ -73,27 +72,6 @@ pub(super) async fn open(
         _ => Credentials::Anonymous,
     };
     client.repository(reference, &credentials, intent).await.map_err(|error| failed(&error))
-}
-
-/// `manifest inspect`: the manifest as the registry has it.
-pub(crate) async fn inspect(cx: &Context, given: &Given) -> Outcome {
-    let wanted = reference(given.argument(0))?;
-    let client = client(cx, given, &[&wanted])?;
-    let repository = open(cx, &client, &wanted, Intent::Pull).await?;
-    let document = repository.manifest(&name(&wanted)).await.map_err(|error| failed(&error))?;
-    let manifest: Value =
-        serde_json::from_slice(&document.bytes).map_err(|error| Failure::new(error.to_string()))?;
-    let shown = match given.bool("verbose") {
-        false => manifest,
-        true => serde_json::json!({
-            "Ref": wanted.to_string(),
-            "Descriptor": document.descriptor,
-            "Raw": String::from_utf8_lossy(&document.bytes),
-            "Manifest": manifest,
-        }),
-    };
-    cx.line(crate::format::json::pretty(&shown, "   "))?;
-    Ok(0)
 }
 
 /// `image copy`: an image, or an index with all its images, from registry to registry.

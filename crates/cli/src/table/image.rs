@@ -112,9 +112,6 @@ const IMAGE_COPY: &[Flag] = &[INSECURE, flag("quiet", Some('q'), Bool, "", "Prin
 
 const IMAGE_REFERRERS: &[Flag] = &[INSECURE, flag("type", None, Text, "", "Only artifacts of this type")];
 
-const MANIFEST_INSPECT: &[Flag] =
-    &[INSECURE, flag("verbose", Some('v'), Bool, "", "Output additional info including layers and platform")];
-
 const IMAGE_PUSH: &[Flag] = &[
     flag("all-tags", Some('a'), Bool, "", "Push all tags of an image to the repository"),
     flag("disable-content-trust", None, Bool, "true", "Skip image signing"),
@@ -248,18 +245,6 @@ pub(super) const COMMANDS: &[Command] = &[
         stop_at_positional: false,
         hidden: false,
         run: |cx, given| Box::pin(remote::referrers(cx, given)),
-    },
-    Command {
-        path: "manifest inspect",
-        aliases: &[],
-        usage: "[OPTIONS] NAME[:TAG|@DIGEST]",
-        short: "Display an image manifest, or manifest list",
-        about: "Display an image manifest, or manifest list",
-        flags: &[MANIFEST_INSPECT],
-        arguments: exactly(1),
-        stop_at_positional: false,
-        hidden: false,
-        run: |cx, given| Box::pin(remote::inspect(cx, given)),
     },
     Command {
         path: "image pull",

@@ -5,6 +5,7 @@ mod build;
 mod container;
 mod create;
 mod image;
+mod manifest;
 mod network;
 mod registry;
 mod system;
@@ -112,7 +113,7 @@ pub(crate) const GROUPS: &[Group] = &[
     Group { name: "container", about: "Manage containers" },
     Group { name: "context", about: "Manage contexts" },
     Group { name: "image", about: "Manage images" },
-    Group { name: "manifest", about: "Look at manifests of registries" },
+    Group { name: "manifest", about: "Manage Docker image manifests and manifest lists" },
     Group { name: "network", about: "Manage networks" },
     Group { name: "registry", about: "Serve the engine's images as a registry" },
     Group { name: "system", about: "Manage Docker" },
@@ -130,6 +131,7 @@ pub(crate) fn commands() -> impl Iterator<Item = &'static Command> {
         build::COMMANDS,
         container::COMMANDS,
         image::COMMANDS,
+        manifest::COMMANDS,
         network::COMMANDS,
         registry::COMMANDS,
         volume::COMMANDS,

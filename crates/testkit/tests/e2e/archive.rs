@@ -29,21 +29,38 @@ fn sha256(bytes: &[u8]) -> String {
     said.split(' ').next().unwrap().to_owned()
 }
 
-fn config(layers: &[Vec<u8>], settings: &Value) -> Vec<u8> {
+fn config(layers: &[Vec<u8>], settings: &Value) -> Value {
     let ids: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", sha256(layer))).collect();
     let history: Vec<Value> = (1..=layers.len())
         .map(|number| json!({"created": "2024-01-02T03:04:05Z", "created_by": format!("step {number}")}))
         .collect();
-    let config = json!({
+    json!({
         "architecture": "amd64", "os": "linux", "created": "2024-01-02T03:04:05Z", "config": settings,
         "rootfs": {"type": "layers", "diff_ids": ids}, "history": history,
-    });
-    config.to_string().into_bytes()
+    })
 }
 
 /// An archive as `docker save` wrote it before version 25.
 pub(crate) fn docker_archive(tag: &str, layers: &[Vec<u8>], settings: &Value) -> Vec<u8> {
-    let config = config(layers, settings);
+    packed(tag, layers, &config(layers, settings))
+}
+
+/// The same for another processor.
+pub(crate) fn docker_archive_for(
+    tag: &str,
+    layers: &[Vec<u8>],
+    (architecture, variant): (&str, &str),
+) -> Vec<u8> {
+    let mut config = config(layers, &json!({}));
+    config["architecture"] = architecture.into();
+    if !variant.is_empty() {
+        config["variant"] = variant.into();
+    }
+    packed(tag, layers, &config)
+}
+
+fn packed(tag: &str, layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
+    let config = config.to_string().into_bytes();
     let config_name = format!("{}.json", sha256(&config));
     let names: Vec<String> = layers.iter().map(|layer| format!("{}/layer.tar", sha256(layer))).collect();
     let manifest = json!([{"Config": config_name, "RepoTags": [tag], "Layers": names}]);
@@ -61,7 +78,7 @@ pub(crate) fn oci_layout(tag: &str, layers: &[Vec<u8>], settings: &Value) -> Vec
             "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len(),
         })
     };
-    let config = config(layers, settings);
+    let config = config(layers, settings).to_string().into_bytes();
     let layer_kinds: Vec<Value> = layers.iter().map(|layer| describe("layer.v1.tar", layer)).collect();
     let manifest = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",

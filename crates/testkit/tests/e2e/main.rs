@@ -68,6 +68,7 @@ mod listing;
 mod llb;
 mod llb_sources;
 mod logs;
+mod manifests;
 mod mounts;
 mod names;
 mod network;
@@ -117,6 +118,7 @@ fn main() {
         logs::CASES,
         network::CASES,
         publish::CASES,
+        manifests::CASES,
         registry::CASES,
         errors::CASES,
         user_networks::CASES,
