@@ -7,13 +7,13 @@
 use crate::limit::Limiter;
 use crate::problem::{Code, Refusal, Result};
 use crate::registry::fault;
-use crate::watched::{Watched, read};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use yare_errdefs::Error;
 use yare_oci::Digest;
+use yare_tls::{Watched, read};
 
 /// How long a right password is remembered.
 const REMEMBERED: Duration = Duration::from_secs(300);

@@ -5,8 +5,8 @@ use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use http::{Request, StatusCode, Uri};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,20 +120,8 @@ pub(crate) fn shown(url: &str) -> String {
 /// The settings of TLS for these authorities, or the system's.
 pub(crate) fn client_settings(authorities: Option<&Path>) -> Result<ClientConfig> {
     let roots = match authorities {
-        Some(path) => crate::serve::roots(path)?,
-        None => {
-            let mut roots = RootCertStore::empty();
-            let found = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(found.certs);
-            if roots.is_empty() {
-                return Err(Error::precondition("this machine has no certificates of authorities")
-                    .with_hint("install ca-certificates, or name a file with `authorities`"));
-            }
-            roots
-        }
+        Some(path) => yare_tls::authorities(&yare_tls::read(path)?, &path.display().to_string())?,
+        None => yare_tls::system_authorities()?,
     };
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::internal("cannot set TLS up").caused_by(error))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    yare_tls::client(yare_tls::Trust::Authorities(roots), None)
 }

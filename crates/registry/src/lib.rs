@@ -70,7 +70,6 @@ mod serve;
 mod token;
 mod uploads;
 mod usage;
-mod watched;
 
 pub use cache::Proxy;
 pub use collect::{Collected, collect};

@@ -6,7 +6,6 @@
 
 use crate::access::{Action, Caller, Grants, Policy};
 use crate::config;
-use crate::watched::{Watched, read};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use ring::signature::{self, Ed25519KeyPair, KeyPair as _};
@@ -18,6 +17,7 @@ use std::sync::Arc;
 use yare_errdefs::{Error, Result};
 use yare_oci::Digest;
 use yare_sys::fs::Durability;
+use yare_tls::{Watched, read};
 
 /// How far clocks may be apart, in seconds.
 const SKEW: u64 = 60;

@@ -6,7 +6,6 @@ use super::tls;
 use super::{client_name, control, http2};
 use crate::limit::{self, Shares};
 use crate::registry::Registry;
-use crate::watched::Watched;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::server::TlsStream;
 use yare_errdefs::{Error, Result};
+use yare_tls::Watched;
 
 /// The most bytes that the head of a request may have.
 const MAX_HEAD: u32 = 64 << 10;

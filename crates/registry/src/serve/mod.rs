@@ -21,4 +21,3 @@ mod uploads;
 pub use control::ask;
 pub use listen::{bind, serve};
 pub(crate) use service::{Call, Peer};
-pub(crate) use tls::roots;

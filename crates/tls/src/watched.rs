@@ -13,7 +13,7 @@ const EVERY: Duration = Duration::from_secs(1);
 type Stamp = Vec<Option<(SystemTime, u64, u64)>>;
 
 /// A value that was made from files.
-pub(crate) struct Watched<T> {
+pub struct Watched<T> {
     files: Vec<PathBuf>,
     make: Box<dyn Fn() -> Result<T> + Send + Sync>,
     state: Mutex<State<T>>,
@@ -33,17 +33,14 @@ impl<T> std::fmt::Debug for Watched<T> {
 
 impl<T> Watched<T> {
     /// Makes the value; this first time, files that are not right are an error.
-    pub(crate) fn new(
-        files: Vec<PathBuf>,
-        make: impl Fn() -> Result<T> + Send + Sync + 'static,
-    ) -> Result<Self> {
+    pub fn new(files: Vec<PathBuf>, make: impl Fn() -> Result<T> + Send + Sync + 'static) -> Result<Self> {
         let stamp = stamp(&files);
         let state = State { value: Arc::new(make()?), stamp, looked: Instant::now() };
         Ok(Self { files, make: Box::new(make), state: Mutex::new(state) })
     }
 
     /// The value, made again if a file changed. While files are not right, the value before stays.
-    pub(crate) fn get(&self) -> Arc<T> {
+    pub fn get(&self) -> Arc<T> {
         let mut state = self.state.lock();
         if state.looked.elapsed() < EVERY {
             return Arc::clone(&state.value);
@@ -79,7 +76,7 @@ fn stamp(files: &[PathBuf]) -> Stamp {
 }
 
 /// Reads a file of the configuration.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path)
         .map_err(|error| Error::invalid(format!("cannot read {}", path.display())).caused_by(error))
 }
