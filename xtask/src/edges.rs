@@ -74,7 +74,7 @@ const CRATES: &[Crate] = &[
         ],
     ),
     row(7, "buildkit", &["api", "build", "dockerfile", "engine", "errdefs", "layer", "oci", "sys"]),
-    row(8, "server", &["api", "buildkit", "engine", "errdefs", "oci"]),
+    row(8, "server", &["api", "buildkit", "engine", "errdefs", "oci", "tls"]),
     row(
         9,
         "main",
@@ -91,6 +91,7 @@ const CRATES: &[Crate] = &[
             "server",
             "shim",
             "sys",
+            "tls",
         ],
     ),
     // Not part of the product.

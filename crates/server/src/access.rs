@@ -3,17 +3,20 @@
 //! A page in a browser can send requests to an address of this machine, directly or through a host name of
 //! its own that suddenly resolves to it (DNS rebinding). So a request over TCP is refused when it carries
 //! `Origin`, which every cross-site request of a browser does, or a `Host` that is a name nobody allowed; an
-//! address in numbers cannot be rebound. A unix socket is out of a page's reach, and clients send it any
-//! `Host`, even an empty one.
+//! address in numbers cannot be rebound. Over TLS the name is not looked at: a browser has compared it with the
+//! certificate. A unix socket is out of a page's reach, and clients send it any `Host`, even an empty one.
 
 use http::HeaderMap;
 use http::header::{HOST, ORIGIN};
 use yare_errdefs::{Error, Result};
 
 /// Checks the headers of a request that came over TCP; `allowed` are host names without a port.
-pub(crate) fn check(headers: &HeaderMap, allowed: &[String]) -> Result<()> {
+pub(crate) fn check(headers: &HeaderMap, is_tls: bool, allowed: &[String]) -> Result<()> {
     if headers.contains_key(ORIGIN) {
         return Err(Error::denied("requests of web pages are refused: the request has an Origin header"));
+    }
+    if is_tls {
+        return Ok(());
     }
     let mut hosts = headers.get_all(HOST).iter();
     // One that is no text is nobody's.
@@ -54,7 +57,7 @@ mod tests {
         for (name, value) in pairs.into_iter().filter_map(|(name, value)| Some((name, value?))) {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        check(&headers, &["build.example".to_owned()]).is_ok()
+        check(&headers, false, &["build.example".to_owned()]).is_ok()
     }
 
     #[test]
@@ -80,5 +83,14 @@ mod tests {
     fn web_pages_are_refused() {
         assert!(!verdict(Some("localhost"), Some("https://evil.example")));
         assert!(!verdict(Some("localhost"), Some("null")));
+    }
+
+    #[test]
+    fn over_tls_the_certificate_has_the_name() {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_static("engine.example:2376"));
+        assert!(check(&headers, true, &[]).is_ok());
+        headers.insert(ORIGIN, HeaderValue::from_static("https://engine.example:2376"));
+        assert!(check(&headers, true, &[]).is_err());
     }
 }

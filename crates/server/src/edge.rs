@@ -121,7 +121,7 @@ impl Edge {
     /// Finds the route and answers; the first part says which row of the table it was.
     async fn routed(&self, socket: Socket, mut request: Request<Upload>) -> (Option<usize>, Result<Reply>) {
         if socket.is_tcp()
-            && let Err(error) = access::check(request.headers(), &self.allowed_hosts)
+            && let Err(error) = access::check(request.headers(), socket.is_tls(), &self.allowed_hosts)
         {
             tracing::warn!(peer = ?socket.peer(), %error, "refused a client");
             return (None, Err(error));

@@ -15,7 +15,7 @@ use http::{HeaderMap, StatusCode};
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use yare_engine::system::full_text;
 use yare_errdefs::{Error, Result};
 
@@ -166,8 +166,16 @@ where
     }
 }
 
-async fn copy(from: impl AsyncRead + Unpin, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<u64> {
-    tokio::io::copy_buf(&mut BufReader::with_capacity(CHUNK, from), to).await
+/// Copies all of it. Flushed piece by piece: over TLS, what does not fit into the socket's buffer would else
+/// wait for the next piece.
+async fn copy(mut from: impl AsyncRead + Unpin, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    let mut buffer = BytesMut::with_capacity(CHUNK);
+    while from.read_buf(&mut buffer).await? > 0 {
+        to.write_all(&buffer).await?;
+        to.flush().await?;
+        buffer.clear();
+    }
+    Ok(())
 }
 
 /// Copies input until the client is gone; that it ended its input alone is no reason to return.

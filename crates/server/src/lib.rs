@@ -21,6 +21,8 @@ mod version;
 mod websocket;
 
 #[cfg(test)]
+mod tls_tests;
+#[cfg(test)]
 mod wire_tests;
 
 pub use listen::{Listener, Options};

@@ -9,12 +9,16 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, UnixListener};
+use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use yare_tls::Watched;
 
 use crate::edge::Edge;
-use crate::socket::Socket;
+use crate::socket::{Line, Socket};
 
 /// A bound listener. Who may connect to a unix socket is decided by the mode of its file.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub enum Listener {
     Unix(std::os::unix::net::UnixListener),
     /// A TCP socket. Whoever can connect to it owns the host; requests of web pages are refused.
     Tcp(std::net::TcpListener),
+    /// A TCP socket for clients that speak TLS; the settings say whether they show certificates.
+    Tls(std::net::TcpListener, Watched<ServerConfig>),
 }
 
 /// How the server treats its clients.
@@ -44,6 +50,8 @@ impl Default for Options {
 const MAX_HEAD: usize = 64 << 10;
 /// How long a connection may be idle, and how long the head of a request may take; dockerd has the same.
 const IDLE: Duration = Duration::from_secs(300);
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The pause after a failure to accept (no descriptors left, for example).
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -69,7 +77,14 @@ pub(crate) async fn run(
 
 enum Acceptor {
     Unix(UnixListener),
-    Tcp(TcpListener),
+    Tcp(TcpListener, Option<Watched<ServerConfig>>),
+}
+
+/// A connection that was accepted.
+enum Accepted {
+    Ready(Socket),
+    /// A client that has yet to say who it is.
+    Handshake(TcpStream, Arc<ServerConfig>),
 }
 
 impl Acceptor {
@@ -79,17 +94,25 @@ impl Acceptor {
                 listener.set_nonblocking(true)?;
                 UnixListener::from_std(listener).map(Self::Unix)
             }
-            Listener::Tcp(listener) => {
-                listener.set_nonblocking(true)?;
-                TcpListener::from_std(listener).map(Self::Tcp)
-            }
+            Listener::Tcp(listener) => Self::tcp(listener, None),
+            Listener::Tls(listener, settings) => Self::tcp(listener, Some(settings)),
         }
     }
 
-    async fn accept(&self) -> io::Result<Socket> {
+    fn tcp(listener: std::net::TcpListener, settings: Option<Watched<ServerConfig>>) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self::Tcp(TcpListener::from_std(listener)?, settings))
+    }
+
+    async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Socket::unix(stream)),
-            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Socket::tcp(stream)),
+            Self::Unix(listener) => {
+                listener.accept().await.map(|(stream, _)| Accepted::Ready(Socket::unix(stream)))
+            }
+            Self::Tcp(listener, settings) => listener.accept().await.map(|(stream, _)| match settings {
+                None => Accepted::Ready(Socket::plain(Line::tcp(stream))),
+                Some(settings) => Accepted::Handshake(stream, settings.get()),
+            }),
         }
     }
 }
@@ -106,8 +129,14 @@ async fn accept_all(
         tokio::select! {
             () = told(&mut stopped) => break,
             accepted = acceptor.accept() => match accepted {
-                Ok(socket) => {
-                    connections.spawn(serve(socket, Arc::clone(&edge), stopped.clone()));
+                Ok(accepted) => {
+                    let (edge, stopped) = (Arc::clone(&edge), stopped.clone());
+                    // Handshakes, too, are beside the accepting: a slow client is nobody else's delay.
+                    connections.spawn(async move {
+                        if let Some(socket) = admit(accepted).await {
+                            serve(socket, edge, stopped).await;
+                        }
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -122,6 +151,51 @@ async fn accept_all(
     if tokio::time::timeout(grace, finished).await.is_err() {
         tracing::info!("ended while requests were still being answered");
     }
+}
+
+/// Brings a connection to the point where HTTP is spoken; none when the client does not get there.
+async fn admit(accepted: Accepted) -> Option<Socket> {
+    let (stream, settings) = match accepted {
+        Accepted::Ready(socket) => return Some(socket),
+        Accepted::Handshake(stream, settings) => (stream, settings),
+    };
+    let peer = stream.peer_addr().ok();
+    let handshake = async {
+        if !says_hello(&stream).await? {
+            refuse_plain(stream).await?;
+            return Err(io::Error::other(PLAIN));
+        }
+        TlsAcceptor::from(settings).accept(Line::tcp(stream)).await
+    };
+    match tokio::time::timeout(HANDSHAKE, handshake).await {
+        Ok(Ok(session)) => return Some(Socket::tls(session)),
+        // A look whether somebody listens.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            tracing::debug!(?peer, "no handshake")
+        }
+        // Who may not, and why, is what one looks for in the log.
+        Ok(Err(error)) => tracing::info!(?peer, %error, "refused a client: no TLS handshake"),
+        Err(_) => tracing::info!(?peer, "refused a client: its TLS handshake took too long"),
+    }
+    None
+}
+
+/// Whether a client begins as TLS does: with a record of the handshake (RFC 8446, 5.1).
+async fn says_hello(stream: &TcpStream) -> io::Result<bool> {
+    const HANDSHAKE_RECORD: u8 = 22;
+    let mut first = [0];
+    Ok(stream.peek(&mut first).await? == 0 || first[0] == HANDSHAKE_RECORD)
+}
+
+/// What a client is told that does not speak TLS; Docker's clients show it.
+const PLAIN: &str = "Client sent an HTTP request to an HTTPS server.";
+
+async fn refuse_plain(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(format!("HTTP/1.0 400 Bad Request\r\n\r\n{PLAIN}\n").as_bytes()).await?;
+    stream.shutdown().await?;
+    // Closed with unread bytes in it, the connection would be reset, and the client see that in place of the
+    // answer.
+    tokio::io::copy(&mut stream.take(MAX_HEAD as u64), &mut tokio::io::sink()).await.map(drop)
 }
 
 /// Waits until the end is asked for.

@@ -3,6 +3,12 @@
 //! Hyper is told to allow half-closed connections (a client that ends its stdin still reads), and so does
 //! not notice by itself that a silent client is gone. [`Socket::gone`] does, from the readiness of the
 //! descriptor and without reading from it.
+//!
+//! ```text
+//! Socket ─ TLS session, if any ─ Line (the descriptor)
+//! ```
+//! Over TLS a client ends its input with an alert, in place of half a close: a read tells of it, the
+//! descriptor does not.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -11,14 +17,25 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
+use tokio_rustls::server::TlsStream;
 
 /// A connected stream socket; clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Socket(Arc<Stream>, Arc<watch::Sender<bool>>);
+pub(crate) struct Socket {
+    line: Line,
+    /// Held only while one of the two sides is polled: reading and writing wait for different wakers.
+    tls: Option<Arc<Mutex<TlsStream<Line>>>>,
+    ending: Arc<watch::Sender<bool>>,
+}
+
+/// The bytes on the wire; clones share the descriptor.
+#[derive(Debug, Clone)]
+pub(crate) struct Line(Arc<Stream>);
 
 #[derive(Debug)]
 enum Stream {
@@ -27,66 +44,22 @@ enum Stream {
 }
 
 macro_rules! either {
-    ($socket:expr, $stream:ident => $call:expr) => {
-        match &*$socket.0 {
+    ($line:expr, $stream:ident => $call:expr) => {
+        match &*$line.0 {
             Stream::Unix($stream) => $call,
             Stream::Tcp($stream) => $call,
         }
     };
 }
 
-impl Socket {
-    /// Takes a connection of a unix listener.
-    pub(crate) fn unix(stream: UnixStream) -> Self {
-        Self(Arc::new(Stream::Unix(stream)), Arc::default())
-    }
-
+impl Line {
     /// Takes a connection of a TCP listener.
     pub(crate) fn tcp(stream: TcpStream) -> Self {
         // Frames of an interactive session are small; waiting to merge them is felt.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot switch Nagle's algorithm off");
         }
-        Self(Arc::new(Stream::Tcp(stream)), Arc::default())
-    }
-
-    /// Whether this is a TCP connection, which web pages can reach.
-    pub(crate) fn is_tcp(&self) -> bool {
-        matches!(&*self.0, Stream::Tcp(_))
-    }
-
-    /// The other end of a TCP connection.
-    pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        match &*self.0 {
-            Stream::Unix(_) => None,
-            Stream::Tcp(stream) => stream.peer_addr().ok(),
-        }
-    }
-
-    /// Waits until the client sends no more: it closed the connection or its half of it, or the server ends
-    /// and has [let it go](Socket::let_go).
-    pub(crate) async fn gone(&self) {
-        let mut ending = self.1.subscribe();
-        tokio::select! {
-            // Only the state "no more to read" is of interest, and it comes along with priority.
-            ready = async { either!(self, stream => stream.ready(Interest::PRIORITY).await) } => {
-                if ready.is_err() {
-                    tracing::debug!("lost sight of a client");
-                }
-            }
-            _ = ending.wait_for(|ending| *ending) => {}
-        }
-    }
-
-    /// Ends what is sent for as long as the client stays.
-    pub(crate) fn let_go(&self) {
-        self.1.send_replace(true);
-    }
-
-    /// Whether the client closed both directions.
-    pub(crate) fn hung_up(&self) -> bool {
-        let fd = either!(self, stream => stream.as_fd());
-        is_hung_up(fd)
+        Self(Arc::new(Stream::Tcp(stream)))
     }
 
     /// Ends our half: the client reads end of file after what was written.
@@ -99,6 +72,68 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Takes a connection of a unix listener.
+    pub(crate) fn unix(stream: UnixStream) -> Self {
+        Self::plain(Line(Arc::new(Stream::Unix(stream))))
+    }
+
+    /// Speaks on a line as it is.
+    pub(crate) fn plain(line: Line) -> Self {
+        Self { line, tls: None, ending: Arc::default() }
+    }
+
+    /// Speaks through a TLS session.
+    pub(crate) fn tls(session: TlsStream<Line>) -> Self {
+        let line = session.get_ref().0.clone();
+        Self { tls: Some(Arc::new(Mutex::new(session))), ..Self::plain(line) }
+    }
+
+    /// Whether this is a TCP connection, which web pages can reach.
+    pub(crate) fn is_tcp(&self) -> bool {
+        matches!(&*self.line.0, Stream::Tcp(_))
+    }
+
+    /// Whether the client knows by a certificate whom it talks to.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The other end of a TCP connection.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        match &*self.line.0 {
+            Stream::Unix(_) => None,
+            Stream::Tcp(stream) => stream.peer_addr().ok(),
+        }
+    }
+
+    /// Waits until the client sends no more: it closed the connection or its half of it, or the server ends
+    /// and has [let it go](Socket::let_go).
+    pub(crate) async fn gone(&self) {
+        let mut ending = self.ending.subscribe();
+        tokio::select! {
+            // Only the state "no more to read" is of interest, and it comes along with priority.
+            ready = async { either!(self.line, stream => stream.ready(Interest::PRIORITY).await) } => {
+                if ready.is_err() {
+                    tracing::debug!("lost sight of a client");
+                }
+            }
+            _ = ending.wait_for(|ending| *ending) => {}
+        }
+    }
+
+    /// Ends what is sent for as long as the client stays.
+    pub(crate) fn let_go(&self) {
+        self.ending.send_replace(true);
+    }
+
+    /// Whether the client closed both directions.
+    pub(crate) fn hung_up(&self) -> bool {
+        let fd = either!(self.line, stream => stream.as_fd());
+        is_hung_up(fd)
+    }
+}
+
 fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -108,7 +143,61 @@ fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
     }
 }
 
+/// Calls a function of the session, or of the line where there is none.
+macro_rules! through {
+    ($socket:expr, $stream:ident => $call:expr) => {{
+        let socket = $socket.get_mut();
+        match &socket.tls {
+            Some(session) => {
+                let mut session = session.lock();
+                let $stream = Pin::new(&mut *session);
+                $call
+            }
+            None => {
+                let $stream = Pin::new(&mut socket.line);
+                $call
+            }
+        }
+    }};
+}
+
 impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        through!(self, stream => stream.poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        through!(self, stream => stream.poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        through!(self, stream => stream.poll_write_vectored(context, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        through!(self, stream => stream.poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        through!(self, stream => stream.poll_shutdown(context))
+    }
+}
+
+impl AsyncRead for Line {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -125,7 +214,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for Line {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }

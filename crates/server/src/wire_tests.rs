@@ -19,7 +19,7 @@ use crate::reply::{self, Reply};
 use crate::route::Operation;
 use crate::socket::Socket;
 
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// Answers a few routes in ways that show the edge's work.
 async fn answer(call: Call) -> Result<Reply> {
@@ -68,7 +68,7 @@ async fn answer(call: Call) -> Result<Reply> {
     }
 }
 
-fn edge() -> Arc<Edge> {
+pub(crate) fn edge() -> Arc<Edge> {
     let handler: Handler = Box::new(|call| answer(call).boxed());
     Arc::new(Edge::new(handler, vec!["build.example".to_owned()]))
 }
@@ -90,7 +90,7 @@ async fn exchange(request: &str) -> String {
     read_to_end(&mut client).await
 }
 
-async fn read_to_end(client: &mut (impl AsyncReadExt + Unpin)) -> String {
+pub(crate) async fn read_to_end(client: &mut (impl AsyncReadExt + Unpin)) -> String {
     let mut bytes = Vec::new();
     timeout(SOON, client.read_to_end(&mut bytes)).await.expect("in time").expect("read");
     String::from_utf8(bytes).expect("UTF-8")

@@ -27,6 +27,7 @@ mod registry;
 mod rootfs;
 mod slot;
 
+pub use authority::{Authority, Signed};
 pub use binary::yare_binary;
 pub use command::{Invocation, Outcome};
 pub use engine::Engine;

@@ -1,62 +1,28 @@
 //! Handshakes in memory, and files that are replaced.
 
 use crate::{Identity, ServerFiles, Trust, authorities, certificates, client, private_key};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use yare_testkit::{Authority, Signed};
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    /// Certificate and key as PEM.
-    fn issue(&self, name: &str, expired: bool) -> (String, String) {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        if expired {
-            params.not_before = rcgen::date_time_ymd(2001, 1, 1);
-            params.not_after = rcgen::date_time_ymd(2002, 1, 1);
-        }
-        let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
-    }
-
-    fn believed(&self) -> Trust {
-        Trust::Authorities(authorities(self.0.pem().as_bytes(), "ca.pem").unwrap())
-    }
-
-    /// Writes what a server needs, which has its clients show a certificate if `clients` is set.
-    fn serve(&self, folder: &Path, (name, expired): (&str, bool), clients: bool) -> ServerFiles {
-        let (certificate, key) = self.issue(name, expired);
-        ServerFiles {
-            certificate: write(folder, "cert.pem", &certificate),
-            key: write(folder, "key.pem", &key),
-            client_authorities: clients.then(|| write(folder, "ca.pem", &self.0.pem())),
-            protocols: Vec::new(),
-        }
-    }
-
-    fn identity(&self, expired: bool) -> Identity {
-        let (certificate, key) = self.issue("client", expired);
-        Identity {
-            certificates: certificates(certificate.as_bytes(), "cert.pem").unwrap(),
-            key: private_key(key.as_bytes(), "key.pem").unwrap(),
-        }
-    }
+fn believed(authority: &Authority) -> Trust {
+    Trust::Authorities(authorities(authority.pem().as_bytes(), "ca.pem").unwrap())
 }
 
-fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
-    let path = folder.join(name);
-    std::fs::write(&path, text).unwrap();
-    path
+/// Writes what a server needs, which has its clients show a certificate if `clients` is set.
+fn serve(folder: &Path, authority: &Authority, signed: &Signed, clients: bool) -> ServerFiles {
+    let [ca, certificate, key] = authority.write(folder, signed);
+    ServerFiles { certificate, key, client_authorities: clients.then_some(ca), protocols: Vec::new() }
+}
+
+fn identity(Signed { certificate, key }: &Signed) -> Identity {
+    Identity {
+        certificates: certificates(certificate.as_bytes(), "cert.pem").unwrap(),
+        key: private_key(key.as_bytes(), "key.pem").unwrap(),
+    }
 }
 
 /// Carries bytes both ways until both sides are content or one is not.
@@ -94,36 +60,39 @@ fn handshake(server: Arc<ServerConfig>, client: ClientConfig, name: &str) -> Res
 fn servers_are_believed_by_authority_name_and_date() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let folder = tempfile::tempdir().unwrap();
-    let serve = |of: (&str, bool)| ours.serve(folder.path(), of, false).watch().unwrap().get();
-    let ask = |server, trust, name: &str| {
+    let ask = |signed: &Signed, trust, name: &str| {
+        let server = serve(folder.path(), &ours, signed, false).watch().unwrap().get();
         handshake(server, client(trust, None).unwrap(), name).map_err(|error| format!("{error:?}"))
     };
-    assert_eq!(ask(serve(("engine.example", false)), ours.believed(), "engine.example"), Ok(()));
-    let refused = ask(serve(("engine.example", false)), theirs.believed(), "engine.example").unwrap_err();
-    assert!(refused.contains("UnknownIssuer"), "{refused}");
-    let refused = ask(serve(("engine.example", false)), ours.believed(), "other.example").unwrap_err();
-    assert!(refused.contains("NotValidForName"), "{refused}");
-    let refused = ask(serve(("engine.example", true)), ours.believed(), "engine.example").unwrap_err();
-    assert!(refused.contains("Expired"), "{refused}");
-    assert_eq!(ask(serve(("engine.example", true)), Trust::Anybody, "10.0.0.1"), Ok(()));
+    let (good, expired) = (ours.sign("engine.example"), ours.sign_expired("engine.example"));
+    assert_eq!(ask(&good, believed(&ours), "engine.example"), Ok(()));
+    for (signed, authority, name, why) in [
+        (&good, &theirs, "engine.example", "UnknownIssuer"),
+        (&good, &ours, "other.example", "NotValidForName"),
+        (&expired, &ours, "engine.example", "Expired"),
+    ] {
+        let refused = ask(signed, believed(authority), name).unwrap_err();
+        assert!(refused.contains(why), "{refused}");
+    }
+    assert_eq!(ask(&expired, Trust::Anybody, "10.0.0.1"), Ok(()));
 }
 
 #[test]
 fn clients_are_believed_by_their_certificate() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let folder = tempfile::tempdir().unwrap();
-    let server = ours.serve(folder.path(), ("engine", false), true).watch().unwrap();
-    let ask = |identity| {
-        let settings = client(ours.believed(), identity).unwrap();
+    let server = serve(folder.path(), &ours, &ours.sign("engine"), true).watch().unwrap();
+    let ask = |signed: Option<&Signed>| {
+        let settings = client(believed(&ours), signed.map(identity)).unwrap();
         handshake(server.get(), settings, "engine").map_err(|error| format!("{error:?}"))
     };
-    assert_eq!(ask(Some(ours.identity(false))), Ok(()));
-    for (identity, why) in [
+    assert_eq!(ask(Some(&ours.sign("me"))), Ok(()));
+    for (signed, why) in [
         (None, "NoCertificatesPresented"),
-        (Some(ours.identity(true)), "Expired"),
-        (Some(theirs.identity(false)), "UnknownIssuer"),
+        (Some(&ours.sign_expired("me")), "Expired"),
+        (Some(&theirs.sign("me")), "UnknownIssuer"),
     ] {
-        let refused = ask(identity).unwrap_err();
+        let refused = ask(signed).unwrap_err();
         assert!(refused.contains(why), "{refused}");
     }
 }
@@ -132,17 +101,18 @@ fn clients_are_believed_by_their_certificate() {
 fn files_are_read_again_and_bad_ones_are_not_taken() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
     let folder = tempfile::tempdir().unwrap();
-    let server = old.serve(folder.path(), ("engine", false), false).watch().unwrap();
+    let files = serve(folder.path(), &old, &old.sign("engine"), false);
+    let (certificate, server) = (files.certificate.clone(), files.watch().unwrap());
     let believes = |authority: &Authority| {
-        handshake(server.get(), client(authority.believed(), None).unwrap(), "engine").is_ok()
+        handshake(server.get(), client(believed(authority), None).unwrap(), "engine").is_ok()
     };
     // A file is looked at once a second.
     let later = || std::thread::sleep(Duration::from_millis(1100));
     assert!(believes(&old) && !believes(&new));
-    write(folder.path(), "cert.pem", "half a certif");
+    std::fs::write(certificate, "half a certif").unwrap();
     later();
     assert!(believes(&old));
-    new.serve(folder.path(), ("engine", false), false);
+    new.write(folder.path(), &new.sign("engine"));
     later();
     assert!(believes(&new) && !believes(&old));
 }
@@ -151,10 +121,14 @@ fn files_are_read_again_and_bad_ones_are_not_taken() {
 fn what_is_wrong_with_a_file_is_told() {
     let authority = Authority::new("ours");
     let folder = tempfile::tempdir().unwrap();
-    let good = authority.serve(folder.path(), ("engine", false), false);
-    let (_, other_key) = authority.issue("other", false);
+    let good = serve(folder.path(), &authority, &authority.sign("engine"), false);
+    let key = |text: &str| {
+        let key = folder.path().join("other.pem");
+        std::fs::write(&key, text).unwrap();
+        ServerFiles { key, ..good.clone() }
+    };
     let refused = |files: ServerFiles| yare_errdefs::chain(&files.watch().unwrap_err());
-    let text = refused(ServerFiles { key: write(folder.path(), "other.pem", &other_key), ..good.clone() });
+    let text = refused(key(&authority.sign("other").key));
     assert!(text.contains("cannot use the TLS certificate") && text.contains("cert.pem"), "{text}");
     let text = refused(ServerFiles { certificate: good.key.clone(), ..good.clone() });
     assert!(text.ends_with("key.pem holds no certificate"), "{text}");
@@ -162,7 +136,7 @@ fn what_is_wrong_with_a_file_is_told() {
     assert!(text.contains("cannot read") && text.contains("none.pem"), "{text}");
     for mark in ["-----BEGIN ENCRYPTED PRIVATE KEY-----\n", "-----BEGIN RSA PRIVATE KEY-----\nDEK-Info: x\n"]
     {
-        let text = refused(ServerFiles { key: write(folder.path(), "locked.pem", mark), ..good.clone() });
-        assert!(text.contains("locked.pem is encrypted"), "{text}");
+        let text = refused(key(mark));
+        assert!(text.contains("other.pem is encrypted"), "{text}");
     }
 }

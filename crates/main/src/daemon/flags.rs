@@ -169,11 +169,11 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     short('s', value("storage-driver", Used, "overlay2 is the only one")),
     boolean("tcp-without-tls", Used, "Allow -H tcp:// although anybody who reaches it owns this host"),
-    boolean("tls", NotBuilt, "TLS on TCP listeners"),
-    value("tlscacert", NotBuilt, "TLS on TCP listeners"),
-    value("tlscert", NotBuilt, "TLS on TCP listeners"),
-    value("tlskey", NotBuilt, "TLS on TCP listeners"),
-    boolean("tlsverify", NotBuilt, "TLS on TCP listeners"),
+    boolean("tls", Used, "Use TLS; implied by --tlsverify"),
+    value("tlscacert", Used, "Trust certs signed only by this CA (default ~/.docker/ca.pem)"),
+    value("tlscert", Used, "Path to TLS certificate file (default ~/.docker/cert.pem)"),
+    value("tlskey", Used, "Path to TLS key file (default ~/.docker/key.pem)"),
+    boolean("tlsverify", Used, "Use TLS and verify the remote (default true with --tls)"),
     boolean("userland-proxy", Always, "Accepted; there is no proxy, the kernel forwards"),
     value("userns-remap", NotBuilt, "User namespaces"),
     boolean("validate", Used, "Check the configuration and end"),
@@ -337,7 +337,7 @@ mod tests {
         assert!(parsed(&["--nope"]).unwrap_err().contains("unknown flag: --nope"));
         assert!(parsed(&["--bip"]).unwrap_err().contains("needs an argument"));
         assert!(parsed(&["--debug=maybe"]).is_err());
-        assert!(parsed(&["--tlsverify"]).unwrap_err().contains("not built"));
+        assert!(parsed(&["--rootless"]).unwrap_err().contains("not built"));
     }
 
     #[test]

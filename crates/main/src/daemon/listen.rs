@@ -1,5 +1,6 @@
 //! Sockets to listen on: made here, or inherited from systemd.
 
+use super::tls::Tls;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -19,18 +20,19 @@ const FIRST_INHERITED: i32 = 3;
 pub(super) fn open(
     hosts: &[String],
     group: Option<&str>,
-    allow_tcp: bool,
+    tls: &Tls,
     exec_root: &Path,
 ) -> Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for host in hosts {
         match host.split_once("://") {
             Some(("unix", path)) => listeners.push(Listener::Unix(unix(Path::new(path), group, exec_root)?)),
-            Some(("tcp", address)) => listeners.push(Listener::Tcp(tcp(address, allow_tcp)?)),
-            Some(("fd", _)) => listeners.extend(inherited()?),
+            Some(("tcp", address)) => listeners.push(tls.listen(address)?),
+            Some(("fd", _)) => listeners.extend(inherited(tls)?),
             None if host.starts_with('/') => {
                 listeners.push(Listener::Unix(unix(Path::new(host), group, exec_root)?))
             }
+            None if !host.is_empty() => listeners.push(tls.listen(host)?),
             _ => {
                 return Err(Error::invalid(format!("invalid bind address format: {host}"))
                     .with_hint("use unix://PATH, tcp://ADDRESS:PORT or fd://"));
@@ -95,18 +97,8 @@ fn group_id(name: &str) -> Option<u32> {
     })
 }
 
-fn tcp(address: &str, allowed: bool) -> Result<std::net::TcpListener> {
-    if !allowed {
-        return Err(Error::invalid(format!("refusing to listen on tcp://{address} without TLS")).with_hint(
-            "anybody who reaches it owns this host; use a unix socket over ssh, or add --tcp-without-tls",
-        ));
-    }
-    std::net::TcpListener::bind(address)
-        .map_err(|error| Error::internal(format!("cannot listen on tcp://{address}")).caused_by(error))
-}
-
 /// Sockets handed over by systemd: `LISTEN_PID` must be us, `LISTEN_FDS` says how many.
-fn inherited() -> Result<Vec<Listener>> {
+fn inherited(tls: &Tls) -> Result<Vec<Listener>> {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<i32>().ok());
     let count = match number("LISTEN_PID") {
         Some(pid) if u32::try_from(pid) == Ok(std::process::id()) => number("LISTEN_FDS").unwrap_or(0),
@@ -118,15 +110,20 @@ fn inherited() -> Result<Vec<Listener>> {
         ));
     }
     (FIRST_INHERITED..FIRST_INHERITED + count)
-        .map(|number| yare_sys::inherit::descriptor(number).map(listener))
-        .map(|made| made.map_err(|error| Error::internal("cannot use a socket of systemd").caused_by(error)))
+        .map(|number| {
+            let socket = yare_sys::inherit::descriptor(number);
+            listener(
+                socket.map_err(|error| Error::internal("cannot use a socket of systemd").caused_by(error))?,
+                tls,
+            )
+        })
         .collect()
 }
 
-fn listener(socket: OwnedFd) -> Listener {
+fn listener(socket: OwnedFd, tls: &Tls) -> Result<Listener> {
     match rustix::net::getsockname(&socket).map(|address| address.address_family()) {
-        Ok(rustix::net::AddressFamily::UNIX) => Listener::Unix(socket.into()),
-        _ => Listener::Tcp(socket.into()),
+        Ok(rustix::net::AddressFamily::UNIX) => Ok(Listener::Unix(socket.into())),
+        _ => tls.inherited(socket.into()),
     }
 }
 

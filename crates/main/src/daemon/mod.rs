@@ -5,6 +5,7 @@ mod flags;
 mod install;
 mod listen;
 mod registries;
+mod tls;
 
 use flags::Settings;
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ struct Plan {
     group: Option<String>,
     pidfile: PathBuf,
     log_level: tracing::Level,
-    allow_tcp: bool,
+    tls: tls::Tls,
     allowed_hosts: Vec<String>,
 }
 
@@ -64,7 +65,7 @@ fn run(args: &[String]) -> Result<()> {
     // The runtime's file mode mask would otherwise decide modes that are promised.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let roots = Roots::claim(&plan.engine)?;
-    let listeners = listen::open(&plan.hosts, plan.group.as_deref(), plan.allow_tcp, &plan.engine.exec_root)?;
+    let listeners = listen::open(&plan.hosts, plan.group.as_deref(), &plan.tls, &plan.engine.exec_root)?;
     // Before any thread exists: the launcher is a small, single-threaded process.
     let launcher = Launcher::start(&[plan.engine.data_root.clone(), plan.engine.exec_root.clone()])?;
     // After the launcher, so that containers keep the limit this process was given.
@@ -221,7 +222,7 @@ fn plan(settings: &Settings) -> Result<Plan> {
         group: one(settings, "group").map(str::to_owned),
         pidfile: path("pidfile", exec_root.join("yare.pid")),
         log_level: log_level(settings)?,
-        allow_tcp: is_on(settings, "tcp-without-tls"),
+        tls: tls::settings(settings, |name| std::env::var(name).ok())?,
         allowed_hosts: allowed_hosts(&many(settings, "allowed-host"))?,
         engine,
     })

@@ -81,6 +81,7 @@ mod security;
 mod soak;
 mod streams;
 mod system;
+mod tls;
 mod tty;
 mod usage;
 mod user_networks;
@@ -106,6 +107,7 @@ fn main() {
         flags::CASES,
         devices::CASES,
         security::CASES,
+        tls::CASES,
         limits::CASES,
         mounts::CASES,
         volumes::CASES,
