@@ -42,7 +42,7 @@ const CRATES: &[Crate] = &[
     row(3, "registry", &["content", "database", "distribution", "errdefs", "oci", "sys", "tls"]),
     row(3, "runtime", &["cgroup", "errdefs", "oci", "sys"]),
     row(3, "snapshot", &["errdefs", "layer", "oci", "sys"]),
-    row(3, "specgen", &["api", "errdefs", "oci"]),
+    row(3, "specgen", &["api", "errdefs", "logs", "oci"]),
     row(4, "cli", &["api", "client", "distribution", "dockerfile", "errdefs", "gotext", "oci", "sys"]),
     row(4, "image", &["content", "database", "errdefs", "gotext", "layer", "oci", "snapshot"]),
     row(4, "shim", &["cgroup", "errdefs", "logs", "oci", "runtime", "sys"]),

@@ -39,6 +39,7 @@ pub use event::*;
 pub use exec::*;
 pub use image::*;
 pub use network::*;
+pub use pattern::Pattern;
 pub use system::*;
 pub use version::Version;
 pub use volume::*;

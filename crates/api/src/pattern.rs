@@ -1,4 +1,4 @@
-//! A small regular expression engine for name filters.
+//! A small regular expression engine for name filters and options.
 //!
 //! Patterns come from clients, so matching takes time proportional to pattern times text whatever they are:
 //! all alternatives are followed at once (Thompson's construction). Known: literals, `.`, classes with
@@ -12,7 +12,7 @@ const DEEPEST: usize = 50;
 
 /// A regular expression.
 #[derive(Debug, Clone)]
-pub(crate) struct Pattern {
+pub struct Pattern {
     program: Vec<Step>,
 }
 
@@ -44,7 +44,7 @@ impl Class {
 
 impl Pattern {
     /// Reads an expression; `None` when it cannot be read or is too long.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let chars: Vec<char> = text.chars().collect();
         if chars.len() > LONGEST {
             return None;
@@ -59,7 +59,7 @@ impl Pattern {
     }
 
     /// Whether any part of the text matches.
-    pub(crate) fn is_match(&self, text: &str) -> bool {
+    pub fn is_match(&self, text: &str) -> bool {
         let chars: Vec<char> = text.chars().collect();
         let mut live = Vec::new();
         for at in 0..=chars.len() {

@@ -138,6 +138,7 @@ impl Engine {
     /// Must be called inside a tokio runtime. Fails when another engine has the data root, when the root is
     /// of a newer format, or when the kernel lacks something that no container can do without.
     pub fn open(config: Config, roots: Roots, launcher: Launcher) -> Result<Arc<Self>> {
+        yare_specgen::logs::check_defaults(&config.log_driver, &config.log_opts)?;
         for folder in ["containers", "volumes"] {
             private_folder(&config.data_root.join(folder))?;
         }

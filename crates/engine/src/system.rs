@@ -190,8 +190,8 @@ pub fn version() -> SystemVersion {
     }
 }
 
-/// What is kept on disk, by kind. All numbers but those of volumes are counters kept when things were
-/// committed. `kinds` is empty for all, or of `image`, `container`, `volume`, `build-cache`.
+/// What is kept on disk, by kind. Numbers of images and of the build cache are counters kept when things were
+/// committed; what containers write is walked. `kinds` is empty for all, or of `image`, `container`, `volume`, `build-cache`.
 pub async fn disk_usage(engine: &Arc<Engine>, kinds: &[String]) -> Result<SystemDataUsageResponse> {
     const KINDS: [&str; 4] = ["container", "image", "volume", "build-cache"];
     if let Some(unknown) = kinds.iter().find(|kind| !KINDS.contains(&kind.as_str())) {
@@ -229,7 +229,13 @@ fn container_usage(engine: &Engine) -> Vec<yare_api::ContainerSummary> {
     let mut records: Vec<Arc<Record>> =
         engine.containers.all().iter().map(|container| container.record()).collect();
     records.sort_by_key(|record| std::cmp::Reverse(record.created));
-    records.iter().map(|record| crate::containers::list::summary(engine, record, true)).collect()
+    let summary = |record: &Arc<Record>| {
+        let mut summary = crate::containers::list::summary(engine, record, true);
+        // Docker forgets the logs.
+        summary.size_rw = signed(crate::containers::logs::own_size(engine, record));
+        summary
+    };
+    records.iter().map(summary).collect()
 }
 
 fn volume_usage(engine: &Engine) -> Result<Vec<yare_api::volume::Volume>> {

@@ -11,11 +11,13 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use yare_errdefs::{Error, Result};
+use yare_logs::About;
 use yare_net::EndpointRecord;
 use yare_net::hosts::{ExtraHost, HostsFile};
 use yare_net::resolv::{self, DnsOptions};
 use yare_oci::runtime::Device;
 use yare_shim::{LogDriver, LogSpec, MountOrigin};
+use yare_specgen::logs::TagFields;
 use yare_specgen::modes::{IpcMode, PidMode};
 use yare_specgen::mounts::{MountPlan, MountSource};
 use yare_specgen::{Plan, ResolvedDevice, Wiring};
@@ -185,17 +187,45 @@ fn dns(engine: &Engine, record: &Record) -> Result<DnsOptions> {
     })
 }
 
-/// Where output is kept.
-pub(crate) fn log(engine: &Engine, record: &Record) -> LogSpec {
+/// Where output is kept, and sent.
+pub(crate) fn log(engine: &Engine, record: &Record) -> Result<LogSpec> {
     let plan = &record.plan.log;
-    LogSpec {
-        driver: if plan.driver == "none" { LogDriver::None } else { LogDriver::JsonFile },
-        path: containers::log_path(engine, &record.id),
+    let kept = plan.driver != "none" && !plan.unread;
+    let fields = TagFields {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        image_id: record.image.to_string(),
+        image_name: record.image_name.clone(),
+        command: record.plan.argv.join(" "),
+    };
+    let mut attrs = plan.attrs.clone();
+    let mut about = About::default();
+    if plan.target.is_some() {
+        let template = if plan.tag.is_empty() { "{{.ID}}" } else { &plan.tag };
+        about = About {
+            tag: yare_specgen::logs::render_tag(template, &fields)?,
+            container_id: fields.id,
+            container_name: fields.name,
+            image_id: fields.image_id,
+            image_name: fields.image_name,
+            command: fields.command,
+            created: yare_logs::time::to_string(record.created),
+            attrs: attrs.clone(),
+        };
+    } else if !plan.tag.is_empty() {
+        attrs.insert("tag".to_owned(), yare_specgen::logs::render_tag(&plan.tag, &fields)?);
+    }
+    Ok(LogSpec {
+        driver: if kept { LogDriver::JsonFile } else { LogDriver::None },
+        path: containers::logs::log_path(engine, record),
         max_size: plan.max_size,
         max_file: plan.max_file,
         compress: plan.compress,
-        attrs: plan.attrs.clone(),
-    }
+        attrs,
+        buffer: plan.buffer,
+        target: plan.target.clone(),
+        about,
+    })
 }
 
 /// The snapshotter's words in the shim's: the two crates do not know each other.
@@ -305,9 +335,12 @@ pub(crate) fn origins(engine: &Engine, record: &Record) -> Result<Vec<MountOrigi
     record.origins.iter().map(one).collect()
 }
 
-/// Whether something of the host's own is mounted on a volume: the launcher has no such mounts.
+/// Whether something of the host's own is mounted on a volume, or its log goes to what may be a socket anywhere:
+/// the launcher has no such mounts.
 pub(crate) fn needs_host_mounts(engine: &Engine, record: &Record) -> bool {
-    crate::volumes_of(record).any(|point| volumes::local::is_mount(&volumes::folder(engine, &point.name)))
+    record.plan.log.target.is_some()
+        || crate::volumes_of(record)
+            .any(|point| volumes::local::is_mount(&volumes::folder(engine, &point.name)))
 }
 
 /// Mounts that are not in the plan: those of `--volumes-from`.

@@ -1,4 +1,4 @@
-//! Container logs in Docker's `json-file` format, byte for byte.
+//! Container logs: files in Docker's `json-file` format, byte for byte.
 //!
 //! # On disk, format 1
 //!
@@ -12,20 +12,29 @@
 //! The times of a log strictly increase: entries that were read at once differ by a nanosecond, so that a
 //! reader who continues after a time neither loses nor repeats a line.
 //!
+//! The driver `local` writes the same with other limits, and what other drivers send is kept so for readers, too.
+//! Those send to a [`Target`] by a [`Remote`].
+//!
 //! [`Writer`] is for the one process that owns a log; [`Reader`] for any number of others at the same time,
 //! and [`Watch`] to learn when there is more to read.
 
 mod compress;
 mod files;
 mod format;
+mod lines;
 mod reader;
+mod remote;
+mod target;
 pub mod time;
 mod watch;
 mod writer;
 
 pub use compress::Compression;
 pub use format::{Entry, Stream};
+pub use lines::{Lines, TakeLine};
 pub use reader::{ReadOptions, Reader};
+pub use remote::{About, Remote};
+pub use target::{Address, GelfCompression, SyslogFormat, Target};
 pub use watch::{Grown, Watch, Watched};
 pub use writer::{Writer, WriterOptions};
 

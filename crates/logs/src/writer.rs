@@ -3,7 +3,8 @@
 use crate::compress::Compression;
 use crate::files::{self, Name};
 use crate::format::{Encoder, Stream};
-use crate::{LogError, MAX_LINE, Result};
+use crate::lines::Lines;
+use crate::{LogError, Result};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,9 +14,6 @@ use std::path::{Path, PathBuf};
 
 /// Encoded bytes after which they are written without waiting for [`Writer::flush`].
 const BATCH: usize = 128 << 10;
-
-/// Encoded bytes for which room is kept while nothing is written.
-const IDLE: usize = 4 << 10;
 
 /// How a log is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,8 +43,7 @@ pub struct Writer {
     /// Whole entries that are not in `file` yet.
     out: Vec<u8>,
     encoder: Encoder,
-    /// Unfinished lines of stdout and stderr.
-    partial: [Vec<u8>; 2],
+    lines: Lines,
     last: Timestamp,
     /// Inode of the rotated file that is being compressed.
     compressing: Option<u64>,
@@ -66,7 +63,7 @@ impl Writer {
             file: None,
             size: 0,
             out: Vec::new(),
-            partial: [Vec::new(), Vec::new()],
+            lines: Lines::default(),
             last: Timestamp::MIN,
             compressing: None,
             failure: None,
@@ -106,34 +103,9 @@ impl Writer {
             // A failure shows when the entries are to be written.
             let _ = self.open_current();
         }
-        let mut partial = std::mem::take(&mut self.partial[slot(stream)]);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let (window, _) = rest.split_at(rest.len().min(MAX_LINE - partial.len()));
-            if let Some(end) = window.iter().position(|byte| *byte == b'\n') {
-                if partial.is_empty() {
-                    self.entry(stream, &window[..end], true);
-                } else {
-                    // In one piece: a character may begin in one read and end in the next.
-                    partial.extend_from_slice(&window[..end]);
-                    self.entry(stream, &partial, true);
-                    partial.clear();
-                }
-                rest = &rest[end + 1..];
-                continue;
-            }
-            partial.extend_from_slice(window);
-            rest = &rest[window.len()..];
-            if partial.len() == MAX_LINE {
-                let cut = before_cut_character(&partial);
-                self.entry(stream, &partial[..cut], false);
-                partial.drain(..cut);
-            }
-        }
-        if partial.is_empty() && partial.capacity() > IDLE {
-            partial = Vec::new();
-        }
-        self.partial[slot(stream)] = partial;
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.feed(stream, bytes, &mut |text, whole| self.entry(stream, text, whole));
+        self.lines = lines;
         self.failure.take().map_or(Ok(()), Err)
     }
 
@@ -143,10 +115,9 @@ impl Writer {
     /// As for [`Writer::append`].
     pub fn finish(&mut self, stream: Stream, now: Timestamp) -> Result<()> {
         self.last = self.last.max(now);
-        let partial = std::mem::take(&mut self.partial[slot(stream)]);
-        if !partial.is_empty() {
-            self.entry(stream, &partial, false);
-        }
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.finish(stream, &mut |text, whole| self.entry(stream, text, whole));
+        self.lines = lines;
         self.failure.take().map_or(Ok(()), Err)
     }
 
@@ -325,33 +296,11 @@ fn write_whole_lines(mut file: &File, lines: &[u8], size: u64) -> (usize, Option
     (whole, Some(failure))
 }
 
-fn slot(stream: Stream) -> usize {
-    match stream {
-        Stream::Stdout => 0,
-        Stream::Stderr => 1,
-    }
-}
-
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-/// The length of `text` without the incomplete character at its end, if there is one.
-fn before_cut_character(text: &[u8]) -> usize {
-    for back in 1..=text.len().min(3) {
-        let length = match text[text.len() - back] {
-            0x00..0x80 => break,
-            0x80..0xc0 => continue,
-            0xc0..0xe0 => 2,
-            0xe0..0xf0 => 3,
-            0xf0.. => 4,
-        };
-        return if length > back { text.len() - back } else { text.len() };
-    }
-    text.len()
 }
 
 /// Opens the current file for appending and gives its size. A torn last line is closed with a newline, so

@@ -45,12 +45,16 @@ impl Journal {
 
     /// Counts lost entries and mentions them now and then.
     pub(crate) fn log_failed(&mut self, error: &LogError) {
-        if let LogError::Lost { lost, .. } = error {
-            self.lost += lost;
-        }
+        let lost = if let LogError::Lost { lost, .. } = error { *lost } else { 0 };
+        self.entries_lost(lost, &yare_errdefs::chain(error));
+    }
+
+    /// The same, whatever the reason.
+    pub(crate) fn entries_lost(&mut self, lost: usize, why: &dyn std::fmt::Display) {
+        self.lost += lost;
         if self.mentioned.is_none_or(|before| before.elapsed() >= EVERY) {
             self.mentioned = Some(Instant::now());
-            self.note(&format!("{} ({} entries lost so far)", yare_errdefs::chain(error), self.lost));
+            self.note(&format!("{why} ({} entries lost so far)", self.lost));
         }
     }
 

@@ -31,10 +31,12 @@
 mod attach;
 pub mod client;
 mod control;
+mod courier;
 pub mod exit;
 mod hooks;
 mod journal;
 pub mod launcher;
+mod log;
 pub mod protocol;
 mod rootfs;
 mod session;

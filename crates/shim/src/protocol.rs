@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use yare_errdefs::{Class, Classified, Error};
+use yare_logs::{About, Target};
 use yare_oci::runtime::{Process, Spec};
 use yare_runtime::Filter;
 
@@ -101,14 +102,14 @@ pub struct AttachSpec {
     pub stderr: bool,
 }
 
-/// Kind of log.
+/// What is kept of output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogDriver {
-    /// Docker's `json-file`.
+    /// A file in the form of Docker's `json-file`.
     #[default]
     JsonFile,
-    /// Output is not kept.
+    /// Nothing.
     None,
 }
 
@@ -116,7 +117,7 @@ pub enum LogDriver {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogSpec {
-    /// Kind of log.
+    /// What is kept of it.
     pub driver: LogDriver,
     /// Path of the current file.
     pub path: PathBuf,
@@ -128,6 +129,12 @@ pub struct LogSpec {
     pub compress: bool,
     /// Written with each entry (`labels`, `env` and `tag` of `--log-opt`).
     pub attrs: BTreeMap<String, String>,
+    /// Bytes that may wait for a slow log before some are thrown away; without it the container waits.
+    pub buffer: Option<u64>,
+    /// Where entries are sent besides.
+    pub target: Option<Target>,
+    /// What is said of the container there.
+    pub about: About,
 }
 
 /// An additional process in the container.

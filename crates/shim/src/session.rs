@@ -123,13 +123,13 @@ impl Session {
         self.attaches.is_empty()
     }
 
-    /// Adds what this session waits for.
-    pub(crate) fn register<'a>(&'a self, mut add: impl FnMut(Part, PollFd<'a>)) {
+    /// Adds what this session waits for: no output while its log `is_full`.
+    pub(crate) fn register<'a>(&'a self, is_full: bool, mut add: impl FnMut(Part, PollFd<'a>)) {
         let input = self.input.as_ref().filter(|input| !input.pending.is_empty());
         if let Some(input) = input {
             add(Part::Input, PollFd::new(&input.fd, PollFlags::OUT));
         }
-        if !self.is_held_up() {
+        if !(is_full || self.is_held_up()) {
             for (index, output) in self.outputs.iter().enumerate() {
                 if let Some(fd) = &output.fd {
                     add(Part::Output(index), PollFd::new(fd, PollFlags::IN));
@@ -311,7 +311,7 @@ mod tests {
     fn turn(session: &mut Session) -> Vec<(Stream, Vec<u8>)> {
         let mut parts = Vec::new();
         let mut fds = Vec::new();
-        session.register(|part, fd| {
+        session.register(false, |part, fd| {
             parts.push(part);
             fds.push(fd);
         });

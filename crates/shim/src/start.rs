@@ -4,7 +4,8 @@ use crate::exit;
 use crate::hooks::Hooks;
 use crate::journal::Journal;
 use crate::launcher::Surroundings;
-use crate::protocol::{ExecSpec, Failure, Launch, LogDriver, MountOrigin};
+use crate::log::Log;
+use crate::protocol::{ExecSpec, Failure, Launch, MountOrigin};
 use crate::rootfs;
 use crate::session::{Session, StreamOptions};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -15,7 +16,6 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use yare_cgroup::Group;
 use yare_errdefs::{Classified, Error};
-use yare_logs::{Writer, WriterOptions};
 use yare_oci::runtime::{ConsoleSize, Process, Spec};
 use yare_runtime::{ExecTarget, Filter, Origin, Running, Start, StartError};
 
@@ -32,7 +32,7 @@ pub(crate) struct Container {
     pub(crate) pidfd: OwnedFd,
     pub(crate) group: Group,
     pub(crate) session: Session,
-    pub(crate) log: Option<Writer>,
+    pub(crate) log: Log,
     pub(crate) journal: Journal,
     pub(crate) listener: UnixListener,
     /// Held while the run directory, the cgroup and the log are this shim's.
@@ -114,7 +114,7 @@ struct Started {
     running: Running,
     filter: Option<Filter>,
     session: Session,
-    log: Option<Writer>,
+    log: Log,
     listener: UnixListener,
 }
 
@@ -127,7 +127,7 @@ fn start_in(
 ) -> Result<Started, Failure> {
     let mut descriptors = descriptors.into_iter();
     let netns = if launch.has_netns { descriptors.next() } else { None };
-    let log = log_of(launch);
+    let log = Log::open(&launch.log, &launch.run_dir)?;
     let process = launch.spec.process.as_ref();
     let options = StreamOptions {
         terminal: launch.terminal.then(|| size_of(process)),
@@ -300,20 +300,6 @@ fn needs_host_mounts(launch: &Launch) -> bool {
 fn has_own_pids(spec: &Spec) -> bool {
     let namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
     namespaces.into_iter().any(|namespace| namespace.kind == "pid" && namespace.path.is_empty())
-}
-
-fn log_of(launch: &Launch) -> Option<Writer> {
-    let log = &launch.log;
-    if log.driver == LogDriver::None {
-        return None;
-    }
-    let options = WriterOptions {
-        max_size: log.max_size,
-        max_file: log.max_file,
-        compress: log.compress,
-        attrs: log.attrs.clone(),
-    };
-    Some(Writer::new(&log.path, options))
 }
 
 /// The socket's name may be left from a shim that was killed; the lock says that it is gone.

@@ -5,8 +5,8 @@
 //! wrote is known before its end is.
 
 use crate::control::Control;
+use crate::courier::Courier;
 use crate::exit::Exit;
-use crate::journal::Journal;
 use crate::launcher::Surroundings;
 use crate::protocol::{ExecSpec, Failure, Launch, Reply, Request};
 use crate::session::{CHUNK, Part, Session};
@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use yare_errdefs::{Class, Error};
-use yare_logs::{Stream, Writer};
+use yare_logs::Writer;
 use yare_sys::process::{self, Fork};
 
 /// How long output is waited for after its process ended, when something else holds the pipe open.
@@ -151,6 +151,7 @@ enum Token {
     ContainerProcess,
     ExecProcess(usize),
     Compression,
+    Courier,
 }
 
 impl Supervisor {
@@ -218,9 +219,11 @@ impl Supervisor {
             tokens.push(token);
             fds.push(fd);
         };
-        self.container.session.register(|part, fd| add(Token::Container(part), fd));
+        self.container
+            .session
+            .register(self.container.log.is_full(), |part, fd| add(Token::Container(part), fd));
         for (index, exec) in self.execs.iter().enumerate() {
-            exec.session.register(|part, fd| add(Token::Exec(index, part), fd));
+            exec.session.register(false, |part, fd| add(Token::Exec(index, part), fd));
         }
         for (index, control) in self.controls.iter().enumerate() {
             add(Token::Control(index), control.poll());
@@ -239,6 +242,9 @@ impl Supervisor {
         if let Some(child) = &self.compression {
             add(Token::Compression, PollFd::new(child, PollFlags::IN));
         }
+        if let Some(courier) = &self.container.log.courier {
+            courier.register(|fd| add(Token::Courier, fd));
+        }
         let timeout = self.timeout();
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, timeout.as_ref()))?;
         let ready = tokens.into_iter().zip(&fds).map(|(token, fd)| (token, fd.revents()));
@@ -249,7 +255,11 @@ impl Supervisor {
     fn timeout(&self) -> Option<Timespec> {
         let own = match &self.phase {
             Phase::Running => None,
-            Phase::Draining { until, .. } => Some(*until),
+            // With the outputs read, only the log is waited for.
+            Phase::Draining { until, .. } => {
+                let log = self.container.log.courier.as_ref().and_then(Courier::until);
+                log.or(Some(*until))
+            }
             // Once it is past, only clients are waited for.
             Phase::Delivering { until, .. } => Some(*until).filter(|until| *until > Instant::now()),
         };
@@ -268,7 +278,7 @@ impl Supervisor {
             Token::Container(part) => {
                 let Container { session, log, journal, .. } = &mut self.container;
                 session.handle(part, events, &mut self.buffer, &mut |stream, bytes| {
-                    write_log(log.as_mut(), journal, stream, bytes);
+                    log.write(journal, stream, bytes);
                 });
             }
             Token::Exec(index, part) => {
@@ -292,6 +302,10 @@ impl Supervisor {
             Token::ContainerProcess => self.reap_container(),
             Token::ExecProcess(index) => self.reap_exec(index),
             Token::Compression => self.finish_compression(),
+            Token::Courier => {
+                let Container { log, journal, .. } = &mut self.container;
+                log.courier.iter_mut().for_each(|courier| courier.look(journal));
+            }
         }
     }
 
@@ -411,7 +425,7 @@ impl Supervisor {
         self.phase = Phase::Draining { exit: Exit { code, oom, at, error: None }, until: deadline(DRAIN) };
         let Container { session, log, journal, .. } = &mut self.container;
         session.drain(&mut self.buffer, &mut |stream, bytes| {
-            write_log(log.as_mut(), journal, stream, bytes);
+            log.write(journal, stream, bytes);
         });
     }
 
@@ -437,7 +451,9 @@ impl Supervisor {
             && (self.container.session.is_drained() || Instant::now() >= *until)
         {
             let exit = exit.clone();
-            self.announce(exit);
+            if self.close_log() {
+                self.announce(exit);
+            }
         }
         if self.compression.is_none() {
             self.start_compression();
@@ -446,9 +462,7 @@ impl Supervisor {
 
     fn flush_log(&mut self) {
         let Container { log, journal, .. } = &mut self.container;
-        if let Some(Err(error)) = log.as_mut().map(Writer::flush) {
-            journal.log_failed(&error);
-        }
+        log.flush(journal);
     }
 
     fn advance_execs(&mut self) {
@@ -472,11 +486,16 @@ impl Supervisor {
         });
     }
 
+    /// Ends the log. `false` as long as something of it is still to be delivered.
+    fn close_log(&mut self) -> bool {
+        let Container { session, log, journal, .. } = &mut self.container;
+        session.close_outputs(&mut |stream, bytes| log.write(journal, stream, bytes));
+        log.flush(journal);
+        log.courier.as_mut().is_none_or(|courier| courier.close(journal))
+    }
+
     /// All output is in the log: keeps the exit, tells everybody, and cleans up behind the container.
     fn announce(&mut self, mut exit: Exit) {
-        let Container { session, log, journal, .. } = &mut self.container;
-        session.close_outputs(&mut |stream, bytes| write_log(log.as_mut(), journal, stream, bytes));
-        self.flush_log();
         if let Some(hooks) = &mut self.container.hooks {
             hooks.stopped(&mut self.container.journal);
         }
@@ -515,7 +534,7 @@ impl Supervisor {
 
     /// Compresses a rotated file in a child at the lowest priority: the container's output goes on meanwhile.
     fn start_compression(&mut self) {
-        let Some(work) = self.container.log.as_mut().and_then(Writer::compression) else { return };
+        let Some(work) = self.container.log.file.as_mut().and_then(Writer::compression) else { return };
         match process::fork(0, None) {
             Ok(Fork::Child) => {
                 // Nothing else may stay open: it would hold up the end of somebody's stream.
@@ -542,8 +561,8 @@ impl Supervisor {
     }
 
     fn compressed(&mut self, success: bool) {
-        if let Some(log) = &mut self.container.log {
-            log.compressed(success);
+        if let Some(file) = &mut self.container.log.file {
+            file.compressed(success);
         }
     }
 }
@@ -561,14 +580,4 @@ fn internal(message: &str, error: io::Error) -> Failure {
 
 fn deadline(after: Duration) -> Instant {
     Instant::now() + after
-}
-
-/// Output for the log; no bytes end the stream.
-fn write_log(log: Option<&mut Writer>, journal: &mut Journal, stream: Stream, bytes: &[u8]) {
-    let Some(log) = log else { return };
-    let now = Timestamp::now();
-    let result = if bytes.is_empty() { log.finish(stream, now) } else { log.append(stream, bytes, now) };
-    if let Err(error) = result {
-        journal.log_failed(&error);
-    }
 }

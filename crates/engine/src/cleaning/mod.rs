@@ -132,7 +132,7 @@ fn stopped(engine: &Engine) -> Vec<ContainerFact> {
             id: record.id.clone(),
             name: record.name.clone(),
             stopped_since: record.unused_since(),
-            bytes: engine.images.snapshots().usage(&record.id).unwrap_or(0),
+            bytes: crate::containers::logs::own_size(engine, &record),
         })
         .collect()
 }

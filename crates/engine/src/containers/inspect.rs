@@ -52,7 +52,7 @@ pub fn inspect(engine: &Engine, id: &str, size: bool) -> Result<ContainerInspect
         hostname_path: file("hostname"),
         hosts_path: file("hosts"),
         log_path: if logged {
-            super::log_path(engine, &record.id).display().to_string()
+            super::logs::log_path(engine, &record).display().to_string()
         } else {
             String::new()
         },

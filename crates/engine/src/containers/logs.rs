@@ -2,7 +2,7 @@
 
 use super::attach::AttachOptions;
 use crate::Engine;
-use crate::container::Container;
+use crate::container::{Container, Record};
 use crate::growth::{Follower, Growth};
 use crate::images::{Output, blocking};
 use bytes::Bytes;
@@ -35,6 +35,34 @@ pub struct LogsOptions {
     pub tail: Option<u64>,
 }
 
+/// The current file of a container's log, or of the copy of what its driver sends elsewhere. Only that of
+/// `json-file` has Docker's name, for tools that look for it.
+pub(crate) fn log_path(engine: &Engine, record: &Record) -> PathBuf {
+    let name = match record.plan.log.driver.as_str() {
+        "" | "json-file" | "none" => format!("{}-json.log", record.id),
+        "local" => "local.log".to_owned(),
+        _ => "cached.log".to_owned(),
+    };
+    engine.container_dir(&record.id).join(name)
+}
+
+/// Bytes of a container's log, rotated files included.
+fn log_size(engine: &Engine, record: &Record) -> u64 {
+    let path = log_path(engine, record);
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let entries = std::fs::read_dir(engine.container_dir(&record.id));
+    let logs = entries.into_iter().flatten().flatten();
+    logs.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(name))
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|metadata| metadata.len())
+        .sum()
+}
+
+/// Bytes that go with a container: its writable layer, and its log.
+pub(crate) fn own_size(engine: &Engine, record: &Record) -> u64 {
+    engine.images.snapshots().usage(&record.id).unwrap_or(0) + log_size(engine, record)
+}
+
 /// Chunks that wait for a slow client before the reading waits too.
 const CHUNKS: usize = 8;
 
@@ -45,11 +73,11 @@ pub async fn logs(engine: &Arc<Engine>, id: &str, options: LogsOptions) -> Resul
     }
     let container = engine.containers.find(id)?;
     let record = container.record();
-    if record.host_config.log_config.r#type == "none" {
+    if record.plan.log.driver == "none" || record.plan.log.unread {
         return Err(Error::unimplemented("configured logging driver does not support reading"));
     }
     let tty = record.config.tty;
-    let path = super::log_path(engine, &container.id);
+    let path = log_path(engine, &record);
     let open = ReadOptions {
         stdout: options.stdout,
         stderr: options.stderr,
@@ -170,8 +198,9 @@ pub(crate) async fn replay(
     container: &Arc<Container>,
     options: &AttachOptions,
 ) -> Result<Output> {
-    let path = super::log_path(engine, &container.id);
-    let tty = container.record().config.tty;
+    let record = container.record();
+    let path = log_path(engine, &record);
+    let tty = record.config.tty;
     let open = ReadOptions { stdout: options.stdout, stderr: options.stderr, ..ReadOptions::default() };
     let reader = open_log(path, open).await?;
     let style = Style { tty, timestamps: false, details: false };

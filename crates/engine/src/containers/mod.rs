@@ -33,11 +33,3 @@ pub use start::start;
 pub use stats::{StatsOptions, stats};
 pub use stop::{kill, pause, restart, stop, unpause};
 pub use update::update;
-
-use crate::Engine;
-use std::path::PathBuf;
-
-/// The current file of a container's log.
-pub(crate) fn log_path(engine: &Engine, id: &str) -> PathBuf {
-    engine.container_dir(id).join(format!("{id}-json.log"))
-}

@@ -194,8 +194,8 @@ pub async fn prune(engine: &Arc<Engine>, filters: &Filters) -> Result<ContainerP
             continue;
         }
         let size = crate::images::blocking({
-            let (engine, id) = (Arc::clone(engine), container.id.clone());
-            move || Ok(engine.images.snapshots().usage(&id).unwrap_or(0))
+            let (engine, record) = (Arc::clone(engine), Arc::clone(&record));
+            move || Ok(super::logs::own_size(&engine, &record))
         });
         let size = i64::try_from(size.await?).unwrap_or(i64::MAX);
         if !dry_run && !discard(engine, &container, record.unused_since()).await? {

@@ -111,7 +111,7 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
         open_stdin: record.config.open_stdin,
         stdin_once: record.config.stdin_once,
         terminal: record.config.tty,
-        log: wiring::log(engine, &record),
+        log: wiring::log(engine, &record)?,
         run_dir,
         attaches,
         has_netns: network.netns.is_some(),

@@ -67,6 +67,7 @@ mod limits;
 mod listing;
 mod llb;
 mod llb_sources;
+mod log_drivers;
 mod logs;
 mod manifests;
 mod mounts;
@@ -117,6 +118,7 @@ fn main() {
         streams::CASES,
         tty::CASES,
         exec::CASES,
+        log_drivers::CASES,
         logs::CASES,
         network::CASES,
         publish::CASES,
