@@ -4,7 +4,9 @@ use crate::daemon::{raise_open_files, shutdown_signal, start_log};
 use std::fmt::Write as _;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use yare_distribution::Proxies;
 use yare_errdefs::{Error, Result};
 use yare_registry::{Collected, Config, Difference, Holdings, Outbound, Registry, RuleStatus, Scrubbed};
@@ -200,10 +202,21 @@ async fn serve(config: Config) -> Result<i32> {
         tracing::warn!("everybody who reaches this registry may push and delete: there is no `auth` section");
     }
     let registry = Registry::open(config)?;
+    // Before anybody is told that it is ready: without a handler, SIGHUP ends the process.
+    let hangup = signal(SignalKind::hangup())
+        .map_err(|error| Error::internal("cannot listen for SIGHUP").caused_by(error))?;
+    tokio::spawn(reopen_logs(hangup, Arc::clone(&registry)));
     tracing::info!(root = %registry.root().display(), "the registry is ready on {}", addresses.join(" "));
     yare_registry::serve(registry, listeners, shutdown_signal()).await?;
     tracing::info!("ended");
     Ok(0)
+}
+
+/// Opens logs anew with each SIGHUP.
+async fn reopen_logs(mut hangup: Signal, registry: Arc<Registry>) {
+    while hangup.recv().await.is_some() {
+        registry.reopen_logs();
+    }
 }
 
 fn is_loopback(listener: &std::net::TcpListener) -> bool {

@@ -46,8 +46,8 @@ pub struct Config {
     pub access: Vec<Rule>,
     /// Who is told of pushes, pulls and deletes.
     pub webhook: Vec<Webhook>,
-    /// The file that has a line for each request.
-    pub audit: Option<PathBuf>,
+    /// The log that has a line for each request.
+    pub audit: Option<crate::audit::Log>,
     /// Whether `/metrics` is open to everybody; without `auth` it always is.
     pub public_metrics: bool,
     /// Copies to and from other registries.

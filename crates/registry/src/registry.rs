@@ -47,6 +47,8 @@ pub struct Registry {
     pub(crate) images: Option<Arc<dyn Images>>,
     /// Since when it is served, 0 for not at all: what clients were told before is not known any more.
     pub(crate) served_since: AtomicU64,
+    /// Asks who serves it to open its logs anew.
+    pub(crate) reopening: tokio::sync::Notify,
     /// Held by the collection that runs: there is one at a time.
     pub(crate) collecting: tokio::sync::Mutex<()>,
     /// Held by the scrub that runs: two would only read everything twice.
@@ -127,6 +129,7 @@ impl Registry {
             hooks,
             images,
             served_since: AtomicU64::new(0),
+            reopening: tokio::sync::Notify::new(),
             collecting: tokio::sync::Mutex::default(),
             scrubbing: tokio::sync::Mutex::default(),
             _lock: lock,
@@ -136,6 +139,11 @@ impl Registry {
     /// The folder with everything.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Has the audit log opened anew, by who serves the registry: it was rotated.
+    pub fn reopen_logs(&self) {
+        self.reopening.notify_one();
     }
 
     /// The bytes of a blob, when the repository has it: the client that is told so relies on it.

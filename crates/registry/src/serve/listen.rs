@@ -85,6 +85,8 @@ pub async fn serve(
         tokio::spawn(crate::events::Delivery::run_all(Arc::clone(&registry), deliveries, stopped.clone()));
     let replicating = tokio::spawn(crate::replicate::run(Arc::clone(&registry)));
     let scrubbing = tokio::spawn(scrub_regularly(Arc::clone(&server.service)));
+    let service = Arc::clone(&server.service);
+    let reopening = tokio::spawn(async move { service.reopen_logs().await });
     drop((stopped, server));
     shutdown.await;
     stop.send_replace(true);
@@ -96,8 +98,9 @@ pub async fn serve(
     background.abort();
     replicating.abort();
     scrubbing.abort();
+    reopening.abort();
     // Ended, not only told to: whoever opens the root next finds it free.
-    let _ = (background.await, replicating.await, scrubbing.await, telling.await);
+    let _ = (background.await, replicating.await, scrubbing.await, telling.await, reopening.await);
     let _ = rustix::fs::unlink(control::path(registry.root()));
     registry.close().await;
     Ok(())

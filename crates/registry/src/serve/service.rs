@@ -88,7 +88,7 @@ impl Service {
             auth: Auth::open(config, registry.root())?,
             metrics: Metrics::default(),
             limiter: Limiter::new(f64::from(config.limits.requests_per_second)),
-            audit: config.audit.as_deref().map(Audit::open).transpose()?,
+            audit: config.audit.as_ref().map(Audit::open).transpose()?,
             registry,
         })
     }
@@ -242,6 +242,14 @@ impl Service {
         let mut reply = http::Response::new(Body::bytes("ok\n"));
         reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         Ok(reply)
+    }
+
+    /// Opens the audit log anew whenever that is asked for.
+    pub(crate) async fn reopen_logs(&self) {
+        while let Some(audit) = &self.audit {
+            self.registry.reopening.notified().await;
+            audit.reopen();
+        }
     }
 
     fn metrics_page(&self, call: &Call) -> Result<Reply> {

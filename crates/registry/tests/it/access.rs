@@ -222,6 +222,88 @@ fn metrics_are_served() {
     assert!(text.contains("target=\"base\",method=\"GET\",status=\"200\""), "{text}");
 }
 
+/// What the files of an audit log have, all lines parsed.
+fn audited(folder: &Path) -> Vec<Value> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let logs = files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("audit"));
+    let lines = |path| std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+    logs.flat_map(lines)
+        .map(|line| serde_json::from_str(&line).unwrap_or_else(|_| panic!("torn: {line}")))
+        .collect()
+}
+
+#[test]
+fn no_line_is_lost_or_torn_while_the_audit_log_is_rotated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let served =
+        Served::new(&format!("[audit]\npath = '{}'\nmax_size = '2KiB'\nmax_files = 1000", path.display()));
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|number| {
+                let client = served.client.clone();
+                scope.spawn(move || {
+                    (0..100).for_each(|count| drop(client.get(&format!("/v2/r{number}/tags/t{count}"))));
+                })
+            })
+            .collect();
+        // As logrotate does it, beside the rotation by size.
+        for number in 0.. {
+            let _ = std::fs::rename(&path, folder.path().join(format!("audit.moved.{number}")));
+            served.registry.reopen_logs();
+            if clients.iter().all(|client| client.is_finished()) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    drop(served);
+    let mut paths: Vec<String> =
+        audited(folder.path()).iter().map(|line| line["path"].as_str().unwrap().to_owned()).collect();
+    paths.sort();
+    let mut want: Vec<String> =
+        (0..4).flat_map(|number| (0..100).map(move |count| format!("/v2/r{number}/tags/t{count}"))).collect();
+    want.sort();
+    assert_eq!(paths, want);
+    let sizes =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
+    assert!(sizes.into_iter().all(|size| size <= 2048), "no file is longer than it may be");
+    assert!(std::fs::exists(folder.path().join("audit.log.1")).unwrap(), "it was rotated by size, too");
+}
+
+#[test]
+fn the_audit_log_takes_no_more_of_the_disk_than_it_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let text = format!("[audit]\npath = '{}'\nmax_size = '1KiB'\nmax_files = 3", path.display());
+    let served = Served::new(&text);
+    for _ in 0..60 {
+        served.client.get("/v2/").expect(200);
+    }
+    drop(served);
+    let sizes: Vec<u64> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .collect();
+    assert_eq!(sizes.len(), 3, "{sizes:?}");
+    assert!(sizes.iter().all(|size| *size <= 1024), "{sizes:?}");
+    assert!(audited(folder.path()).len() < 60, "the oldest lines are gone");
+}
+
+#[test]
+fn a_rotated_audit_log_is_made_anew_before_the_next_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let served = Served::new(&format!("audit = '{}'", path.display()));
+    std::fs::rename(&path, folder.path().join("audit.moved")).unwrap();
+    served.registry.reopen_logs();
+    let begun = std::time::Instant::now();
+    while !path.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is not made");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Makes a certificate for 127.0.0.1 and writes it where the registry reads it.
 pub(crate) fn certificate(folder: &Path) -> Vec<u8> {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();

@@ -3,12 +3,14 @@
 //! A disk that takes no bytes must not keep requests waiting: lines wait for it in a bounded queue, what does
 //! not fit there is lost, and how much that was is in the metrics. What could not be written is tried again.
 
+mod file;
+
+pub(crate) use file::Log;
+
 use crate::serve::Peer;
+use file::{Appender, Batch};
 use http::header::USER_AGENT;
 use serde::Serialize;
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -71,19 +73,22 @@ struct State {
     lost: AtomicU64,
     /// Nobody waits any more for a disk to recover.
     ending: AtomicBool,
+    /// The file is to be opened anew.
+    reopens: AtomicBool,
 }
 
 impl Audit {
-    /// Opens the file for appending; a file that was moved away is made again for the next line.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let file = append_to(path)
-            .map_err(|error| Error::invalid(format!("cannot open {}", path.display())).caused_by(error))?;
+    /// Opens the file for appending.
+    pub(crate) fn open(log: &Log) -> Result<Self> {
+        let file = Appender::open(log.clone()).map_err(|error| {
+            Error::invalid(format!("cannot open the audit log {}", log.path.display())).caused_by(error)
+        })?;
         let (lines, waiting) = sync_channel(QUEUE);
-        let (path, state) = (path.to_owned(), Arc::new(State::default()));
+        let state = Arc::new(State::default());
         let known = Arc::clone(&state);
         let writer = std::thread::Builder::new()
             .name("audit".into())
-            .spawn(move || write_all(&path, file, &waiting, &known))
+            .spawn(move || write_all(file, &waiting, &known))
             .map_err(Error::from)?;
         Ok(Self { lines: Some(lines), writer: Some(writer), state })
     }
@@ -103,6 +108,15 @@ impl Audit {
         }
     }
 
+    /// Opens the file anew, as who rotates it wants to have it: the former one is let go of at once.
+    pub(crate) fn reopen(&self) {
+        self.state.reopens.store(true, Ordering::Relaxed);
+        if let Some(lines) = &self.lines {
+            // To wake the writer; when there is no room it is awake.
+            let _ = lines.try_send(Vec::new());
+        }
+    }
+
     /// Lines that were lost.
     pub(crate) fn lost(&self) -> u64 {
         self.state.lost.load(Ordering::Relaxed)
@@ -119,59 +133,34 @@ impl Drop for Audit {
     }
 }
 
-fn append_to(path: &Path) -> std::io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().create(true).append(true).mode(0o640).open(path)
-}
-
-fn write_all(path: &Path, mut file: File, waiting: &Receiver<Vec<u8>>, state: &State) {
+fn write_all(mut file: Appender, waiting: &Receiver<Vec<u8>>, state: &State) {
     while let Ok(first) = waiting.recv() {
-        let mut batch = first;
-        waiting.try_iter().take(QUEUE).for_each(|line| batch.extend(line));
+        let mut batch = Batch::default();
+        batch.push(&first);
+        waiting.try_iter().take(QUEUE).for_each(|line| batch.push(&line));
         let mut is_told = false;
-        while let Err(error) = write_batch(path, &mut file, &mut batch) {
+        while let Err(error) = write_batch(&mut file, &mut batch, state) {
+            let path = file.path().display();
             if state.ending.load(Ordering::Relaxed) {
-                let lines = batch.iter().filter(|byte| **byte == b'\n').count();
-                tracing::error!(path = %path.display(), %error, lines, "the end of the audit log is lost");
+                let lines = batch.lines();
+                tracing::error!(%path, %error, lines, "the end of the audit log is lost");
                 state.lost.fetch_add(lines as u64, Ordering::Relaxed);
                 break;
             }
             if !std::mem::replace(&mut is_told, true) {
-                tracing::error!(path = %path.display(), %error, "cannot write the audit log; it is tried again");
+                tracing::error!(%path, %error, "cannot write the audit log; it is tried again");
             }
             std::thread::sleep(PAUSE);
         }
     }
 }
 
-/// Writes all of a batch, and takes from it what was written.
-fn write_batch(path: &Path, file: &mut File, batch: &mut Vec<u8>) -> std::io::Result<()> {
-    if was_moved(path, file) {
-        *file = append_to(path)?;
+fn write_batch(file: &mut Appender, batch: &mut Batch, state: &State) -> std::io::Result<()> {
+    if state.reopens.load(Ordering::Relaxed) {
+        file.reopen(batch)?;
+        state.reopens.store(false, Ordering::Relaxed);
     }
-    drain(file, batch)
-}
-
-fn drain(out: &mut impl Write, batch: &mut Vec<u8>) -> std::io::Result<()> {
-    while !batch.is_empty() {
-        match out.write(batch) {
-            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
-            Ok(count) => drop(batch.drain(..count)),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Whether the log was rotated.
-fn was_moved(path: &Path, file: &File) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (std::fs::metadata(path), file.metadata()) {
-        (Ok(named), Ok(open)) => (named.dev(), named.ino()) != (open.dev(), open.ino()),
-        (Err(_), _) => true,
-        (_, Err(_)) => false,
-    }
+    file.write(batch)
 }
 
 #[cfg(test)]
@@ -186,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_takes_nothing_keeps_nobody_waiting() {
-        let audit = Audit::open(Path::new("/dev/full")).unwrap();
+        let audit = Audit::open(&Log::at("/dev/full")).unwrap();
         for number in 0..4 * QUEUE {
             audit.write(&line(number));
         }
@@ -195,31 +184,5 @@ mod tests {
         let state = Arc::clone(&audit.state);
         drop(audit);
         assert_eq!(state.lost.load(Ordering::Relaxed), 4 * QUEUE as u64, "each line is written or counted");
-    }
-
-    /// Takes three bytes, fails, and takes three more.
-    struct Stuttering(Vec<u8>, bool);
-
-    impl Write for Stuttering {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.1 = !self.1;
-            if !self.1 {
-                return Err(std::io::ErrorKind::StorageFull.into());
-            }
-            let count = bytes.len().min(3);
-            self.0.extend_from_slice(&bytes[..count]);
-            Ok(count)
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn what_a_failed_write_left_is_written_later() {
-        let (mut out, mut batch) = (Stuttering(Vec::new(), false), b"one\ntwo\nthree\n".to_vec());
-        while drain(&mut out, &mut batch).is_err() {}
-        assert_eq!(out.0, b"one\ntwo\nthree\n");
     }
 }
