@@ -10,7 +10,6 @@
 
 use crate::blobs::Blobs;
 use crate::bucket::collect as bucket;
-use crate::clock::now;
 use crate::events::Origin;
 use crate::manifests;
 use crate::name::{Reference, Tag};
@@ -137,7 +136,7 @@ async fn take_away(
         forget_wrong_sums(registry).await?;
     }
     beside(registry, empty_trash).await?;
-    registry.usage.forget(now().saturating_sub(registry.config.collect.grace.as_secs()));
+    registry.usage.forget(registry.now().saturating_sub(registry.config.collect.grace.as_secs()));
     Ok(collected)
 }
 
@@ -170,9 +169,10 @@ fn repositories(view: &ReadTransaction) -> Result<Vec<String>> {
 fn plan(registry: &Registry, repository: &str) -> Result<Plan> {
     let view = registry.records.view()?;
     let (tags, manifests) = (tags(&view, repository)?, manifests_of(&view, repository)?);
-    let (rules, now) = (&registry.config.retention, now());
+    let (rules, now) = (&registry.config.retention, registry.now());
+    let used = with_uses(&tags, &manifests);
     let expired: Vec<(String, TagRecord)> =
-        retention::expired(rules, repository, &tags, now).into_iter().cloned().collect();
+        retention::expired(rules, repository, &used, now).into_iter().cloned().collect();
     let gone = doomed(&tags, &expired, &manifests, |record| {
         let untagged = retention::untagged_after(rules, repository);
         let used = record.pushed.max(record.pulled);
@@ -193,6 +193,26 @@ fn plan(registry: &Registry, repository: &str) -> Result<Plan> {
         }
     }
     Ok(Plan { tags: expired, manifests: gone, links })
+}
+
+/// The tags, each with the last pull of what it names, whatever the name was: who pins the digest of an image,
+/// or of an index's member, uses the tag that keeps it.
+fn with_uses(
+    tags: &[(String, TagRecord)],
+    manifests: &[(Digest, ManifestRecord)],
+) -> Vec<(String, TagRecord)> {
+    let records: HashMap<&Digest, &ManifestRecord> =
+        manifests.iter().map(|(digest, record)| (digest, record)).collect();
+    let pulled = |digest: &Digest| {
+        let record = records.get(digest)?;
+        let members = record.uses.iter().filter_map(|used| records.get(used)).map(|member| member.pulled);
+        Some(members.fold(record.pulled, u64::max))
+    };
+    let with_use = |(tag, record): &(String, TagRecord)| {
+        let pulled = pulled(&record.digest).unwrap_or(0).max(record.pulled);
+        (tag.clone(), TagRecord { pulled, ..record.clone() })
+    };
+    tags.iter().map(with_use).collect()
 }
 
 /// Whether no push that is under way can rely on a link.
@@ -296,7 +316,7 @@ async fn carry_out(registry: &Registry, repository: &str, plan: Plan) -> Result<
         };
         done.manifests.extend(registry.records.write(remove).await?);
     }
-    let oldest = now().saturating_sub(registry.config.collect.grace.as_secs());
+    let oldest = registry.now().saturating_sub(registry.config.collect.grace.as_secs());
     for step in plan.links.chunks(STEP) {
         // A client may have been told of a blob since the plan was made; from here on none is.
         let claimed = registry.usage.claim(repository, step, oldest);

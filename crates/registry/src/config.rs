@@ -60,6 +60,9 @@ pub struct Config {
     /// Variables that say how a bucket is reached (`AWS_…`, `GOOGLE_…`, `AZURE_…`); the environment's.
     #[serde(skip)]
     pub environment: Secrets,
+    /// What time it is; tests set it forward.
+    #[serde(skip)]
+    pub clock: crate::clock::Clock,
 }
 
 /// A certificate and what clients must show. The files are read again when they change.
@@ -484,6 +487,40 @@ mod tests {
         assert_eq!(config.limits.blob, 10 << 30);
         assert_eq!(config.quota[0].bytes, 100_000_000_000);
         assert!(config.storage.delete);
+    }
+
+    #[test]
+    fn the_examples_of_the_manual_are_right() {
+        let manual = include_str!("../../../docs/registry.md");
+        let blocks = manual.split("```toml\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
+        let configs: Vec<Config> = blocks.map(|block| Config::parse(block).unwrap()).collect();
+        let [whole, bucket] = configs.as_slice() else { panic!("{} examples", configs.len()) };
+        assert_eq!((whole.proxy.len(), whole.replicate.len(), whole.webhook.len()), (1, 1, 1));
+        assert_eq!(bucket.storage.url.as_deref(), Some("s3://images/registry"));
+    }
+
+    /// The defaults that the manual's example shows without another word.
+    #[test]
+    fn the_manual_shows_defaults() {
+        let (limits, collect) = (Limits::default(), Collect::default());
+        let manual = include_str!("../../../docs/registry.md");
+        for line in [
+            format!("blob = \"{}GiB\"", limits.blob >> 30),
+            format!("reserve = \"{}MiB\"", limits.reserve >> 20),
+            format!("uploads = {} ", limits.uploads),
+            format!("connections = {} ", limits.connections),
+            format!("connections_per_client = {} ", limits.connections_per_client),
+            format!("silence = \"{}s\"", limits.silence.as_secs()),
+            format!("grace = \"{}s\"", limits.grace.as_secs()),
+            format!("every = \"{}h\"", collect.every.as_secs() / 3600),
+            format!("grace = \"{}h\"", collect.grace.as_secs() / 3600),
+            format!("uploads = \"{}h\"", collect.uploads.as_secs() / 3600),
+            format!("queue = {} ", queue()),
+            format!("max_size = \"{}MB\"", crate::audit::Log::at("").max_size / 1_000_000),
+            format!("max_files = {} ", crate::audit::Log::at("").max_files),
+        ] {
+            assert!(manual.lines().any(|shown| shown.starts_with(&line)), "{line}");
+        }
     }
 
     #[test]

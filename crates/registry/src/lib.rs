@@ -72,6 +72,7 @@ mod uploads;
 mod usage;
 
 pub use cache::Proxy;
+pub use clock::Clock;
 pub use collect::{Collected, collect};
 pub use config::Config;
 pub use holdings::{Holdings, QuotaUse, RepositoryUse, holdings};

@@ -3,7 +3,6 @@
 use crate::blobs::{Blobs, OpenBlob, Whole};
 use crate::bucket::{self, Opening};
 use crate::cache::Caches;
-use crate::clock::now;
 use crate::config::Config;
 use crate::events::{Hooks, Origin};
 use crate::images::{self, Document, Images, Pushed};
@@ -141,6 +140,11 @@ impl Registry {
         &self.root
     }
 
+    /// Seconds since 1970.
+    pub(crate) fn now(&self) -> u64 {
+        self.config.clock.now()
+    }
+
     /// Has the audit log opened anew, by who serves the registry: it was rotated.
     pub fn reopen_logs(&self) {
         self.reopening.notify_one();
@@ -152,7 +156,7 @@ impl Registry {
             return self.promise_shared(repository, digest).await;
         }
         // The promise before the look: a collection sees it, or has claimed the blob.
-        if !self.usage.promise(repository, digest, now()) {
+        if !self.usage.promise(repository, digest, self.now()) {
             return Err(links::unknown(digest).into());
         }
         let view = self.records.view()?;
@@ -177,11 +181,11 @@ impl Registry {
         };
         drop(view);
         let half = self.config.collect.grace.as_secs() / 2;
-        if now().saturating_sub(linked) < half {
+        if self.now().saturating_sub(linked) < half {
             return Ok(size);
         }
-        let (name, digest) = (repository.to_owned(), *digest);
-        match self.records.write(move |writing| links::touch(writing, &name, &digest, now())).await? {
+        let (name, digest, now) = (repository.to_owned(), *digest, self.now());
+        match self.records.write(move |writing| links::touch(writing, &name, &digest, now)).await? {
             true => Ok(size),
             false => Err(links::unknown(&digest).into()),
         }
@@ -283,7 +287,7 @@ impl Registry {
         (repository, digest, size): (&str, Digest, u64),
         source: Source,
     ) -> Result<bool> {
-        let (blobs, rules) = (self.blobs.clone(), Arc::clone(&self.rules));
+        let (blobs, rules, now) = (self.blobs.clone(), Arc::clone(&self.rules), self.now());
         let repository = repository.to_owned();
         let place = move |writing: &crate::records::Writing| {
             let bytes = match &bytes {
@@ -291,7 +295,7 @@ impl Registry {
                 Owned::Object(object) => Whole::Object(object),
             };
             let finished = Finished { bytes, digest: &digest, size };
-            links::place(writing, &blobs, &repository, finished, source.by(&rules))
+            links::place(writing, &blobs, &repository, finished, source.by(&rules, now))
         };
         self.records.write(place).await
     }
@@ -359,10 +363,10 @@ impl Registry {
         }
         let holder = holders.into_iter().find(|holder| may_pull(holder));
         let Some(holder) = holder.filter(|_| is_there) else { return Ok(false) };
-        let (repository, rules) = (repository.to_owned(), Arc::clone(&self.rules));
+        let (repository, rules, now) = (repository.to_owned(), Arc::clone(&self.rules), self.now());
         let source = Source { origin, mounted_from: None };
         let mount = move |writing: &crate::records::Writing| {
-            links::mount(writing, &repository, &digest, &holder, source.by(&rules))
+            links::mount(writing, &repository, &digest, &holder, source.by(&rules, now))
         };
         self.records.write(mount).await
     }
@@ -379,7 +383,7 @@ impl Registry {
         let holder = from.to_owned();
         let opened = images::blocking(move || Ok(images.open_blob(&holder, &digest)?)).await?;
         let Some(file) = opened else { return Ok(false) };
-        let mut writer = self.uploads.start_file(repository, now()).await?;
+        let mut writer = self.uploads.start_file(repository, self.now()).await?;
         let copied = tokio::task::spawn_blocking(move || {
             let copied = writer.append_file(&file);
             (writer, copied)
@@ -400,10 +404,10 @@ impl Registry {
         digest: Digest,
         origin: Option<Origin>,
     ) -> Result<()> {
-        let (repository, rules) = (repository.to_owned(), Arc::clone(&self.rules));
+        let (repository, rules, now) = (repository.to_owned(), Arc::clone(&self.rules), self.now());
         let source = Source { origin, mounted_from: None };
         let unlink = move |writing: &crate::records::Writing| {
-            links::unlink(writing, &repository, &digest, source.by(&rules))
+            links::unlink(writing, &repository, &digest, source.by(&rules, now))
         };
         self.records.write(unlink).await
     }
@@ -472,7 +476,7 @@ impl Registry {
         let is_taken = self.hand_over(repository, &tags, &manifest, &bytes).await?;
         let elsewhere = if is_taken { HashSet::new() } else { self.parts_elsewhere(repository, &manifest)? };
         let repository = repository.to_owned();
-        let push = Push { repository, tags, digest, bytes, manifest, elsewhere, now: now(), origin };
+        let push = Push { repository, tags, digest, bytes, manifest, elsewhere, now: self.now(), origin };
         let rules = Arc::clone(&self.rules);
         match is_taken {
             true if rules.webhooks.is_empty() => {}
@@ -615,9 +619,9 @@ struct Source {
 }
 
 impl Source {
-    fn by<'a>(&'a self, rules: &'a PushRules) -> By<'a> {
+    fn by<'a>(&'a self, rules: &'a PushRules, now: u64) -> By<'a> {
         let (origin, mounted_from) = (self.origin.as_ref(), self.mounted_from.as_deref());
-        By { now: now(), rules, origin, mounted_from }
+        By { now, rules, origin, mounted_from }
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Retention {
     /// Keeps tags that were pushed within this time.
     #[serde(default, deserialize_with = "crate::config::some_duration")]
     pub pushed_within: Option<Duration>,
-    /// Keeps tags that were pulled within this time.
+    /// Keeps tags that were pulled, or whose manifest was by its digest, within this time.
     #[serde(default, deserialize_with = "crate::config::some_duration")]
     pub pulled_within: Option<Duration>,
     /// Manifests without a tag go when they were neither pushed nor pulled for this time; they stay when it

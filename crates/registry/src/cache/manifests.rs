@@ -2,7 +2,6 @@
 
 use super::Upstream;
 use super::counts::Counts;
-use crate::clock::now;
 use crate::manifest::{self, MANIFEST_LIMIT};
 use crate::manifests::{self, Push, PushRules};
 use crate::name::Reference;
@@ -87,7 +86,8 @@ fn is_fresh(registry: &Registry, upstream: &Upstream, name: &str, reference: &Re
     let view = registry.records.view()?;
     let Reference::Tag(tag) = reference else { return manifests::is_there(&view, name, reference) };
     let confirmed = manifests::tag_time(&view, name, tag)?;
-    let is_fresh = confirmed.is_some_and(|time| now().saturating_sub(time) < upstream.proxy.fresh.as_secs());
+    let is_fresh =
+        confirmed.is_some_and(|time| registry.now().saturating_sub(time) < upstream.proxy.fresh.as_secs());
     // One whose bytes are damaged is had anew at once.
     Ok(is_fresh && manifests::is_there(&view, name, reference)?)
 }
@@ -136,7 +136,8 @@ async fn keep(
     };
     let digest = Digest::of(&bytes);
     let (repository, elsewhere) = (name.to_owned(), HashSet::new());
-    let push = Push { repository, tags, digest, bytes, manifest, elsewhere, now: now(), origin: None };
+    let push =
+        Push { repository, tags, digest, bytes, manifest, elsewhere, now: registry.now(), origin: None };
     let rules = PushRules {
         quotas: registry.rules.quotas.clone(),
         // The upstream decides where its tags go.

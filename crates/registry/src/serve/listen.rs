@@ -57,7 +57,7 @@ pub async fn serve(
     listeners: Vec<std::net::TcpListener>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<()> {
-    registry.served_since.store(crate::clock::now(), Ordering::Relaxed);
+    registry.served_since.store(registry.now(), Ordering::Relaxed);
     let config = &registry.config;
     let tls = config.tls.as_ref().map(tls::watch).transpose()?.map(Arc::new);
     let grace = config.limits.grace;
@@ -336,7 +336,7 @@ async fn background(service: Arc<Service>) {
                 }
             }
             _ = flush.tick() => {
-                registry.usage.forget(crate::clock::now().saturating_sub(settings.grace.as_secs()));
+                registry.usage.forget(registry.now().saturating_sub(settings.grace.as_secs()));
                 if let Err(error) = registry.usage.flush(&registry.records).await {
                     tracing::warn!(error = yare_errdefs::chain(&error), "pulls are not noted");
                 }

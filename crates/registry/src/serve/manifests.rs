@@ -5,7 +5,6 @@ use super::intake::Intake;
 use super::reply::{Reply, SUBJECT, TAGS, is_unchanged, set, set_digest, status};
 use super::service::{Call, Service};
 use crate::cache::manifests::{self as cache, Freshness};
-use crate::clock::now;
 use crate::events::{Event, Kind, Origin};
 use crate::manifest::{MANIFEST_LIMIT, too_large};
 use crate::manifests::Found;
@@ -38,7 +37,7 @@ pub(crate) async fn get(
     };
     let is_stale = matches!(freshness, Freshness::Stale);
     let (found, bytes) = match freshness {
-        Freshness::Passing(document) => passing(*document, is_head),
+        Freshness::Passing(document) => passing(*document, is_head, registry.now()),
         Freshness::Fresh | Freshness::Stale => registry.manifest(name.as_str(), reference, is_known)?,
     };
     let is_unchanged = is_unchanged(headers, &found.digest);
@@ -63,7 +62,7 @@ pub(crate) async fn get(
         Reference::Digest(_) => None,
     };
     // A client that is up to date asks with HEAD and stops there: that is a use, too.
-    registry.usage.pulled(name.as_str(), &found.digest, tag, now());
+    registry.usage.pulled(name.as_str(), &found.digest, tag, registry.now());
     if !is_head && !is_unchanged && registry.hooks.care_for_pulls(false) {
         registry.hooks.pulled(Event {
             tag: tag.map(str::to_owned),
@@ -77,11 +76,11 @@ pub(crate) async fn get(
 }
 
 /// The answer for a manifest that is not kept.
-fn passing(document: yare_distribution::Document, is_head: bool) -> (Found, Option<bytes::Bytes>) {
+fn passing(document: yare_distribution::Document, is_head: bool, now: u64) -> (Found, Option<bytes::Bytes>) {
     let record = ManifestRecord {
         media_type: document.descriptor.media_type.to_string(),
         size: document.bytes.len() as u64,
-        pushed: now(),
+        pushed: now,
         pulled: 0,
         uses: Vec::new(),
         subject: None,

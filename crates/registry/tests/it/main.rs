@@ -13,6 +13,7 @@ mod http2;
 mod mutated;
 mod replicas;
 mod replication;
+mod retention;
 mod served;
 mod suite;
 mod tools;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use yare_registry::{Config, Registry};
+use yare_registry::{Clock, Config, Registry};
 
 /// A registry that serves a port of its own.
 pub(crate) struct Served {
@@ -13,6 +13,8 @@ pub(crate) struct Served {
     pub(crate) registry: Arc<Registry>,
     pub(crate) runtime: Runtime,
     pub(crate) root: PathBuf,
+    /// The time that the registry goes by.
+    pub(crate) clock: Clock,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     serving: Option<tokio::task::JoinHandle<yare_errdefs::Result<()>>>,
     /// Kept until the registry has ended.
@@ -31,7 +33,13 @@ impl Served {
 
     /// One over a root that outlives it.
     pub(crate) fn at(root: PathBuf, text: &str) -> Self {
+        Self::at_time(root, text, &Clock::default())
+    }
+
+    /// The same at a time that the test knows.
+    pub(crate) fn at_time(root: PathBuf, text: &str, clock: &Clock) -> Self {
         let mut config = Config::parse(text).unwrap();
+        config.clock = clock.clone();
         if config.storage.url.is_none() && std::env::var_os(crate::buckets::EVERYWHERE).is_some() {
             crate::buckets::store_there(&mut config, &root);
         }
@@ -47,7 +55,16 @@ impl Served {
             let _ = stopped.await;
         }));
         let client = Client::new(address);
-        Self { client, registry, runtime, root, stop: Some(stop), serving: Some(serving), folder: None }
+        Self {
+            client,
+            registry,
+            runtime,
+            root,
+            clock: clock.clone(),
+            stop: Some(stop),
+            serving: Some(serving),
+            folder: None,
+        }
     }
 
     /// Collects, and returns what went.
