@@ -1,6 +1,7 @@
 //! Collection, retention and scrubbing, while clients push and pull.
 
 use crate::served::Served;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use yare_oci::{Digest, MediaType};
@@ -167,6 +168,57 @@ fn rot_is_found_and_mended_by_the_next_push() {
     served.client.push_blob("a", b"healthy");
     assert_eq!(served.client.get(&format!("/v2/a/blobs/{}", image.layer)).expect(200).body, b"healthy");
     assert!(scrub(false).damaged.is_empty());
+}
+
+#[test]
+fn one_flipped_bit_is_found_by_a_running_registry() {
+    let served = Served::new("");
+    let blob: Vec<u8> = (0..1_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let digest = served.client.push_blob("a", &blob);
+    let path = served.root.join("blobs/sha256").join(digest.hex());
+    let mut rotten = blob.clone();
+    rotten[654_321] ^= 0x10;
+    // In its place, as a disk rots: not another file.
+    std::fs::OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(&rotten)).unwrap();
+    let scrub = || -> yare_registry::Scrubbed {
+        let answer = served.runtime.block_on(yare_registry::ask(&served.root, "/scrub")).unwrap().unwrap();
+        serde_json::from_slice(&answer).unwrap()
+    };
+    assert_eq!(scrub().damaged.iter().map(|damage| damage.digest).collect::<Vec<_>>(), [digest]);
+    let metrics = || String::from_utf8(served.client.get("/metrics").expect(200).body).unwrap();
+    assert!(metrics().contains("yare_registry_damaged 1\n"));
+    served.client.get(&format!("/v2/a/blobs/{digest}")).refused(404, "BLOB_UNKNOWN");
+    served.client.push_blob("a", &blob);
+    assert_eq!(served.client.get(&format!("/v2/a/blobs/{digest}")).expect(200).body, blob);
+    assert!(scrub().damaged.is_empty());
+    assert!(metrics().contains("yare_registry_damaged 0\n"));
+}
+
+#[test]
+fn an_upload_whose_client_left_goes_when_it_has_lain_still() {
+    let served = Served::new("[collect]\nuploads = '2s'\n");
+    let client = &served.client;
+    let at = client.start("a");
+    let mut stream = client.connect();
+    let head = format!("PATCH {at} HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&[7; 100_000]).unwrap();
+    drop(stream);
+    let sweep = || served.collect(false);
+    let begun = std::time::Instant::now();
+    let mut swept = sweep();
+    while swept.uploads == 0 {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "it lies there for ever");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        swept = sweep();
+    }
+    assert_eq!(swept.uploads, 1);
+    assert!((1..=100_000).contains(&swept.upload_bytes), "{swept:?}");
+    assert_eq!(std::fs::read_dir(served.root.join("uploads")).unwrap().count(), 0);
+    client.get(&at).refused(404, "BLOB_UPLOAD_UNKNOWN");
+    client
+        .send("PATCH", &at, &[("Content-Range", "100000-100002")], b"end")
+        .refused(404, "BLOB_UPLOAD_UNKNOWN");
 }
 
 #[test]

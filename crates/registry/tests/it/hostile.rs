@@ -158,6 +158,37 @@ fn slow_clients_are_shown_out() {
     served.client.get("/v2/").expect(200);
 }
 
+#[test]
+fn heads_that_trickle_hold_no_place() {
+    // All places but one are held by clients that send a header now and then, as slow loris does.
+    let served = Served::new("[limits]\nsilence = '1s'\nconnections = 21\nconnections_per_client = 0");
+    let begun = Instant::now();
+    let lorises: Vec<_> = (0..20)
+        .map(|_| {
+            let mut stream = served.client.connect();
+            std::thread::spawn(move || {
+                stream.write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n").unwrap();
+                let begun = Instant::now();
+                // What is written to a closed connection is refused a moment later.
+                while stream.write_all(b"X-A: b\r\n").is_ok() && begun.elapsed() < Duration::from_secs(40) {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                begun.elapsed()
+            })
+        })
+        .collect();
+    while !lorises.iter().all(std::thread::JoinHandle::is_finished) {
+        served.client.get("/v2/").expect(200);
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(begun.elapsed() < Duration::from_secs(50), "trickling goes on for ever");
+    }
+    let held = lorises.into_iter().map(|loris| loris.join().unwrap()).max().unwrap();
+    assert!(
+        held < Duration::from_secs(30),
+        "{held:?} with a header now and then, where 1 s of silence is too much"
+    );
+}
+
 fn assert_ends(stream: &mut std::net::TcpStream, what: &str) {
     stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
     let mut rest = Vec::new();
