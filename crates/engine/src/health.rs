@@ -2,6 +2,7 @@
 
 use crate::Engine;
 use crate::container::Container;
+use crate::containers;
 use crate::exec;
 use crate::lifecycle::State;
 use jiff::Timestamp;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use yare_api::{ExecConfig, HealthConfig};
+use yare_specgen::health::OnFailure;
 
 /// How many ends of probes are kept.
 const KEPT: usize = 5;
@@ -77,6 +79,7 @@ struct Settings {
     start_period: Duration,
     start_interval: Duration,
     retries: u32,
+    on_failure: OnFailure,
 }
 
 impl Settings {
@@ -91,6 +94,7 @@ impl Settings {
             start_period: or(config.start_period, Duration::ZERO),
             start_interval: or(config.start_interval, START_INTERVAL),
             retries: u32::try_from(config.retries).ok().filter(|retries| *retries != 0).unwrap_or(RETRIES),
+            on_failure: OnFailure::of(config),
         }
     }
 
@@ -158,7 +162,12 @@ async fn probe_on(
             continue;
         }
         let probe = probe(&engine, container, settings, command).await;
-        settle(&engine, container, settings, probe);
+        // Not only when it becomes unhealthy: the engine may have been killed between that and what follows.
+        if settle(&engine, container, settings, probe) && settings.on_failure != OnFailure::None {
+            // On its own: what is done ends this run, and with it whoever watches over it.
+            let act = tokio::spawn(act(engine, Arc::clone(container), settings.on_failure));
+            act.await.unwrap_or_default();
+        }
     }
 }
 
@@ -193,8 +202,10 @@ async fn probe(
     Probe { start, end: engine.clock.now(), code, output }
 }
 
-fn settle(engine: &Arc<Engine>, container: &Arc<Container>, settings: &Settings, probe: Probe) {
+/// Takes a probe's end into account; `true` when it failed and the container is unhealthy.
+fn settle(engine: &Arc<Engine>, container: &Arc<Container>, settings: &Settings, probe: Probe) -> bool {
     let age = age(engine, container);
+    let failed = probe.code != 0;
     let (mut before, mut after) = (Status::Starting, Status::Starting);
     container.update(|record| {
         // It may have ended meanwhile.
@@ -208,6 +219,22 @@ fn settle(engine: &Arc<Engine>, container: &Arc<Container>, settings: &Settings,
     if before != after {
         engine.save_soon(container);
         engine.publish_container(container, &format!("health_status: {}", after.as_str()), BTreeMap::new());
+    }
+    failed && after == Status::Unhealthy
+}
+
+async fn act(engine: Arc<Engine>, container: Arc<Container>, on_failure: OnFailure) {
+    tracing::info!(container = container.id, ?on_failure, "a container is unhealthy");
+    let id = &container.id;
+    let done = match on_failure {
+        OnFailure::None => Ok(()),
+        OnFailure::Kill => containers::stop::put_down(&engine, &container).await,
+        OnFailure::Restart => containers::restart(&engine, id, None, None).await,
+        OnFailure::Stop => containers::stop(&engine, id, None, None).await.map(drop),
+    };
+    if let Err(error) = done {
+        let error = yare_errdefs::chain(&error);
+        tracing::warn!(container = id, ?on_failure, error, "an unhealthy container stays as it is");
     }
 }
 

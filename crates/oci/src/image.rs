@@ -175,6 +175,10 @@ pub struct Healthcheck {
     /// Failures in a row that make it unhealthy.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retries: i64,
+    /// What is done with a container that is unhealthy: `none`, `kill`, `restart`, `stop`; empty where nobody
+    /// says. Not Docker's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub on_failure: String,
 }
 
 fn is_zero(value: &i64) -> bool {

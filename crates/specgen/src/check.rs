@@ -1,6 +1,7 @@
 //! Checks of single members of a create request, in Docker's words.
 
 use crate::HostFacts;
+use crate::health;
 use crate::modes::NetworkMode;
 use yare_api::{ContainerConfig, HostConfig, RestartPolicy};
 use yare_errdefs::Error;
@@ -91,6 +92,9 @@ pub(crate) fn config(config: &ContainerConfig, report: &mut Report) {
     if let Some(check) = &config.healthcheck {
         healthcheck(check, report);
     }
+    if let Some(word) = config.labels.as_ref().and_then(|labels| labels.get(health::LABEL)) {
+        on_failure(word, &format!("label {}", health::LABEL), report);
+    }
     if config.hostname.len() > 64 || config.hostname.bytes().any(|byte| byte <= b' ' || byte == b'/') {
         report.error(format!("invalid hostname format: {}", config.hostname));
     }
@@ -132,11 +136,18 @@ fn healthcheck(check: &Healthcheck, report: &mut Report) {
     if check.retries < 0 {
         report.error("Retries in Healthcheck cannot be negative");
     }
+    on_failure(&check.on_failure, "OnFailure in Healthcheck", report);
     let known = ["NONE", "CMD", "CMD-SHELL"];
     if let Some(first) =
         check.test.first().filter(|first| !first.is_empty() && !known.contains(&first.as_str()))
     {
         report.error(format!("Unknown healthcheck type '{first}' (expected 'CMD')"));
+    }
+}
+
+fn on_failure(word: &str, place: &str, report: &mut Report) {
+    if health::OnFailure::parse(word).is_none() {
+        report.error(format!("invalid {place} '{word}': must be one of none, kill, restart, stop"));
     }
 }
 

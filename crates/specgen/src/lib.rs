@@ -12,6 +12,7 @@ mod check;
 pub mod devices;
 mod environment;
 mod facts;
+pub mod health;
 pub mod init;
 mod limits;
 pub mod logs;

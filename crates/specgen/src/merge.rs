@@ -91,6 +91,9 @@ fn merge_healthcheck(own: &mut Option<HealthConfig>, image: Option<&HealthConfig
             *own = image;
         }
     }
+    if own.on_failure.is_empty() {
+        own.on_failure.clone_from(&image.on_failure);
+    }
 }
 
 #[cfg(test)]

@@ -269,5 +269,11 @@ fn paths(paths: &Option<Vec<String>>, privileged: bool) -> Vec<String> {
 fn healthcheck(config: &ContainerConfig) -> Option<HealthConfig> {
     let check = config.healthcheck.as_ref()?;
     let none = check.test.first().is_none_or(|first| first == "NONE" || first.is_empty());
-    (!none).then(|| check.clone())
+    let mut check = (!none).then(|| check.clone())?;
+    if check.on_failure.is_empty()
+        && let Some(word) = config.labels.as_ref().and_then(|labels| labels.get(crate::health::LABEL))
+    {
+        check.on_failure.clone_from(word);
+    }
+    Some(check)
 }

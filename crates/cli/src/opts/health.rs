@@ -14,7 +14,11 @@ pub(crate) fn config(given: &Given) -> Result<Option<HealthConfig>, String> {
         ("health-start-interval", given.duration("health-start-interval").unwrap_or(0)),
     ];
     let retries = given.int("health-retries").unwrap_or(0);
-    let any = !command.is_empty() || times.iter().any(|(_, time)| *time != 0) || retries != 0;
+    let on_failure = given.text("health-on-failure");
+    let any = !command.is_empty()
+        || !on_failure.is_empty()
+        || times.iter().any(|(_, time)| *time != 0)
+        || retries != 0;
     if given.bool("no-healthcheck") {
         if any {
             return Err("--no-healthcheck conflicts with --health-* options".to_owned());
@@ -39,5 +43,6 @@ pub(crate) fn config(given: &Given) -> Result<Option<HealthConfig>, String> {
     (config.interval, config.timeout) = (times[0].1, times[1].1);
     (config.start_period, config.start_interval) = (times[2].1, times[3].1);
     config.retries = retries;
+    on_failure.clone_into(&mut config.on_failure);
     Ok(Some(config))
 }

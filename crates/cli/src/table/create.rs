@@ -68,6 +68,14 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("group-add", None, List, "", "Add additional groups to join"),
     flag("health-cmd", None, Text, "", "Command to run to check health"),
     flag("health-interval", None, Duration, "0s", "Time between running the check (ms|s|m|h)"),
+    // Not Docker's.
+    flag(
+        "health-on-failure",
+        None,
+        Text,
+        "",
+        "What to do with a container that is unhealthy (\"none\", \"kill\", \"restart\", \"stop\")",
+    ),
     flag("health-retries", None, Int, "", "Consecutive failures needed to report unhealthy"),
     flag(
         "health-start-interval",

@@ -72,6 +72,7 @@ fn options(context: &Context<'_>, flags: &Flags) -> Result<Healthcheck, ParseErr
         start_period: time("start-period")?,
         start_interval: time("start-interval")?,
         retries,
+        ..Healthcheck::default()
     })
 }
 

@@ -209,6 +209,12 @@ pub(crate) async fn kill_all(engine: &Arc<Engine>, container: &Arc<Container>) -
     send(container, &pidfd, KILL)
 }
 
+/// Ends a run as if the container had died: its restart policy decides what follows.
+pub(crate) async fn put_down(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
+    publish_kill(engine, container, KILL);
+    kill_all(engine, container).await
+}
+
 fn publish_kill(engine: &Engine, container: &Container, signal: i32) {
     let number = signal.to_string();
     engine.publish_container(container, "kill", BTreeMap::from([("signal".to_owned(), number)]));

@@ -1,7 +1,7 @@
 //! Health checks.
 
 use crate::case::cases;
-use crate::client::Client;
+use crate::client::{Client, Program};
 
 cases![
     Both:
@@ -9,7 +9,8 @@ cases![
         what_probes_said_is_kept,
         a_probe_that_takes_too_long_is_killed,
         a_check_comes_from_the_image_or_is_switched_off,
-        the_start_period_forgives;
+        the_start_period_forgives,
+        what_is_unhealthy_is_restarted_killed_or_stopped.differs("it does nothing");
     Docker:
         health_outlives_the_engine,
         a_service_waits_for_a_healthy_one;
@@ -72,6 +73,41 @@ fn the_start_period_forgives(c: &Client) {
     c.says("docker ps --filter name=$n --format '{{.Status}}' | grep -c 'health: starting'", "1\n");
     c.ok("docker exec $n touch /ok");
     c.comes_to(&format!("docker inspect -f '{STATUS}' $n"), "healthy");
+}
+
+/// Docker's command line says it with a label, ours with a flag too.
+fn what_is_unhealthy_is_restarted_killed_or_stopped(c: &Client) {
+    let check = "--health-cmd 'test -e /ok' --health-interval 100ms --health-retries 2 --health-start-period 10s --health-start-interval 50ms --stop-timeout 2";
+    let label = "--label yare.health-on-failure";
+    let way = if c.program == Program::Yare { "--health-on-failure" } else { label };
+    // The first run finds the file and takes it away; the next ones never have been healthy.
+    let run = "busybox sh -c 'test -e /was || { touch /ok /was; }; sleep 1000'";
+    c.ok(&format!("docker run -d --name $n {check} {way}=restart {run}"));
+    c.ok(&format!("docker run -d --name $n-kill {check} --restart on-failure {way}=kill {run}"));
+    c.ok(&format!("docker run -d --name $n-stop {check} --restart always {way}=stop {run}"));
+    for name in ["$n", "$n-kill", "$n-stop"] {
+        c.comes_to(&format!("docker inspect -f '{STATUS}' {name}"), "healthy");
+    }
+    let first = c.inspect("$n", "{{.State.StartedAt}}");
+    c.ok("for name in $n $n-kill $n-stop; do docker exec $name rm /ok; done");
+    c.comes_to(
+        &format!("docker inspect -f '{{{{eq .State.StartedAt \"{first}\"}}}} {STATUS}' $n"),
+        "false starting",
+    );
+    // It was restarted by its policy, which counts.
+    c.comes_to("docker inspect -f '{{gt .RestartCount 0}} {{.State.Running}}' $n-kill", "true true");
+    c.comes_to("docker inspect -f '{{.State.Status}} {{.RestartCount}}' $n-stop", "exited 0");
+    let happened = |name: &str| {
+        c.ok(&format!(
+            "docker events --since 120s --until $(($(date +%s) + 1)) --filter container={name} --format '{{{{.Action}}}}'"
+        ))
+    };
+    assert!(happened("$n").contains("health_status: unhealthy\nkill\n"), "{}", happened("$n"));
+    assert!(happened("$n").contains("\nrestart\n"), "{}", happened("$n"));
+    assert!(!happened("$n-kill").contains("\nstop\n"), "{}", happened("$n-kill"));
+    let refused = c.fails(1, &format!("docker create {label}=reboot busybox"));
+    let why = "invalid label yare.health-on-failure 'reboot': must be one of none, kill, restart, stop";
+    assert!(refused.contains(why), "{refused}");
 }
 
 fn health_outlives_the_engine(c: &Client) {
