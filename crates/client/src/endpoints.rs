@@ -308,6 +308,17 @@ impl Client {
         Ok(())
     }
 
+    /// `POST /yare/exec/{id}/kill`, which Docker does not have; an empty signal is SIGKILL.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn exec_kill(&self, id: &str, signal: &str) -> Result<()> {
+        let signal = (!signal.is_empty()).then_some(signal);
+        let path = format!("/yare/exec/{}/kill", Request::segment(id));
+        self.call(Request::post(path).query_opt("signal", signal)).await?;
+        Ok(())
+    }
+
     /// `GET /exec/{id}/json`.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use crate::Engine;
 use crate::container::{Attached, Container};
+use crate::containers::stop::{KILL, parse_signal};
 use crate::lifecycle::State;
 use crate::session::{DetachKeys, Session, pair};
 use crate::task::{converse, run_dir, unreachable};
@@ -191,7 +192,7 @@ pub(crate) async fn run_aside(
     match tokio::time::timeout(patience, ended).await {
         Ok(outcome) => outcome.map(Some),
         Err(_) => {
-            let request = Request::Signal { exec_id: Some(exec.id.clone()), signal: 9 };
+            let request = Request::Signal { exec_id: Some(exec.id.clone()), signal: KILL };
             if let Err(error) = crate::task::ask(engine, container, request).await {
                 tracing::debug!(container = container.id, %error, "a program that ran aside is gone");
             }
@@ -341,6 +342,18 @@ pub async fn resize(engine: &Arc<Engine>, id: &str, height: u16, width: u16) -> 
     }
     let container = engine.containers.find(&exec.container)?;
     let request = Request::Resize { exec_id: Some(id.to_owned()), rows: height, cols: width };
+    crate::task::ask(engine, &container, request).await.map(drop)
+}
+
+/// Sends a signal to an exec's process; empty is SIGKILL. Docker has no way to do this.
+pub async fn kill(engine: &Arc<Engine>, id: &str, signal: &str) -> Result<()> {
+    let exec = engine.execs.find(id)?;
+    let signal = if signal.is_empty() { KILL } else { parse_signal(signal)? };
+    if !matches!(*exec.state.borrow(), ExecState::Running { .. }) {
+        return Err(Error::conflict(format!("exec {id} is not running")));
+    }
+    let container = engine.containers.find(&exec.container)?;
+    let request = Request::Signal { exec_id: Some(id.to_owned()), signal };
     crate::task::ask(engine, &container, request).await.map(drop)
 }
 

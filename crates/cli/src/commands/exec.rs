@@ -2,7 +2,7 @@
 
 use yare_api::{ExecConfig, ExecStartConfig};
 
-use super::run::{Target, check_terminal, resize};
+use super::run::{Target, check_terminal, forward, resize};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::flags::Given;
@@ -24,8 +24,18 @@ pub(crate) async fn exec(cx: &Context, given: &Given) -> Outcome {
         client.exec_start(&id, &start).await?;
         return Ok(0);
     }
-    // Signals end the client, not the program in the container; the terminal is put back first.
-    let mut signals = Signals::endings();
+    let (mut endings, signals) = if given.bool_or("sig-proxy", true) && !tty {
+        (None, Some(Signals::all()))
+    } else {
+        // Signals end the client, not the program in the container; the terminal is put back first.
+        (Some(Signals::endings()), None)
+    };
+    let ending = async {
+        match &mut endings {
+            Some(endings) => endings.number().await,
+            None => std::future::pending().await,
+        }
+    };
     let hijacked = client.exec_attach(&id, &start).await?;
     let connect = Connect { stdin: config.attach_stdin, tty, keys: Keys::parse(&config.detach_keys) };
     let session = async {
@@ -39,7 +49,8 @@ pub(crate) async fn exec(cx: &Context, given: &Given) -> Outcome {
         biased;
         ended = session => ended,
         failure = resize(cx, Target::Exec(&id), tty) => Err(failure),
-        number = signals.number() => Err(Failure::silent(128 + number)),
+        failure = forward(client, Target::Exec(&id), signals) => Err(failure),
+        number = ending => Err(Failure::silent(128 + number)),
     }
 }
 

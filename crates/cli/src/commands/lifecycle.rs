@@ -45,6 +45,9 @@ pub(crate) async fn restart(cx: &Context, given: &Given) -> Outcome {
 /// `kill`.
 pub(crate) async fn kill(cx: &Context, given: &Given) -> Outcome {
     let signal = given.text("signal");
+    if given.bool("exec") {
+        return together(cx, &given.arguments, |id| cx.client().exec_kill(id, signal)).await;
+    }
     together(cx, &given.arguments, |name| cx.client().container_kill(name, signal)).await
 }
 

@@ -312,7 +312,7 @@ impl Attached<'_> {
             biased;
             ended = session => ended,
             failure = resize(cx, Target::Container(self.id), self.tty && self.output) => Err(failure),
-            failure = forward(client, self.id, signals) => Err(failure),
+            failure = forward(client, Target::Container(self.id), signals) => Err(failure),
         }
     }
 }
@@ -331,14 +331,19 @@ pub(crate) async fn exit_code(cx: &Context, waiting: yare_client::Response) -> O
 }
 
 /// Passes signals on until the third request to end; never returns otherwise.
-pub(crate) async fn forward(client: &Client, id: &str, signals: Option<Signals>) -> Failure {
+pub(crate) async fn forward(client: &Client, target: Target<'_>, signals: Option<Signals>) -> Failure {
     let Some(mut signals) = signals else { return std::future::pending().await };
     loop {
         match signals.next().await {
-            Forwarded::Signal(name) => {
-                // The container may have ended meanwhile.
-                drop(client.container_kill(id, &name).await);
-            }
+            // It may have ended meanwhile.
+            Forwarded::Signal(number, name) => match target {
+                Target::Container(id) => drop(client.container_kill(id, &name).await),
+                Target::Exec(id) => match client.exec_kill(id, &name).await {
+                    // Not our engine: as with Docker's client, the signal is for us.
+                    Err(error) if error.is_not_found() => return Failure::silent(128 + number),
+                    _ => {}
+                },
+            },
             Forwarded::Enough => {
                 return Failure::new("\ngot 3 SIGTERM/SIGINTs, forcefully exiting");
             }
@@ -346,7 +351,7 @@ pub(crate) async fn forward(client: &Client, id: &str, signals: Option<Signals>)
     }
 }
 
-/// Whose terminal is resized.
+/// Who gets signals, and sizes of the terminal.
 #[derive(Clone, Copy)]
 pub(crate) enum Target<'a> {
     /// A container's own.

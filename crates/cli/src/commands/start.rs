@@ -54,6 +54,6 @@ async fn attached(cx: &Context, given: &Given) -> Outcome {
         biased;
         ended = session => ended,
         failure = resize(cx, Target::Container(id), tty) => Err(failure),
-        failure = forward(client, id, signals) => Err(failure),
+        failure = forward(client, Target::Container(id), signals) => Err(failure),
     }
 }

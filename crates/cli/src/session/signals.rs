@@ -27,8 +27,8 @@ const SIGTERM: i32 = 15;
 /// What has arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Forwarded {
-    /// A signal for the container, by the name that the API takes.
-    Signal(String),
+    /// A signal for the program, by its number and by the name that the API takes.
+    Signal(i32, String),
     /// The third request to end: the user has lost patience.
     Enough,
 }
@@ -82,6 +82,6 @@ impl Signals {
             }
         }
         let name = NAMES.iter().find(|(known, _)| *known == number).map(|(_, name)| (*name).to_owned());
-        Forwarded::Signal(name.unwrap_or_else(|| number.to_string()))
+        Forwarded::Signal(number, name.unwrap_or_else(|| number.to_string()))
     }
 }

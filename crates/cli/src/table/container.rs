@@ -42,6 +42,8 @@ const CONTAINER_EXEC: &[Flag] = &[
     flag("env-file", None, List, "", "Read in a file of environment variables"),
     flag("interactive", Some('i'), Bool, "", "Keep STDIN open even if not attached"),
     flag("privileged", None, Bool, "", "Give extended privileges to the command"),
+    // Not Docker's.
+    flag("sig-proxy", None, Bool, "true", "Proxy received signals to the process (non-TTY mode only)"),
     flag("tty", Some('t'), Bool, "", "Allocate a pseudo-TTY"),
     flag("user", Some('u'), Text, "", "Username or UID (format: \"<name|uid>[:<group|gid>]\")"),
     flag("workdir", Some('w'), Text, "", "Working directory inside the container"),
@@ -61,7 +63,11 @@ const CONTAINER_INSPECT: &[Flag] = &[
     flag("size", Some('s'), Bool, "", "Display total file sizes"),
 ];
 
-const CONTAINER_KILL: &[Flag] = &[flag("signal", Some('s'), Text, "", "Signal to send to the container")];
+const CONTAINER_KILL: &[Flag] = &[
+    // Not Docker's.
+    flag("exec", None, Bool, "", "Kill processes that \"exec\" has started, by their IDs"),
+    flag("signal", Some('s'), Text, "", "Signal to send to the container"),
+];
 
 const CONTAINER_LOGS: &[Flag] = &[
     flag("details", None, Bool, "", "Show extra details provided to logs"),

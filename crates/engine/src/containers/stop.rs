@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use yare_errdefs::{Error, Result};
 
-const KILL: i32 = 9;
+pub(crate) const KILL: i32 = 9;
 const TERM: i32 = 15;
 /// Seconds between the stop signal and the kill, unless the container says otherwise.
 const STOP_TIMEOUT: i64 = 10;

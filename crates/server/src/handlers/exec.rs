@@ -42,6 +42,12 @@ pub(super) async fn resize(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
     Ok(reply::empty(StatusCode::OK))
 }
 
+/// `POST /yare/exec/{id}/kill`.
+pub(super) async fn kill(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
+    exec::kill(engine, call.name(), &call.query.or_empty("signal")).await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
+}
+
 /// `GET /exec/{id}/json`.
 pub(super) fn inspect(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
     reply::json(StatusCode::OK, &exec::inspect(engine, call.name())?)

@@ -64,6 +64,7 @@ pub(crate) async fn answer(engine: &Arc<Engine>, buildkit: &BuildKit, call: Call
         Operation::ExecCreate => exec::create(engine, call).await,
         Operation::ExecStart => exec::start(engine, call).await,
         Operation::ExecResize => exec::resize(engine, &call).await,
+        Operation::ExecKill => exec::kill(engine, &call).await,
         Operation::ExecInspect => exec::inspect(engine, &call),
         Operation::ImageList => images::list(engine, &call),
         Operation::ImageCreate => images::create(engine, call).await,

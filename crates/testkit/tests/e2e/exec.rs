@@ -1,7 +1,11 @@
 //! `exec`.
 
+use std::io::Read;
+
+use rustix::process::Signal;
+
 use crate::case::cases;
-use crate::client::Client;
+use crate::client::{Client, Program};
 use crate::security::all_capabilities;
 
 cases![
@@ -17,8 +21,39 @@ cases![
         exec_many_at_once,
         exec_ends_with_its_container,
         exec_of_much_output_is_whole,
-        exec_privileged_has_everything.differs_from_old("it asks for capabilities that it lacks itself");
+        exec_privileged_has_everything.differs_from_old("it asks for capabilities that it lacks itself"),
+        an_exec_gets_signals;
 ];
+
+/// With Docker's command line they end the client alone; the API of ours kills what it leaves behind.
+fn an_exec_gets_signals(c: &Client) {
+    up(c);
+    let mut child = c.spawn("exec docker exec $n sh -c 'trap \"echo usr1\" USR1; trap \"echo term; exit 9\" TERM; echo ready; while :; do sleep 0.05; done'");
+    let mut output = child.child().stdout.take().unwrap();
+    let mut expect = |text: &str| {
+        let mut bytes = vec![0; text.len()];
+        output.read_exact(&mut bytes).unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes), text);
+    };
+    expect("ready\n");
+    if c.program == Program::Yare {
+        child.signal(Signal::USR1);
+        expect("usr1\n");
+        child.signal(Signal::TERM);
+        expect("term\n");
+        assert_eq!(child.end().status.code(), Some(9));
+        c.ok("(sleep 1; docker kill --exec $(docker inspect -f '{{join .ExecIDs \" \"}}' $n)) & docker exec $n sleep 1000 || test $? = 137");
+    } else if c.is_yare_engine() {
+        child.signal(Signal::TERM);
+        child.end();
+        let id = c.inspect("$n", "{{index .ExecIDs 0}}");
+        let killed = c.api("POST", &format!("/yare/exec/{id}/kill?signal=TERM"), None);
+        assert_eq!(killed.status, 204, "{killed:?}");
+        c.comes_to("docker inspect -f '{{len .ExecIDs}}' $n", "0");
+        let again = c.api("POST", &format!("/yare/exec/{id}/kill"), None);
+        assert_eq!(again.status, 409, "{again:?}");
+    }
+}
 
 fn up(c: &Client) {
     c.ok("docker run -d --name $n busybox sleep 1000");
