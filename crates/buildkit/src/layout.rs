@@ -182,10 +182,13 @@ fn document<T: serde::de::DeserializeOwned>(bytes: &[u8], digest: &Digest) -> Re
 }
 
 fn choose(members: &[Descriptor], platform: &Platform, digest: &Digest) -> Result<Descriptor> {
-    let fits = |member: &&Descriptor| member.platform.as_ref().is_some_and(|found| found.satisfies(platform));
+    let rank = |member: &Descriptor| member.platform.as_ref().and_then(|found| found.rank(platform));
     let chosen = match members {
         [only] if only.platform.is_none() => Some(only),
-        several => several.iter().find(fits),
+        several => {
+            let ranked = several.iter().filter_map(|member| Some((rank(member)?, member)));
+            ranked.min_by_key(|(rank, _)| *rank).map(|(_, member)| member)
+        }
     };
     let chosen = chosen.ok_or_else(|| {
         Error::not_found(format!("the OCI layout has no manifest for {platform} in {digest}"))

@@ -57,10 +57,11 @@ pub fn attached_to(descriptor: &Descriptor) -> Option<Digest> {
     descriptor.annotations.get(ATTACHED_TO).and_then(|text| text.parse().ok())
 }
 
-/// Of platforms that may serve `wanted` the place of the best: the same variant first, then the earliest.
+/// Of platforms that may serve `wanted` the place of the best; of equals the earliest.
 pub fn best<'a>(platforms: impl IntoIterator<Item = &'a Platform>, wanted: &Platform) -> Option<usize> {
-    let fitting = platforms.into_iter().enumerate().filter(|(_, platform)| platform.satisfies(wanted));
-    fitting.min_by_key(|(_, platform)| platform.variant != wanted.variant).map(|(place, _)| place)
+    let ranked = platforms.into_iter().enumerate();
+    let fitting = ranked.filter_map(|(place, platform)| Some((platform.rank(wanted)?, place)));
+    fitting.min().map(|(_, place)| place)
 }
 
 impl ImageIndex {

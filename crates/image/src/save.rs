@@ -163,7 +163,7 @@ impl Store {
         for (digest, id) in &whole.present {
             let Some(image) = index.image(id) else { continue };
             let platform = image.config.platform();
-            if !platforms.is_empty() && !platforms.iter().any(|wanted| platform.satisfies(wanted)) {
+            if !platforms.is_empty() && !platforms.iter().any(|wanted| platform.is_exactly(wanted)) {
                 continue;
             }
             let (descriptor, layers) = self.packed(saved, (image, digest), index)?;

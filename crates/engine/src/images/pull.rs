@@ -690,16 +690,13 @@ fn choose(index: &Index, wanted: Option<&Platform>, reference: &Reference) -> Re
     let host = Platform::host();
     let wanted = wanted.unwrap_or(&host);
     let entries = entries(index);
-    let fitting = entries.clone().filter(|entry| match &entry.platform {
-        Some(platform) => platform.satisfies(wanted),
-        None => index.manifests.len() == 1,
-    });
-    let exactness = |entry: &&Descriptor| {
-        let variant = entry.platform.as_ref().map(|platform| platform.variant.as_str()).unwrap_or_default();
-        u8::from(variant == wanted.variant)
+    let rank = |entry: &Descriptor| match &entry.platform {
+        Some(platform) => platform.rank(wanted),
+        None => (index.manifests.len() == 1).then_some(0),
     };
-    // `max_by_key` takes the last of equals; Docker takes the first.
-    let best = fitting.rev().max_by_key(exactness);
+    let fitting = entries.clone().filter_map(|entry| Some((rank(entry)?, entry)));
+    // Of equals the first, as Docker does.
+    let best = fitting.min_by_key(|(rank, _)| *rank).map(|(_, entry)| entry);
     best.map(|entry| entry.digest).ok_or_else(|| {
         let has: Vec<String> =
             entries.filter_map(|entry| entry.platform.as_ref()).map(Platform::to_string).take(20).collect();
@@ -743,6 +740,10 @@ mod tests {
         assert_eq!(pick("linux/arm/v7").unwrap(), Digest::of("linux/arm/v7"));
         assert_eq!(pick("linux/arm/v6").unwrap(), Digest::of("linux/arm/v6"));
         assert_eq!(pick("linux/amd64").unwrap(), Digest::of("linux/amd64"));
+        // A lesser variant that runs there, the closest; never a greater one.
+        assert_eq!(pick("linux/arm64").unwrap(), Digest::of("linux/arm/v7"));
+        assert_eq!(pick("linux/amd64/v3").unwrap(), Digest::of("linux/amd64"));
+        assert!(pick("linux/arm/v5").is_err());
         let error = pick("linux/s390x").unwrap_err();
         assert_eq!(error.to_string(), "no matching manifest for linux/s390x in the manifest list entries");
         assert!(error.hint().unwrap().contains("linux/arm/v6"));

@@ -88,12 +88,11 @@ impl Loader<'_> {
             return Ok((descriptor.digest, bytes));
         }
         let host = Platform::host();
-        let fits = |member: &&&Descriptor| {
-            member.platform.as_ref().is_some_and(|platform| platform.satisfies(&host))
-        };
-        let member = images
-            .iter()
-            .find(fits)
+        let rank = |member: &Descriptor| member.platform.as_ref().and_then(|platform| platform.rank(&host));
+        let ranked = images.iter().filter_map(|member| Some((rank(member)?, member)));
+        let member = ranked
+            .min_by_key(|(rank, _)| *rank)
+            .map(|(_, member)| member)
             .or_else(|| images.iter().find(|member| member.platform.is_none()))
             .ok_or_else(|| self.no_wanted(&what, &platforms(&images)))?;
         self.descend(member, depth + 1)

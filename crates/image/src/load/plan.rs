@@ -88,7 +88,7 @@ impl Loader<'_> {
 
     /// Whether an image for this platform is asked for.
     pub(super) fn is_wanted(&self, platform: &Platform) -> bool {
-        self.platforms.is_empty() || self.platforms.iter().any(|wanted| platform.satisfies(wanted))
+        self.platforms.is_empty() || self.platforms.iter().any(|wanted| platform.is_exactly(wanted))
     }
 
     /// Nothing of what an index lists is asked for, or here.
