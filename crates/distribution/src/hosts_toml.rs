@@ -9,19 +9,25 @@
 //!   ca = "ca.crt"                            # or a list
 //!   client = ["client.cert", "client.key"]   # or one file with both
 //!   skip_verify = true
+//!   dial_timeout = "5s"                      # to open a connection, TLS included
 //!   [host."https://mirror.example/v2/cache".header]
 //!     X-Key = "value"                        # or a list
 //! ```
 //!
 //! The members of a host may also stand at the top and then mean the server. Relative paths are relative to
-//! the folder of the file.
+//! the folder of the file. A member of another name is an error: what it was meant to do, or to forbid, would
+//! not happen.
 
 use crate::settings::{Endpoint, Scheme, Trust};
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+/// What may be said of a host.
+const MEMBERS: &[&str] =
+    &["capabilities", "ca", "client", "dial_timeout", "header", "override_path", "skip_verify"];
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
 
@@ -44,6 +50,7 @@ pub(crate) struct Host {
     trust: Trust,
     override_path: bool,
     headers: Vec<(String, String)>,
+    connect: Option<Duration>,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +71,7 @@ struct Rules {
     skip_verify: bool,
     #[serde(default)]
     override_path: bool,
+    dial_timeout: Option<String>,
     #[serde(default)]
     header: BTreeMap<String, OneOrMany>,
 }
@@ -107,7 +115,9 @@ pub(crate) fn read(folder: &Path) -> Result<Option<Hosts>> {
 }
 
 fn parse(text: &str, folder: &Path) -> Result<Hosts, String> {
-    let file: File = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    let refused = |error: toml::de::Error| error.to_string().trim_end().to_owned();
+    check_names(&text.parse().map_err(refused)?)?;
+    let file: File = toml::from_str(text).map_err(refused)?;
     let mut server = host(&file.rules, folder)?;
     server.address = file.server.as_deref().map(split_address).transpose()?;
     // The order of the file is the order of the tries, and maps have none.
@@ -117,6 +127,33 @@ fn parse(text: &str, folder: &Path) -> Result<Hosts, String> {
         Ok(Host { address: Some(split_address(address)?), ..host(rules.get_ref(), folder)? })
     });
     Ok(Hosts { server, mirrors: mirrors.collect::<Result<_, String>>()? })
+}
+
+/// Whether all members are known.
+fn check_names(file: &toml::Table) -> Result<(), String> {
+    let known = |name: &&String| MEMBERS.contains(&name.as_str());
+    let wrong = |place: &str, name: &str| {
+        Err(format!(
+            "unknown key {name:?}{place}; known are server, host and, also of a host, {}",
+            MEMBERS.join(", ")
+        ))
+    };
+    if let Some(name) = file.keys().find(|name| !known(name) && *name != "server" && *name != "host") {
+        return wrong("", name);
+    }
+    for (address, host) in file.get("host").and_then(toml::Value::as_table).into_iter().flatten() {
+        if let Some(name) = host.as_table().and_then(|host| host.keys().find(|name| !known(name))) {
+            return wrong(&format!(" of [host.{address:?}]"), name);
+        }
+    }
+    Ok(())
+}
+
+/// A duration as Go writes it.
+fn duration(text: &str) -> Result<Duration, String> {
+    let nanos = yare_gotext::parse_duration(text).map_err(|error| format!("dial_timeout: {error}"))?;
+    let nanos = u64::try_from(nanos).ok().filter(|nanos| *nanos > 0);
+    nanos.map(Duration::from_nanos).ok_or_else(|| format!("dial_timeout: {text:?} is no time to wait"))
 }
 
 fn host(rules: &Rules, folder: &Path) -> Result<Host, String> {
@@ -149,6 +186,7 @@ fn host(rules: &Rules, folder: &Path) -> Result<Host, String> {
         },
         override_path: rules.override_path,
         headers: headers.collect(),
+        connect: rules.dial_timeout.as_deref().map(duration).transpose()?,
     })
 }
 
@@ -187,6 +225,7 @@ impl Host {
             endpoint.trust.identity.clone_from(&self.trust.identity);
         }
         endpoint.headers.extend(self.headers.iter().cloned());
+        endpoint.connect = self.connect.or(endpoint.connect);
         (endpoint.resolves, endpoint.pulls, endpoint.pushes) = (self.resolves, self.pulls, self.pushes);
     }
 }
@@ -228,6 +267,7 @@ ca = "up.crt"
 [host."http://a.example:5000/v2/proxy"]
   override_path = true
   skip_verify = true
+  dial_timeout = "1m30s"
   [host."http://a.example:5000/v2/proxy".header]
     x-key = "v"
 "#;
@@ -252,6 +292,7 @@ ca = "up.crt"
         let plain = |authority: &str| crate::Settings::default().endpoints(authority).unwrap().remove(0);
         let hosts = parse(FILE, Path::new("/d")).unwrap();
         assert_eq!(hosts.mirrors[1].endpoint(plain).base, "/v2/proxy");
+        assert_eq!(hosts.mirrors[1].endpoint(plain).connect, Some(Duration::from_secs(90)));
         assert_eq!(hosts.mirrors[0].endpoint(plain).base, "/v2");
     }
 
@@ -262,6 +303,11 @@ ca = "up.crt"
             ("[host.\"ftp://x\"]", "scheme"),
             ("[host.\"https://u:p@x\"]", "nothing else"),
             ("[host.\"https://x\"]\ncapabilities = [\"fly\"]", "unknown capability"),
+            ("skip-verify = true", "unknown key \"skip-verify\"; known are server"),
+            ("[host.\"https://x\"]\nserver = \"y\"", "unknown key \"server\" of [host.\"https://x\"]"),
+            ("[host.\"https://x\".rewrite]\n\"^a\" = \"b\"", "unknown key \"rewrite\""),
+            ("dial_timeout = \"5 parsecs\"", "dial_timeout"),
+            ("dial_timeout = \"-1s\"", "no time to wait"),
         ] {
             let error = parse(text, Path::new("/d")).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");

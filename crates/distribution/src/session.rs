@@ -8,7 +8,7 @@ use crate::reach::Reach;
 use crate::refusal::status_error;
 use crate::settings::{Endpoint, Scheme, Trust};
 use crate::token::{self, Challenger, Token, sensitive};
-use crate::wire::{Body, Response, Wire, empty};
+use crate::wire::{Body, Limits, Response, Wire, empty};
 use crate::{Error, Result};
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, LOCATION, USER_AGENT, WWW_AUTHENTICATE};
 use http::{Method, StatusCode, Uri};
@@ -420,7 +420,9 @@ impl Session {
         }
         let patience = self.wire.settings.patience;
         let idle = if call.commits { patience.commit.max(patience.idle) } else { patience.idle };
-        self.wire.send(call.asked, request, &trust, (reach, idle)).await
+        let own = self.endpoint.connect.filter(|_| is_ours);
+        let limits = Limits { reach, idle, connect: own.unwrap_or(patience.connect) };
+        self.wire.send(call.asked, request, &trust, limits).await
     }
 
     /// The rules for a host that the endpoint leads to.

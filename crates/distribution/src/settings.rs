@@ -194,6 +194,8 @@ pub struct Endpoint {
     pub trust: Trust,
     /// Headers for every request.
     pub headers: Vec<(String, String)>,
+    /// Time to open a connection, where it is not the usual one.
+    pub connect: Option<Duration>,
     /// Whether tags may be asked of it.
     pub resolves: bool,
     /// Whether content may be asked of it.
@@ -261,6 +263,7 @@ impl Settings {
             base: "/v2".to_owned(),
             trust: Trust { any: insecure, ..Trust::default() },
             headers: Vec::new(),
+            connect: None,
             resolves: true,
             pulls: true,
             pushes: true,

@@ -152,7 +152,7 @@ async fn send(
     let mut url = request.uri().clone();
     for _ in 0..REDIRECTS {
         let copy = rebuild(&request, &url, &wire.settings.user_agent);
-        let response = wire.send(asked, copy, &trust, (reach, wire.settings.patience.idle)).await?;
+        let response = wire.send(asked, copy, &trust, wire.limits(reach)).await?;
         let next = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let next = next.filter(|_| response.status().is_redirection()).and_then(|next| join(&url, next));
         match next {

@@ -68,8 +68,7 @@ pub(crate) async fn get(wire: &Wire, url: &str, headers: &[(HeaderName, String)]
         let request = request
             .body(wire::empty())
             .map_err(|_| Error::Settings { what: format!("{url:?} cannot be asked for") })?;
-        let response =
-            wire.send(&asked, request, &Trust::default(), (reach, wire.settings.patience.idle)).await?;
+        let response = wire.send(&asked, request, &Trust::default(), wire.limits(reach)).await?;
         if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
             return Ok(Page { asked, response });
         }

@@ -35,11 +35,25 @@ type Pool = legacy::Client<Dialer, Metered>;
 /// When the certificate files were written: a change makes a new pool.
 type Stamps = Vec<Option<SystemTime>>;
 
+/// How far an exchange may go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// How far inside the network the server may be.
+    pub(crate) reach: Reach,
+    /// Time without progress.
+    pub(crate) idle: Duration,
+    /// Time to open a connection.
+    pub(crate) connect: Duration,
+}
+
+/// What tells pools apart: whom to trust, how far inside the network to go, how long to wait for a connection.
+type Rule = (Trust, Reach, Duration);
+
 /// The pools of all hosts, one per set of rules.
 pub(crate) struct Wire {
     pub(crate) settings: Settings,
     roots: OnceLock<rustls::RootCertStore>,
-    pools: Mutex<HashMap<(Trust, Reach), (Stamps, Pool)>>,
+    pools: Mutex<HashMap<Rule, (Stamps, Pool)>>,
 }
 
 impl Wire {
@@ -47,20 +61,20 @@ impl Wire {
         Self { settings, roots: OnceLock::new(), pools: Mutex::default() }
     }
 
-    fn pool(&self, trust: &Trust, reach: Reach) -> Result<Pool> {
+    fn pool(&self, trust: &Trust, limits: Limits) -> Result<Pool> {
         let stamps = stamps(trust);
         let mut pools = self.pools.lock();
-        let key = (trust.clone(), reach);
+        let key = (trust.clone(), limits.reach, limits.connect);
         if let Some((_, pool)) = pools.get(&key).filter(|(written, _)| *written == stamps) {
             return Ok(pool.clone());
         }
-        let config =
-            tls::configure(trust, self.roots.get_or_init(|| tls::system_roots(&self.settings.roots)))?;
+        let roots = self.roots.get_or_init(|| tls::system_roots(&self.settings.roots));
+        let config = tls::configure(trust, roots)?;
         let dialer = Dialer::new(Rules {
             tls: config.into(),
             proxies: self.settings.proxies.clone(),
-            reach,
-            patience: self.settings.patience.connect,
+            reach: limits.reach,
+            patience: limits.connect,
         });
         let pool: Pool = legacy::Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_TIME)
@@ -71,16 +85,21 @@ impl Wire {
         Ok(pool)
     }
 
-    /// Sends a request as it is and waits for the head of the answer, whatever its status; no longer than `idle`
-    /// without progress.
+    /// The limits of an exchange with a server of which nothing is said.
+    pub(crate) fn limits(&self, reach: Reach) -> Limits {
+        let patience = self.settings.patience;
+        Limits { reach, idle: patience.idle, connect: patience.connect }
+    }
+
+    /// Sends a request as it is and waits for the head of the answer, whatever its status.
     pub(crate) async fn send(
         &self,
         asked: &Asked,
         request: http::Request<Body>,
         trust: &Trust,
-        (reach, idle): (Reach, Duration),
+        limits: Limits,
     ) -> Result<Response> {
-        let pool = self.pool(trust, reach)?;
+        let (pool, idle) = (self.pool(trust, limits)?, limits.idle);
         let url = request.uri().clone();
         let patience = self.settings.patience;
         let meter = Arc::new(Meter::default());

@@ -10,9 +10,9 @@ use yare_distribution::{Client, Credentials, Intent, Name, Proxies, Resume, Sett
 use yare_errdefs::{Class, Classified, chain};
 use yare_oci::{MediaType, Reference};
 
-const IMAGE: &str = r#"{"schemaVersion":2,"config":{},"layers":[]}"#;
+pub(crate) const IMAGE: &str = r#"{"schemaVersion":2,"config":{},"layers":[]}"#;
 
-fn latest() -> Name {
+pub(crate) fn latest() -> Name {
     Name::Tag("latest".to_owned())
 }
 
@@ -80,12 +80,12 @@ async fn hub_mirrors_of_the_daemon_serve_hub_only() {
 }
 
 /// An authority, and a server certificate of it.
-struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
@@ -101,7 +101,7 @@ impl Authority {
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
-    fn server(&self, name: &str, expired: bool, clients: bool) -> rustls::ServerConfig {
+    pub(crate) fn server(&self, name: &str, expired: bool, clients: bool) -> rustls::ServerConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -122,7 +122,7 @@ impl Authority {
         builder.with_single_cert(vec![certificate.der().clone()], key).unwrap()
     }
 
-    fn write(&self, folder: &Path) {
+    pub(crate) fn write(&self, folder: &Path) {
         std::fs::create_dir_all(folder).unwrap();
         std::fs::write(folder.join("ca.crt"), self.issuer.pem()).unwrap();
     }
@@ -184,6 +184,56 @@ async fn a_client_certificate_is_shown() {
     std::fs::write(folder.join("client.cert"), certificate.pem()).unwrap();
     std::fs::write(folder.join("client.key"), key.serialize_pem()).unwrap();
     fetch(settings).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_says_whom_to_trust_and_who_we_are() {
+    let authority = Authority::new();
+    let fake = Fake::start_tls(authority.server("other.example", true, true)).await;
+    fake.manifest("latest", MediaType::OCI_MANIFEST, IMAGE);
+    let (certificate, key) = authority.certificate("client", false);
+    let hosts = |more: &str| format!("server = \"https://{}\"\n{more}", fake.authority());
+    for (more, good) in [
+        ("client = [\"c.pem\", \"k.pem\"]\nskip_verify = true", true),
+        ("client = [[\"c.pem\", \"k.pem\"]]\nskip_verify = true", true),
+        ("client = \"both.pem\"\nskip_verify = true", true),
+        ("skip_verify = true", false),
+        ("client = \"both.pem\"\nca = \"ca.crt\"", false),
+    ] {
+        let (dir, settings) = with_hosts("reg.example", &hosts(more));
+        let folder = dir.path().join("reg.example");
+        authority.write(&folder);
+        std::fs::write(folder.join("c.pem"), certificate.pem()).unwrap();
+        std::fs::write(folder.join("k.pem"), key.serialize_pem()).unwrap();
+        std::fs::write(folder.join("both.pem"), certificate.pem() + &key.serialize_pem()).unwrap();
+        let fetched = fetch(settings).await;
+        assert_eq!(fetched.is_ok(), good, "{more}: {:?}", fetched.map_err(|error| chain(&error)));
+    }
+}
+
+#[tokio::test]
+async fn mirrors_are_asked_for_what_they_can_and_left_when_they_do_not_open() {
+    let (content, registry) = (Fake::start().await, Fake::start().await);
+    registry.manifest("latest", MediaType::OCI_MANIFEST, IMAGE);
+    content.blob(vec![7; 1000]);
+    let blob = registry.blob(vec![7; 1000]);
+    // The kernel accepts, and nobody ever says a word of TLS.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hosts = format!(
+        "server = \"http://{}\"\n[host.\"https://{}\"]\ndial_timeout = \"150ms\"\n\
+         [host.\"http://{}\"]\ncapabilities = [\"pull\"]",
+        registry.authority(),
+        mute.local_addr().unwrap(),
+        content.authority(),
+    );
+    let (_dir, mut settings) = with_hosts("reg.example", &hosts);
+    settings.patience.connect = std::time::Duration::from_secs(600);
+    let repository = open(settings, "reg.example/a", &Credentials::Anonymous).await;
+    repository.manifest(&latest()).await.unwrap();
+    let mut stream = repository.blob(&blob, Resume::default()).unwrap();
+    while stream.chunk().await.unwrap().is_some() {}
+    assert_eq!(registry.lines(), ["GET /v2/a/manifests/latest"]);
+    assert_eq!(content.lines(), [format!("GET /v2/a/blobs/{}?ns=reg.example", blob.digest)]);
 }
 
 #[tokio::test]
