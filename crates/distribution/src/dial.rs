@@ -1,13 +1,14 @@
 //! Connections: names, addresses, proxies, TLS.
 
-use crate::proxy::{Proxies, Proxy};
+use crate::proxy::{Kind, Login, Proxies, Proxy};
 use crate::reach::Reach;
 use crate::settings::host_of;
+use crate::socks;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::Uri;
-use http::header::{HOST, HeaderValue, PROXY_AUTHORIZATION};
+use http::header::{HOST, PROXY_AUTHORIZATION};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
@@ -57,6 +58,8 @@ pub(crate) struct Dialer(Arc<Rules>);
 
 pub(crate) struct Rules {
     pub(crate) tls: TlsConnector,
+    /// For proxies that are spoken with over TLS, where there are any.
+    pub(crate) proxy_tls: Option<TlsConnector>,
     pub(crate) proxies: Proxies,
     /// How far inside the target may be.
     pub(crate) reach: Reach,
@@ -108,12 +111,34 @@ impl Rules {
         if let Ok(address) = host.parse::<IpAddr>() {
             self.check(&host, address)?;
         }
-        if is_tls {
-            let tunnel = tunnel(proxy, &format!("{}:{port}", authority.host())).await?;
-            return self.secure(tunnel, &host, Peer(None)).await;
-        }
-        let line = Line::new(to_proxy(proxy).await?, Peer(None));
-        Ok(Line { is_proxied: true, ..line })
+        let mut stream = self.to_proxy(proxy).await?;
+        let stream: Box<dyn Bytestream> = match proxy.kind {
+            Kind::Socks => {
+                let connected = socks::connect(&mut stream, proxy.login.as_ref(), &host, port).await;
+                connected.map_err(|why| DialError::Proxy { proxy: proxy.to_string(), why })?;
+                stream
+            }
+            Kind::Http | Kind::Https if is_tls => {
+                Box::new(tunnel(stream, proxy, &format!("{}:{port}", authority.host())).await?)
+            }
+            // Without TLS the proxy gets the request itself.
+            Kind::Http | Kind::Https => {
+                return Ok(Line { is_proxied: true, ..Line::new(stream, Peer(None)) });
+            }
+        };
+        if is_tls { self.secure(stream, &host, Peer(None)).await } else { Ok(Line::new(stream, Peer(None))) }
+    }
+
+    /// A connection to the proxy itself.
+    async fn to_proxy(&self, proxy: &Proxy) -> Result<Box<dyn Bytestream>, DialError> {
+        let connected = TcpStream::connect((proxy.host.as_str(), proxy.port)).await;
+        let stream = connected
+            .map_err(|source| DialError::Connect { address: format!("the proxy {proxy}"), source })?;
+        let (Kind::Https, Some(tls)) = (proxy.kind, &self.proxy_tls) else { return Ok(Box::new(stream)) };
+        let failed = |why: String| DialError::Proxy { proxy: proxy.to_string(), why };
+        let name = ServerName::try_from(proxy.host.clone()).map_err(|error| failed(error.to_string()))?;
+        let secured = tls.connect(name, stream).await;
+        Ok(Box::new(secured.map_err(|error| failed(format!("TLS with it failed: {error}")))?))
     }
 
     /// Tries the addresses of a name: the next one when one fails, or has not answered for a moment (RFC 8305).
@@ -186,28 +211,22 @@ async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn to_proxy(proxy: &Proxy) -> Result<TcpStream, DialError> {
-    let connected = TcpStream::connect(proxy.authority.as_str()).await;
-    connected
-        .map_err(|source| DialError::Connect { address: format!("the proxy {}", proxy.authority), source })
-}
-
 /// A way through the proxy to `target` (RFC 9110, 9.3.6).
-async fn tunnel(proxy: &Proxy, target: &str) -> Result<TokioIo<hyper::upgrade::Upgraded>, DialError> {
-    let failed = |why: String| DialError::Proxy { proxy: proxy.authority.clone(), why };
-    let stream = TokioIo::new(to_proxy(proxy).await?);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
+async fn tunnel(
+    stream: Box<dyn Bytestream>,
+    proxy: &Proxy,
+    target: &str,
+) -> Result<TokioIo<hyper::upgrade::Upgraded>, DialError> {
+    let failed = |why: String| DialError::Proxy { proxy: proxy.to_string(), why };
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| failed(yare_errdefs::chain(&error)))?;
     tokio::spawn(connection.with_upgrades());
     let request = http::Request::connect(target).header(HOST, target);
     let mut request =
         request.body(http_body_util::Empty::<Bytes>::new()).map_err(|error| failed(error.to_string()))?;
-    if let Some(authorization) = &proxy.authorization {
-        let mut value =
-            HeaderValue::from_str(authorization.expose()).map_err(|error| failed(error.to_string()))?;
-        value.set_sensitive(true);
-        request.headers_mut().insert(PROXY_AUTHORIZATION, value);
+    if let Some(login) = proxy.login.as_ref().and_then(Login::header) {
+        request.headers_mut().insert(PROXY_AUTHORIZATION, login);
     }
     let response = sender.send_request(request).await.map_err(|error| failed(yare_errdefs::chain(&error)))?;
     if !response.status().is_success() {

@@ -35,6 +35,7 @@ mod repository;
 mod session;
 mod settings;
 mod signatures;
+mod socks;
 mod tls;
 mod token;
 mod upload;

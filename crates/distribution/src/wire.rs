@@ -7,6 +7,7 @@ use crate::reach::Reach;
 use crate::settings::{Patience, Settings, Trust};
 use crate::{Error, Result, tls};
 use bytes::{Bytes, BytesMut};
+use http::header::PROXY_AUTHORIZATION;
 use http::{HeaderMap, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty};
@@ -70,8 +71,13 @@ impl Wire {
         }
         let roots = self.roots.get_or_init(|| tls::system_roots(&self.settings.roots));
         let config = tls::configure(trust, roots)?;
+        // What is trusted of a registry says nothing about a proxy on the way to it.
+        let has_tls_proxy = self.settings.proxies.any_has_tls();
+        let proxy_tls = has_tls_proxy.then(|| tls::configure(&Trust::default(), roots)).transpose()?;
+        let proxy_tls = proxy_tls.map(Into::into);
         let dialer = Dialer::new(Rules {
             tls: config.into(),
+            proxy_tls,
             proxies: self.settings.proxies.clone(),
             reach: limits.reach,
             patience: limits.connect,
@@ -103,7 +109,10 @@ impl Wire {
         let url = request.uri().clone();
         let patience = self.settings.patience;
         let meter = Arc::new(Meter::default());
-        let request = request.map(|body| Metered { body, meter: Arc::clone(&meter) });
+        let mut request = request.map(|body| Metered { body, meter: Arc::clone(&meter) });
+        if let Some(login) = self.settings.proxies.header(&url) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, login);
+        }
         let answer = while_moving(pool.request(request), &meter, idle).await;
         let answer = answer.ok_or_else(|| {
             let waited = format!("no answer and no progress for {} s", idle.as_secs());

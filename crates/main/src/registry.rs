@@ -184,6 +184,7 @@ fn outbound() -> Result<Outbound> {
         upper.or_else(|| std::env::var(name).ok()).unwrap_or_default()
     };
     let proxies = Proxies::new(&variable("http_proxy"), &variable("https_proxy"), &variable("no_proxy"))
+        .and_then(|proxies| proxies.with_default(&variable("all_proxy")))
         .map_err(|error| Error::invalid(error.to_string()))?;
     Ok(Outbound {
         proxies,

@@ -41,7 +41,8 @@ pub(super) fn client(cx: &Context, given: &Given, registries: &[&Reference]) -> 
         let lower = || cx.environment.nonempty(&name.to_lowercase());
         cx.environment.nonempty(name).or_else(lower).unwrap_or_default()
     };
-    let proxies = Proxies::new(&variable("HTTP_PROXY"), &variable("HTTPS_PROXY"), &variable("NO_PROXY"));
+    let proxies = Proxies::new(&variable("HTTP_PROXY"), &variable("HTTPS_PROXY"), &variable("NO_PROXY"))
+        .and_then(|proxies| proxies.with_default(&variable("ALL_PROXY")));
     let mut settings = Settings {
         certs_d: CERTS_D.iter().map(Into::into).collect(),
         proxies: proxies.map_err(|error| failed(&error))?,

@@ -10,6 +10,7 @@ mod hosts;
 mod lists;
 mod manifests;
 mod mutated;
+mod proxies;
 mod signatures;
 mod uploads;
 

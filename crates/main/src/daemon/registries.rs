@@ -33,6 +33,7 @@ pub(super) fn settings(settings: &Settings) -> Result<distribution::Settings> {
         &proxy(settings, "https-proxy"),
         &proxy(settings, "no-proxy"),
     )
+    .and_then(|proxies| proxies.with_default(&proxy(settings, "all-proxy")))
     .map_err(lifted)?;
     if let Some(bundle) = std::env::var_os("SSL_CERT_FILE") {
         registries.roots.insert(0, bundle.into());
