@@ -145,29 +145,16 @@ impl Rules {
     async fn direct(&self, host: &str, port: u16) -> Result<(TcpStream, IpAddr), DialError> {
         let found = tokio::net::lookup_host((host, port)).await;
         let found = found.map_err(|source| DialError::Lookup { host: host.to_owned(), source })?;
-        let (mut error, mut opening) = (DialError::NoAddress(host.to_owned()), FuturesUnordered::new());
-        let mut addresses = in_turns(found.take(8).collect()).into_iter();
-        loop {
-            match addresses.next() {
-                Some(address) => match self.check(host, address.ip()) {
-                    Err(refused) => {
-                        error = refused;
-                        continue;
-                    }
-                    Ok(()) => opening.push(async move { (address, open(address).await) }),
-                },
-                None if opening.is_empty() => return Err(error),
-                None => {}
-            }
-            let patience = if addresses.len() > 0 { HEAD_START } else { self.patience };
-            match tokio::time::timeout(patience, opening.next()).await {
-                Ok(Some((address, Ok(stream)))) => return Ok((stream, address.ip())),
-                Ok(Some((address, Err(source)))) => {
-                    error = DialError::Connect { address: address.to_string(), source };
-                }
-                Ok(None) | Err(_) => {}
+        let (mut error, mut allowed) = (DialError::NoAddress(host.to_owned()), Vec::new());
+        for address in in_turns(found.take(8).collect()) {
+            match self.check(host, address.ip()) {
+                Ok(()) => allowed.push(address),
+                Err(refused) => error = refused,
             }
         }
+        let (stream, address) =
+            race(allowed, self.patience, open).await.map_err(|failed| failed.unwrap_or(error))?;
+        Ok((stream, address.ip()))
     }
 
     fn check(&self, host: &str, address: IpAddr) -> Result<(), DialError> {
@@ -185,6 +172,34 @@ impl Rules {
         let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
         let stream = self.tls.connect(name, stream).await.map_err(failed)?;
         Ok(Line::new(stream, peer))
+    }
+}
+
+/// The first address that opens. Each is tried when the one before it failed, or has had its head start.
+async fn race<S, F: Future<Output = io::Result<S>>>(
+    addresses: Vec<SocketAddr>,
+    patience: Duration,
+    open: impl Fn(SocketAddr) -> F,
+) -> Result<(S, SocketAddr), Option<DialError>> {
+    let (mut error, mut opening) = (None, FuturesUnordered::new());
+    let mut addresses = addresses.into_iter();
+    loop {
+        match addresses.next() {
+            Some(address) => {
+                let opened = open(address);
+                opening.push(async move { (address, opened.await) });
+            }
+            None if opening.is_empty() => return Err(error),
+            None => {}
+        }
+        let patience = if addresses.len() > 0 { HEAD_START } else { patience };
+        match tokio::time::timeout(patience, opening.next()).await {
+            Ok(Some((address, Ok(stream)))) => return Ok((stream, address)),
+            Ok(Some((address, Err(source)))) => {
+                error = Some(DialError::Connect { address: address.to_string(), source });
+            }
+            Ok(None) | Err(_) => {}
+        }
     }
 }
 
@@ -297,6 +312,8 @@ impl Write for Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parking_lot::Mutex;
+    use std::time::Instant;
 
     fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 443)).collect()
@@ -309,5 +326,47 @@ mod tests {
         let turns = in_turns(addresses(&["10.0.0.1", "10.0.0.2", "::1"]));
         assert_eq!(turns, addresses(&["10.0.0.1", "::1", "10.0.0.2"]));
         assert!(in_turns(Vec::new()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_has_its_head_start_and_no_more() {
+        let (begun, all) = (Instant::now(), addresses(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]));
+        let tried = Mutex::new(Vec::new());
+        let open = |address: SocketAddr| {
+            tried.lock().push((address, begun.elapsed()));
+            let last = all[2];
+            async move { if address == last { Ok(()) } else { std::future::pending().await } }
+        };
+        let ((), address) = race(all.clone(), Duration::from_secs(60), open).await.unwrap();
+        assert_eq!(address, all[2]);
+        let tried = tried.into_inner();
+        assert_eq!(tried.iter().map(|(address, _)| *address).collect::<Vec<_>>(), all);
+        for pair in tried.windows(2) {
+            assert!(pair[1].1 - pair[0].1 >= HEAD_START, "{tried:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_address_stays_in_the_race_and_a_dead_one_costs_nothing() {
+        let all = addresses(&["10.0.0.1", "10.0.0.2"]);
+        // It answers after the other had begun, which never does.
+        let open = |address: SocketAddr| {
+            let first = all[0];
+            async move {
+                if address != first {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(2 * HEAD_START).await;
+                Ok(())
+            }
+        };
+        let ((), address) = race(all.clone(), Duration::from_secs(60), open).await.unwrap();
+        assert_eq!(address, all[0]);
+        let (begun, dead) = (Instant::now(), addresses(&["10.0.0.1"; 8]));
+        let refused = |_| async { Err::<(), _>(io::ErrorKind::ConnectionRefused.into()) };
+        let error = race(dead, Duration::from_secs(60), refused).await.unwrap_err();
+        assert!(matches!(error, Some(DialError::Connect { .. })), "{error:?}");
+        assert!(begun.elapsed() < 7 * HEAD_START, "a refusal is not waited for");
+        assert!(race(Vec::new(), HEAD_START, refused).await.unwrap_err().is_none());
     }
 }

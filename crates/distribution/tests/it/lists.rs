@@ -40,6 +40,24 @@ async fn circles_and_other_hosts_are_not_followed() {
     assert_eq!(repository(&fake, "b").await.tags().await.unwrap(), ["a"]);
 }
 
+/// A registry that names more referrers than anybody needs, page after page.
+#[tokio::test]
+async fn a_list_of_referrers_has_a_largest_length() {
+    let fake = Fake::start().await;
+    let subject = Digest::of("image");
+    let entry =
+        format!(r#"{{"mediaType":"{}","digest":"{}","size":1}}"#, MediaType::OCI_MANIFEST, Digest::of("x"));
+    let entries = vec![entry; 10_000].join(",");
+    let index = format!(r#"{{"schemaVersion":2,"manifests":[{entries}]}}"#);
+    for number in 0..8 {
+        let next = format!("/v2/a/referrers/{subject}?last={number}");
+        fake.fault(Method::GET, "referrers", 1, page(&index, Some(&next)));
+    }
+    let error = repository(&fake, "a").await.referrers(&subject, None).await.unwrap_err();
+    assert!(error.to_string().contains("has no end"), "{error}");
+    assert_eq!(fake.seen().len(), 6, "50,000 entries are enough");
+}
+
 #[tokio::test]
 async fn referrers_come_from_the_api_or_from_the_tag() {
     let fake = Fake::start().await;
