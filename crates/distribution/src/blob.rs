@@ -95,7 +95,7 @@ impl Repository {
         })
     }
 
-    /// The size of a blob that the registry itself has; `None` when it does not have it.
+    /// The size of a blob that the registry itself has, 0 when it does not say; `None` when it does not have it.
     ///
     /// # Errors
     /// Of the registry, when it does not answer or forbids the question.
@@ -105,6 +105,16 @@ impl Repository {
         let call = Call::new(&asked, Method::HEAD, format!("{}/blobs/{digest}", self.path()), &[200, 404]);
         let response = session.send(&call).await?;
         Ok((response.status() == 200).then(|| response.length().unwrap_or_default()))
+    }
+
+    /// Whether the registry itself has a blob. What has another length is not that blob: a damaged one, or a
+    /// page of somebody on the way.
+    ///
+    /// # Errors
+    /// Of the registry, when it does not answer or forbids the question.
+    pub async fn has_blob(&self, blob: &Descriptor) -> Result<bool> {
+        let size = self.blob_size(&blob.digest).await?;
+        Ok(size.is_some_and(|size| size == blob.size || size == 0))
     }
 }
 

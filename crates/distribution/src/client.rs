@@ -3,6 +3,7 @@
 use crate::credentials::{Credentials, Secret};
 use crate::error::Asked;
 use crate::listing;
+use crate::refusal::legible;
 use crate::repository::{Intent, Repository};
 use crate::session::{Call, Session};
 use crate::settings::Settings;
@@ -17,6 +18,9 @@ use yare_oci::reference::DEFAULT_DOMAIN;
 
 /// Where Docker Hub's search is; it is not part of the registry protocol.
 const HUB_SEARCH: &str = "index.docker.io";
+
+/// The largest answer to a search, in bytes.
+const LARGEST_SEARCH: usize = 4 << 20;
 
 /// A registry client. Cheap to clone; its connections are shared.
 #[derive(Clone)]
@@ -143,11 +147,11 @@ impl Client {
         session.endpoint.base = "/v1".to_owned();
         let path = format!("search?q={}&n={limit}", crate::address::encode(term));
         let call = Call::new(&asked, Method::GET, path, &[200]);
-        match session.send(&call).await {
-            Ok(response) => {
-                let body = response.document(&asked, 4 << 20).await?;
-                let hits: Hits = serde_json::from_slice(&body).map_err(|error| {
-                    Error::content(&asked, format!("the answer is no list of hits: {error}"))
+        match session.document(&call, LARGEST_SEARCH).await {
+            Ok(answer) => {
+                let hits: Hits = serde_json::from_slice(&answer.body).map_err(|error| {
+                    let why = legible(&error.to_string());
+                    Error::content(&asked, format!("the answer is no list of hits: {why}"))
                 })?;
                 Ok(hits.results.into_iter().take(limit).collect())
             }

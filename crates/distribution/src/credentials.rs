@@ -1,5 +1,6 @@
 //! Who asks.
 
+use crate::address::encode;
 use base64::Engine as _;
 use std::fmt;
 
@@ -58,18 +59,44 @@ impl Credentials {
         Some(Secret::new(format!("Basic {encoded}")))
     }
 
-    /// The text with every secret of ours in it made unreadable: a registry may send back what it was sent.
-    pub(crate) fn redact(&self, text: &str) -> String {
-        let secret = match self {
-            Self::Anonymous => return text.to_owned(),
-            Self::Basic { password: secret, .. } | Self::Identity(secret) | Self::Token(secret) => secret,
-        };
-        let mut text = text.to_owned();
-        if let Some(header) = self.basic_header() {
-            let encoded = header.expose().trim_start_matches("Basic ").to_owned();
-            text = text.replace(&encoded, "***");
+    fn secret(&self) -> Option<&Secret> {
+        match self {
+            Self::Anonymous => None,
+            Self::Basic { password: secret, .. } | Self::Identity(secret) | Self::Token(secret) => {
+                Some(secret)
+            }
         }
-        if secret.expose().is_empty() { text } else { text.replace(secret.expose(), "***") }
+    }
+}
+
+/// The secrets that a peer was shown. It may send them back, and they must not come into an error's text.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown<'a> {
+    pub(crate) credentials: &'a Credentials,
+    /// The `Authorization` header of the request, as far as it had one: a token is in no credentials.
+    pub(crate) proof: Option<&'a Secret>,
+}
+
+impl<'a> From<&'a Credentials> for Shown<'a> {
+    fn from(credentials: &'a Credentials) -> Self {
+        Self { credentials, proof: None }
+    }
+}
+
+impl Shown<'_> {
+    /// The text with every secret in it made unreadable, in each form in which it was sent.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        let own = self.credentials.secret().map(|secret| secret.expose().to_owned());
+        let basic = self.credentials.basic_header();
+        let headers = self.proof.into_iter().chain(&basic);
+        let sent =
+            headers.filter_map(|header| header.expose().split_once(' ')).map(|(_, value)| value.to_owned());
+        let mut secrets: Vec<String> =
+            own.into_iter().chain(sent).flat_map(|secret| [encode(&secret), secret]).collect();
+        secrets.retain(|secret| !secret.is_empty());
+        // One may be part of another, whose rest would stay.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
     }
 }
 
@@ -81,8 +108,27 @@ mod tests {
     fn secrets_are_not_printed() {
         let credentials = Credentials::basic("user", "hunter2");
         assert!(!format!("{credentials:?}").contains("hunter2"));
-        let echoed = credentials.redact("bad password hunter2, header dXNlcjpodW50ZXIy");
+        let echoed = Shown::from(&credentials).redact("bad password hunter2, header dXNlcjpodW50ZXIy");
         assert_eq!(echoed, "bad password ***, header ***");
-        assert_eq!(Credentials::Anonymous.redact("x"), "x");
+        assert_eq!(Shown::from(&Credentials::Anonymous).redact("x"), "x");
+    }
+
+    #[test]
+    fn what_comes_back_is_unreadable_in_each_form() {
+        let (credentials, proof) = (Credentials::basic("u", "a&b"), Secret::new("Bearer eyJ.to-ken/+"));
+        let shown = Shown { credentials: &credentials, proof: Some(&proof) };
+        let cases = [
+            ("no a&b", "no ***"),
+            ("password=a%26b&x", "password=***&x"),
+            ("Bearer eyJ.to-ken/+ is stale", "Bearer *** is stale"),
+            ("token=eyJ.to-ken%2F%2B", "token=***"),
+            ("nothing", "nothing"),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(shown.redact(text), wanted);
+        }
+        // A token that has the password in it leaves nothing of itself.
+        let proof = Secret::new("Bearer x-a&b-y");
+        assert_eq!(Shown { credentials: &credentials, proof: Some(&proof) }.redact("x-a&b-y"), "***");
     }
 }

@@ -3,8 +3,10 @@
 use crate::address::{encode, join, next_link, same_origin};
 use crate::error::Asked;
 use crate::manifest::Name;
+use crate::refusal::legible;
 use crate::repository::{Access, Repository, Tries};
 use crate::session::{Call, Session};
+use crate::wire::header;
 use crate::{Error, Result};
 use http::header::ACCEPT;
 use http::{Method, StatusCode};
@@ -133,12 +135,12 @@ async fn read<T: DeserializeOwned>(
     asked: &Asked,
     call: Call<'_>,
 ) -> Result<(T, Option<String>)> {
-    let response = session.send(&call).await?;
-    let next = response.header("link").and_then(next_link).and_then(|next| join(&response.url, next));
-    let next = next.filter(|next| same_origin(next, &response.url)).map(|next| next.to_string());
-    let body = response.document(asked, LARGEST).await?;
-    let page = serde_json::from_slice(&body)
-        .map_err(|error| Error::content(asked, format!("the answer is no such list: {error}")))?;
+    let answer = session.document(&call, LARGEST).await?;
+    let next = header(&answer.headers, "link").and_then(next_link).and_then(|next| join(&answer.url, next));
+    let next = next.filter(|next| same_origin(next, &answer.url)).map(|next| next.to_string());
+    let page = serde_json::from_slice(&answer.body).map_err(|error| {
+        Error::content(asked, format!("the answer is no such list: {}", legible(&error.to_string())))
+    })?;
     Ok((page, next))
 }
 

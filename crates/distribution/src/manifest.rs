@@ -1,13 +1,14 @@
 //! Manifests and indexes: asked for, checked, put.
 
 use crate::error::Asked;
+use crate::refusal::legible;
 use crate::repository::{Access, Repository, Tries};
 use crate::session::{Call, Session};
-use crate::wire::Response;
+use crate::wire::header;
 use crate::{Error, Result};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderName, Method};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use std::fmt;
@@ -108,11 +109,16 @@ impl Repository {
             .header(CONTENT_TYPE, media_type)
             .body(&body);
         let response = session.send(&call).await?;
-        let (said, noted) = (claimed(&response), response.header("oci-subject").is_some());
+        let (said, noted) = (claimed(response.headers()), response.header("oci-subject").is_some());
+        let is_created = response.status() == StatusCode::CREATED;
         response.drain(&asked).await;
-        match said.filter(|said| *said != digest) {
-            None => Ok((digest, noted)),
-            Some(other) => Err(Error::content(&asked, format!("it was stored as {other}, and is {digest}"))),
+        match said {
+            Some(other) if other != digest => {
+                Err(Error::content(&asked, format!("it was stored as {other}, and is {digest}")))
+            }
+            // Not what a registry says that has taken it, but what any page on the way may say.
+            None if !is_created => Err(Error::content(&asked, "the answer does not say that it was stored")),
+            _ => Ok((digest, noted)),
         }
     }
 
@@ -139,11 +145,13 @@ async fn head(session: &Session, asked: &Asked, path: &str, name: &Name) -> Resu
         Err(Error::Status { status, .. }) if !matches!(status.as_u16(), 429 | 500..=599) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let (Some(digest), Some(size)) = (claimed(&response), response.length()) else { return Ok(None) };
+    let (Some(digest), Some(size)) = (claimed(response.headers()), response.length()) else {
+        return Ok(None);
+    };
     if size > LARGEST_MANIFEST as u64 {
         return Err(too_large(asked, size));
     }
-    let kind = media_type(&response);
+    let kind = media_type(response.headers());
     match name {
         Name::Digest(wanted) if *wanted != digest => Err(mismatch(asked, *wanted, digest)),
         _ if is_known(&kind) => Ok(Some(Descriptor::new(&kind, digest, size))),
@@ -154,24 +162,8 @@ async fn head(session: &Session, asked: &Asked, path: &str, name: &Name) -> Resu
 async fn get(session: &Session, asked: &Asked, path: &str, name: &Name) -> Result<Document> {
     let call =
         Call::new(asked, Method::GET, format!("{path}/manifests/{name}"), &[200]).header(ACCEPT, KINDS);
-    let mut failures = 0;
-    loop {
-        let response = session.send(&call).await?;
-        if let Some(size) = response.length().filter(|size| *size > LARGEST_MANIFEST as u64) {
-            return Err(too_large(asked, size));
-        }
-        let (claimed, kind) = (claimed(&response), media_type(&response));
-        match response.document(asked, LARGEST_MANIFEST).await {
-            Ok(bytes) => return check(asked, name, claimed, &kind, bytes),
-            Err(error) => {
-                failures += 1;
-                match session.pause(&error, failures) {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => return Err(error),
-                }
-            }
-        }
-    }
+    let answer = session.document(&call, LARGEST_MANIFEST).await?;
+    check(asked, name, claimed(&answer.headers), &media_type(&answer.headers), answer.body)
 }
 
 fn check(asked: &Asked, name: &Name, claimed: Option<Digest>, kind: &str, bytes: Bytes) -> Result<Document> {
@@ -210,11 +202,11 @@ fn kind_of(bytes: &[u8], announced: &str) -> Result<String, String> {
         ("", _) => MediaType::OCI_MANIFEST,
         (own, announced) if own == announced || !is_known(announced) => own,
         (own, announced) => {
-            return Err(format!("the manifest is a {own}, and was announced as a {announced}"));
+            return Err(format!("the manifest is a {}, and was announced as a {announced}", legible(own)));
         }
     };
     if !is_known(kind) {
-        return Err(format!("the manifest is of the unknown kind {kind:?}"));
+        return Err(format!("the manifest is of the unknown kind \"{}\"", legible(kind)));
     }
     if MediaType::is_index(kind) != has("manifests") {
         return Err(format!("the manifest says it is a {kind}, and is not built like one"));
@@ -226,13 +218,13 @@ fn is_known(kind: &str) -> bool {
     MediaType::is_index(kind) || MediaType::is_manifest(kind)
 }
 
-fn claimed(response: &Response) -> Option<Digest> {
-    response.header(CONTENT_DIGEST.as_str())?.parse().ok()
+fn claimed(headers: &HeaderMap) -> Option<Digest> {
+    header(headers, CONTENT_DIGEST.as_str())?.parse().ok()
 }
 
-fn media_type(response: &Response) -> String {
-    let header = response.header(CONTENT_TYPE.as_str()).unwrap_or_default();
-    header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+fn media_type(headers: &HeaderMap) -> String {
+    let kind = header(headers, CONTENT_TYPE.as_str()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 fn mismatch(asked: &Asked, wanted: Digest, actual: Digest) -> Error {

@@ -1,7 +1,7 @@
 //! The registry's own account of why it refuses (distribution-spec, "Error Codes").
 
 use crate::address::{printable, retry_after};
-use crate::credentials::Credentials;
+use crate::credentials::Shown;
 use crate::error::{Asked, Error, Told};
 use crate::wire::Response;
 use serde::Deserialize;
@@ -33,16 +33,16 @@ struct Entry {
 }
 
 /// The error of an answer with a status that is none of the expected.
-pub(crate) async fn status_error(response: Response, asked: &Asked, credentials: &Credentials) -> Error {
+pub(crate) async fn status_error(response: Response, asked: &Asked, shown: Shown<'_>) -> Error {
     let (url, status) = (printable(&response.url), response.status());
     let wait = response.header("retry-after").and_then(|text| retry_after(text, jiff::Timestamp::now()));
     // A refusal that cannot be read is still a refusal.
-    let body = response.document(asked, READ).await.unwrap_or_default();
-    Error::Status { asked: asked.clone(), url, status, told: told(&body, credentials), retry_after: wait }
+    let body = response.whole(asked, READ).await.map(|whole| whole.body).unwrap_or_default();
+    Error::Status { asked: asked.clone(), url, status, told: told(&body, shown), retry_after: wait }
 }
 
-fn told(body: &[u8], credentials: &Credentials) -> Vec<Told> {
-    let clean = |text: &str| legible(&credentials.redact(text));
+fn told(body: &[u8], shown: Shown<'_>) -> Vec<Told> {
+    let clean = |text: &str| legible(&shown.redact(text));
     let Ok(document) = serde_json::from_slice::<Document>(body) else { return Vec::new() };
     let plain = [document.details, document.message, document.error_description];
     let plain = plain.into_iter().find(|text| !text.is_empty()).map(|text| (String::new(), text));
@@ -54,7 +54,7 @@ fn told(body: &[u8], credentials: &Credentials) -> Vec<Told> {
 }
 
 /// The text on one line, without anything that a terminal would obey, and not too long.
-fn legible(text: &str) -> String {
+pub(crate) fn legible(text: &str) -> String {
     let escaped = text.trim().chars().flat_map(|character| {
         let is_plain = !character.is_control()
             && !matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -71,10 +71,14 @@ fn legible(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::Credentials;
 
     fn pairs(body: &str) -> Vec<(String, String)> {
         let credentials = Credentials::basic("u", "pass-word");
-        told(body.as_bytes(), &credentials).into_iter().map(|told| (told.code, told.message)).collect()
+        told(body.as_bytes(), Shown::from(&credentials))
+            .into_iter()
+            .map(|told| (told.code, told.message))
+            .collect()
     }
 
     #[test]

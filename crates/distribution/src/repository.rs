@@ -7,6 +7,8 @@ use crate::session::Session;
 use crate::settings::Endpoint;
 use crate::wire::Wire;
 use crate::{Error, Result};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use yare_oci::Reference;
@@ -30,6 +32,8 @@ pub struct Repository {
     domain: String,
     path: String,
     sessions: Arc<[Arc<Session>]>,
+    /// For borrowing from neighbours, by their paths: all blobs share the token.
+    lenders: Arc<Mutex<BTreeMap<String, Arc<Session>>>>,
 }
 
 impl fmt::Debug for Repository {
@@ -81,7 +85,12 @@ impl Repository {
             session.want(format!("repository:{path}:{actions}")).await;
             sessions.push(Arc::new(session));
         }
-        Ok(Self { domain: domain.to_owned(), path: path.to_owned(), sessions: sessions.into() })
+        Ok(Self {
+            domain: domain.to_owned(),
+            path: path.to_owned(),
+            sessions: sessions.into(),
+            lenders: Arc::default(),
+        })
     }
 
     /// The registry: `docker.io`.
@@ -108,6 +117,18 @@ impl Repository {
         let found =
             self.sessions.iter().rfind(|session| session.endpoint.pushes && session.endpoint.is_origin);
         found.ok_or_else(|| Error::refused(asked, "hosts.toml of the registry does not allow pushes"))
+    }
+
+    /// The same for taking over what a neighbour has, which needs the right to read that one.
+    pub(crate) async fn mount_session(&self, asked: &Asked, neighbour: &str) -> Result<Arc<Session>> {
+        let known = self.lenders.lock().get(neighbour).cloned();
+        if let Some(session) = known {
+            return Ok(session);
+        }
+        let scope = format!("repository:{neighbour}:pull");
+        let session = Arc::new(self.push_session(asked)?.beside(scope).await);
+        // Somebody may have been faster; then all take that one.
+        Ok(Arc::clone(self.lenders.lock().entry(neighbour.to_owned()).or_insert(session)))
     }
 }
 

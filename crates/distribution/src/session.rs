@@ -2,13 +2,13 @@
 
 use crate::address::{join, printable, same_origin};
 use crate::challenge::{self, Bearer, Challenge};
-use crate::credentials::{Credentials, Secret};
+use crate::credentials::{Credentials, Secret, Shown};
 use crate::error::{Asked, Broken, Told};
 use crate::reach::Reach;
-use crate::refusal::status_error;
+use crate::refusal::{legible, status_error};
 use crate::settings::{Endpoint, Scheme, Trust};
 use crate::token::{self, Challenger, Token, sensitive};
-use crate::wire::{Body, Limits, Response, Wire, empty};
+use crate::wire::{Body, Limits, Response, Whole, Wire, empty};
 use crate::{Error, Result};
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, LOCATION, USER_AGENT, WWW_AUTHENTICATE};
 use http::{Method, StatusCode, Uri};
@@ -141,10 +141,21 @@ impl Session {
         self.auth.lock().await.scopes.insert(scope);
     }
 
-    /// Takes back what was said of a repository: later tokens are not asked for it.
-    pub(crate) async fn unwant(&self, repository: &str) {
-        let prefix = format!("repository:{repository}:");
-        self.auth.lock().await.scopes.retain(|scope| !scope.starts_with(&prefix));
+    /// The same endpoint for work that needs one more right, with a token of its own: to whom the registry
+    /// does not give that right, it must not refuse the others for it.
+    pub(crate) async fn beside(&self, scope: String) -> Self {
+        let auth = self.auth.lock().await;
+        let scopes = auth.scopes.iter().cloned().chain([scope]).collect();
+        let own = Auth { asks: auth.asks.clone(), scopes, ..Auth::default() };
+        Self {
+            wire: Arc::clone(&self.wire),
+            endpoint: self.endpoint.clone(),
+            namespace: self.namespace.clone(),
+            credentials: self.credentials.clone(),
+            is_tls: Mutex::new(*self.is_tls.lock()),
+            reach: Mutex::new(*self.reach.lock()),
+            auth: tokio::sync::Mutex::new(own),
+        }
     }
 
     /// Asks the token server for an identity token as well.
@@ -162,19 +173,33 @@ impl Session {
     pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Response> {
         let mut failures = 0;
         loop {
-            let error = match self.proven(call).await {
+            match self.proven(call).await {
                 Ok(response) => return Ok(response),
-                Err(error) => error,
-            };
-            failures += 1;
-            match self.pause(&error, failures).filter(|_| call.retries) {
-                Some(pause) => {
-                    tracing::debug!(error = %yare_errdefs::chain(&error), ?pause, "a registry request is tried again");
-                    tokio::time::sleep(pause).await;
-                }
-                None => return Err(error),
+                Err(error) => self.once_more(call, error, &mut failures).await?,
             }
         }
+    }
+
+    /// The same with the whole of the answer, which may have `limit` bytes: one that breaks off is asked for
+    /// again like one that does not come.
+    pub(crate) async fn document(&self, call: &Call<'_>, limit: usize) -> Result<Whole> {
+        let mut failures = 0;
+        loop {
+            let whole = async { self.proven(call).await?.whole(call.asked, limit).await };
+            match whole.await {
+                Ok(whole) => return Ok(whole),
+                Err(error) => self.once_more(call, error, &mut failures).await?,
+            }
+        }
+    }
+
+    /// Waits after a failure, or says that it is the last.
+    async fn once_more(&self, call: &Call<'_>, error: Error, failures: &mut u32) -> Result<()> {
+        *failures += 1;
+        let Some(pause) = self.pause(&error, *failures).filter(|_| call.retries) else { return Err(error) };
+        tracing::debug!(error = %yare_errdefs::chain(&error), ?pause, "a registry request is tried again");
+        tokio::time::sleep(pause).await;
+        Ok(())
     }
 
     /// How long to wait after this many failures; `None` to give up.
@@ -233,7 +258,7 @@ impl Session {
                 response.drain(call.asked).await;
                 continue;
             }
-            let mut error = status_error(response, call.asked, &self.credentials).await;
+            let mut error = status_error(response, call.asked, self.shown(proof.as_ref())).await;
             if let Error::Status { told, .. } = &mut error
                 && status == StatusCode::UNAUTHORIZED
                 && told.is_empty()
@@ -243,6 +268,11 @@ impl Session {
             }
             return Err(error);
         }
+    }
+
+    /// What whoever got this proof has seen of our secrets.
+    fn shown<'a>(&'a self, proof: Option<&'a Secret>) -> Shown<'a> {
+        Shown { credentials: &self.credentials, proof }
     }
 
     fn why_unauthorized(&self) -> &'static str {
@@ -335,7 +365,8 @@ impl Session {
             }
             let location = response.header(LOCATION.as_str()).unwrap_or_default();
             let next = join(&url, location).ok_or_else(|| {
-                Error::refused(call.asked, format!("it leads to {location:?}, which is no address"))
+                let location = legible(&self.shown(proof).redact(location));
+                Error::refused(call.asked, format!("it leads to \"{location}\", which is no address"))
             })?;
             let repeats = matches!(status, 307 | 308) && same_origin(&url, &next);
             if !follows && !repeats {

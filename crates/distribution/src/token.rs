@@ -5,7 +5,7 @@
 //! registry; and it is asked without following it to another origin. The password goes to it because that
 //! is what the protocol is; over TLS the user's registry vouches for it.
 
-use crate::address::{encode, join, same_origin};
+use crate::address::{encode, join, printable, same_origin};
 use crate::challenge::Bearer;
 use crate::credentials::{Credentials, Secret};
 use crate::error::Asked;
@@ -89,18 +89,16 @@ pub(crate) async fn fetch(
         response = send(wire, asked, challenger, &realm, request).await?;
     }
     if !response.status().is_success() {
-        return Err(status_error(
-            response,
-            &Asked::new("get a token for access", asked_of(asked)),
-            credentials,
-        )
-        .await);
+        let asked = Asked::new("get a token for access", asked.subject());
+        return Err(status_error(response, &asked, credentials.into()).await);
     }
-    let body = response.document(asked, LARGEST).await?;
-    let answer: Answer = serde_json::from_slice(&body)
-        .map_err(|_| Error::content(asked, "its token server answered with something that is no token"))?;
+    let body = response.whole(asked, LARGEST).await?.body;
+    let wrong =
+        |how: &str| Error::content(asked, format!("its token server {} answered {how}", printable(&realm)));
+    let answer: Answer =
+        serde_json::from_slice(&body).map_err(|_| wrong("with something that is no token"))?;
     let secret = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
-    let secret = secret.ok_or_else(|| Error::content(asked, "its token server answered without a token"))?;
+    let secret = secret.ok_or_else(|| wrong("without a token"))?;
     let life = Duration::from_secs(answer.expires_in.unwrap_or(DEFAULT_LIFE).clamp(DEFAULT_LIFE, 86_400));
     Ok(Token {
         secret: Secret::new(secret),
@@ -108,10 +106,6 @@ pub(crate) async fn fetch(
         identity: answer.refresh_token.filter(|token| !token.is_empty()).map(Secret::new),
         until: Instant::now() + life.saturating_sub(MARGIN),
     })
-}
-
-fn asked_of(asked: &Asked) -> String {
-    asked.subject().to_owned()
 }
 
 /// The token server's address, if it may be asked.
@@ -158,10 +152,15 @@ async fn send(
         match next {
             None => return Ok(response),
             Some(next) if same_origin(&url, &next) => url = next,
-            Some(_) => return Err(Error::refused(asked, "its token server leads to another host")),
+            Some(next) => {
+                let (from, next) = (printable(&url), printable(&next));
+                let what = format!("its token server {from} leads to another host, {next}");
+                return Err(Error::refused(asked, what));
+            }
         }
     }
-    Err(Error::refused(asked, format!("its token server leads on more than {REDIRECTS} times")))
+    let realm = printable(realm);
+    Err(Error::refused(asked, format!("its token server {realm} leads on more than {REDIRECTS} times")))
 }
 
 fn rebuild(request: &http::Request<Full<Bytes>>, url: &Uri, agent: &str) -> http::Request<Body> {

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
-use http::{Method, Uri};
+use http::{Method, StatusCode, Uri};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use std::io;
@@ -50,7 +50,7 @@ impl Repository {
         neighbours: &[String],
         open: &Open<'_>,
     ) -> Result<Pushed> {
-        if self.blob_size(&blob.digest).await?.is_some() {
+        if self.has_blob(blob).await? {
             return Ok(Pushed::Present);
         }
         for neighbour in neighbours.iter().filter(|neighbour| *neighbour != self.path()).take(3) {
@@ -62,23 +62,24 @@ impl Repository {
         Ok(Pushed::Uploaded)
     }
 
-    /// Borrows a blob from another repository of the registry; whether that worked. It does not where that
-    /// repository may not be read: whoever asks has the blob and can send it.
+    /// Borrows a blob from another repository of the registry; whether that worked. A refusal, of the registry
+    /// or of its token server, is no error: whoever asks has the blob and can send it.
     ///
     /// # Errors
     /// Of the registry, when it cannot be reached.
     pub async fn mount(&self, blob: &Digest, from: &str) -> Result<bool> {
         let asked = self.asked(format!("mount blob {blob} from {from}"));
-        let session = self.push_session(&asked)?;
-        session.want(format!("repository:{from}:pull")).await;
+        let session = self.mount_session(&asked, from).await?;
         let path =
             format!("{}/blobs/uploads/?mount={blob}&from={}", self.path(), crate::address::encode(from));
-        let call = Call::new(&asked, Method::POST, path, &[201, 202, 404, 405]).header(CONTENT_LENGTH, "0");
-        let sent = session.send(&call).await;
-        session.unwant(from).await;
-        let response = match sent {
-            Err(Error::Status { status, .. }) if matches!(status.as_u16(), 401 | 403) => return Ok(false),
-            sent => sent?,
+        let call = Call::new(&asked, Method::POST, path, &[201, 202]).header(CONTENT_LENGTH, "0");
+        let response = match session.send(&call).await {
+            Ok(response) => response,
+            Err(error @ Error::Status { .. }) => {
+                tracing::debug!(error = %yare_errdefs::chain(&error), "a blob is not borrowed");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
         };
         let mounted = response.status() == 201;
         if response.status() == 202 {
@@ -106,7 +107,7 @@ impl Repository {
         loop {
             let done = match in_pieces {
                 false => self.whole(session, &asked, blob, open).await,
-                true => self.pieces(session, &asked, blob, open).await,
+                true => self.pieces(session, &asked, blob, open, &mut failures).await,
             };
             let Err(error) = done else { return Ok(()) };
             failures += 1;
@@ -126,8 +127,10 @@ impl Repository {
     }
 
     async fn begin(&self, session: &Session, asked: &Asked) -> Result<(Uri, u64)> {
+        // Tries are counted by whoever needs the upload: each needs a new one.
         let call = Call::new(asked, Method::POST, format!("{}/blobs/uploads/", self.path()), &[202])
-            .header(CONTENT_LENGTH, "0");
+            .header(CONTENT_LENGTH, "0")
+            .once();
         let response = session.send(&call).await?;
         let address = location(&response);
         let least = response.header("oci-chunk-min-length").and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -156,17 +159,18 @@ impl Repository {
         Ok(())
     }
 
-    /// `POST`, a `PATCH` per piece, and an empty `PUT`.
+    /// `POST`, a `PATCH` per piece, and an empty `PUT`. `failures` are those since something last went on.
     async fn pieces(
         &self,
         session: &Session,
         asked: &Asked,
         blob: &Descriptor,
         open: &Open<'_>,
+        failures: &mut u32,
     ) -> Result<()> {
         let (mut address, least) = self.begin(session, asked).await?;
         let piece = PIECE.max(least);
-        let (mut offset, mut failures) = (0, 0);
+        let mut offset = 0;
         // Every piece goes twice at most on average: a registry that forgets them is not fed for ever.
         let mut left = 2 * blob.size.div_ceil(piece) + 8;
         while offset < blob.size {
@@ -186,11 +190,11 @@ impl Repository {
                     address = location(&response).unwrap_or(address);
                     offset = received(&response).filter(|got| *got <= blob.size).unwrap_or(offset + length);
                     response.drain(asked).await;
-                    failures = 0;
+                    *failures = 0;
                 }
                 Err(error) => {
-                    failures += 1;
-                    let Some(pause) = session.pause_of_upload(&error, failures) else { return Err(error) };
+                    *failures += 1;
+                    let Some(pause) = session.pause_of_upload(&error, *failures) else { return Err(error) };
                     tokio::time::sleep(pause).await;
                     // It knows best how far it is.
                     let call = Call::at(asked, Method::GET, address.clone(), &[200, 202, 204]);
@@ -201,11 +205,40 @@ impl Repository {
                 }
             }
         }
-        let call = Call::at(asked, Method::PUT, closing(asked, &address, &blob.digest)?, &[201, 204])
-            .header(CONTENT_LENGTH, "0")
-            .commits();
-        session.send(&call).await?.drain(asked).await;
-        Ok(())
+        self.close((session, asked), blob, &address, failures).await
+    }
+
+    /// The empty `PUT`. When it is only its answer that was lost, the registry no longer knows the upload, and
+    /// has the blob.
+    async fn close(
+        &self,
+        (session, asked): (&Session, &Asked),
+        blob: &Descriptor,
+        address: &Uri,
+        failures: &mut u32,
+    ) -> Result<()> {
+        let mut is_first = true;
+        loop {
+            let call = Call::at(asked, Method::PUT, closing(asked, address, &blob.digest)?, &[201, 204])
+                .header(CONTENT_LENGTH, "0")
+                .commits()
+                .once();
+            let error = match session.send(&call).await {
+                Ok(response) => {
+                    response.drain(asked).await;
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            let is_unknown = error.status() == Some(StatusCode::NOT_FOUND) && !is_first;
+            if is_unknown && self.has_blob(blob).await? {
+                return Ok(());
+            }
+            is_first = false;
+            *failures += 1;
+            let Some(pause) = session.pause(&error, *failures) else { return Err(error) };
+            tokio::time::sleep(pause).await;
+        }
     }
 }
 

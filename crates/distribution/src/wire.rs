@@ -225,6 +225,23 @@ fn is_certificate(error: &io::Error) -> bool {
     matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    header(headers, "content-length")?.trim().parse().ok()
+}
+
+/// A header as text.
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// An answer that was read to its end.
+pub(crate) struct Whole {
+    pub(crate) headers: HeaderMap,
+    /// The address that answered.
+    pub(crate) url: Uri,
+    pub(crate) body: Bytes,
+}
+
 /// The head of an answer, and its body still to be read.
 pub(crate) struct Response {
     head: http::response::Parts,
@@ -247,12 +264,12 @@ impl Response {
 
     /// A header as text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.head.headers.get(name)?.to_str().ok()
+        header(&self.head.headers, name)
     }
 
     /// Bytes of the body, as announced.
     pub(crate) fn length(&self) -> Option<u64> {
-        self.header("content-length")?.trim().parse().ok()
+        content_length(&self.head.headers)
     }
 
     /// The next piece of the body; `None` at its end.
@@ -281,18 +298,26 @@ impl Response {
         }
     }
 
-    /// The whole body, which may have `limit` bytes and take the time of a document.
-    pub(crate) async fn document(mut self, asked: &Asked, limit: usize) -> Result<Bytes> {
-        let too_large = || Error::content(asked, format!("the answer is larger than {limit} bytes"));
-        if self.length().is_some_and(|length| length > limit as u64) {
-            return Err(too_large());
+    /// The whole answer, whose body may have `limit` bytes and take the time of a document.
+    pub(crate) async fn whole(mut self, asked: &Asked, limit: usize) -> Result<Whole> {
+        let (headers, url) = (std::mem::take(&mut self.head.headers), self.url.clone());
+        let length = content_length(&headers);
+        Ok(Whole { headers, url, body: self.document(asked, limit, length).await? })
+    }
+
+    async fn document(mut self, asked: &Asked, limit: usize, length: Option<u64>) -> Result<Bytes> {
+        let too_large = |size: &str| {
+            Error::content(asked, format!("the answer has {size} bytes, more than the {limit} of a document"))
+        };
+        if let Some(length) = length.filter(|length| *length > limit as u64) {
+            return Err(too_large(&length.to_string()));
         }
         let (url, patience) = (printable(&self.url), self.patience.document);
         let read = async {
             let mut all = BytesMut::new();
             while let Some(chunk) = self.chunk(asked).await? {
                 if all.len() + chunk.len() > limit {
-                    return Err(too_large());
+                    return Err(too_large(&format!("{} or more", all.len() + chunk.len())));
                 }
                 all.extend_from_slice(&chunk);
             }

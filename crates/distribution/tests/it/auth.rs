@@ -1,6 +1,7 @@
 use crate::fake::{Fake, Fault, settings};
 use crate::open;
 use http::Method;
+use std::time::Duration;
 use yare_distribution::{Client, Credentials, Name, Resume, Secret};
 use yare_errdefs::{Class, Classified, chain};
 use yare_oci::MediaType;
@@ -163,19 +164,44 @@ async fn blobs_get_the_token_and_broken_challenges_end() {
     }
 }
 
-/// A token server that gives nothing for the neighbour: the blob is sent, and later tokens are asked for without
-/// it.
+/// A token server that gives nothing for the neighbour: what goes on beside that question, and after it, is
+/// done with tokens of its own.
 #[tokio::test]
-async fn a_neighbour_is_not_asked_for_again() {
+async fn a_neighbour_that_is_refused_spoils_no_upload() {
+    for late in [0, 200] {
+        let (fake, server) = guarded().await;
+        // The question is still open when the uploads ask for their token, or it was answered before.
+        fake.fault(Method::POST, "mount=", 9, Fault::Late(Duration::from_millis(late)));
+        server.answer(Method::GET, "neighbour", 9, 403, r#"{"details":"denied"}"#);
+        server.fault(Method::GET, "/token", 9, token(r#"{"access_token":"good","expires_in":300}"#));
+        let repository = open(settings(), &fake.name("a/b"), &Credentials::basic("user", "pass")).await;
+        let blob = yare_oci::Descriptor::of("x", b"bytes");
+        let content = |_| -> yare_distribution::Content {
+            Box::pin(futures_util::stream::iter([Ok(bytes::Bytes::from_static(b"bytes"))]))
+        };
+        let mounts =
+            futures_util::future::join_all((0..3).map(|_| repository.mount(&blob.digest, "neighbour")));
+        let uploads = futures_util::future::join_all((0..3).map(|_| repository.upload(&blob, &content)));
+        let (mounts, uploads) = futures_util::future::join(mounts, uploads).await;
+        assert!(mounts.iter().all(|mounted| matches!(mounted, Ok(false))), "{mounts:?}");
+        assert!(uploads.iter().all(Result::is_ok), "{uploads:?}");
+        repository.upload(&blob, &content).await.unwrap();
+        let own = server.lines().iter().filter(|line| !line.contains("neighbour")).count();
+        assert_eq!(own, 1, "the uploads share one token: {:?}", server.lines());
+    }
+}
+
+/// One that is given is asked for once, whatever is borrowed from the neighbour.
+#[tokio::test]
+async fn all_that_is_borrowed_from_a_neighbour_shares_a_token() {
     let (fake, server) = guarded().await;
-    server.answer(Method::GET, "neighbour", 9, 403, r#"{"details":"denied"}"#);
     server.fault(Method::GET, "/token", 9, token(r#"{"access_token":"good","expires_in":300}"#));
-    let blob = yare_oci::Descriptor::of("x", b"bytes");
     let repository = open(settings(), &fake.name("a/b"), &Credentials::basic("user", "pass")).await;
-    assert!(!repository.mount(&blob.digest, "neighbour").await.unwrap());
-    let content = |_| -> yare_distribution::Content {
-        Box::pin(futures_util::stream::iter([Ok(bytes::Bytes::from_static(b"bytes"))]))
-    };
-    repository.upload(&blob, &content).await.unwrap();
-    assert!(!server.lines().last().unwrap().contains("neighbour"), "{:?}", server.lines());
+    for content in ["one", "two", "three"] {
+        let blob = fake.blob(content);
+        assert!(repository.mount(&blob.digest, "neighbour").await.unwrap());
+    }
+    let scope = "scope=repository%3Aa%2Fb%3Apull%2Cpush&scope=repository%3Aneighbour%3Apull";
+    let lines = server.lines();
+    assert!(lines.len() == 1 && lines[0].contains(scope), "{lines:?}");
 }

@@ -1,5 +1,6 @@
 //! A small registry with faults: it keeps blobs and manifests in memory and notes what it was asked.
 
+use crate::tamper::{Tamper, Tampered, Tampering};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -41,6 +42,14 @@ pub(crate) enum Fault {
     Late(Duration),
     /// The connection breaks before anything was answered.
     Drop,
+    /// These bytes instead of an answer, and the connection breaks.
+    Raw(&'static str),
+    /// The right answer without the last byte of its first piece, and the connection breaks.
+    Short,
+    /// The challenge, as if what was shown were no longer good.
+    Expired,
+    /// The right answer under another content type.
+    Kind(&'static str),
 }
 
 /// A request that came.
@@ -55,6 +64,11 @@ pub(crate) struct Seen {
 impl Seen {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// What it showed to get in: for a registry that sends it back.
+    fn shown(&self) -> String {
+        self.header("authorization").unwrap_or_default().to_owned()
     }
 
     pub(crate) fn line(&self) -> String {
@@ -74,6 +88,7 @@ struct State {
     blobs: BTreeMap<Digest, Bytes>,
     manifests: BTreeMap<String, (String, Bytes)>,
     uploads: BTreeMap<u64, Vec<u8>>,
+    pages: BTreeMap<String, String>,
     rules: Vec<Rule>,
     seen: Vec<Seen>,
     /// `Authorization` that opens the door, and the challenge for those without.
@@ -167,6 +182,11 @@ impl Fake {
         self.state.lock().rules.push(Rule { method, part: part.to_owned(), times, fault });
     }
 
+    /// What is at this path.
+    pub(crate) fn page(&self, path: &str, body: &str) {
+        self.state.lock().pages.insert(path.to_owned(), body.to_owned());
+    }
+
     pub(crate) fn answer(&self, method: Method, part: &str, times: usize, status: u16, body: &str) {
         self.fault(method, part, times, Fault::Answer(status, Vec::new(), body.to_owned()));
     }
@@ -184,62 +204,87 @@ impl Fake {
         self.seen().iter().map(Seen::line).collect()
     }
 
+    pub(crate) fn has_manifest(&self, name: &str) -> bool {
+        self.state.lock().manifests.contains_key(name)
+    }
+
     pub(crate) fn stored(&self, digest: &Digest) -> Option<Bytes> {
         self.state.lock().blobs.get(digest).cloned()
     }
 
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let service = service_fn(move |request| self.clone().answer_to(request));
+        let (stream, tampering) = Tampered::new(stream);
+        let service = service_fn(move |request| self.clone().answer_to(request, tampering.clone()));
         let _ =
             hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
     }
 
-    async fn answer_to(self, request: Request<Incoming>) -> Result<Reply, io::Error> {
+    async fn answer_to(self, request: Request<Incoming>, tampering: Tampering) -> Result<Reply, io::Error> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map(|body| body.to_bytes()).map_err(io::Error::other)?;
         let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
         let seen = Seen { method: head.method, target, headers: head.headers, body };
-        let fault = self.note(&seen);
-        if let Some(Fault::Drop) = fault {
-            return Err(io::Error::other("dropped"));
-        }
-        if let Some(Fault::Answer(status, headers, body)) = fault {
-            let mut reply = plain(status, body);
-            for (name, value) in headers {
-                reply.headers_mut().append(name, value.parse().unwrap());
+        let fault = match self.note(&seen) {
+            Ok(fault) => fault,
+            Err(challenge) => return Ok(*challenge),
+        };
+        match fault {
+            Some(Fault::Drop) => return Err(io::Error::other("dropped")),
+            Some(Fault::Answer(status, headers, body)) => {
+                let mut reply = plain(status, body.replace("{shown}", &seen.shown()));
+                for (name, value) in headers {
+                    reply
+                        .headers_mut()
+                        .append(name, value.replace("{target}", &seen.target).parse().unwrap());
+                }
+                return Ok(reply);
             }
-            return Ok(reply);
-        }
-        if let Some(Fault::Late(time)) = fault {
-            tokio::time::sleep(time).await;
-        }
-        let guard = self.state.lock().guard.clone();
-        if let Some((wanted, challenge)) = guard
-            && seen.header("authorization") != Some(&wanted)
-        {
-            let mut reply =
-                plain(401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#);
-            reply.headers_mut().insert("www-authenticate", challenge.parse().unwrap());
-            return Ok(reply);
+            Some(Fault::Late(time)) => tokio::time::sleep(time).await,
+            Some(Fault::Raw(bytes)) => tampering.set(Tamper::Raw(bytes)),
+            Some(Fault::Short) => tampering.set(Tamper::Short),
+            Some(Fault::Expired) => return Ok(self.challenge()),
+            Some(Fault::Kind(kind)) => {
+                return Ok(with(self.right(&seen, None), &[("content-type", kind.to_owned())]));
+            }
+            _ => {}
         }
         Ok(self.right(&seen, fault))
     }
 
-    fn note(&self, seen: &Seen) -> Option<Fault> {
+    /// Notes what came; what is to go wrong with the answer, or the challenge for who is not let in.
+    fn note(&self, seen: &Seen) -> Result<Option<Fault>, Box<Reply>> {
         let mut state = self.state.lock();
         state.seen.push(seen.clone());
+        if let Some((wanted, _)) = &state.guard
+            && seen.header("authorization") != Some(wanted)
+        {
+            drop(state);
+            return Err(Box::new(self.challenge()));
+        }
         let rule = state
             .rules
             .iter_mut()
-            .find(|rule| rule.times > 0 && rule.method == seen.method && seen.target.contains(&rule.part))?;
-        rule.times -= 1;
-        Some(rule.fault.clone())
+            .find(|rule| rule.times > 0 && rule.method == seen.method && seen.target.contains(&rule.part));
+        Ok(rule.map(|rule| {
+            rule.times -= 1;
+            rule.fault.clone()
+        }))
+    }
+
+    fn challenge(&self) -> Reply {
+        let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
+        let guard = self.state.lock().guard.clone();
+        let challenge = guard.map(|(_, challenge)| ("www-authenticate", challenge));
+        with(plain(401, body), challenge.as_slice())
     }
 
     fn right(&self, seen: &Seen, fault: Option<Fault>) -> Reply {
         let (path, query) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
         if path == "/v2/" {
             return plain(200, "{}");
+        }
+        if let Some(body) = self.state.lock().pages.get(path) {
+            return plain(200, body.clone());
         }
         if let Some((_, name)) = path.split_once("/manifests/") {
             return self.manifest_call(seen, name);
@@ -347,7 +392,7 @@ impl Fake {
         if seen.method != Method::PUT {
             return with(plain(if seen.method == Method::GET { 204 } else { 202 }, ""), &[location, range]);
         }
-        let content = Bytes::from(std::mem::take(content));
+        let content = Bytes::from(state.uploads.remove(&id).unwrap());
         if param("digest") != Some(Digest::of(&content).to_string()) {
             return plain(
                 400,

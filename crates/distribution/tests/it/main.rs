@@ -6,12 +6,14 @@ mod auth;
 mod blobs;
 mod copies;
 mod fake;
+mod faults;
 mod hosts;
 mod lists;
 mod manifests;
 mod mutated;
 mod proxies;
 mod signatures;
+mod tamper;
 mod uploads;
 
 use fake::{Fake, settings};

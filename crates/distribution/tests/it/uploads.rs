@@ -116,7 +116,7 @@ async fn a_registry_that_forgets_pieces_is_not_fed_for_ever() {
 /// Whoever may not read the neighbour sends the blob, as one who has none.
 #[tokio::test]
 async fn a_neighbour_that_may_not_be_read_costs_nothing() {
-    for status in [401, 403] {
+    for status in [400, 401, 403, 500] {
         let fake = Fake::start().await;
         let (bytes, blob) = content(3000);
         fake.answer(

@@ -81,7 +81,7 @@ impl ContentStore for CacheRepository {
     }
 
     fn has(&self, blob: &Descriptor) -> Result<bool> {
-        self.wait(self.repository.blob_size(&blob.digest)).map(|size| size == Some(blob.size))
+        self.wait(self.repository.has_blob(blob))
     }
 
     fn put(&self, blob: &Descriptor, file: &Path) -> Result<()> {

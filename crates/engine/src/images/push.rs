@@ -311,7 +311,7 @@ impl Push<'_> {
     /// Whether the registry has a blob, in this repository or in one that it may be borrowed from.
     async fn is_there(&self, blob: &Descriptor, id: &str, lines: &Lines) -> Result<bool> {
         let failed = |error| failed(&self.name, error);
-        if self.repository.blob_size(&blob.digest).await.map_err(failed)?.is_some() {
+        if self.repository.has_blob(blob).await.map_err(failed)? {
             lines.state(id, "Layer already exists").await;
             return Ok(true);
         }
