@@ -7,7 +7,7 @@
 //! recipes/<64 hex>        what makes the blob of that digest again, in the form of whoever wrote it; empty
 //!                         when nothing but the blob itself does
 //! ingest/<unique>         a blob that is being written; swept when the store is opened
-//! partial/<64 hex>        a blob that is being fetched; swept when the store is opened a week later
+//! partial/<64 hex>        a blob that is being fetched; swept a week after its last use
 //! ```
 //!
 //! A blob becomes visible by one `rename` after its digest and size were verified. Nothing is synced a

@@ -28,6 +28,8 @@ impl Partial {
         let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600))
             .map_err(|error| Error::io("create", &path, error))?;
         let file = File::from(file);
+        // Its age counts from its last use, also when nothing more comes.
+        file.set_modified(SystemTime::now()).map_err(|error| Error::io("touch", &path, error))?;
         let size = file.metadata().map_err(|error| Error::io("stat", &path, error))?.len();
         Ok(Self { file, path, target, size })
     }
@@ -73,7 +75,10 @@ impl Partial {
 
 impl Write for Partial {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(bytes)?;
+        let count = self.file.write(bytes).map_err(|error| {
+            let text = format!("cannot write {}: {}", self.path.display(), error);
+            io::Error::new(error.kind(), text)
+        })?;
         self.size += count as u64;
         Ok(count)
     }

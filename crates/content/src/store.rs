@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 use yare_oci::{Digest, Hasher};
 use yare_sys::fs as files;
 
@@ -19,6 +21,8 @@ pub struct Store {
     recipes: PathBuf,
     ingests: PathBuf,
     partials: PathBuf,
+    /// Held while one is opened or looked at for its age: none that is about to be used is swept.
+    opening: Mutex<()>,
 }
 
 /// What is known of the recipe of a blob.
@@ -42,6 +46,7 @@ impl Store {
             recipes: root.join("recipes"),
             ingests: root.join("ingest"),
             partials: root.join("partial"),
+            opening: Mutex::default(),
         };
         let blobs = root.join("blobs");
         for dir in [root, &blobs, &store.blobs, &store.recipes, &store.ingests, &store.partials] {
@@ -51,24 +56,28 @@ impl Store {
             let path = store.ingests.join(&name);
             files::remove_tree(&path).map_err(|error| Error::io("sweep", &path, error))?;
         }
-        store.sweep_partials()?;
+        store.sweep_partials(SystemTime::now())?;
         Ok(store)
     }
 
-    fn sweep_partials(&self) -> Result<()> {
-        let now = std::time::SystemTime::now();
+    /// Removes what is there of blobs whose fetching broke off too long before `now`; how many they were.
+    pub fn sweep_partials(&self, now: SystemTime) -> Result<usize> {
+        let mut swept = 0;
         for name in names(&self.partials)? {
             let path = self.partials.join(&name);
+            let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
             let is_stale = path.symlink_metadata().is_ok_and(|metadata| partial::is_stale(&metadata, now));
             if is_stale || Digest::from_hex(&name).is_err() {
                 files::remove_tree(&path).map_err(|error| Error::io("sweep", &path, error))?;
+                swept += 1;
             }
         }
-        Ok(())
+        Ok(swept)
     }
 
     /// Goes on with fetching a blob, or begins to. See [`Partial`].
     pub fn partial(&self, digest: &Digest) -> Result<Partial> {
+        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         Partial::open(self.partials.join(partial::name(digest)), self.path(digest))
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::allow_attributes, reason = "tests")]
 
 use std::io::Write;
+use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 use yare_content::{Error, Store};
 use yare_errdefs::{Class, Classified};
@@ -125,4 +126,24 @@ fn a_file_is_taken_in_and_out() {
     assert!(!store.contains(&digest));
     assert_eq!(std::fs::read(&away).unwrap(), b"taken");
     assert!(matches!(store.place(&file, &digest), Err(Error::Io { .. })), "it names the path");
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A download that broke off waits a week for the next try, from when it was last gone on with.
+#[test]
+fn downloads_that_broke_off_are_swept_by_their_age() {
+    let (top, store) = store();
+    let digest = Digest::of("whole");
+    store.partial(&digest).unwrap().write_all(b"who").unwrap();
+    let now = SystemTime::now();
+    assert_eq!(store.sweep_partials(now + 6 * DAY).unwrap(), 0);
+    assert!(store.has_partial(&digest));
+    // Also one to which nothing was added.
+    let file = top.path().join("partial").join(digest.hex());
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(now - 6 * DAY).unwrap();
+    assert_eq!(store.partial(&digest).unwrap().size(), 3);
+    assert_eq!(store.sweep_partials(now + 2 * DAY).unwrap(), 0);
+    assert_eq!(store.sweep_partials(now + 8 * DAY).unwrap(), 1);
+    assert!(!store.has_partial(&digest));
 }

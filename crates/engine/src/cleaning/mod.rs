@@ -10,9 +10,9 @@ use crate::{Engine, holders};
 use policy::{ContainerFact, Facts, ImageFact, Plan};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use yare_api::{CleaningStatus, Pruned};
-use yare_errdefs::Result;
+use yare_errdefs::{Error, Result};
 
 /// How often it is looked whether something is to go; a shorter limit shortens it.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -162,9 +162,20 @@ async fn act(engine: &Arc<Engine>) -> Result<()> {
                 outcome = Err(error);
             }
         }
+        sweep_downloads(&engine)?;
         outcome
     })
     .await
+}
+
+/// What is there of layers whose pull broke off and was not gone on with.
+fn sweep_downloads(engine: &Engine) -> Result<()> {
+    let swept = engine.images.content().sweep_partials(SystemTime::now());
+    let swept = swept.map_err(|error| Error::wrap(error.to_string(), error))?;
+    if swept > 0 {
+        tracing::info!(swept, "downloads that broke off were cleaned");
+    }
+    Ok(())
 }
 
 fn discard_image(engine: &Engine, fact: &ImageFact, why: &str) -> Result<()> {
