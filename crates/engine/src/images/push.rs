@@ -5,7 +5,7 @@
 //! here, is compressed on the way; the manifest then names what it became.
 
 use super::lines::{Bar, Lines};
-use super::registries::{self, failed};
+use super::registries::{self, not_pushed};
 use super::{Output, blocking, parse, publish};
 use crate::Engine;
 use bytes::Bytes;
@@ -54,7 +54,7 @@ pub async fn push(engine: &Arc<Engine>, request: PushRequest) -> Result<Output> 
     let credentials = registries::credentials(&request.auth);
     let client = &engine.transfers.client;
     let repository = client.repository(&reference, &credentials, Intent::Push).await;
-    let repository = repository.map_err(|error| failed(&reference, error))?;
+    let repository = repository.map_err(|error| not_pushed(&reference, error))?;
     let engine = Arc::clone(engine);
     let (lines, output) = Lines::new();
     tokio::spawn(async move {
@@ -205,7 +205,7 @@ impl Push<'_> {
         let descriptor = Descriptor::of(&media_type(bytes), bytes);
         let name = Name::Digest(descriptor.digest);
         let put = self.repository.put_manifest(&name, &descriptor.media_type, bytes).await;
-        put.map(|_| descriptor).map_err(|error| failed(&self.name, error))
+        put.map(|_| descriptor).map_err(|error| not_pushed(&self.name, error))
     }
 
     /// Layers and config of a manifest; the manifest as it is then.
@@ -243,7 +243,7 @@ impl Push<'_> {
             Box::pin(stream::iter([Ok(rest)]))
         };
         let pushed = self.repository.push_blob(descriptor, &[], &open).await;
-        pushed.map(drop).map_err(|error| failed(&self.name, error))
+        pushed.map(drop).map_err(|error| not_pushed(&self.name, error))
     }
 
     async fn tag(&self, bytes: &[u8], lines: &Lines) -> Result<Digest> {
@@ -253,7 +253,7 @@ impl Push<'_> {
             tag => Name::Tag(tag.to_owned()),
         };
         let put = self.repository.put_manifest(&name, &media_type(bytes), bytes).await;
-        let digest = put.map_err(|error| failed(&self.name, error))?;
+        let digest = put.map_err(|error| not_pushed(&self.name, error))?;
         let size = bytes.len();
         lines.status("", format!("{tag}: digest: {digest} size: {size}")).await;
         let result = serde_json::json!({ "Tag": tag, "Digest": digest, "Size": size });
@@ -266,7 +266,7 @@ impl Push<'_> {
     /// Makes a layer be at the registry; what it is there.
     async fn layer(&self, blob: Descriptor, diff_id: DiffId, lines: &Lines) -> Result<Descriptor> {
         let id = diff_id.0.short();
-        let failed = |error| failed(&self.name, error);
+        let failed = |error| not_pushed(&self.name, error);
         let made_here = blob.digest == diff_id.0;
         let known = self.engine.transfers.compressed(&diff_id);
         // A layer that a registry had is asked for by that name, one of ours by what it became last time. The
@@ -310,7 +310,7 @@ impl Push<'_> {
 
     /// Whether the registry has a blob, in this repository or in one that it may be borrowed from.
     async fn is_there(&self, blob: &Descriptor, id: &str, lines: &Lines) -> Result<bool> {
-        let failed = |error| failed(&self.name, error);
+        let failed = |error| not_pushed(&self.name, error);
         if self.repository.has_blob(blob).await.map_err(failed)? {
             lines.state(id, "Layer already exists").await;
             return Ok(true);

@@ -4,7 +4,7 @@ use super::parse;
 use crate::Engine;
 use std::sync::Arc;
 use yare_api::AuthConfig;
-use yare_distribution::{Credentials, Hit, Intent, Name, Secret};
+use yare_distribution::{Credentials, Hit, Intent, Name, Secret, Told};
 use yare_errdefs::{Class, Classified, Error, Result};
 use yare_oci::{Descriptor, Index, MediaType, Platform, Reference};
 
@@ -62,9 +62,9 @@ pub(crate) fn failed(reference: &Reference, error: yare_distribution::Error) -> 
         }
         (Class::Unauthenticated | Class::PermissionDenied, Some(told)) if told.code == "DENIED" => {
             Error::not_found(format!(
-                "pull access denied for {}, repository does not exist or may require 'docker login': denied: {}",
+                "pull access denied for {}, repository does not exist or may require 'docker login': {}",
                 name.familiar_name(),
-                told.message
+                denied(&told)
             ))
         }
         // As 401 it would make docker's command line ask for a password, and hang where nobody types one.
@@ -74,6 +74,25 @@ pub(crate) fn failed(reference: &Reference, error: yare_distribution::Error) -> 
         }
         _ => Error::wrap(error.to_string(), error),
     }
+}
+
+/// The same for what was to be pushed: who may not is told so in the registry's words alone.
+pub(crate) fn not_pushed(reference: &Reference, error: yare_distribution::Error) -> Error {
+    match (error.class(), error.told().first()) {
+        (Class::Unauthenticated | Class::PermissionDenied, Some(told)) if told.code == "DENIED" => {
+            Error::denied(denied(told))
+        }
+        _ => failed(reference, error),
+    }
+}
+
+/// `DENIED` as Docker prints it: with what the code means where the registry does not say more.
+fn denied(told: &Told) -> String {
+    let message = match told.message.as_str() {
+        "" => "requested access to the resource is denied",
+        message => message,
+    };
+    format!("denied: {message}")
 }
 
 /// The registry of a server address as clients write it: `https://index.docker.io/v1/`, `host:5000`.
@@ -170,6 +189,13 @@ mod tests {
         ] {
             assert_eq!(domain(server), registry, "{server}");
         }
+    }
+
+    #[test]
+    fn a_denial_is_told_in_dockers_words() {
+        let told = |message: &str| Told { code: "DENIED".to_owned(), message: message.to_owned() };
+        assert_eq!(denied(&told("")), "denied: requested access to the resource is denied");
+        assert_eq!(denied(&told("read only")), "denied: read only");
     }
 
     #[test]
