@@ -154,9 +154,19 @@ impl From<std::io::Error> for Error {
 /// The class of a file error: only what is certain from its kind, [`Class::Internal`] otherwise.
 pub fn class_of_io(error: &std::io::Error) -> Class {
     match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Class::Unavailable,
+        kind if is_full_kind(kind) => Class::Unavailable,
         _ => Class::Internal,
     }
+}
+
+/// Whether it is for want of space: a full disk, or a quota, among the causes.
+pub fn is_full(error: &(dyn StdError + 'static)) -> bool {
+    let is_it = error.downcast_ref::<std::io::Error>().is_some_and(|error| is_full_kind(error.kind()));
+    is_it || error.source().is_some_and(is_full)
+}
+
+fn is_full_kind(kind: std::io::ErrorKind) -> bool {
+    matches!(kind, std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 /// The error and its causes, outermost first, joined by `: `, each text once.
@@ -193,6 +203,15 @@ mod tests {
         let outer = Error::wrap("cannot create the container", inner);
         assert_eq!(outer.class(), Class::NotFound);
         assert_eq!(outer.hint().as_deref(), Some("pull it"));
+    }
+
+    #[test]
+    fn a_full_disk_is_found_in_the_causes() {
+        let full = std::io::Error::new(std::io::ErrorKind::StorageFull, "cannot write /x: no space");
+        let error =
+            Error::internal("cannot unpack").caused_by(Error::internal("cannot read").caused_by(full));
+        assert!(is_full(&error));
+        assert!(!is_full(&Error::internal("x").caused_by(std::io::Error::other("y"))));
     }
 
     #[test]

@@ -94,6 +94,7 @@ pub use platforms::{ImageIndex, Member};
 pub use remove::{Holder, ImageEvent, InUse, PrunedImage, Removal, RemoveOptions, Removed};
 pub use rewrite::Rewritten;
 pub use store::Store;
+pub use unpack::Allowance;
 pub use usage::{ImageUsage, Usage};
 
 pub use yare_database::Database;

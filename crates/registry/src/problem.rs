@@ -182,11 +182,13 @@ impl Error {
         match self {
             Self::Refused(refusal) => (**refusal).clone(),
             Self::Failed(error) => match error.class() {
-                Class::Unavailable => Refusal::new(
-                    Code::Unavailable,
-                    "the registry cannot store or answer this now; its log says why",
-                )
-                .with_status(StatusCode::INSUFFICIENT_STORAGE),
+                Class::Unavailable => {
+                    let message = match yare_errdefs::is_full(error) {
+                        true => "the registry has no room left on its disk; its log says more",
+                        false => "the registry cannot store or answer this now; its log says why",
+                    };
+                    Refusal::new(Code::Unavailable, message).with_status(StatusCode::INSUFFICIENT_STORAGE)
+                }
                 _ => Refusal::new(Code::Unknown, "internal error of the registry; its log says more"),
             },
         }

@@ -117,10 +117,9 @@ impl Registry {
     /// When it does not start.
     #[must_use]
     pub fn of_yare_with(folder: &Path, setup: Setup) -> Self {
-        let port = free_port();
         fs::create_dir_all(folder).expect("a folder can be made");
         let place = |name: &str| folder.join(name).display().to_string();
-        let mut config = format!("root = {:?}\nlisten = [\"127.0.0.1:{port}\"]\n", place("data"));
+        let mut config = String::new();
         if setup.has_tls {
             crate::authority::certify(&folder.join("certs"));
             config += &format!(
@@ -135,6 +134,19 @@ impl Registry {
         if setup.access == Access::Tokens {
             config += "[auth.token]\nservice = \"tests\"\n";
         }
+        Self::configured(folder, &config)
+    }
+
+    /// Starts our own with these lines in its configuration.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn configured(folder: &Path, lines: &str) -> Self {
+        let port = free_port();
+        fs::create_dir_all(folder).expect("a folder can be made");
+        let place = |name: &str| folder.join(name).display().to_string();
+        let config = format!("root = {:?}\nlisten = [\"127.0.0.1:{port}\"]\n{lines}", place("data"));
         fs::write(place("config.toml"), config).expect("a file can be written");
         let mut command = Command::new(crate::yare_binary());
         command.args(["registry", "serve", "--config", &place("config.toml")]);

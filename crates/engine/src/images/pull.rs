@@ -19,16 +19,14 @@ use tokio::sync::mpsc;
 use yare_api::AuthConfig;
 use yare_content::Partial;
 use yare_distribution::{Document, Intent, Name, Parts, Policy, Repository, Resume, Verdict};
-use yare_errdefs::{Classified, Error, Result};
-use yare_image::{Image, Lease, NewImage, NewIndex, platforms};
+use yare_errdefs::{Class, Classified, Error, Result, is_full};
+use yare_image::{Allowance, Image, Lease, NewImage, NewIndex, platforms};
 use yare_oci::{Descriptor, DiffId, Digest, ImageConfig, Index, Manifest, MediaType, Platform, Reference};
 
 /// Pieces of a layer that wait between the network and the disk.
 const PIECES: usize = 16;
 /// The largest image config, in bytes.
 pub(crate) const LARGEST_CONFIG: u64 = 8 << 20;
-/// The most layers of an image: far beyond what overlayfs can stack.
-const LAYERS: usize = 500;
 /// Bytes of all manifests of an index that is pulled whole, and of what is attested of an image: they are in
 /// memory for a moment.
 const DOCUMENTS: u64 = 64 << 20;
@@ -238,13 +236,47 @@ impl Pull {
             };
             lines.state(&layer.blob.digest.short(), state).await;
         }
+        if let Err(error) = self.all_layers(&layers, lines).await {
+            if is_full(&error) {
+                self.give_space_back(&layers).await?;
+            }
+            return Err(error);
+        }
+        Ok(Fetched { document, config, layers })
+    }
+
+    async fn all_layers(&self, layers: &[Layer], lines: &Lines) -> Result<()> {
+        let allowance = allowance(layers);
         let each: FuturesUnordered<_> = layers
             .iter()
             .filter(|layer| !layer.again)
-            .map(|layer| self.layer(layer.clone(), lines))
+            .map(|layer| self.layer(layer.clone(), &allowance, lines))
             .collect();
-        each.try_collect::<Vec<()>>().await?;
-        Ok(Fetched { document, config, layers })
+        each.try_collect::<Vec<()>>().await.map(drop)
+    }
+
+    /// On a full disk others need the space more than the next try of this pull. Layers that are there whole
+    /// go with the lease.
+    async fn give_space_back(&self, layers: &[Layer]) -> Result<()> {
+        for layer in layers {
+            let blob = layer.blob.digest;
+            // Whoever fetches it now, such as a thread of this pull that has not heard of the end, is waited for.
+            let _mine = self.engine.transfers.claim(blob).await;
+            self.discard_partial(blob).await?;
+        }
+        Ok(())
+    }
+
+    async fn discard_partial(&self, blob: Digest) -> Result<()> {
+        let engine = Arc::clone(&self.engine);
+        blocking(move || {
+            let content = engine.images.content();
+            match content.has_partial(&blob) {
+                true => content.partial(&blob).and_then(Partial::discard).map_err(lifted),
+                false => Ok(()),
+            }
+        })
+        .await
     }
 
     /// The manifests of the wanted platforms, with the index that lists them. An index within an index
@@ -264,13 +296,10 @@ impl Pull {
             true => all(&index, &self.reference)?,
             false => vec![choose(&index, self.wanted.as_ref(), &self.reference)?],
         };
-        let (mut manifests, mut bytes) = (Vec::with_capacity(wanted.len()), 0);
+        let (mut manifests, mut room) = (Vec::with_capacity(wanted.len()), Room::new("the manifests"));
         for digest in wanted {
             let document = self.repository.manifest(&Name::Digest(digest)).await.map_err(failed)?;
-            bytes += document.bytes.len() as u64;
-            if bytes > DOCUMENTS {
-                return Err(self.too_much("the manifests"));
-            }
+            room.take(document.bytes.len() as u64, &self.reference)?;
             manifests.push(document);
         }
         Ok((Some((top, index)), manifests))
@@ -293,19 +322,14 @@ impl Pull {
         )))
     }
 
-    fn too_much(&self, what: &str) -> Error {
-        let name = self.reference.familiar();
-        Error::precondition(format!("{what} of {name} have more than {DOCUMENTS} bytes in all"))
-    }
-
     /// Fetches what is attested of an image; the digests of its documents.
     async fn attestation(&self, entry: &Descriptor) -> Result<Vec<Digest>> {
         let failed = |error| failed(&self.reference, error);
         let document = self.repository.manifest(&Name::Digest(entry.digest)).await.map_err(failed)?;
         let manifest: Manifest = read_document(&document.bytes, "the manifest of an attestation")?;
-        let all = manifest.layers.iter().chain([&manifest.config]);
-        if all.fold(0_u64, |sum, blob| sum.saturating_add(blob.size)) > DOCUMENTS {
-            return Err(self.too_much("the attestations"));
+        let mut room = Room::new("the attestations");
+        for blob in manifest.layers.iter().chain([&manifest.config]) {
+            room.take(blob.size, &self.reference)?;
         }
         let mut documents = vec![document.bytes.to_vec()];
         for blob in manifest.layers.iter().chain([&manifest.config]) {
@@ -378,7 +402,7 @@ impl Pull {
     }
 
     /// Makes one layer be there.
-    async fn layer(&self, layer: Layer, lines: &Lines) -> Result<()> {
+    async fn layer(&self, layer: Layer, allowance: &Allowance, lines: &Lines) -> Result<()> {
         let id = layer.blob.digest.short();
         let has = || self.engine.images.snapshots().has_layer(&layer.diff_id);
         if has() {
@@ -398,10 +422,10 @@ impl Pull {
             }
         };
         let goes_on = self.engine.images.content().has_partial(&layer.blob.digest);
-        let mut done = self.transfer(&layer, lines, &id, &mine).await;
+        let mut done = self.transfer(&layer, allowance, lines, &mine).await;
         if goes_on && done.as_ref().is_err_and(is_wrong) {
             // What was on the disk was wrong, and is gone: once more from the beginning.
-            done = self.transfer(&layer, lines, &id, &mine).await;
+            done = self.transfer(&layer, allowance, lines, &mine).await;
         }
         drop(permit);
         done?;
@@ -410,7 +434,13 @@ impl Pull {
     }
 
     /// The one pass: the network on this task, decompression and unpacking on threads of their own.
-    async fn transfer(&self, layer: &Layer, lines: &Lines, id: &str, mine: &Claim) -> Result<()> {
+    async fn transfer(
+        &self,
+        layer: &Layer,
+        allowance: &Allowance,
+        lines: &Lines,
+        mine: &Claim,
+    ) -> Result<()> {
         let (engine, digest, diff_id) = (Arc::clone(&self.engine), layer.blob.digest, layer.diff_id);
         let size = layer.blob.size;
         let (partial, hasher) = blocking(move || {
@@ -428,32 +458,45 @@ impl Pull {
         let resume = Resume { offset: partial.size(), hasher };
         let (pieces, received) = mpsc::channel(PIECES);
         let source = Incoming::new(partial, received)?;
-        let (engine, held) = (Arc::clone(&self.engine), Arc::clone(mine));
+        let (engine, held, allowance) = (Arc::clone(&self.engine), Arc::clone(mine), allowance.clone());
         let unpacking = blocking(move || {
             // When the client leaves, this thread ends a little later than the pull: nobody else may begin
             // with the same file before.
             let _held = held;
-            engine.images.unpack_layer(source, size, diff_id)
+            engine.images.unpack_layer(source, diff_id, &allowance)
         });
-        let fetching = self.feed(&layer.blob, resume, pieces, lines, id);
+        let fetching = self.feed(&layer.blob, resume, pieces, lines);
         let (fetched, unpacked) = tokio::join!(fetching, unpacking);
-        if fetched.as_ref().is_err_and(is_wrong) {
-            // The bytes on the disk are not those of the digest; they would fail again.
-            let (engine, blob) = (Arc::clone(&self.engine), digest);
-            blocking(move || {
-                engine.images.content().partial(&blob).and_then(Partial::discard).map_err(lifted)
-            })
-            .await?;
-        }
-        // When the disk fails first, the network side only sees that nobody takes its pieces.
-        match (fetched, unpacked) {
-            (Ok(Fed::Whole), unpacked) => unpacked,
-            (Ok(Fed::Unwanted), Err(error)) => Err(error),
+        // When the disk fails first, or what comes is no layer, the network side only sees that nobody takes
+        // its pieces.
+        let (done, is_useless) = match (fetched, unpacked) {
+            (Ok(Fed::Whole), Ok(())) => return Ok(()),
+            (Ok(_), Err(error)) => (self.not_unpacked(&digest, error), true),
             (Ok(Fed::Unwanted), Ok(())) => {
-                Err(Error::internal(format!("layer {id} ended before its content")))
+                (Error::internal(format!("layer {digest} ended before its content")), true)
             }
-            (Err(error), _) => Err(error),
+            (Err(error), _) => {
+                let is_wrong = error.class() == Class::FailedPrecondition;
+                (error, is_wrong)
+            }
+        };
+        if is_useless {
+            // The next try would fail by the same bytes.
+            self.discard_partial(digest).await?;
         }
+        Err(done)
+    }
+
+    fn not_unpacked(&self, layer: &Digest, error: Error) -> Error {
+        let what = format!("cannot unpack layer {layer} of {}", self.reference.familiar());
+        if is_full(&error) {
+            let root = self.engine.config.data_root.display();
+            return Error::wrap(what, error).with_hint(format!(
+                "the disk of {root} is full: free some space, for example with `yare system prune`"
+            ));
+        }
+        // A hint about archives is for those who brought one.
+        Error::new(error.class(), what).caused_by(error)
     }
 
     /// Sends what comes from the registry to the thread that unpacks it. Its end is sent when all of it is
@@ -464,9 +507,9 @@ impl Pull {
         resume: Resume,
         pieces: mpsc::Sender<Piece>,
         lines: &Lines,
-        id: &str,
     ) -> Result<Fed> {
         let failed = |error| failed(&self.reference, error);
+        let id = &blob.digest.short();
         let bar: Bar = lines.bar(id, "Downloading", blob.size);
         let parts = Parts::of(blob.size, Arc::clone(&self.engine.transfers.downloads));
         let mut stream = self.repository.blob(blob, resume).map_err(failed)?.in_parts(parts);
@@ -562,9 +605,34 @@ impl Fetched {
 /// The right to fetch a layer.
 type Claim = Arc<tokio::sync::OwnedMutexGuard<()>>;
 
-/// Whether the content was not what it should be.
+/// Whether the content may not be what it should be: by its digest, or, noticed earlier, because it is no layer.
 fn is_wrong(error: &Error) -> bool {
-    error.class() == yare_errdefs::Class::FailedPrecondition
+    matches!(error.class(), Class::FailedPrecondition | Class::InvalidArgument)
+}
+
+/// What is left for documents that are in memory together.
+struct Room {
+    what: &'static str,
+    left: u64,
+}
+
+impl Room {
+    fn new(what: &'static str) -> Self {
+        Self { what, left: DOCUMENTS }
+    }
+
+    fn take(&mut self, bytes: u64, reference: &Reference) -> Result<()> {
+        let (what, name) = (self.what, reference.familiar());
+        let too_much =
+            || Error::precondition(format!("{what} of {name} have more than {DOCUMENTS} bytes in all"));
+        self.left = self.left.checked_sub(bytes).ok_or_else(too_much)?;
+        Ok(())
+    }
+}
+
+/// What the layers of an image may become.
+pub(crate) fn allowance(layers: &[Layer]) -> Allowance {
+    Allowance::of_image(layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.blob.size)))
 }
 
 /// How the network's side of a layer ended.
@@ -640,19 +708,13 @@ pub(crate) fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<La
             diff_ids.len()
         )));
     }
-    if diff_ids.len() > LAYERS {
-        return Err(Error::precondition(format!(
-            "the image has {} layers, more than {LAYERS}",
-            diff_ids.len()
-        )));
-    }
     if !config.os.is_empty() && config.os != "linux" {
         return Err(Error::precondition(format!(
             "image operating system {:?} cannot be used on this platform",
             config.os
         )));
     }
-    let mut layers: Vec<Layer> = Vec::with_capacity(diff_ids.len());
+    let (mut layers, mut known) = (Vec::with_capacity(diff_ids.len()), HashSet::new());
     for (blob, diff_id) in manifest.layers.iter().zip(diff_ids) {
         let kind = blob.media_type.as_str();
         if kind.contains("foreign") || kind.contains("nondistributable") {
@@ -661,7 +723,7 @@ pub(crate) fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<La
                 blob.digest
             )));
         }
-        let again = layers.iter().any(|known| known.blob.digest == blob.digest);
+        let again = !known.insert(blob.digest);
         layers.push(Layer { blob: blob.clone(), diff_id: *diff_id, again });
     }
     Ok(layers)
@@ -766,7 +828,23 @@ mod tests {
         let found = layers(&manifest(vec![one.clone(), one.clone()]), &config).unwrap();
         assert_eq!(found.iter().map(|layer| layer.again).collect::<Vec<_>>(), [false, true]);
         assert!(layers(&manifest(vec![one]), &config).is_err());
+        // There may be as many as the documents can name.
+        let many: Vec<Descriptor> = (0..2000_u32)
+            .map(|number| Descriptor::of(MediaType::OCI_LAYER_GZIP, &number.to_le_bytes()))
+            .collect();
+        config.rootfs.diff_ids = many.iter().map(|layer| DiffId(layer.digest)).collect();
+        assert!(layers(&manifest(many), &config).unwrap().iter().all(|layer| !layer.again));
         config.os = "windows".to_owned();
         assert!(layers(&manifest(Vec::new()), &config).is_err());
+    }
+
+    #[test]
+    fn documents_of_an_image_have_a_largest_size_together() {
+        let (reference, mut room) = (Reference::parse("a/b:1").unwrap(), Room::new("the manifests"));
+        room.take(DOCUMENTS - 5, &reference).unwrap();
+        room.take(5, &reference).unwrap();
+        let error = room.take(1, &reference).unwrap_err();
+        assert_eq!(error.to_string(), "the manifests of a/b:1 have more than 67108864 bytes in all");
+        assert!(Room::new("x").take(u64::MAX, &reference).is_err());
     }
 }

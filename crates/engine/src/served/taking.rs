@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 use yare_errdefs::{Class, Classified, Error, Result};
-use yare_image::{Image, ImageId, Lease, NewImage, NewIndex, platforms};
+use yare_image::{Allowance, Image, ImageId, Lease, NewImage, NewIndex, platforms};
 use yare_oci::{Descriptor, DiffId, Digest, Hasher, ImageConfig, Index, Manifest, MediaType, Reference};
 use yare_registry::Pushed;
 
@@ -209,8 +209,9 @@ fn place(engine: &Engine, taking: &Taking<'_>, lease: &mut Lease) -> Result<Opti
         Err(error) => return Err(error),
     };
     let mut kept = Vec::new();
+    let allowance = pull::allowance(&layers);
     for layer in &layers {
-        place_layer(engine, layer, lease, taking)?;
+        place_layer(engine, layer, (lease, &allowance), taking)?;
         let blob = layer.blob.digest;
         if blob != layer.diff_id.0 && !layer.again {
             kept.push(blob);
@@ -231,7 +232,12 @@ fn name(engine: &Engine, id: &ImageId, names: &[Reference]) -> Result<()> {
 }
 
 /// Makes a layer be there, unpacked, and its compressed bytes beside it.
-fn place_layer(engine: &Engine, layer: &pull::Layer, lease: &mut Lease, taking: &Taking<'_>) -> Result<()> {
+fn place_layer(
+    engine: &Engine,
+    layer: &pull::Layer,
+    (lease, allowance): (&mut Lease, &Allowance),
+    taking: &Taking<'_>,
+) -> Result<()> {
     let (content, blob) = (engine.images.content(), layer.blob.digest);
     lease.layer(layer.diff_id);
     lease.blob(blob);
@@ -257,7 +263,7 @@ fn place_layer(engine: &Engine, layer: &pull::Layer, lease: &mut Lease, taking: 
         // What others have here is given to those who have it themselves.
         return if is_plain { Ok(()) } else { check_content(engine, opened, layer.diff_id) };
     }
-    engine.images.unpack_layer(opened, layer.blob.size, layer.diff_id)
+    engine.images.unpack_layer(opened, layer.diff_id, allowance)
 }
 
 /// Refuses compressed bytes that are not those of a layer that is here.

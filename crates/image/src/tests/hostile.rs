@@ -2,6 +2,7 @@
 
 use super::archives::{Layout, index, load, manifest};
 use super::*;
+use crate::Allowance;
 use yare_errdefs::{Class, Classified};
 use yare_oci::{Descriptor, Digest, MediaType, Platform};
 
@@ -206,4 +207,26 @@ fn one_bad_image_of_several_refuses_all() {
     let manifest = r#"[{"Config":"c","Layers":["l"],"RepoTags":["good:1"]},{"Config":"c","Layers":["l"],"RepoTags":["BAD"]}]"#;
     tar.file("manifest.json", 0o644, 0, manifest.as_bytes()).unwrap();
     assert!(refused(&tar.finish().unwrap()).starts_with("invalid tag \"BAD\""));
+}
+
+/// A layer that is refused gives back what it took, and leaves nothing.
+#[test]
+fn the_layers_of_an_image_share_what_they_may_become() {
+    let fixture = Fixture::new();
+    let tars = ["one", "two"].map(|name| layer(&[(name, &"x".repeat(20_000))]));
+    let [one, two] = [0, 1].map(|number: usize| DiffId(Digest::of(&tars[number])));
+    let mut lease = fixture.store.lease();
+    [one, two].into_iter().for_each(|layer| lease.layer(layer));
+    let allowance = Allowance::new((tars[0].len() + tars[1].len() - 1) as u64);
+    let unpack = |tar: &[u8], wanted| {
+        fixture.store.unpack_layer(std::io::Cursor::new(tar.to_vec()), wanted, &allowance)
+    };
+    for _ in 0..3 {
+        assert!(unpack(&tars[0], two).unwrap_err().to_string().contains("the layer unpacks to"));
+    }
+    unpack(&tars[0], one).unwrap();
+    let error = unpack(&tars[1], two).unwrap_err();
+    assert_eq!(error.class(), Class::InvalidArgument);
+    assert!(yare_errdefs::chain(&error).contains("is made to fill a disk"), "{error:?}");
+    assert!(fixture.store.snapshots().has_layer(&one) && !fixture.store.snapshots().has_layer(&two));
 }

@@ -1,7 +1,7 @@
 //! Compressed layers give way to recipes, and come back.
 
 use super::{Fixture, config, layer};
-use crate::{Image, KeptOnce, NewImage, RemoveOptions};
+use crate::{Allowance, Image, KeptOnce, NewImage, RemoveOptions};
 use std::io::{Read, Write};
 use std::sync::Arc;
 use yare_content::Recipe;
@@ -29,7 +29,8 @@ fn pulled(fixture: &Fixture, blob: &[u8], tar: &[u8]) -> Arc<Image> {
     lease.blob(digest);
     lease.layer(diff_id);
     store.content().put(blob).unwrap();
-    store.unpack_layer(std::io::Cursor::new(blob.to_vec()), blob.len() as u64, diff_id).unwrap();
+    let allowance = Allowance::of_image(blob.len() as u64);
+    store.unpack_layer(std::io::Cursor::new(blob.to_vec()), diff_id, &allowance).unwrap();
     let new = NewImage::from_config(&config(vec![diff_id])).unwrap();
     let layers = vec![Descriptor::new(MediaType::OCI_LAYER_GZIP, digest, blob.len() as u64)];
     let manifest = serde_json::json!({

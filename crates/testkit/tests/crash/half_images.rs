@@ -49,7 +49,7 @@ fn assert_kept(engine: &Engine, before: &BTreeMap<String, u64>, when: &str) {
 }
 
 /// A tar of files with content that does not compress and that no other layer has.
-fn layer(chance: &mut Chance, files: usize, marker: &str) -> Vec<u8> {
+pub(crate) fn layer(chance: &mut Chance, files: usize, marker: &str) -> Vec<u8> {
     let mut tar = Builder::new(Vec::new());
     let mut add = |path: String, content: &[u8]| {
         let mut header = Header::new_gnu();
@@ -71,9 +71,16 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 /// An archive as `docker save` wrote it, of a busybox with some layers above it.
-fn archive(chance: &mut Chance, name: &str, above: usize) -> Vec<u8> {
+pub(crate) fn archive(chance: &mut Chance, name: &str, above: usize) -> Vec<u8> {
     let mut layers = vec![busybox_rootfs_tar().to_vec()];
     layers.extend((0..above).map(|number| layer(chance, 60, &number.to_string())));
+    archive_of(name, layers)
+}
+
+/// The same of any layers; a name without a tag is `latest`.
+pub(crate) fn archive_of(name: &str, layers: Vec<Vec<u8>>) -> Vec<u8> {
+    let (repository, tag) =
+        name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).unwrap_or((name, "latest"));
     let diff_ids: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", sha256(layer))).collect();
     let config = json!({
         "architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"]},
@@ -83,7 +90,8 @@ fn archive(chance: &mut Chance, name: &str, above: usize) -> Vec<u8> {
     let files: Vec<String> = (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
     let config_name = format!("{}.json", sha256(config.as_bytes()));
     let manifest =
-        json!([{"Config": config_name, "RepoTags": [format!("{name}:latest")], "Layers": files}]).to_string();
+        json!([{"Config": config_name, "RepoTags": [format!("{repository}:{tag}")], "Layers": files}])
+            .to_string();
     let mut tar = Builder::new(Vec::new());
     let mut add = |path: &str, content: &[u8]| {
         let mut header = Header::new_gnu();
