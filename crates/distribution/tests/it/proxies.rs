@@ -36,7 +36,7 @@ impl Proxy {
                         // A client that does not trust us goes away.
                         Some(acceptor) => match acceptor.accept(stream).await {
                             Ok(stream) => http(stream, &noted, registry).await,
-                            Err(_) => return,
+                            Err(_) => {}
                         },
                         None if is_socks => socks(stream, &noted, registry).await,
                         None => http(stream, &noted, registry).await,
