@@ -38,7 +38,7 @@ const CRATES: &[Crate] = &[
     row(2, "logs", &["errdefs"]),
     row(2, "net", &["errdefs", "sys"]),
     row(2, "resolver", &["sys"]),
-    row(3, "client", &["api", "errdefs"]),
+    row(3, "client", &["api", "errdefs", "sys", "tls"]),
     row(3, "registry", &["content", "database", "distribution", "errdefs", "oci", "sys", "tls"]),
     row(3, "runtime", &["cgroup", "errdefs", "oci", "sys"]),
     row(3, "snapshot", &["errdefs", "layer", "oci", "sys"]),

@@ -3,27 +3,29 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::Error;
+use crate::{Error, Ssh};
 
 /// The address of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// A unix socket, `unix:///path`.
     Unix(PathBuf),
-    /// Plain TCP, `tcp://host:port`.
+    /// TCP, `tcp://host:port`, plain or with TLS.
     Tcp {
         /// Name or address, without brackets.
         host: String,
         /// Port, 2375 when none is written.
         port: u16,
     },
+    /// A socket behind `ssh`, `ssh://user@host:port/path`.
+    Ssh(Ssh),
 }
 
 impl Address {
-    /// Reads `unix://…`, `tcp://…`, `http://…` or a bare `host:port`, as Docker's client does.
+    /// Reads `unix://…`, `tcp://…`, `http://…`, `ssh://…` or a bare `host:port`, as Docker's client does.
     ///
     /// # Errors
-    /// `Unimplemented` for ssh, npipe and https; `InvalidArgument` for what is no address.
+    /// `Unimplemented` for npipe and https; `InvalidArgument` for what is no address.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let text = text.trim();
         let Some((scheme, rest)) = text.split_once("://") else {
@@ -38,12 +40,12 @@ impl Address {
                 Ok(Self::Unix(PathBuf::from(path)))
             }
             "tcp" | "http" => Self::parse_tcp(text, rest),
-            "ssh" | "npipe" | "https" | "fd" => Err(Error::Unsupported {
+            "ssh" => Ssh::parse(rest).map(Self::Ssh),
+            "npipe" | "https" | "fd" => Err(Error::Unsupported {
                 what: format!("connecting with {scheme}:// is not built into this client"),
-                hint: (scheme == "ssh")
-                    .then(|| "forward the socket first: ssh -nNT -L /tmp/engine.sock:/run/yare/yare.sock HOST, then use -H unix:///tmp/engine.sock".to_owned()),
+                hint: (scheme == "https").then(|| "use tcp:// with --tlsverify".to_owned()),
             }),
-            _ => Err(Error::address(text, "the scheme must be unix:// or tcp://")),
+            _ => Err(Error::address(text, "the scheme must be unix://, tcp:// or ssh://")),
         }
     }
 
@@ -73,6 +75,7 @@ impl fmt::Display for Address {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+            Self::Ssh(ssh) => ssh.fmt(f),
         }
     }
 }
@@ -96,7 +99,7 @@ mod tests {
         ] {
             assert_eq!(Address::parse(text).unwrap(), expected, "{text}");
         }
-        for text in ["", "ssh://x", "tcp://x:y", "bogus://x", "https://x"] {
+        for text in ["", "ssh://", "tcp://x:y", "bogus://x", "https://x"] {
             assert!(Address::parse(text).is_err(), "{text}");
         }
         assert_eq!(tcp("::1", 1).to_string(), "tcp://[::1]:1");

@@ -13,9 +13,11 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
 
 use crate::lines::server_error;
-use crate::{Address, Body, Error, Hijacked, JsonLines, Request, Result};
+use crate::ssh::Tunnel;
+use crate::{Address, Body, Error, Hijacked, JsonLines, Request, Result, TlsSettings, tls};
 
 /// The newest API version this client speaks.
 pub const NEWEST_API: &str = "1.51";
@@ -30,6 +32,9 @@ const ERROR_BODY: usize = 1 << 20;
 /// It is not `Sync`: it belongs to the one thread of a current-thread runtime.
 pub struct Client {
     address: Address,
+    tls: Option<TlsSettings>,
+    /// The last program that was started for a connection: it knows why the connection broke.
+    tunnel: RefCell<Option<Tunnel>>,
     version: RefCell<String>,
     /// Whether the version is settled: pinned by the user, or lowered to the server's.
     settled: Cell<bool>,
@@ -53,6 +58,8 @@ impl Client {
     pub fn new(address: Address) -> Self {
         Self {
             address,
+            tls: None,
+            tunnel: RefCell::default(),
             version: RefCell::new(NEWEST_API.to_owned()),
             settled: Cell::new(false),
             idle: RefCell::default(),
@@ -65,6 +72,13 @@ impl Client {
     #[must_use]
     pub fn with_starter(self, start: Starter) -> Self {
         self.starter.set(Some(start));
+        self
+    }
+
+    /// Speaks TLS on TCP; sockets and ssh have no need of it.
+    #[must_use]
+    pub fn with_tls(mut self, settings: TlsSettings) -> Self {
+        self.tls = Some(settings);
         self
     }
 
@@ -243,20 +257,26 @@ impl Client {
             Err(mut failed) => {
                 // An idle connection that the server has closed: the request was not sent, try a fresh one.
                 let Some(unsent) = failed.take_message() else {
-                    return Err(call.transport(failed.error()));
+                    return Err(self.broken(call, failed.error()));
                 };
                 self.idle.borrow_mut().clear();
                 sender = self.open().await?;
-                sender.send_request(unsent).await.map_err(|error| call.transport(&error))?
+                sender.send_request(unsent).await.map_err(|error| self.broken(call, &error))?
             }
         };
         Ok(Reply { response, sender })
     }
 
+    /// Why a connection broke before the reply: what is below HTTP may know.
+    fn broken(&self, call: &Call, error: &hyper::Error) -> Error {
+        let told = || self.tunnel.borrow_mut().as_mut().and_then(Tunnel::explain);
+        tls::explain(&self.address, error).or_else(told).unwrap_or_else(|| call.transport(error))
+    }
+
     fn build(&self, request: Request) -> http::Request<Body> {
         let host = match &self.address {
             // Any name will do; this is Docker's, and some proxies look for it.
-            Address::Unix(_) => "api.moby.localhost".to_owned(),
+            Address::Unix(_) | Address::Ssh(_) => "api.moby.localhost".to_owned(),
             Address::Tcp { host, port } => format!("{host}:{port}"),
         };
         let mut builder = http::Request::builder()
@@ -283,7 +303,7 @@ impl Client {
     }
 
     async fn stream_to_engine(&self) -> Result<Stream> {
-        let error = match Stream::open(&self.address).await {
+        let error = match self.reach().await {
             Ok(stream) => return Ok(stream),
             Err(error) => error,
         };
@@ -291,10 +311,39 @@ impl Client {
             if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused));
         match self.starter.take() {
             Some(start) if nothing_listens => match start() {
-                Ok(()) => Stream::open(&self.address).await,
+                Ok(()) => self.reach().await,
                 Err(why) => Err(Error::Unsupported { what: error.to_string(), hint: Some(why) }),
             },
             _ => Err(error),
+        }
+    }
+
+    async fn reach(&self) -> Result<Stream> {
+        let failed = |source| connect_error(&self.address, source);
+        match &self.address {
+            Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix).map_err(failed),
+            Address::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
+                // Small messages go both ways in attach; Nagle would hold them back.
+                drop(stream.set_nodelay(true));
+                let Some(settings) = &self.tls else { return Ok(Stream::Tcp(stream)) };
+                match tls::connect(settings, host, stream).await {
+                    Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+                    Err(error) => Err(tls::explain(&self.address, &error).unwrap_or_else(|| failed(error))),
+                }
+            }
+            Address::Ssh(ssh) => {
+                let dialled = ssh.dial().and_then(|(stream, tunnel)| {
+                    self.tunnel.replace(Some(tunnel));
+                    UnixStream::from_std(stream)
+                });
+                dialled.map(Stream::Unix).map_err(|source| Error::Connect {
+                    message: format!("cannot run ssh for {}", self.address),
+                    hint: (source.kind() == io::ErrorKind::NotFound)
+                        .then(|| "install OpenSSH's client, which makes the connection".to_owned()),
+                    source,
+                })
+            }
         }
     }
 
@@ -461,28 +510,31 @@ impl Response {
     }
 }
 
-/// A connected socket of either kind.
+/// A connected stream of any kind.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Stream {
-    async fn open(address: &Address) -> Result<Self> {
-        let opened = match address {
-            Address::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
-            Address::Tcp { host, port } => match host.parse::<std::net::IpAddr>() {
-                Ok(ip) => TcpStream::connect((ip, *port)).await.map(Self::Tcp),
-                Err(_) => TcpStream::connect((host.as_str(), *port)).await.map(Self::Tcp),
-            },
-        };
-        if let Ok(Self::Tcp(stream)) = &opened {
-            // Small messages go both ways in attach; Nagle would hold them back.
-            drop(stream.set_nodelay(true));
+macro_rules! each {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream.get_mut() {
+            Stream::Unix(stream) => {
+                let $inner = Pin::new(stream);
+                $call
+            }
+            Stream::Tcp(stream) => {
+                let $inner = Pin::new(stream);
+                $call
+            }
+            Stream::Tls(stream) => {
+                let $inner = Pin::new(stream.as_mut());
+                $call
+            }
         }
-        opened.map_err(|source| connect_error(address, source))
-    }
+    };
 }
 
 fn connect_error(address: &Address, source: io::Error) -> Error {
@@ -512,19 +564,13 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
+        each!(self, stream => stream.poll_read(cx, buffer))
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
+        each!(self, stream => stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -532,10 +578,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
-        }
+        each!(self, stream => stream.poll_write_vectored(cx, pieces))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -543,17 +586,11 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        each!(self, stream => stream.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        each!(self, stream => stream.poll_shutdown(cx))
     }
 }
 

@@ -66,6 +66,28 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// An address of ssh that cannot be read.
+    #[error("ssh host connection is not valid: invalid SSH URL: {why}")]
+    Ssh {
+        /// What is wrong with it; never the address, which may have a password in it.
+        why: String,
+    },
+    /// The program that should have made the connection ended.
+    #[error("{message}")]
+    Tunnel {
+        /// Which one, how, and what it said.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// One side does not believe the other, or a certificate cannot be used.
+    #[error("{message}")]
+    Tls {
+        /// Docker's text for it.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// Known, and not built.
     #[error("{what}")]
     Unsupported {
@@ -106,21 +128,23 @@ impl Error {
 impl Classified for Error {
     fn class(&self) -> Class {
         match self {
-            Self::Connect { .. } => Class::Unavailable,
+            Self::Connect { .. } | Self::Tunnel { .. } | Self::Tls { .. } => Class::Unavailable,
             Self::Server { status, .. } => class_of_status(*status),
             Self::Stream { .. } | Self::Transport { .. } | Self::Decode { .. } | Self::NotUpgraded { .. } => {
                 Class::Internal
             }
-            Self::Address { .. } => Class::InvalidArgument,
+            Self::Address { .. } | Self::Ssh { .. } => Class::InvalidArgument,
             Self::Unsupported { .. } => Class::Unimplemented,
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Connect { hint, .. } | Self::Server { hint, .. } | Self::Unsupported { hint, .. } => {
-                hint.clone()
-            }
+            Self::Connect { hint, .. }
+            | Self::Server { hint, .. }
+            | Self::Tunnel { hint, .. }
+            | Self::Tls { hint, .. }
+            | Self::Unsupported { hint, .. } => hint.clone(),
             _ => None,
         }
     }

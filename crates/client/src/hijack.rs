@@ -59,7 +59,9 @@ impl Writer {
     /// # Errors
     /// When the connection is gone.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes).await
+        self.0.write_all(bytes).await?;
+        // Over TLS, what the socket did not take would wait for the next bytes.
+        self.0.flush().await
     }
 
     /// Says that nothing more will be sent (end of stdin); reading goes on.

@@ -5,6 +5,8 @@
 //! usual case costs no extra round trip), and turns every error reply into an [`Error`] with the server's own
 //! text, its hint and the class that its status stands for.
 //!
+//! The engine is at a unix socket, at a TCP port (with TLS if asked for), or behind `ssh`.
+//!
 //! Bodies stream in both directions; [`Client::hijack`] gives the raw duplex stream of attach and exec.
 //!
 //! Everything runs on the caller's runtime; a current-thread runtime is enough.
@@ -17,6 +19,8 @@ mod error;
 mod hijack;
 mod lines;
 mod request;
+mod ssh;
+mod tls;
 
 pub use address::Address;
 pub use body::{Body, BodyError};
@@ -26,6 +30,8 @@ pub use error::Error;
 pub use hijack::{Hijacked, Reader, Writer};
 pub use lines::JsonLines;
 pub use request::Request;
+pub use ssh::Ssh;
+pub use tls::{Pem, Tls, TlsSettings};
 
 /// `Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

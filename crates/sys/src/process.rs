@@ -32,6 +32,13 @@ pub const SIBLING: u64 = libc::CLONE_PARENT as u64;
 const INTO_CGROUP: u64 = 0x2_0000_0000;
 const PIDFD: u64 = libc::CLONE_PIDFD as u64;
 
+/// Gives a program a session of its own: an interrupt at our terminal is for us, not for it.
+pub fn in_own_session(command: &mut std::process::Command) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt as _;
+    // SAFETY: between fork and exec this makes one system call, and touches no memory but its own stack.
+    unsafe { command.pre_exec(|| rustix::process::setsid().map(drop).map_err(io::Error::from)) }
+}
+
 /// Which side of [`fork`] this is.
 #[derive(Debug)]
 pub enum Fork {

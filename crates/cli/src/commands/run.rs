@@ -138,7 +138,7 @@ pub(crate) fn prepare(cx: &Context, given: &Given) -> Result<(ContainerCreateReq
         proxies: proxy.map(crate::config::Proxy::variables).unwrap_or_default(),
         socket: match &cx.address {
             Address::Unix(path) => path.display().to_string(),
-            Address::Tcp { .. } => "/var/run/docker.sock".to_owned(),
+            Address::Tcp { .. } | Address::Ssh(_) => "/var/run/docker.sock".to_owned(),
         },
     };
     let request = create_request(given, &around).map_err(|text| misuse(cx, &text))?;

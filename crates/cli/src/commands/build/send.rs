@@ -42,7 +42,7 @@ pub(super) async fn send(
     source: Source,
     upload: &Upload,
 ) -> Result<Sent, Failure> {
-    let elsewhere = matches!(cx.address, Address::Tcp { .. });
+    let elsewhere = !matches!(cx.address, Address::Unix(_));
     let prefix: Vec<u8> = match source {
         Source::Directory(directory) => {
             if !elsewhere && let Some(sent) = in_place(cx, &mut request, outputs, &directory).await? {
