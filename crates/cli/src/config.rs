@@ -184,6 +184,22 @@ impl Config {
         })
     }
 
+    /// Notes which context is in use; an empty name is none.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub(crate) fn use_context(&self, name: &str) -> Result<(), Failure> {
+        self.intact()?;
+        if name.is_empty() && self.current_context.is_empty() {
+            return Ok(());
+        }
+        let changed = file::change(&self.path, |document| match name {
+            "" => drop(document.remove("currentContext")),
+            _ => drop(document.insert("currentContext".to_owned(), name.into())),
+        });
+        changed.map_err(Failure::new)
+    }
+
     /// Takes the credentials under these keys out of the file, and the helper `helper` of these registries.
     ///
     /// # Errors

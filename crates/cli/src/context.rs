@@ -6,8 +6,9 @@ use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
-use yare_client::{Address, Client};
+use yare_client::{Address, Client, TlsSettings};
 
+use crate::address::Chosen;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::failure::Failure;
@@ -61,8 +62,12 @@ pub(crate) struct Context {
     pub environment: Environment,
     /// Working directory.
     pub cwd: String,
+    /// What flags and environment say about the engine.
+    pub chosen: Chosen,
     /// The engine's address.
     pub address: Address,
+    /// How TLS is spoken with it.
+    pub tls: Option<TlsSettings>,
     /// Where the user's configuration file is.
     pub config_directory: PathBuf,
     /// Our standard streams.
@@ -85,7 +90,9 @@ impl Context {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             environment: Environment::new(|_| None),
             cwd: "/".to_owned(),
+            chosen: Chosen::default(),
             address,
+            tls: None,
             config_directory: PathBuf::new(),
             stdio,
             terminal: rustix::termios::isatty(stdio.output),
@@ -113,6 +120,9 @@ impl Context {
     pub(crate) fn client(&self) -> &Client {
         self.client.get_or_init(|| {
             let mut client = Client::new(self.address.clone());
+            if let Some(tls) = &self.tls {
+                client = client.with_tls(tls.clone());
+            }
             if let Some(version) = self.environment.nonempty("DOCKER_API_VERSION") {
                 client = client.with_version(&version);
             }

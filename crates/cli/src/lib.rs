@@ -19,6 +19,7 @@ mod manifests;
 mod opts;
 mod request;
 mod session;
+mod store;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -108,7 +109,11 @@ fn dispatch(cx: &mut Context, words: &[String], autostart: Option<Autostart>) ->
         commands::version::short(cx)?;
         return Ok(0);
     }
-    cx.config_directory = config_directory(cx, &global);
+    cx.config_directory = match global.text_opt("config") {
+        Some(directory) => PathBuf::from(directory),
+        None => config_directory(&cx.environment),
+    };
+    address::choose(cx, &global)?;
     let words = &global.arguments;
     match words.first().map(String::as_str) {
         None => return help::top(cx),
@@ -130,7 +135,10 @@ fn dispatch(cx: &mut Context, words: &[String], autostart: Option<Autostart>) ->
         Some(given) => given,
         None => return help::command(cx, command),
     };
-    address::choose(cx, &global, autostart)?;
+    // What is about contexts works with a broken one, too.
+    if !command.path.starts_with("context ") {
+        address::settle(cx, autostart)?;
+    }
     start(cx, command, &given)
 }
 
@@ -146,14 +154,12 @@ fn start(cx: &Context, command: &Command, given: &Given) -> Result<i32, Failure>
     outcome
 }
 
-fn config_directory(cx: &Context, global: &Given) -> PathBuf {
-    if let Some(directory) = global.text_opt("config") {
+/// Where the configuration file is unless a flag says otherwise.
+pub(crate) fn config_directory(environment: &Environment) -> PathBuf {
+    if let Some(directory) = environment.nonempty("DOCKER_CONFIG") {
         return PathBuf::from(directory);
     }
-    if let Some(directory) = cx.environment.nonempty("DOCKER_CONFIG") {
-        return PathBuf::from(directory);
-    }
-    let home = cx.environment.nonempty("HOME").unwrap_or_else(|| "/".to_owned());
+    let home = environment.nonempty("HOME").unwrap_or_else(|| "/".to_owned());
     Path::new(&home).join(".docker")
 }
 

@@ -77,7 +77,7 @@ pub(crate) async fn version(cx: &Context, given: &Given) -> Outcome {
         default_api_version: yare_client::NEWEST_API.to_owned(),
         os: std::env::consts::OS.to_owned(),
         arch: go_arch().to_owned(),
-        context: "default".to_owned(),
+        context: cx.chosen.context.clone(),
         ..ClientVersion::default()
     };
     if cx.program == "docker" {

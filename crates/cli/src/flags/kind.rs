@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Strings,
     /// `name=value`.
     Map,
+    /// `name=value`, several at a time with commas.
+    Pairs,
     /// `name=value` of a filter.
     Filter,
     /// `NAME=value`, or `NAME` to take the value from our own environment.
@@ -79,6 +81,7 @@ impl Kind {
             Self::Duration => "duration",
             Self::Strings => "strings",
             Self::Map | Self::Sysctl => "map",
+            Self::Pairs => "stringToString",
             Self::Filter => "filter",
             Self::Ulimit => "ulimit",
             Self::Mount => "mount",
@@ -105,6 +108,10 @@ impl Kind {
             Self::Decimal => opts::size::nano_cpus(value).map(drop),
             Self::Duration => yare_gotext::parse_duration(value).map(drop),
             Self::Strings => opts::csv(value).map(drop),
+            Self::Pairs => match opts::csv(value)?.iter().find(|pair| !pair.contains('=')) {
+                Some(pair) => Err(format!("{pair} must be formatted as key=value")),
+                None => Ok(()),
+            },
             Self::Filter => opts::filter(value).map(drop),
             Self::Env => opts::env::check(value),
             Self::Label => opts::label(value),

@@ -3,9 +3,9 @@
 //! Names, kinds, defaults and texts are those of docker CLI 28.2.
 
 use crate::commands::{contexts, df, events, info, inspect, prune, registry, version};
-use crate::flags::Kind::{Bool, Filter, Int, Text};
+use crate::flags::Kind::{Bool, Filter, Int, Pairs, Text};
 use crate::flags::{Flag, flag};
-use crate::table::{Command, NONE, at_least, at_most, exactly};
+use crate::table::{Command, NONE, at_least, at_most, between, exactly};
 
 const SYSTEM_DF: &[Flag] = &[
     flag(
@@ -102,6 +102,34 @@ const CONTEXT_INSPECT: &[Flag] = &[flag(
     "",
     "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
 )];
+
+const CONTEXT_UPDATE: &[Flag] = &[
+    flag("description", None, Text, "", "Description of the context"),
+    flag("docker", None, Pairs, "[]", "set the docker endpoint"),
+];
+
+const CONTEXT_FROM: &[Flag] = &[flag("from", None, Text, "", "create context from a named context")];
+
+const CONTEXT_RM: &[Flag] = &[flag("force", Some('f'), Bool, "", "Force the removal of a context in use")];
+
+/// What `--docker` takes, for the help of a command.
+macro_rules! about_endpoints {
+    ($about:literal, $verb:literal) => {
+        concat!(
+            $about,
+            "\n\nDocker endpoint config:\n\nNAME                DESCRIPTION\n\
+             from                Copy named context's Docker endpoint configuration\n\
+             host                Docker endpoint on which to connect\n\
+             ca                  Trust certs signed only by this CA\n\
+             cert                Path to TLS certificate file\n\
+             key                 Path to TLS key file\n\
+             skip-tls-verify     Skip TLS certificate validation\n\nExample:\n\n$ docker context ",
+            $verb,
+            " my-context --description \"some description\" --docker \
+             \"host=tcp://myserver:2376,ca=~/ca-file,cert=~/cert-file,key=~/key-file\""
+        )
+    };
+}
 
 /// The commands.
 pub(super) const COMMANDS: &[Command] = &[
@@ -284,5 +312,65 @@ pub(super) const COMMANDS: &[Command] = &[
         stop_at_positional: false,
         hidden: false,
         run: |cx, given| Box::pin(contexts::use_context(cx, given)),
+    },
+    Command {
+        path: "context create",
+        aliases: &[],
+        usage: "[OPTIONS] CONTEXT",
+        short: "Create a context",
+        about: about_endpoints!("Create a context", "create"),
+        flags: &[CONTEXT_UPDATE, CONTEXT_FROM],
+        arguments: exactly(1),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(contexts::create(cx, given)),
+    },
+    Command {
+        path: "context update",
+        aliases: &[],
+        usage: "[OPTIONS] CONTEXT",
+        short: "Update a context",
+        about: about_endpoints!("Update a context", "update"),
+        flags: &[CONTEXT_UPDATE],
+        arguments: exactly(1),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(contexts::update(cx, given)),
+    },
+    Command {
+        path: "context rm",
+        aliases: &["context remove"],
+        usage: "CONTEXT [CONTEXT...]",
+        short: "Remove one or more contexts",
+        about: "Remove one or more contexts",
+        flags: &[CONTEXT_RM],
+        arguments: at_least(1),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(contexts::remove(cx, given)),
+    },
+    Command {
+        path: "context export",
+        aliases: &[],
+        usage: "[OPTIONS] CONTEXT [FILE|-]",
+        short: "Export a context to a tar archive FILE or a tar stream on STDOUT.",
+        about: "Export a context to a tar archive FILE or a tar stream on STDOUT.",
+        flags: &[],
+        arguments: between(1, 2),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(contexts::export(cx, given)),
+    },
+    Command {
+        path: "context import",
+        aliases: &[],
+        usage: "CONTEXT FILE|-",
+        short: "Import a context from a tar or zip file",
+        about: "Import a context from a tar or zip file",
+        flags: &[],
+        arguments: exactly(2),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(contexts::import(cx, given)),
     },
 ];
