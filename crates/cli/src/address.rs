@@ -25,13 +25,15 @@ pub(crate) struct Chosen {
     pub context: String,
     /// The address of the context `default`; none for the default socket.
     pub host: Option<String>,
+    /// Whether a flag names that address.
+    pub is_named: bool,
     /// What the context `default` needs for TLS.
     pub tls: Option<Tls>,
 }
 
 impl Default for Chosen {
     fn default() -> Self {
-        Self { context: DEFAULT_NAME.to_owned(), host: None, tls: None }
+        Self { context: DEFAULT_NAME.to_owned(), host: None, is_named: false, tls: None }
     }
 }
 
@@ -55,13 +57,14 @@ pub(crate) fn choose(cx: &mut Context, global: &Given) -> Result<(), Failure> {
         .or_else(|| cx.environment.nonempty("DOCKER_CONTEXT"))
         .unwrap_or_else(|| cx.config().current_context.clone());
     let context = if context.is_empty() { DEFAULT_NAME.to_owned() } else { context };
+    let is_named = named.is_some();
     let mut host = named.filter(|host| !host.is_empty()).or_else(of_environment);
     // Files that are missing are no fault of a command that uses another context.
     let tls = if context == DEFAULT_NAME { tls(&cx.environment, global)? } else { None };
     if tls.is_some() {
         host.get_or_insert_with(|| DEFAULT_TLS.to_owned());
     }
-    cx.chosen = Chosen { context, host, tls };
+    cx.chosen = Chosen { context, host, is_named, tls };
     Ok(())
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Config {
     pub stats_format: String,
     /// The context in use.
     pub current_context: String,
+    /// Folders with plugins, before all others.
+    pub cli_plugins_extra_dirs: Vec<String>,
     /// Default detach keys.
     pub detach_keys: String,
     /// Proxies that new containers get as variables, by engine address or `default`.

@@ -54,6 +54,8 @@ pub type Autostart = Box<dyn Fn() -> Result<String, String>>;
 pub(crate) struct Context {
     /// The name we were called by, `yare` or `docker`.
     pub program: String,
+    /// The command line as it was given, the program's own name first.
+    pub arguments: Vec<OsString>,
     /// The full name of the command as it was typed.
     pub command: String,
     /// Our version.
@@ -86,6 +88,7 @@ impl Context {
     pub(crate) fn new(program: &str, address: Address, stdio: Stdio) -> Self {
         Self {
             program: program.to_owned(),
+            arguments: Vec::new(),
             command: String::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             environment: Environment::new(|_| None),

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::flags::{Flag, Kind};
+use crate::plugins::{self, Plugin};
 use crate::table::{self, Command, GROUPS};
 
 /// What the top-level help lists for our own commands, which the program itself dispatches.
@@ -30,7 +31,13 @@ pub(crate) fn top(cx: &Context) -> Result<i32, Failure> {
         format!("Usage:  {program} [OPTIONS] COMMAND\n\nA self-sufficient runtime for containers\n");
     let common = table::COMMON.iter().filter_map(|name| Some((*name, table::find(name)?.short)));
     section(&mut text, "Common Commands", common);
-    section(&mut text, "Management Commands", GROUPS.iter().map(|group| (group.name, group.about)));
+    let (good, bad): (Vec<_>, Vec<_>) =
+        plugins::list(cx).into_iter().partition(|plugin| plugin.metadata.is_ok());
+    section(
+        &mut text,
+        "Management Commands",
+        management(&good).iter().map(|(name, about)| (&**name, *about)),
+    );
     if program != "docker" {
         section(&mut text, "Engine Commands", OWN.iter().copied());
     }
@@ -41,6 +48,11 @@ pub(crate) fn top(cx: &Context) -> Result<i32, Failure> {
         .collect();
     rest.sort_unstable();
     section(&mut text, "Commands", rest.into_iter());
+    if !bad.is_empty() {
+        let wrong =
+            bad.iter().filter_map(|plugin| Some((&*plugin.name, plugin.metadata.as_ref().err()?.as_str())));
+        section(&mut text, "Invalid Plugins", wrong);
+    }
     text.push_str("\nGlobal Options:\n");
     text.push_str(&flag_usages(table::GLOBAL.iter(), width()));
     let _ = write!(
@@ -49,6 +61,18 @@ pub(crate) fn top(cx: &Context) -> Result<i32, Failure> {
     );
     cx.write(text)?;
     Ok(0)
+}
+
+/// Our groups and the plugins, which have a star.
+fn management(plugins: &[Plugin]) -> Vec<(String, &str)> {
+    let ours = GROUPS.iter().map(|group| (group.name.to_owned(), group.about));
+    let shown = plugins.iter().filter_map(|plugin| {
+        let metadata = plugin.metadata.as_ref().ok().filter(|metadata| !metadata.hidden)?;
+        Some((format!("{}*", plugin.name), metadata.short_description.as_str()))
+    });
+    let mut all: Vec<_> = ours.chain(shown).collect();
+    all.sort();
+    all
 }
 
 fn section<'t>(text: &mut String, title: &str, entries: impl Iterator<Item = (&'t str, &'t str)>) {
@@ -108,7 +132,10 @@ pub(crate) fn named(cx: &mut Context, words: &[String]) -> Result<i32, Failure> 
     }
     match table::group(&name) {
         Some(group) => self::group(cx, group.name),
-        None => Err(Failure::new(format!("unknown help topic: {name}"))),
+        None => {
+            let topic = || Failure::new(format!("unknown help topic: {name}"));
+            Err(plugins::run(cx, &words[0]).unwrap_or_else(topic))
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod format;
 mod help;
 mod manifests;
 mod opts;
+mod plugins;
 mod request;
 mod session;
 mod store;
@@ -68,6 +69,7 @@ pub fn run(invocation: Invocation) -> i32 {
     let address = yare_client::Address::Unix(PathBuf::from(address::DEFAULT));
     let mut cx = Context::new(&program, address, stdio);
     cx.environment = invocation.environment;
+    cx.arguments = invocation.arguments;
     cx.cwd = invocation.directory.to_string_lossy().into_owned();
     let outcome = dispatch(&mut cx, words.get(1..).unwrap_or_default(), invocation.autostart);
     finish(&cx, outcome)
@@ -127,7 +129,10 @@ fn dispatch(cx: &mut Context, words: &[String], autostart: Option<Autostart>) ->
         Found::Group(name) if words.len() == 1 => return help::group_without_command(cx, name),
         Found::Group(name) if matches!(words[1].as_str(), "--help" | "-h") => return help::group(cx, name),
         Found::Group(name) => return Err(unknown(cx, &words[..2], &format!(" {name}"))),
-        Found::Nothing => return Err(unknown(cx, &words[..1], "")),
+        Found::Nothing => {
+            let not_a_plugin = plugins::run(cx, &words[0]);
+            return Err(not_a_plugin.unwrap_or_else(|| unknown(cx, &words[..1], "")));
+        }
     };
     let typed = &words[..words.len() - rest.len()];
     cx.command = typed.join(" ");

@@ -8,6 +8,8 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::flags::Given;
 use crate::format::{Json, compile};
+use crate::opts::quote;
+use crate::plugins::{self, Metadata, Plugin};
 use crate::session::Input;
 use crate::table::Outcome;
 
@@ -18,7 +20,15 @@ pub(crate) async fn info(cx: &Context, given: &Given) -> Outcome {
         "" => {}
         format => return formatted(cx, format, &info?),
     }
-    cx.write(format!("Client:\n Version:    {}\n Context:    default\n Debug Mode: false\n\n", cx.version))?;
+    let plugins = plugins::list(cx);
+    cx.write(client_text(cx, &plugins))?;
+    for plugin in &plugins {
+        if let Err(why) = &plugin.metadata {
+            let path = quote(&plugin.path.display().to_string());
+            cx.warn(format_args!("WARNING: Plugin {path} is not valid: {why}"));
+        }
+    }
+    cx.write("\n")?;
     match info {
         Ok(info) => {
             cx.write(format!("Server:\n{}", server_text(&info)?))?;
@@ -36,10 +46,48 @@ pub(crate) async fn info(cx: &Context, given: &Given) -> Outcome {
     }
 }
 
+/// Our own half of the text for people.
+fn client_text(cx: &Context, plugins: &[Plugin]) -> String {
+    let (version, context) = (&cx.version, &cx.chosen.context);
+    let mut text = format!("Client:\n Version:    {version}\n Context:    {context}\n Debug Mode: false\n");
+    if !plugins.is_empty() {
+        text.push_str(" Plugins:\n");
+    }
+    for plugin in plugins {
+        let Ok(metadata) = &plugin.metadata else { continue };
+        let Metadata { short_description, vendor, version, .. } = metadata;
+        let _ = writeln!(text, "  {}: {short_description} ({vendor})", plugin.name);
+        if !version.is_empty() {
+            let _ = writeln!(text, "    Version:  {version}");
+        }
+        let _ = writeln!(text, "    Path:     {}", plugin.path.display());
+    }
+    text
+}
+
+/// Plugins as Docker's client lists them in JSON.
+fn plugin_documents(cx: &Context, format: &str) -> Vec<serde_json::Value> {
+    // Each of them is asked, which takes its time.
+    if !["ClientInfo", "json"].iter().any(|word| format.contains(word)) {
+        return Vec::new();
+    }
+    let document = |plugin: Plugin| {
+        let about = plugin.metadata.as_ref().ok();
+        let mut document = about.map_or_else(|| serde_json::json!({}), |about| serde_json::json!(about));
+        document["Name"] = plugin.name.into();
+        document["Path"] = plugin.path.display().to_string().into();
+        if let Err(why) = plugin.metadata {
+            document["Err"] = why.into();
+        }
+        document
+    };
+    plugins::list(cx).into_iter().map(document).collect()
+}
+
 fn formatted(cx: &Context, format: &str, info: &SystemInfo) -> Outcome {
     let mut document = Json::of(info);
     if let Json::Object(members) = &mut document {
-        let client = serde_json::json!({"Debug": false, "Version": cx.version, "Context": "default", "Plugins": [], "Warnings": null});
+        let client = serde_json::json!({"Debug": false, "Version": cx.version, "Context": cx.chosen.context, "Plugins": plugin_documents(cx, format), "Warnings": null});
         members.push(("ClientInfo".to_owned(), client.into()));
     }
     if format == "json" {

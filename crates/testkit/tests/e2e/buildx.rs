@@ -29,6 +29,8 @@ cases![
         a_build_ends_with_its_client.differs(OWN),
         builds_are_remembered.differs(OWN),
         the_classic_builder_works_without_a_plugin.differs(OWN);
+    Both:
+        plugins_are_commands.differs(OWN);
 ];
 
 /// Where a plugin of the docker command line is.
@@ -378,4 +380,31 @@ fn the_classic_builder_works_without_a_plugin(c: &Client) {
         c.says("docker run --rm $n/x", "classic\n");
     }
     c.ok("DOCKER_BUILDKIT=0 docker build -t $n/x ctx && docker rmi $n/x");
+}
+
+fn plugins_are_commands(c: &Client) {
+    if !has(c, &["docker-buildx", "docker-compose"]) {
+        return;
+    }
+    assert!(ok(c, "docker compose version").starts_with("Docker Compose version"));
+    assert!(ok(c, "docker -D buildx version").contains("buildx"));
+    let help = ok(c, "docker help");
+    assert!(help.contains("\n  buildx*     Docker Buildx\n  "), "{help}");
+    let plugins = ok(c, "docker info -f '{{range .ClientInfo.Plugins}}{{.Name}} {{end}}'");
+    assert_eq!(plugins, "buildx compose \n");
+    assert!(
+        ok(c, "docker info").contains(" Plugins:\n  buildx: Docker Buildx (Docker Inc.)\n    Version:  ")
+    );
+    // Its exit code is the plugin's.
+    c.fails(17, &with("docker compose -f nowhere.yaml config; [ $? -ne 0 ] && exit 17"));
+    dockerfile(c, "FROM busybox\nCOPY file /f\n");
+    ok(c, "docker buildx build --load -t $n/plug . && docker run --rm $n/plug cat /f && docker rmi $n/plug");
+    std::fs::write(c.folder.join("docker/cli-plugins/docker-bad"), "#!/bin/sh\necho junk\n").unwrap();
+    ok(c, "chmod +x ../docker/cli-plugins/docker-bad");
+    assert!(ok(c, "docker help").contains("\nInvalid Plugins:\n  bad         invalid metadata"));
+    if c.program == crate::client::Program::Yare {
+        // Without a word about the engine but ours, a plugin is told.
+        ok(c, "export YARE_HOST=$DOCKER_HOST; unset DOCKER_HOST; docker compose ls");
+        assert!(fails(c, "docker bad").contains("docker-bad is not valid: invalid metadata"));
+    }
 }
