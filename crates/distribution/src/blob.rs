@@ -12,7 +12,7 @@ use http::header::{ACCEPT, CONTENT_RANGE, RANGE};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use yare_oci::{Descriptor, Digest, Hasher};
+use yare_oci::{ContentDigest, ContentHasher, Descriptor, Hasher};
 
 /// A sender slower than this over [`WINDOW`] counts as dead, in bytes.
 const SLOWEST: u64 = 16 * 1024;
@@ -31,13 +31,13 @@ pub struct Resume {
 pub struct BlobStream {
     asked: Asked,
     path: String,
-    digest: Digest,
+    digest: ContentDigest,
     size: u64,
     sessions: Vec<Arc<Session>>,
     mirrors: Vec<Error>,
     response: Option<Response>,
     offset: u64,
-    hasher: Hasher,
+    hasher: ContentHasher,
     /// Bytes of the next answer that are there already.
     skip: u64,
     /// Where the answer that is being read ends.
@@ -62,8 +62,26 @@ impl Repository {
     /// # Errors
     /// When more is there already than there should be.
     pub fn blob(&self, descriptor: &Descriptor, resume: Resume) -> Result<BlobStream> {
-        let asked = self.asked(format!("fetch blob {}", descriptor.digest));
-        if resume.offset > descriptor.size {
+        let name = descriptor.digest.into();
+        self.stream(&name, descriptor.size, (resume.offset, resume.hasher.into()))
+    }
+
+    /// The content of a blob of `size` bytes that is called `name`.
+    ///
+    /// # Errors
+    /// When no endpoint may be asked.
+    pub fn blob_called(&self, name: &ContentDigest, size: u64) -> Result<BlobStream> {
+        self.stream(name, size, (0, name.hasher()))
+    }
+
+    fn stream(
+        &self,
+        name: &ContentDigest,
+        size: u64,
+        (offset, hasher): (u64, ContentHasher),
+    ) -> Result<BlobStream> {
+        let asked = self.asked(format!("fetch blob {name}"));
+        if offset > size {
             return Err(Error::content(&asked, "more of it is on the disk than it has bytes"));
         }
         let mut sessions = self.sessions(Access::Pull);
@@ -75,22 +93,22 @@ impl Repository {
             ));
         }
         Ok(BlobStream {
-            path: format!("{}/blobs/{}", self.path(), descriptor.digest),
+            path: format!("{}/blobs/{name}", self.path()),
             asked,
-            digest: descriptor.digest,
-            size: descriptor.size,
+            digest: *name,
+            size,
             sessions,
             mirrors: Vec::new(),
             response: None,
-            offset: resume.offset,
-            hasher: resume.hasher,
+            offset,
+            hasher,
             skip: 0,
-            until: descriptor.size,
+            until: size,
             ahead: None,
             failures: 0,
-            failed_at: resume.offset,
+            failed_at: offset,
             received: 0,
-            pace: Pace::new(resume.offset),
+            pace: Pace::new(offset),
             ended: false,
         })
     }
@@ -99,7 +117,8 @@ impl Repository {
     ///
     /// # Errors
     /// Of the registry, when it does not answer or forbids the question.
-    pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>> {
+    pub async fn blob_size(&self, digest: impl Into<ContentDigest>) -> Result<Option<u64>> {
+        let digest = digest.into();
         let asked = self.asked(format!("look for blob {digest}"));
         let session = self.push_session(&asked)?;
         let call = Call::new(&asked, Method::HEAD, format!("{}/blobs/{digest}", self.path()), &[200, 404]);
@@ -227,7 +246,7 @@ impl BlobStream {
                 source: format!("it ended after {} of {} bytes", self.offset, self.size).into(),
             });
         }
-        let actual = std::mem::take(&mut self.hasher).finish();
+        let actual = std::mem::replace(&mut self.hasher, self.digest.hasher()).finish();
         if actual != self.digest {
             let what = format!("the blob has digest {actual}, expected {}", self.digest);
             return Err(Error::content(&self.asked, what));

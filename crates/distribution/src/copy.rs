@@ -46,7 +46,7 @@ impl Repository {
         let (mut parents, mut bytes, mut known) = (Vec::new(), document.bytes.len(), BTreeSet::new());
         while let Some((document, depth)) = open.pop() {
             for child in children(&asked, &document, depth)? {
-                let child = self.manifest(&Name::Digest(child)).await?;
+                let child = self.manifest(&Name::from(child)).await?;
                 bytes += child.bytes.len();
                 open.push((child, depth + 1));
                 if parents.len() + open.len() > DOCUMENTS || bytes > BYTES {
@@ -67,7 +67,7 @@ impl Repository {
             parents.push(document);
         }
         for document in parents.iter().rev().filter(|parent| parent.descriptor.digest != digest) {
-            let child = Name::Digest(document.descriptor.digest);
+            let child = Name::from(document.descriptor.digest);
             target.put_manifest(&child, &document.descriptor.media_type, &document.bytes).await?;
         }
         target.put_manifest(as_name, &document.descriptor.media_type, &document.bytes).await?;

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use std::fmt;
-use yare_oci::{Descriptor, Digest, MediaType};
+use yare_oci::{ContentDigest, Descriptor, Digest, MediaType};
 
 /// The largest manifest that is taken, in bytes (8 MiB, as the content store's documents).
 pub const LARGEST_MANIFEST: usize = 8 << 20;
@@ -29,7 +29,13 @@ pub enum Name {
     /// A tag.
     Tag(String),
     /// A digest.
-    Digest(Digest),
+    Digest(ContentDigest),
+}
+
+impl From<Digest> for Name {
+    fn from(digest: Digest) -> Self {
+        Self::Digest(digest.into())
+    }
 }
 
 impl fmt::Display for Name {
@@ -101,9 +107,9 @@ impl Repository {
     pub(crate) async fn put(&self, name: &Name, media_type: &str, bytes: &[u8]) -> Result<(Digest, bool)> {
         let asked = self.asked(format!("put manifest {name}"));
         let digest = Digest::of(bytes);
-        let bytes = Bytes::copy_from_slice(bytes);
+        let sent = Bytes::copy_from_slice(bytes);
         let session = self.push_session(&asked)?;
-        let body = || Full::new(bytes.clone()).map_err(|never| match never {}).boxed_unsync();
+        let body = || Full::new(sent.clone()).map_err(|never| match never {}).boxed_unsync();
         let path = format!("{}/manifests/{name}", self.path());
         let call = Call::new(&asked, Method::PUT, path, &[200, 201, 202])
             .header(CONTENT_TYPE, media_type)
@@ -113,7 +119,7 @@ impl Repository {
         let is_created = response.status() == StatusCode::CREATED;
         response.drain(&asked).await;
         match said {
-            Some(other) if other != digest => {
+            Some(other) if other.same_of(&sent) != other => {
                 Err(Error::content(&asked, format!("it was stored as {other}, and is {digest}")))
             }
             // Not what a registry says that has taken it, but what any page on the way may say.
@@ -145,15 +151,15 @@ async fn head(session: &Session, asked: &Asked, path: &str, name: &Name) -> Resu
         Err(Error::Status { status, .. }) if !matches!(status.as_u16(), 429 | 500..=599) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let (Some(digest), Some(size)) = (claimed(response.headers()), response.length()) else {
-        return Ok(None);
-    };
+    // A descriptor has the digest by SHA-256; of content that is called otherwise it comes with the bytes.
+    let digest = claimed(response.headers()).and_then(|digest| digest.sha256());
+    let (Some(digest), Some(size)) = (digest, response.length()) else { return Ok(None) };
     if size > LARGEST_MANIFEST as u64 {
         return Err(too_large(asked, size));
     }
     let kind = media_type(response.headers());
     match name {
-        Name::Digest(wanted) if *wanted != digest => Err(mismatch(asked, *wanted, digest)),
+        Name::Digest(wanted) if *wanted != digest => Err(mismatch(asked, *wanted, digest.into())),
         _ if is_known(&kind) => Ok(Some(Descriptor::new(&kind, digest, size))),
         _ => Ok(None),
     }
@@ -166,17 +172,25 @@ async fn get(session: &Session, asked: &Asked, path: &str, name: &Name) -> Resul
     check(asked, name, claimed(&answer.headers), &media_type(&answer.headers), answer.body)
 }
 
-fn check(asked: &Asked, name: &Name, claimed: Option<Digest>, kind: &str, bytes: Bytes) -> Result<Document> {
-    let actual = Digest::of(&bytes);
+fn check(
+    asked: &Asked,
+    name: &Name,
+    claimed: Option<ContentDigest>,
+    kind: &str,
+    bytes: Bytes,
+) -> Result<Document> {
     let wanted = match name {
         Name::Digest(wanted) => Some(*wanted),
         Name::Tag(_) => claimed,
     };
-    if let Some(wanted) = wanted.filter(|wanted| *wanted != actual) {
-        return Err(mismatch(asked, wanted, actual));
+    if let Some(wanted) = wanted {
+        let actual = wanted.same_of(&bytes);
+        if actual != wanted {
+            return Err(mismatch(asked, wanted, actual));
+        }
     }
     let kind = kind_of(&bytes, kind).map_err(|why| Error::content(asked, why))?;
-    Ok(Document { descriptor: Descriptor::new(&kind, actual, bytes.len() as u64), bytes })
+    Ok(Document { descriptor: Descriptor::of(&kind, &bytes), bytes })
 }
 
 /// The kind of a document: what it says itself and what the registry says of it must agree, and it must not
@@ -218,7 +232,7 @@ fn is_known(kind: &str) -> bool {
     MediaType::is_index(kind) || MediaType::is_manifest(kind)
 }
 
-fn claimed(headers: &HeaderMap) -> Option<Digest> {
+fn claimed(headers: &HeaderMap) -> Option<ContentDigest> {
     header(headers, CONTENT_DIGEST.as_str())?.parse().ok()
 }
 
@@ -227,7 +241,7 @@ fn media_type(headers: &HeaderMap) -> String {
     kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-fn mismatch(asked: &Asked, wanted: Digest, actual: Digest) -> Error {
+fn mismatch(asked: &Asked, wanted: ContentDigest, actual: ContentDigest) -> Error {
     Error::content(asked, format!("the manifest has digest {actual}, expected {wanted}"))
 }
 

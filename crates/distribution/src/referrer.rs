@@ -21,7 +21,7 @@ impl Repository {
     /// Of the registry, when it does not take it.
     pub async fn put_referrer(&self, subject: &Digest, document: &Document) -> Result<()> {
         let (digest, kind) = (document.descriptor.digest, document.descriptor.media_type.as_str());
-        if self.put(&Name::Digest(digest), kind, &document.bytes).await?.1 {
+        if self.put(&Name::from(digest), kind, &document.bytes).await?.1 {
             return Ok(());
         }
         let asked = self.asked(format!("enter a referrer of {subject}"));

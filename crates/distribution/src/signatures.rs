@@ -243,7 +243,7 @@ impl Repository {
             Err(error) => return Err(error),
         }
         for referrer in self.referrers(manifest, Some(REFERRER)).await?.iter().take(REFERRERS) {
-            documents.push(self.manifest(&Name::Digest(referrer.digest)).await?);
+            documents.push(self.manifest(&Name::from(referrer.digest)).await?);
         }
         let mut found = Vec::new();
         for Document { bytes, .. } in documents {

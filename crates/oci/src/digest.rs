@@ -20,7 +20,7 @@ pub enum DigestError {
     /// An algorithm that Yare does not know.
     #[error("unsupported digest algorithm {0:?}")]
     Algorithm(String),
-    /// Not 64 lower-case hex digits.
+    /// Not as many lower-case hex digits as the algorithm has.
     #[error("invalid checksum digest length or characters in {0:?}")]
     Hex(String),
 }
@@ -53,14 +53,19 @@ impl Digest {
 
     /// Parses 64 hex digits without an algorithm.
     pub fn from_hex(text: &str) -> Result<Self, DigestError> {
-        let bad = || DigestError::Hex(text.to_owned());
-        if text.len() != 64 || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return Err(bad());
-        }
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| bad())?;
-        Ok(Self(bytes))
+        parse_hex(text).map(Self)
     }
+}
+
+/// Parses so many bytes as lower-case hex digits.
+pub(crate) fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], DigestError> {
+    let bad = || DigestError::Hex(text.to_owned());
+    if text.len() != 2 * N || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(bad());
+    }
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text, &mut bytes).map_err(|_| bad())?;
+    Ok(bytes)
 }
 
 impl FromStr for Digest {

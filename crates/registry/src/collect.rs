@@ -18,7 +18,7 @@ use crate::records::{
     BLOBS, LINKED, LINKS, MANIFESTS, ManifestRecord, REPOSITORIES, TAGS, TagRecord, Writing, find, read,
 };
 use crate::registry::{Registry, fault};
-use crate::{links, quota, retention};
+use crate::{links, names, quota, retention};
 use redb::{ReadTransaction, ReadableTable};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -173,7 +173,8 @@ fn plan(registry: &Registry, repository: &str) -> Result<Plan> {
     let used = with_uses(&tags, &manifests);
     let expired: Vec<(String, TagRecord)> =
         retention::expired(rules, repository, &used, now).into_iter().cloned().collect();
-    let gone = doomed(&tags, &expired, &manifests, |record| {
+    let subjects = subjects(&view, &manifests)?;
+    let gone = doomed(&tags, &expired, (&manifests, &subjects), |record| {
         let untagged = retention::untagged_after(rules, repository);
         let used = record.pushed.max(record.pulled);
         untagged.is_some_and(|limit| now.saturating_sub(used) >= limit.as_secs())
@@ -215,6 +216,20 @@ fn with_uses(
     tags.iter().map(with_use).collect()
 }
 
+/// What manifests speak about, as far as that has been here.
+fn subjects(
+    view: &ReadTransaction,
+    manifests: &[(Digest, ManifestRecord)],
+) -> Result<HashMap<Digest, Digest>> {
+    let mut subjects = HashMap::new();
+    for (digest, record) in manifests {
+        if let Some(subject) = record.subject.map(|name| names::known(view, &name)).transpose()?.flatten() {
+            subjects.insert(*digest, subject);
+        }
+    }
+    Ok(subjects)
+}
+
 /// Whether no push that is under way can rely on a link.
 fn is_stale(registry: &Registry, repository: &str, digest: &Digest, linked: u64, oldest: u64) -> bool {
     // Where others serve, too, what clients were told is in the records.
@@ -230,7 +245,7 @@ fn is_stale(registry: &Registry, repository: &str, digest: &Digest, linked: u64,
 fn doomed(
     tags: &[(String, TagRecord)],
     expired: &[(String, TagRecord)],
-    manifests: &[(Digest, ManifestRecord)],
+    (manifests, subjects): (&[(Digest, ManifestRecord)], &HashMap<Digest, Digest>),
     too_old: impl Fn(&ManifestRecord) -> bool,
 ) -> Vec<Digest> {
     let lost: HashSet<&str> = expired.iter().map(|(tag, _)| tag.as_str()).collect();
@@ -255,7 +270,7 @@ fn doomed(
         let before = gone.len();
         candidates.retain(|(digest, record)| {
             let held = users.get(digest).is_some_and(|count| *count > 0)
-                || record.subject.is_some_and(|subject| present.contains(&subject));
+                || subjects.get(digest).is_some_and(|subject| present.contains(subject));
             if held {
                 return true;
             }
@@ -278,8 +293,8 @@ fn doomed(
             .flat_map(|(_, record)| record.uses.iter().copied())
             .collect();
         let known: HashSet<Digest> = candidates.iter().map(|(digest, _)| *digest).collect();
-        candidates.extend(manifests.iter().filter(|(digest, record)| {
-            let orphan = record.subject.is_some_and(|subject| leaving.contains(&subject));
+        candidates.extend(manifests.iter().filter(|(digest, _)| {
+            let orphan = subjects.get(digest).is_some_and(|subject| leaving.contains(subject));
             present.contains(digest)
                 && !known.contains(digest)
                 && !named.contains(digest)
@@ -310,7 +325,7 @@ async fn carry_out(registry: &Registry, repository: &str, plan: Plan) -> Result<
             let removed = remove_manifests(writing, &name, &step)?;
             for digest in &removed {
                 let by = (Some(&Origin::part(RETENTION, "")), &*rules);
-                manifests::tell_deleted(writing, &name, &Reference::Digest(*digest), by)?;
+                manifests::tell_deleted(writing, &name, &Reference::Digest(digest.into()), by)?;
             }
             Ok(removed)
         };
@@ -422,6 +437,7 @@ fn remove_records(writing: &Writing, planned: &[(Digest, u64)]) -> Result<Vec<(D
         if next.is_none_or(|(key, _)| key.value().0 != digest.as_bytes()) {
             writing.tables.open_table(BLOBS)?.remove(digest.as_bytes())?;
             bucket::condemn_blob(writing, digest.as_bytes())?;
+            names::forget(writing, &digest)?;
             removed.push((digest, size));
         }
     }

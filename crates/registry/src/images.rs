@@ -90,7 +90,8 @@ impl Document {
             uses: Vec::new(),
             subject: None,
         };
-        Found { digest: Digest::of(&self.bytes), record }
+        let digest = Digest::of(&self.bytes);
+        Found { digest, name: digest.into(), record }
     }
 }
 

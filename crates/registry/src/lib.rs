@@ -55,6 +55,7 @@ pub mod manifest;
 mod manifests;
 mod metrics;
 pub mod name;
+mod names;
 pub mod problem;
 mod quota;
 pub mod range;

@@ -6,6 +6,7 @@
 use crate::blobs::{Blobs, Whole};
 use crate::events::{self, Event, Kind, Origin};
 use crate::manifests::PushRules;
+use crate::names;
 use crate::problem::{Code, Refusal, Result};
 use crate::quota;
 use crate::records::{
@@ -13,7 +14,7 @@ use crate::records::{
 };
 use redb::{ReadTransaction, ReadableTable};
 use serde_json::json;
-use yare_oci::Digest;
+use yare_oci::{ContentDigest, Digest};
 
 /// The bytes of a blob that the repository may serve; `None` when it may not, or there is none.
 pub(crate) fn size(view: &ReadTransaction, repository: &str, digest: &Digest) -> Result<Option<u64>> {
@@ -53,7 +54,13 @@ pub(crate) struct By<'a> {
 }
 
 impl By<'_> {
-    fn tell(&self, writing: &Writing, kind: Kind, repository: &str, blob: (&Digest, u64)) -> Result<()> {
+    fn tell(
+        &self,
+        writing: &Writing,
+        kind: Kind,
+        repository: &str,
+        blob: (&ContentDigest, u64),
+    ) -> Result<()> {
         let Some(origin) = self.origin.filter(|_| !self.rules.webhooks.is_empty()) else { return Ok(()) };
         let kind = if self.mounted_from.is_some() { Kind::Mount } else { kind };
         let from = self.mounted_from.map(str::to_owned);
@@ -69,6 +76,8 @@ pub(crate) struct Finished<'a> {
     pub(crate) bytes: Whole<'a>,
     /// What they hash to.
     pub(crate) digest: &'a Digest,
+    /// What they are called, which they were found to be right for.
+    pub(crate) name: &'a ContentDigest,
     /// How many they are.
     pub(crate) size: u64,
 }
@@ -97,8 +106,9 @@ pub(crate) fn place(
     if !linked {
         grow(writing, repository, size, by.now)?;
     }
+    names::note(writing, finished.name, finished.digest)?;
     link(writing, repository, finished.digest, by.now)?;
-    by.tell(writing, Kind::Push, repository, (finished.digest, size))?;
+    by.tell(writing, Kind::Push, repository, (finished.name, size))?;
     Ok(is_taken)
 }
 
@@ -135,14 +145,14 @@ pub(crate) fn mount(
     }
     link(writing, repository, digest, by.now)?;
     let by = By { mounted_from: Some(from), ..by };
-    by.tell(writing, Kind::Mount, repository, (digest, size))?;
+    by.tell(writing, Kind::Mount, repository, (&digest.into(), size))?;
     Ok(true)
 }
 
 fn link(writing: &Writing, repository: &str, digest: &Digest, now: u64) -> Result<()> {
     writing.tables.open_table(LINKS)?.insert((repository, digest.as_bytes()), now)?;
     writing.tables.open_table(LINKED)?.insert((digest.as_bytes(), repository), ())?;
-    Ok(())
+    names::settle(writing, repository, digest)
 }
 
 /// Which manifest of the repository needs `digest`, if any does.
@@ -166,7 +176,7 @@ pub(crate) fn unlink(writing: &Writing, repository: &str, digest: &Digest, by: B
             .into());
     }
     let size = writing.tables.open_table(BLOBS)?.get(hash)?.map_or(0, |size| size.value());
-    by.tell(writing, Kind::Delete, repository, (digest, size))?;
+    by.tell(writing, Kind::Delete, repository, (&digest.into(), size))?;
     remove_link(writing, repository, digest)
 }
 
@@ -208,7 +218,7 @@ pub(crate) fn shrink(writing: &Writing, repository: &str, bytes: u64) -> Result<
 }
 
 /// The refusal of a blob that the repository does not have.
-pub(crate) fn unknown(digest: &Digest) -> Refusal {
+pub(crate) fn unknown(digest: &impl std::fmt::Display) -> Refusal {
     Refusal::new(Code::BlobUnknown, "blob unknown to registry")
         .with_detail(json!({ "digest": digest.to_string() }))
 }

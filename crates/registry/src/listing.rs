@@ -4,7 +4,7 @@ use crate::problem::{Code, Refusal, Result};
 use crate::records::{GREATEST, LEAST, REFERRERS, REPOSITORIES, TAGS};
 use redb::ReadTransaction;
 use serde_json::value::RawValue;
-use yare_oci::Digest;
+use yare_oci::{ContentDigest, Digest};
 
 /// The entries of a page when the client does not say, and the most that it may ask for.
 pub(crate) const PAGE: usize = 1000;
@@ -129,11 +129,11 @@ pub(crate) fn repositories(
     Ok(page)
 }
 
-/// The manifests of the repository that speak about `subject`, as descriptors; of one kind only when
-/// `artifact_type` says so.
+/// The manifests of the repository that speak about `subject` by this name of it, as descriptors; of one kind only
+/// when `artifact_type` says so.
 pub(crate) fn referrers(
     view: &ReadTransaction,
-    (repository, subject): (&str, &Digest),
+    (repository, subject): (&str, &ContentDigest),
     artifact_type: Option<&str>,
     wanted: &Wanted,
 ) -> Result<Page<Box<RawValue>>> {
@@ -144,7 +144,7 @@ pub(crate) fn referrers(
     }
     let after: Option<Digest> = wanted.after.as_deref().and_then(|after| after.parse().ok());
     let from = after.map_or(LEAST, |after| *after.as_bytes());
-    let table = view.open_table(REFERRERS)?;
+    let (table, subject) = (view.open_table(REFERRERS)?, crate::names::stand_in(subject));
     let range = (repository, subject.as_bytes(), &from)..=(repository, subject.as_bytes(), &GREATEST);
     let mut page = Page::default();
     let (mut size, mut last) = (0, None);

@@ -7,7 +7,7 @@ use crate::problem::{Code, Refusal};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
-use yare_oci::{Digest, MediaType};
+use yare_oci::{ContentDigest, MediaType};
 
 /// The most bytes of a manifest: 4 MiB, what the distribution spec asks registries to accept.
 pub const MANIFEST_LIMIT: usize = 4 << 20;
@@ -18,11 +18,11 @@ pub struct Manifest {
     /// Its media type.
     pub media_type: String,
     /// Blobs that the repository must have.
-    pub blobs: Vec<Digest>,
+    pub blobs: Vec<ContentDigest>,
     /// Manifests that it lists.
-    pub members: Vec<Digest>,
+    pub members: Vec<ContentDigest>,
     /// The manifest that it speaks about.
-    pub subject: Option<Digest>,
+    pub subject: Option<ContentDigest>,
     /// What kind of artifact it is, for the list of referrers.
     pub artifact_type: Option<String>,
     /// Its annotations, for the list of referrers.
@@ -55,8 +55,15 @@ struct Pointer {
     urls: Option<Vec<String>>,
 }
 
+impl Manifest {
+    /// The names of all other content in it.
+    pub fn names(&self) -> impl Iterator<Item = &ContentDigest> {
+        self.blobs.iter().chain(&self.members).chain(&self.subject)
+    }
+}
+
 impl Pointer {
-    fn digest(&self) -> Result<Digest, Refusal> {
+    fn digest(&self) -> Result<ContentDigest, Refusal> {
         if self.size < 0 {
             return Err(invalid(format!("{} has a negative size", self.digest)));
         }
@@ -100,11 +107,11 @@ pub fn parse(content_type: Option<&str>, bytes: &[u8]) -> Result<Manifest, Refus
     }
     let config_type = document.config.as_ref().and_then(|config| config.media_type.clone());
     let layers = document.layers.iter().flatten().filter(|layer| !layer.is_foreign());
-    let mut blobs: Vec<Digest> =
+    let mut blobs: Vec<ContentDigest> =
         document.config.iter().chain(layers).map(Pointer::digest).collect::<Result<_, _>>()?;
     blobs.sort_unstable();
     blobs.dedup();
-    let mut members: Vec<Digest> =
+    let mut members: Vec<ContentDigest> =
         document.manifests.iter().flatten().map(Pointer::digest).collect::<Result<_, _>>()?;
     members.sort_unstable();
     members.dedup();
@@ -160,6 +167,7 @@ pub(crate) fn too_large(size: u64) -> Refusal {
 mod tests {
     use super::*;
     use serde_json::Value;
+    use yare_oci::Digest;
 
     fn pointer(text: &str) -> Value {
         json!({ "mediaType": "application/x", "digest": Digest::of(text).to_string(), "size": text.len() })
@@ -177,7 +185,7 @@ mod tests {
     #[test]
     fn an_image_needs_its_config_and_layers_once() {
         let manifest = read(Some(MediaType::OCI_MANIFEST), &image()).unwrap();
-        let mut want = vec![Digest::of("c"), Digest::of("l")];
+        let mut want: Vec<ContentDigest> = vec![Digest::of("c").into(), Digest::of("l").into()];
         want.sort_unstable();
         assert_eq!((manifest.blobs, manifest.members), (want, vec![]));
         assert_eq!(manifest.artifact_type.as_deref(), Some("application/x"));
@@ -188,7 +196,7 @@ mod tests {
         let index = json!({ "schemaVersion": 2, "manifests": [pointer("m")], "subject": pointer("s") });
         let manifest = read(Some("application/vnd.oci.image.index.v1+json; charset=utf-8"), &index).unwrap();
         assert_eq!(manifest.members, [Digest::of("m")]);
-        assert_eq!(manifest.subject, Some(Digest::of("s")));
+        assert_eq!(manifest.subject, Some(Digest::of("s").into()));
         assert_eq!(manifest.artifact_type, None);
         assert_eq!(read(None, &index).unwrap().media_type, MediaType::OCI_INDEX);
     }

@@ -4,6 +4,7 @@ use crate::events::{self, Event, Hook, Kind, Origin};
 use crate::links::{grow, shrink, user};
 use crate::manifest::Manifest;
 use crate::name::{Pattern, Reference, Tag};
+use crate::names;
 use crate::problem::{Code, Error, Refusal, Result};
 use crate::quota::{self, Quota};
 use crate::records::{
@@ -17,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::Arc;
-use yare_oci::Digest;
+use yare_oci::{ContentDigest, Digest};
 
 /// Tags that do not move once pushed.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -39,23 +40,24 @@ fn every() -> Vec<Pattern> {
 pub(crate) struct Found {
     /// Its digest.
     pub(crate) digest: Digest,
+    /// What it is called: as it was asked for, or as it was pushed under the tag.
+    pub(crate) name: ContentDigest,
     /// What is known of it.
     pub(crate) record: ManifestRecord,
 }
 
 /// Finds a manifest by tag or digest.
 pub(crate) fn resolve(view: &ReadTransaction, repository: &str, reference: &Reference) -> Result<Found> {
-    let digest = match reference {
-        Reference::Digest(digest) => *digest,
-        Reference::Tag(tag) => match tag_record(&view.open_table(TAGS)?, repository, tag)? {
-            Some(record) => record.digest,
-            None => return Err(missing(view, repository, reference)?.into()),
-        },
+    let called = match reference {
+        Reference::Digest(name) => names::known(view, name)?.map(|digest| (digest, *name)),
+        Reference::Tag(tag) => tag_record(&view.open_table(TAGS)?, repository, tag)?
+            .map(|record| (record.digest, record.name.unwrap_or(record.digest.into()))),
     };
+    let Some((digest, name)) = called else { return Err(missing(view, repository, reference)?.into()) };
     match find(&view.open_table(MANIFESTS)?, (repository, digest.as_bytes()))? {
         // Scrubbing withholds bytes that are damaged: then it is as if the manifest were to be pushed yet.
         Some(record) if view.open_table(DOCUMENTS)?.get(digest.as_bytes())?.is_some() => {
-            Ok(Found { digest, record })
+            Ok(Found { digest, name, record })
         }
         _ => Err(missing(view, repository, reference)?.into()),
     }
@@ -101,14 +103,19 @@ pub(crate) fn tag_time(view: &ReadTransaction, repository: &str, tag: &Tag) -> R
 }
 
 /// The bytes that a blob has by a manifest of the repository that lists it.
-pub(crate) fn size_of_part(view: &ReadTransaction, repository: &str, digest: &Digest) -> Result<Option<u64>> {
+pub(crate) fn size_of_part(
+    view: &ReadTransaction,
+    repository: &str,
+    name: &ContentDigest,
+) -> Result<Option<u64>> {
     let table = view.open_table(USES)?;
+    let digest = names::known(view, name)?.unwrap_or(names::stand_in(name));
     let (from, to) = ((repository, digest.as_bytes(), &LEAST), (repository, digest.as_bytes(), &GREATEST));
     let Some(row) = table.range(from..=to)?.next().transpose()? else { return Ok(None) };
     let lister = Digest::from_bytes(*row.0.value().2);
     let document: Value = serde_json::from_slice(&document(view, &lister)?)?;
     let layers = document["layers"].as_array().into_iter().flatten();
-    let wanted = digest.to_string();
+    let wanted = name.to_string();
     let part = layers.chain([&document["config"]]).find(|part| part["digest"] == wanted);
     Ok(part.and_then(|part| part["size"].as_u64()))
 }
@@ -159,12 +166,14 @@ pub(crate) struct Push {
     pub(crate) tags: Vec<Tag>,
     /// Its digest.
     pub(crate) digest: Digest,
+    /// What it is called, which it was found to be right for.
+    pub(crate) name: ContentDigest,
     /// Its bytes.
     pub(crate) bytes: Bytes,
     /// What they say.
     pub(crate) manifest: Manifest,
     /// What it needs and another store has.
-    pub(crate) elsewhere: HashSet<Digest>,
+    pub(crate) elsewhere: HashSet<ContentDigest>,
     /// The time.
     pub(crate) now: u64,
     /// Who pushes; without one, webhooks are not told.
@@ -200,7 +209,8 @@ pub(crate) fn put(writing: &Writing, push: &Push, rules: &PushRules) -> Result<(
         grow(writing, repository, size, push.now)?;
     }
     let manifest = &push.manifest;
-    let uses: Vec<Digest> = manifest.blobs.iter().chain(&manifest.members).copied().collect();
+    names::note(writing, &push.name, &push.digest)?;
+    let uses = uses(writing, manifest)?;
     {
         let mut table = writing.tables.open_table(USES)?;
         for used in &uses {
@@ -220,9 +230,11 @@ pub(crate) fn put(writing: &Writing, push: &Push, rules: &PushRules) -> Result<(
     writing.tables.open_table(HOLDERS)?.insert((hash, repository), ())?;
     if let Some(subject) = &manifest.subject {
         let descriptor = serde_json::to_vec(&descriptor(push))?;
+        let subject = names::stand_in(subject);
         let key = (repository, subject.as_bytes(), hash);
         writing.tables.open_table(REFERRERS)?.insert(key, descriptor.as_slice())?;
     }
+    names::settle(writing, repository, &push.digest)?;
     push.tags.iter().try_for_each(|tag| set_tag(writing, push, tag))?;
     let tags: Vec<&str> = push.tags.iter().map(Tag::as_str).collect();
     tell_pushed(writing, push, rules)?;
@@ -238,7 +250,7 @@ pub(crate) fn tell_pushed(writing: &Writing, push: &Push, rules: &PushRules) -> 
     for tag in tags {
         let event = Event {
             tag: tag.map(Tag::to_string),
-            digest: Some(push.digest),
+            digest: Some(push.name),
             media_type: push.manifest.media_type.clone(),
             size: push.bytes.len() as u64,
             ..Event::new(Kind::Push, &push.repository, origin)
@@ -264,11 +276,17 @@ pub(crate) fn tell_deleted(
     events::note(writing, &rules.webhooks, &event)
 }
 
+/// Keys of what a manifest needs.
+fn uses(writing: &Writing, manifest: &Manifest) -> Result<Vec<Digest>> {
+    let key = |name| Ok(names::known_now(writing, name)?.unwrap_or(names::stand_in(name)));
+    manifest.blobs.iter().chain(&manifest.members).map(key).collect()
+}
+
 /// What the list of referrers says about the manifest.
 fn descriptor(push: &Push) -> Value {
     let mut descriptor = json!({
         "mediaType": push.manifest.media_type,
-        "digest": push.digest.to_string(),
+        "digest": push.name.to_string(),
         "size": push.bytes.len(),
     });
     if let Some(kind) = &push.manifest.artifact_type {
@@ -282,15 +300,17 @@ fn descriptor(push: &Push) -> Value {
 
 fn check_content(writing: &Writing, push: &Push, rules: &PushRules) -> Result<()> {
     let repository = push.repository.as_str();
-    let refused = |digest: &Digest, what: &str| {
+    let refused = |digest: &ContentDigest, what: &str| {
         Refusal::new(Code::ManifestBlobUnknown, format!("{what} unknown to registry"))
             .with_status(http::StatusCode::NOT_FOUND)
             .with_detail(json!({ "digest": digest.to_string() }))
     };
     let links = writing.tables.open_table(LINKS)?;
-    let is_wanted = |part: &&Digest| !push.elsewhere.contains(*part);
+    let is_wanted = |part: &&ContentDigest| !push.elsewhere.contains(*part);
     for blob in push.manifest.blobs.iter().filter(|_| !rules.absent_blobs).filter(is_wanted) {
-        if links.get((repository, blob.as_bytes()))?.is_none() {
+        let linked = names::known_now(writing, blob)?
+            .map(|digest| links.get((repository, digest.as_bytes())).map(|linked| linked.is_some()));
+        if !linked.transpose()?.unwrap_or(false) {
             return Err(refused(blob, "blob").into());
         }
     }
@@ -299,7 +319,9 @@ fn check_content(writing: &Writing, push: &Push, rules: &PushRules) -> Result<()
     }
     let manifests = writing.tables.open_table(MANIFESTS)?;
     for member in push.manifest.members.iter().filter(is_wanted) {
-        if manifests.get((repository, member.as_bytes()))?.is_none() {
+        let there = names::known_now(writing, member)?
+            .map(|digest| manifests.get((repository, digest.as_bytes())).map(|there| there.is_some()));
+        if !there.transpose()?.unwrap_or(false) {
             return Err(refused(member, "manifest").into());
         }
     }
@@ -338,7 +360,8 @@ fn set_tag(writing: &Writing, push: &Push, tag: &Tag) -> Result<()> {
         tagged.remove((repository, before.digest.as_bytes(), tag.as_str()))?;
     }
     let pulled = before.filter(|before| before.digest == push.digest).map_or(0, |before| before.pulled);
-    let record = TagRecord { digest: push.digest, pushed: push.now, pulled };
+    let name = Some(push.name).filter(|name| *name != push.digest);
+    let record = TagRecord { digest: push.digest, name, pushed: push.now, pulled };
     let key = (repository, tag.as_str().to_lowercase(), tag.as_str());
     tags.insert((key.0, key.1.as_str(), key.2), written(&record)?.as_slice())?;
     tagged.insert((repository, push.digest.as_bytes(), tag.as_str()), ())?;
@@ -363,18 +386,21 @@ pub(crate) fn delete(
             tell_deleted(writing, repository, reference, (origin, rules))?;
             note_deleted(writing, repository, &[tag.as_str()], rules)
         }
-        Reference::Digest(digest) => {
+        Reference::Digest(name) => {
+            let Some(digest) = names::known_now(writing, name)? else {
+                return Err(unknown(reference).into());
+            };
             let found: Option<ManifestRecord> =
                 find(&writing.tables.open_table(MANIFESTS)?, (repository, digest.as_bytes()))?;
             if found.is_none() {
                 return Err(unknown(reference).into());
             }
-            let tags = tags_of(writing, repository, digest)?;
+            let tags = tags_of(writing, repository, &digest)?;
             let fixed = tags.iter().find(|tag| is_immutable(&rules.immutable, repository, tag));
             if let Some(tag) = fixed.and_then(|tag| Tag::parse(tag).ok()) {
-                return Err(immutable(&tag, digest).into());
+                return Err(immutable(&tag, &digest).into());
             }
-            remove(writing, repository, digest)?;
+            remove(writing, repository, &digest)?;
             tell_deleted(writing, repository, reference, (origin, rules))?;
             let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
             note_deleted(writing, repository, &tags, rules)
@@ -455,6 +481,7 @@ pub(crate) fn remove(writing: &Writing, repository: &str, digest: &Digest) -> Re
         }
     }
     if let Some(subject) = &record.subject {
+        let subject = names::stand_in(subject);
         writing.tables.open_table(REFERRERS)?.remove((repository, subject.as_bytes(), hash))?;
     }
     let mut holders = writing.tables.open_table(HOLDERS)?;
@@ -464,6 +491,7 @@ pub(crate) fn remove(writing: &Writing, repository: &str, digest: &Digest) -> Re
         writing.tables.open_table(DOCUMENTS)?.remove(hash)?;
     }
     drop(holders);
+    names::forget(writing, digest)?;
     shrink(writing, repository, record.size)
 }
 
@@ -477,6 +505,9 @@ pub(crate) fn is_held(
     if user(writing, repository, digest)?.is_some() {
         return Ok(true);
     }
-    let Some(subject) = &record.subject else { return Ok(false) };
+    let Some(subject) = record.subject.map(|name| names::known_now(writing, &name)).transpose()?.flatten()
+    else {
+        return Ok(false);
+    };
     Ok(writing.tables.open_table(MANIFESTS)?.get((repository, subject.as_bytes()))?.is_some())
 }

@@ -4,7 +4,7 @@ use crate::problem::{Code, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt;
-use yare_oci::Digest;
+use yare_oci::ContentDigest;
 
 /// The most bytes of a repository name; Docker's limit, and that of file names and labels elsewhere.
 const NAME_MAX: usize = 255;
@@ -68,7 +68,7 @@ pub enum Reference {
     /// By a name that may move.
     Tag(Tag),
     /// By its content.
-    Digest(Digest),
+    Digest(ContentDigest),
 }
 
 impl Reference {
@@ -92,7 +92,7 @@ impl fmt::Display for Reference {
 }
 
 /// Parses a digest, or refuses with the spec's code.
-pub fn parse_digest(text: &str) -> Result<Digest, Refusal> {
+pub fn parse_digest(text: &str) -> Result<ContentDigest, Refusal> {
     text.parse().map_err(|error: yare_oci::digest::DigestError| {
         let shown: String = text.chars().take(NAME_MAX).collect();
         Refusal::new(Code::DigestInvalid, error.to_string()).with_detail(json!({ "digest": shown }))
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_reference_with_a_colon_is_a_digest() {
         assert!(matches!(Reference::parse("v1"), Ok(Reference::Tag(_))));
-        let digest = Digest::of("x").to_string();
+        let digest = yare_oci::Digest::of("x").to_string();
         assert!(matches!(Reference::parse(&digest), Ok(Reference::Digest(_))));
         assert_eq!(Reference::parse("sha256:x").unwrap_err().code, Code::DigestInvalid);
         assert_eq!(Reference::parse(".x").unwrap_err().code, Code::TagInvalid);

@@ -10,7 +10,8 @@ use crate::links::{self, By, Finished};
 use crate::manifest::{self, Manifest};
 use crate::manifests::{self, Found, Push, PushRules};
 use crate::name::{Reference, Tag};
-use crate::problem::{Code, Error, Refusal, Result, file_error};
+use crate::names;
+use crate::problem::{Error, Result, file_error};
 use crate::records::{OBJECTS, Records};
 use crate::replicate::Replication;
 use crate::uploads::{Limits, Uploads, Writer};
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use yare_content::Store;
-use yare_oci::Digest;
+use yare_oci::{ContentDigest, Digest};
 
 /// An open registry. One process has it open at a time.
 #[derive(Debug)]
@@ -150,6 +151,15 @@ impl Registry {
         self.reopening.notify_one();
     }
 
+    /// What a name stands for: another process may have learnt it a moment ago.
+    pub(crate) async fn known(&self, name: &ContentDigest) -> Result<Option<Digest>> {
+        if let Some(digest) = names::known(&self.records.view()?, name)? {
+            return Ok(Some(digest));
+        }
+        self.records.catch_up().await?;
+        names::known(&self.records.view()?, name)
+    }
+
     /// The bytes of a blob, when the repository has it: the client that is told so relies on it.
     pub(crate) async fn promise_blob(&self, repository: &str, digest: &Digest) -> Result<u64> {
         if self.records.is_shared() {
@@ -235,38 +245,40 @@ impl Registry {
     pub(crate) async fn finish(
         &self,
         writer: Writer,
-        (repository, digest): (&str, Digest),
+        (repository, name): (&str, ContentDigest),
         origin: Option<Origin>,
     ) -> Result<()> {
-        self.finish_as(writer, (repository, digest), Source { origin, mounted_from: None }).await
+        self.finish_as(writer, (repository, name), Source { origin, mounted_from: None }).await
     }
 
     async fn finish_as(
         &self,
         writer: Writer,
-        (repository, digest): (&str, Digest),
+        (repository, name): (&str, ContentDigest),
         source: Source,
     ) -> Result<()> {
         let (writer, placed) = match writer {
             Writer::File(mut writer) => {
                 let checked = tokio::task::spawn_blocking(move || {
-                    let checked = writer.finish(&digest);
+                    let checked = writer.finish(&name);
                     (writer, checked)
                 });
                 let (writer, checked) = checked.await.map_err(fault)?;
                 let placed = match checked {
-                    Ok(()) => {
+                    Ok(digest) => {
                         let (path, size) = (writer.path().to_owned(), writer.size());
-                        self.place(Owned::File(path), (repository, digest, size), source).await.map(drop)
+                        let blob = Stored { name, digest, size };
+                        self.place(Owned::File(path), (repository, blob), source).await.map(drop)
                     }
                     Err(error) => Err(error),
                 };
                 (Writer::File(writer), placed)
             }
             Writer::Bucket(mut writer) => {
-                let placed = match writer.finish(&digest).await {
-                    Ok(object) => {
-                        self.place_object(object, (repository, digest, writer.size()), source).await
+                let placed = match writer.finish(&name).await {
+                    Ok((object, digest)) => {
+                        let blob = Stored { name, digest, size: writer.size() };
+                        self.place_object(object, (repository, blob), source).await
                     }
                     Err(error) => Err(error),
                 };
@@ -281,12 +293,7 @@ impl Registry {
         placed
     }
 
-    async fn place(
-        &self,
-        bytes: Owned,
-        (repository, digest, size): (&str, Digest, u64),
-        source: Source,
-    ) -> Result<bool> {
+    async fn place(&self, bytes: Owned, (repository, blob): (&str, Stored), source: Source) -> Result<bool> {
         let (blobs, rules, now) = (self.blobs.clone(), Arc::clone(&self.rules), self.now());
         let repository = repository.to_owned();
         let place = move |writing: &crate::records::Writing| {
@@ -294,7 +301,7 @@ impl Registry {
                 Owned::File(path) => Whole::File(path),
                 Owned::Object(object) => Whole::Object(object),
             };
-            let finished = Finished { bytes, digest: &digest, size };
+            let finished = Finished { bytes, digest: &blob.digest, name: &blob.name, size: blob.size };
             links::place(writing, &blobs, &repository, finished, source.by(&rules, now))
         };
         self.records.write(place).await
@@ -302,7 +309,7 @@ impl Registry {
 
     /// Places an object. One that is not needed is deleted; one of which it is not known is left, for the
     /// next collection to judge.
-    async fn place_object(&self, object: String, blob: (&str, Digest, u64), source: Source) -> Result<()> {
+    async fn place_object(&self, object: String, blob: (&str, Stored), source: Source) -> Result<()> {
         let placed = self.place(Owned::Object(object.clone()), blob, source).await;
         let is_needed = !matches!(placed, Ok(false) | Err(Error::Refused(_)));
         if let (false, Blobs::Bucket(bucket)) = (is_needed, &self.blobs)
@@ -394,7 +401,7 @@ impl Registry {
             return Err(error);
         }
         let source = Source { origin, mounted_from: Some(from.to_owned()) };
-        self.finish_as(Writer::File(writer), (repository, digest), source).await.map(|()| true)
+        self.finish_as(Writer::File(writer), (repository, digest.into()), source).await.map(|()| true)
     }
 
     /// Takes a blob from the repository.
@@ -417,19 +424,19 @@ impl Registry {
         &self,
         repository: &str,
         reference: &Reference,
-        is_known: impl Fn(&Digest) -> bool,
+        is_known: impl Fn(&ContentDigest) -> bool,
     ) -> Result<(Found, Option<Bytes>)> {
         // One view for both: a manifest that is found has its bytes.
         let view = self.records.view()?;
         let recorded = manifests::resolve(&view, repository, reference);
         if let Some(document) = self.document_elsewhere(&view, repository, reference, &recorded)? {
             let found = document.found();
-            let bytes = (!is_known(&found.digest)).then_some(document.bytes);
+            let bytes = (!is_known(&found.name)).then_some(document.bytes);
             return Ok((found, bytes));
         }
         let found = recorded?;
         let bytes =
-            if is_known(&found.digest) { None } else { Some(manifests::document(&view, &found.digest)?) };
+            if is_known(&found.name) { None } else { Some(manifests::document(&view, &found.digest)?) };
         Ok((found, bytes))
     }
 
@@ -452,7 +459,7 @@ impl Registry {
     }
 
     /// Stores a manifest under a tag, or under its digest and further tags; when this returns it survives
-    /// power loss. Returns its digest, and what it speaks about.
+    /// power loss. Returns what it is called, and what it speaks about.
     pub(crate) async fn put_manifest(
         &self,
         repository: &str,
@@ -460,30 +467,34 @@ impl Registry {
         more_tags: Vec<Tag>,
         (content_type, bytes): (Option<&str>, Bytes),
         origin: Option<Origin>,
-    ) -> Result<(Digest, Option<Digest>)> {
+    ) -> Result<(ContentDigest, Option<ContentDigest>)> {
         let manifest = manifest::parse(content_type, &bytes)?;
         let digest = Digest::of(&bytes);
-        let mut tags = more_tags;
+        let (mut name, mut tags) = (ContentDigest::from(digest), more_tags);
         match reference {
-            Reference::Digest(expected) if *expected != digest => {
-                let message = format!("provided digest did not match uploaded content: it is {digest}");
-                return Err(Refusal::new(Code::DigestInvalid, message).into());
+            Reference::Digest(expected) => {
+                name = expected.same_of(&bytes);
+                if name != *expected {
+                    return Err(crate::uploads::mismatch(expected, &name).into());
+                }
             }
-            Reference::Digest(_) => {}
             Reference::Tag(tag) => tags.push(tag.clone()),
         }
         let subject = manifest.subject;
-        let is_taken = self.hand_over(repository, &tags, &manifest, &bytes).await?;
+        // The other store has one name for everything.
+        let has_one_name = manifest.names().chain([&name]).all(|name| name.sha256().is_some());
+        let is_taken = has_one_name && self.hand_over(repository, &tags, &manifest, &bytes).await?;
         let elsewhere = if is_taken { HashSet::new() } else { self.parts_elsewhere(repository, &manifest)? };
         let repository = repository.to_owned();
-        let push = Push { repository, tags, digest, bytes, manifest, elsewhere, now: self.now(), origin };
+        let push =
+            Push { repository, tags, digest, name, bytes, manifest, elsewhere, now: self.now(), origin };
         let rules = Arc::clone(&self.rules);
         match is_taken {
             true if rules.webhooks.is_empty() => {}
             true => self.records.write(move |writing| manifests::tell_pushed(writing, &push, &rules)).await?,
             false => self.records.write(move |writing| manifests::put(writing, &push, &rules)).await?,
         }
-        Ok((digest, subject))
+        Ok((name, subject))
     }
 
     /// Gives an image that is pushed under tags to the other store; whether that has it now.
@@ -514,14 +525,15 @@ impl Registry {
                     Err(error) => Err(yare_errdefs::Error::wrap("cannot open a pushed blob", error)),
                 }
             };
-            let document =
-                |digest: &Digest| match manifests::resolve(&view, &name, &Reference::Digest(*digest)) {
-                    Ok(found) => {
-                        manifests::document(&view, &found.digest).map(Some).map_err(Error::into_failed)
-                    }
-                    Err(Error::Refused(_)) => Ok(None),
-                    Err(error) => Err(error.into_failed()),
-                };
+            let document = |digest: &Digest| match manifests::resolve(
+                &view,
+                &name,
+                &Reference::Digest((*digest).into()),
+            ) {
+                Ok(found) => manifests::document(&view, &found.digest).map(Some).map_err(Error::into_failed),
+                Err(Error::Refused(_)) => Ok(None),
+                Err(error) => Err(error.into_failed()),
+            };
             let pushed = Pushed {
                 repository: &name,
                 tags: &names,
@@ -534,7 +546,8 @@ impl Registry {
         if !taken.await? {
             return Ok(false);
         }
-        self.forget_taken(&repository, tags, manifest.members.clone()).await?;
+        let members = manifest.members.iter().filter_map(ContentDigest::sha256).collect();
+        self.forget_taken(&repository, tags, members).await?;
         Ok(true)
     }
 
@@ -560,12 +573,12 @@ impl Registry {
     }
 
     /// What a manifest needs and the other store has for the repository.
-    fn parts_elsewhere(&self, repository: &str, manifest: &Manifest) -> Result<HashSet<Digest>> {
+    fn parts_elsewhere(&self, repository: &str, manifest: &Manifest) -> Result<HashSet<ContentDigest>> {
         let mut found = HashSet::new();
         let Some(images) = &self.images else { return Ok(found) };
-        for blob in &manifest.blobs {
-            if images.blob_size(repository, blob)?.is_some() {
-                found.insert(*blob);
+        for blob in manifest.blobs.iter().filter_map(ContentDigest::sha256) {
+            if images.blob_size(repository, &blob)?.is_some() {
+                found.insert(blob.into());
             }
         }
         for member in &manifest.members {
@@ -623,6 +636,14 @@ impl Source {
         let (origin, mounted_from) = (self.origin.as_ref(), self.mounted_from.as_deref());
         By { now, rules, origin, mounted_from }
     }
+}
+
+/// An upload that was checked.
+#[derive(Debug, Clone, Copy)]
+struct Stored {
+    name: ContentDigest,
+    digest: Digest,
+    size: u64,
 }
 
 /// As [`Whole`], for another thread.

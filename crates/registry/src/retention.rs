@@ -85,7 +85,7 @@ mod tests {
     use yare_oci::Digest;
 
     fn tag(name: &str, pushed: u64, pulled: u64) -> (String, TagRecord) {
-        (name.to_owned(), TagRecord { digest: Digest::of(name), pushed, pulled })
+        (name.to_owned(), TagRecord { digest: Digest::of(name), name: None, pushed, pulled })
     }
 
     fn rule(text: &str) -> Retention {

@@ -4,7 +4,7 @@ use crate::name::{Reference, RepositoryName, parse_digest};
 use crate::problem::{Code, Refusal};
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
-use yare_oci::Digest;
+use yare_oci::ContentDigest;
 
 /// What a path names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,13 +18,13 @@ pub enum Target {
     /// `/v2/<name>/manifests/<reference>`
     Manifest(RepositoryName, Reference),
     /// `/v2/<name>/blobs/<digest>`
-    Blob(RepositoryName, Digest),
+    Blob(RepositoryName, ContentDigest),
     /// `/v2/<name>/blobs/uploads/`
     Uploads(RepositoryName),
     /// `/v2/<name>/blobs/uploads/<id>`
     Upload(RepositoryName, String),
     /// `/v2/<name>/referrers/<digest>`
-    Referrers(RepositoryName, Digest),
+    Referrers(RepositoryName, ContentDigest),
     /// `/token`
     Token,
     /// `/token/keys`
@@ -118,6 +118,7 @@ fn nowhere(path: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use yare_oci::Digest;
 
     fn name(text: &str) -> RepositoryName {
         RepositoryName::parse(text).unwrap()
@@ -134,11 +135,11 @@ mod tests {
                 "/v2/manifests/tags/list/manifests/v1".to_owned(),
                 Target::Manifest(name("manifests/tags/list"), Reference::parse("v1").unwrap()),
             ),
-            (format!("/v2/a/blobs/{digest}"), Target::Blob(name("a"), digest)),
-            (format!("/v2/a/blobs/sha256%3A{}", digest.hex()), Target::Blob(name("a"), digest)),
+            (format!("/v2/a/blobs/{digest}"), Target::Blob(name("a"), digest.into())),
+            (format!("/v2/a/blobs/sha256%3A{}", digest.hex()), Target::Blob(name("a"), digest.into())),
             ("/v2/a/blobs/uploads/".to_owned(), Target::Uploads(name("a"))),
             ("/v2/a/blobs/uploads/x1".to_owned(), Target::Upload(name("a"), "x1".into())),
-            (format!("/v2/a/referrers/{digest}"), Target::Referrers(name("a"), digest)),
+            (format!("/v2/a/referrers/{digest}"), Target::Referrers(name("a"), digest.into())),
         ];
         for (path, want) in cases {
             assert_eq!(parse(&path).unwrap(), want, "{path}");

@@ -160,7 +160,7 @@ async fn read_objects(registry: &Arc<Registry>, bucket: &Bucket, dry_run: bool) 
         check_open(registry)?;
         let object = Blobs::object(&registry.records.view()?, &digest)?;
         let read = match &object {
-            Some(object) => bucket.hash(object).await?,
+            Some(object) => bucket.hash(object, yare_oci::Hasher::new().into()).await?,
             None => None,
         };
         scrubbed.blobs += 1;
@@ -283,7 +283,7 @@ mod tests {
                 None,
             )
         };
-        let (digest, _) = push().await.unwrap();
+        let digest = push().await.unwrap().0.sha256().unwrap();
         let rot = move |writing: &Writing| {
             writing.tables.open_table(DOCUMENTS)?.insert(digest.as_bytes(), b"rotten".as_slice())?;
             Ok(())

@@ -143,7 +143,7 @@ pub(crate) async fn push(cx: &Context, given: &Given) -> Outcome {
             continue;
         }
         let from = open(cx, &client, source, Intent::Pull).await?;
-        let digest = Name::Digest(entry.descriptor.digest);
+        let digest = Name::from(entry.descriptor.digest);
         let copied = from.copy_to(&digest, &to, &digest).await.map_err(|error| failed(&error))?;
         let there = target.with_digest(copied.digest);
         cx.line(format_args!("Pushed ref {there} with digest: {}", copied.digest))?;
@@ -251,8 +251,7 @@ async fn members(
         .map_err(|error| Failure::new(format!("the index {wanted} is not understood: {error}")))?;
     let mut entries = Vec::new();
     for listed in index.manifests {
-        let image =
-            repository.manifest(&Name::Digest(listed.digest)).await.map_err(|error| failed(&error))?;
+        let image = repository.manifest(&Name::from(listed.digest)).await.map_err(|error| failed(&error))?;
         if MediaType::is_index(&image.descriptor.media_type) {
             return Err(Failure::new(format!("{} is an index within {wanted}", listed.digest)));
         }

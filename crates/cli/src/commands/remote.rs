@@ -30,7 +30,7 @@ pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
 /// The tag or digest that it names.
 pub(super) fn name(reference: &Reference) -> Name {
     match (reference.digest(), reference.tag()) {
-        (Some(digest), _) => Name::Digest(digest),
+        (Some(digest), _) => Name::from(digest),
         (None, tag) => Name::Tag(tag.unwrap_or("latest").to_owned()),
     }
 }

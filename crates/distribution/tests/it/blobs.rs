@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use yare_distribution::{BlobStream, Credentials, Parts, Result, Resume};
 use yare_errdefs::{Class, Classified, chain};
-use yare_oci::{Digest, Hasher};
+use yare_oci::{ContentDigest, Digest, Hasher};
 
 async fn read(stream: &mut BlobStream) -> Result<Vec<u8>> {
     let mut all = Vec::new();
@@ -31,6 +31,18 @@ async fn content_comes_whole() {
     let empty = fake.blob(Vec::new());
     let mut stream = repository(&fake, "a").await.blob(&empty, Resume::default()).unwrap();
     assert_eq!(read(&mut stream).await.unwrap(), Vec::<u8>::new());
+}
+
+#[tokio::test]
+async fn other_algorithms_are_checked_alike() {
+    let fake = Fake::start().await;
+    let repository = repository(&fake, "a").await;
+    let sha512 = |bytes: &[u8]| ContentDigest::Sha512([0; 64]).same_of(bytes);
+    for (name, is_right) in [(sha512(b"content"), true), (sha512(b"another"), false)] {
+        fake.fault(Method::GET, "blobs", 1, Fault::Answer(200, Vec::new(), "content".to_owned()));
+        let read = read(&mut repository.blob_called(&name, 7).unwrap()).await;
+        assert_eq!(read.is_ok_and(|bytes| bytes == b"content"), is_right);
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use http::Method;
 use std::time::Instant;
 use yare_distribution::{Credentials, Name};
 use yare_errdefs::{Class, Classified, chain};
-use yare_oci::{Digest, MediaType};
+use yare_oci::{ContentDigest, Digest, MediaType};
 
 const IMAGE: &str = r#"{"schemaVersion":2,"config":{"digest":"sha256:aa","size":1},"layers":[]}"#;
 
@@ -20,7 +20,7 @@ async fn a_tag_is_resolved_and_fetched() {
     let resolved = repository.resolve(&latest()).await.unwrap();
     assert_eq!((resolved.digest, resolved.size), (digest, IMAGE.len() as u64));
     assert_eq!(resolved.media_type, MediaType::OCI_MANIFEST);
-    let document = repository.manifest(&Name::Digest(digest)).await.unwrap();
+    let document = repository.manifest(&Name::from(digest)).await.unwrap();
     assert_eq!((document.descriptor, &document.bytes[..]), (resolved, IMAGE.as_bytes()));
     assert_eq!(
         fake.lines(),
@@ -49,6 +49,38 @@ async fn a_registry_without_head_is_asked_for_the_whole() {
     assert_eq!(repository(&fake, "a").await.resolve(&latest()).await.unwrap().digest, digest);
 }
 
+/// The SHA-512 digest of these bytes.
+fn sha512(bytes: &str) -> ContentDigest {
+    ContentDigest::Sha512([0; 64]).same_of(bytes.as_bytes())
+}
+
+#[tokio::test]
+async fn other_algorithms_are_checked_alike() {
+    let fake = Fake::start().await;
+    let repository = repository(&fake, "a").await;
+    let kind = ("content-type", MediaType::OCI_MANIFEST.to_owned());
+    let answer = |headers| Fault::Answer(200, headers, IMAGE.to_owned());
+    let named = |bytes: &str| ("docker-content-digest", sha512(bytes).to_string());
+    for (name, headers, is_right) in [
+        (Name::Digest(sha512(IMAGE)), vec![kind.clone()], true),
+        (Name::Digest(sha512("{}")), vec![kind.clone()], false),
+        (latest(), vec![kind.clone(), named(IMAGE)], true),
+        (latest(), vec![kind.clone(), named("{}")], false),
+    ] {
+        fake.fault(Method::GET, "manifests", 1, answer(headers));
+        match repository.manifest(&name).await {
+            Ok(document) => assert_eq!((document.descriptor.digest, is_right), (Digest::of(IMAGE), true)),
+            Err(error) => {
+                assert!(!is_right && error.to_string().contains("has digest sha512:"), "{name}: {error}");
+            }
+        }
+    }
+    // What the head of an answer cannot say comes with the whole.
+    fake.fault(Method::HEAD, "manifests", 1, answer(vec![kind.clone(), named(IMAGE)]));
+    fake.fault(Method::GET, "manifests", 1, answer(vec![kind, named(IMAGE)]));
+    assert_eq!(repository.resolve(&latest()).await.unwrap().digest, Digest::of(IMAGE));
+}
+
 #[tokio::test]
 async fn wrong_documents_are_refused() {
     let fake = Fake::start().await;
@@ -68,7 +100,7 @@ async fn wrong_documents_are_refused() {
     assert_eq!(error.class(), Class::FailedPrecondition);
 
     fake.fault(Method::GET, "manifests/sha256", 1, Fault::Answer(200, vec![kind.clone()], "{}".to_owned()));
-    let error = repository.manifest(&Name::Digest(Digest::of(IMAGE))).await.unwrap_err();
+    let error = repository.manifest(&Name::from(Digest::of(IMAGE))).await.unwrap_err();
     assert!(error.to_string().contains("has digest"), "{error}");
 
     let huge = "x".repeat(yare_distribution::LARGEST_MANIFEST + 1);

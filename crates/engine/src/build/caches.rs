@@ -68,7 +68,7 @@ fn wait<T>(runtime: &Handle, cancel: &Cancel, work: impl Future<Output = T>) -> 
 impl ContentStore for CacheRepository {
     fn manifest(&self, digest: Option<&Digest>) -> Result<Vec<u8>> {
         let name = match (digest, self.reference.tag()) {
-            (Some(digest), _) => Name::Digest(*digest),
+            (Some(digest), _) => Name::from(*digest),
             (None, tag) => Name::Tag(tag.unwrap_or("latest").to_owned()),
         };
         self.wait(self.repository.manifest(&name)).map(|document| document.bytes.to_vec())

@@ -101,7 +101,7 @@ pub async fn pull(engine: &Arc<Engine>, request: PullRequest) -> Result<Output> 
 
 fn name_of(reference: &Reference) -> Name {
     match (reference.digest(), reference.tag()) {
-        (Some(digest), _) => Name::Digest(digest),
+        (Some(digest), _) => Name::from(digest),
         (None, tag) => Name::Tag(tag.unwrap_or("latest").to_owned()),
     }
 }
@@ -283,7 +283,7 @@ impl Pull {
     /// stands for one platform, and none is kept of it.
     async fn manifests(&self) -> Result<(Option<(Document, Index)>, Vec<Document>)> {
         let failed = |error| failed(&self.reference, error);
-        let top = self.repository.manifest(&Name::Digest(self.found.digest)).await.map_err(failed)?;
+        let top = self.repository.manifest(&Name::from(self.found.digest)).await.map_err(failed)?;
         if !MediaType::is_index(&top.descriptor.media_type) {
             return Ok((None, vec![top]));
         }
@@ -298,7 +298,7 @@ impl Pull {
         };
         let (mut manifests, mut room) = (Vec::with_capacity(wanted.len()), Room::new("the manifests"));
         for digest in wanted {
-            let document = self.repository.manifest(&Name::Digest(digest)).await.map_err(failed)?;
+            let document = self.repository.manifest(&Name::from(digest)).await.map_err(failed)?;
             room.take(document.bytes.len() as u64, &self.reference)?;
             manifests.push(document);
         }
@@ -309,7 +309,7 @@ impl Pull {
     async fn nested(&self, mut index: Index) -> Result<Document> {
         for _ in 1..DEPTH {
             let entry = choose(&index, self.wanted.as_ref(), &self.reference)?;
-            let document = self.repository.manifest(&Name::Digest(entry)).await;
+            let document = self.repository.manifest(&Name::from(entry)).await;
             let document = document.map_err(|error| failed(&self.reference, error))?;
             if !MediaType::is_index(&document.descriptor.media_type) {
                 return Ok(document);
@@ -325,7 +325,7 @@ impl Pull {
     /// Fetches what is attested of an image; the digests of its documents.
     async fn attestation(&self, entry: &Descriptor) -> Result<Vec<Digest>> {
         let failed = |error| failed(&self.reference, error);
-        let document = self.repository.manifest(&Name::Digest(entry.digest)).await.map_err(failed)?;
+        let document = self.repository.manifest(&Name::from(entry.digest)).await.map_err(failed)?;
         let manifest: Manifest = read_document(&document.bytes, "the manifest of an attestation")?;
         let mut room = Room::new("the attestations");
         for blob in manifest.layers.iter().chain([&manifest.config]) {

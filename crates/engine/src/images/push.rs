@@ -203,7 +203,7 @@ impl Push<'_> {
     /// A manifest without a name.
     async fn put_manifest(&self, bytes: &[u8]) -> Result<Descriptor> {
         let descriptor = Descriptor::of(&media_type(bytes), bytes);
-        let name = Name::Digest(descriptor.digest);
+        let name = Name::from(descriptor.digest);
         let put = self.repository.put_manifest(&name, &descriptor.media_type, bytes).await;
         put.map(|_| descriptor).map_err(|error| not_pushed(&self.name, error))
     }
@@ -249,7 +249,7 @@ impl Push<'_> {
     async fn tag(&self, bytes: &[u8], lines: &Lines) -> Result<Digest> {
         let tag = if self.by_digest { "" } else { self.name.tag().unwrap_or("latest") };
         let name = match tag {
-            "" => Name::Digest(Digest::of(bytes)),
+            "" => Name::from(Digest::of(bytes)),
             tag => Name::Tag(tag.to_owned()),
         };
         let put = self.repository.put_manifest(&name, &media_type(bytes), bytes).await;

@@ -142,7 +142,7 @@ pub async fn inspect(engine: &Arc<Engine>, name: &str, auth: &AuthConfig) -> Res
     let client = &engine.transfers.client;
     let repository = client.repository(&reference, &credentials(auth), Intent::Pull).await.map_err(failed)?;
     let wanted = match (reference.digest(), reference.tag()) {
-        (Some(digest), _) => Name::Digest(digest),
+        (Some(digest), _) => Name::from(digest),
         (None, tag) => Name::Tag(tag.unwrap_or("latest").to_owned()),
     };
     let document = repository.manifest(&wanted).await.map_err(failed)?;

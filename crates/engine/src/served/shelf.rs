@@ -233,10 +233,14 @@ impl Images for Shelf {
                 }
                 found.map(|(_, image)| image)
             }
-            Name::Digest(digest) => match self.in_indexes(&engine, repository, digest)? {
-                Some(found) => return Ok(Some(found)),
-                None => self.by_manifest(&engine, repository, digest)?,
-            },
+            Name::Digest(name) => {
+                // Images of an engine have no other names.
+                let Some(digest) = name.sha256() else { return Ok(None) };
+                match self.in_indexes(&engine, repository, &digest)? {
+                    Some(found) => return Ok(Some(found)),
+                    None => self.by_manifest(&engine, repository, &digest)?,
+                }
+            }
         };
         let Some(image) = image else { return Ok(None) };
         let bytes = document(&engine, &image)?;
@@ -287,7 +291,9 @@ impl Images for Shelf {
         let images = self.images(&engine, pushed.repository);
         let document = |digest: &Digest| match (pushed.document)(digest)? {
             Some(bytes) => Ok(Some(bytes)),
-            None => Ok(self.manifest(pushed.repository, &Name::Digest(*digest))?.map(|found| found.bytes)),
+            None => Ok(self
+                .manifest(pushed.repository, &Name::Digest((*digest).into()))?
+                .map(|found| found.bytes)),
         };
         let known = Pushed { document: &document, ..*pushed };
         if let Some(wanted) = WantedIndex::of(&known)? {
@@ -313,12 +319,15 @@ impl Images for Shelf {
         let own = self.own_names(repository);
         let by_digest = match reference {
             Name::Tag(_) => None,
-            Name::Digest(digest) => self.by_manifest(&engine, repository, digest)?,
+            Name::Digest(name) => match name.sha256() {
+                Some(digest) => self.by_manifest(&engine, repository, &digest)?,
+                None => None,
+            },
         };
         let is_meant = |name: &Reference, image: &Image| match reference {
             Name::Tag(tag) => name.tag() == Some(tag.as_str()),
             Name::Digest(digest) => match engine.images.index_of(&name.to_string()) {
-                Some(index) => index.digest == *digest,
+                Some(index) => *digest == index.digest,
                 None => by_digest.as_ref().is_some_and(|meant| meant.id == image.id),
             },
         };

@@ -9,7 +9,7 @@ use object_store::{GetOptions, GetRange};
 use std::io;
 use std::ops::Range;
 use std::time::Duration;
-use yare_oci::{Digest, Hasher};
+use yare_oci::{ContentDigest, ContentHasher};
 
 /// How long a link to a blob is good.
 const GOOD: Duration = Duration::from_secs(20 * 60);
@@ -54,7 +54,11 @@ impl Bucket {
     }
 
     /// Reads a blob and tells what it hashes to, and its bytes; `None` when its object is not there.
-    pub(crate) async fn hash(&self, object: &str) -> Result<Option<(Digest, u64)>> {
+    pub(crate) async fn hash(
+        &self,
+        object: &str,
+        mut hasher: ContentHasher,
+    ) -> Result<Option<(ContentDigest, u64)>> {
         let name = name_of(object);
         let failed = |error| self.failed("read", &name, error);
         let mut stream = match self.objects.get_opts(&self.key(&name), GetOptions::default()).await {
@@ -62,7 +66,7 @@ impl Bucket {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
-        let (mut hasher, mut size) = (Hasher::new(), 0);
+        let mut size = 0;
         while let Some(bytes) = stream.next().await {
             let bytes = bytes.map_err(failed)?;
             hasher.update(&bytes);

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
-use yare_oci::{Digest, Hasher};
+use yare_oci::{ContentDigest, Digest, Hasher};
 
 /// Bytes of a part. Stores want 5 MiB at least.
 const PART: usize = 8 << 20;
@@ -372,18 +372,43 @@ impl Writer {
         self.put(Bytes::new()).await
     }
 
-    /// Checks the digest and makes the bytes an object below `blobs/`, whose name is returned.
-    pub(crate) async fn finish(&mut self, expected: &Digest) -> Result<String> {
-        let actual = self.hasher.clone().finish();
-        if actual != *expected {
-            return Err(mismatch(expected, &actual).into());
+    /// Checks the digest and makes the bytes an object below `blobs/`. Returns its name, and the digest that the
+    /// records know it by.
+    pub(crate) async fn finish(&mut self, expected: &ContentDigest) -> Result<(String, Digest)> {
+        let digest = self.hasher.clone().finish();
+        match expected {
+            ContentDigest::Sha256(_) => {
+                check(expected, &digest.into())?;
+                Ok((self.make(&digest).await?, digest))
+            }
+            ContentDigest::Sha512(_) => self.finish_as(expected, digest).await,
         }
+    }
+
+    /// The same by another algorithm than ours. Clients say so with the last request: what is in the bucket by then
+    /// is read again.
+    async fn finish_as(&mut self, expected: &ContentDigest, digest: Digest) -> Result<(String, Digest)> {
+        if self.state.target.is_none() {
+            check(expected, &expected.same_of(&self.tail))?;
+            return Ok((self.make(&digest).await?, digest));
+        }
+        let object = self.make(&digest).await?;
+        let read = self.bucket.hash(&object, expected.hasher()).await?;
+        let (actual, _) = read.ok_or_else(|| unknown(&self.upload.id))?;
+        if actual != *expected {
+            self.bucket.delete_blob(&object).await?;
+        }
+        check(expected, &actual).map(|()| (object, digest))
+    }
+
+    /// Makes the bytes an object.
+    async fn make(&mut self, digest: &Digest) -> Result<String> {
         let Some(target) = self.state.target.clone() else { return self.put_whole().await };
         match self.complete(&target).await {
             Ok(()) => Ok(target.object),
             // A process that was killed may have completed it, without a record of it.
-            Err(error) => match self.bucket.hash(&target.object).await? {
-                Some((digest, _)) if digest == *expected => Ok(target.object),
+            Err(error) => match self.bucket.hash(&target.object, Hasher::new().into()).await? {
+                Some((actual, _)) if actual == *digest => Ok(target.object),
                 _ => Err(error),
             },
         }
@@ -410,6 +435,10 @@ impl Writer {
         let completed = self.bucket.multipart.complete_multipart(&key, &target.multipart, parts).await;
         completed.map(drop).map_err(|error| self.bucket.failed("complete", &name, error))
     }
+}
+
+fn check(expected: &ContentDigest, actual: &ContentDigest) -> Result<()> {
+    if actual == expected { Ok(()) } else { Err(mismatch(expected, actual).into()) }
 }
 
 fn overtaken() -> Refusal {

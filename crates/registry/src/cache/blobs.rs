@@ -15,8 +15,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
-use yare_distribution::{BlobStream, Resume};
-use yare_oci::{Descriptor, Digest, MediaType};
+use yare_distribution::BlobStream;
+use yare_oci::ContentDigest;
 
 /// Bytes that are gathered before they are written.
 const BATCH: usize = 512 << 10;
@@ -65,14 +65,14 @@ pub(crate) async fn size(
     registry: &Registry,
     upstream: &Upstream,
     name: &str,
-    digest: &Digest,
+    digest: &ContentDigest,
 ) -> Result<u64> {
     // Whoever lists it has it; else the upstream knows.
     if let Some(size) = manifests::size_of_part(&registry.records.view()?, name, digest)? {
         return Ok(size);
     }
     let repository = upstream.repository(name).await?;
-    let answer = repository.blob_size(digest).await;
+    let answer = repository.blob_size(*digest).await;
     upstream.note(&answer);
     let size = answer.map_err(|error| upstream.refusal(&error, || links::unknown(digest)))?;
     size.ok_or_else(|| links::unknown(digest).into())
@@ -84,7 +84,7 @@ pub(crate) async fn fetch(
     registry: &Arc<Registry>,
     upstream: &Arc<Upstream>,
     name: &str,
-    digest: &Digest,
+    digest: &ContentDigest,
 ) -> Result<Option<Arc<Fetch>>> {
     match begin(registry, upstream, name, digest).await? {
         Some(fetch) => fetch.begun().await.map(Some),
@@ -96,14 +96,16 @@ async fn begin(
     registry: &Arc<Registry>,
     upstream: &Arc<Upstream>,
     name: &str,
-    digest: &Digest,
+    digest: &ContentDigest,
 ) -> Result<Option<Arc<Fetch>>> {
     let key = (name.to_owned(), *digest);
     let _turn = upstream.asking.wait((name.to_owned(), digest.to_string())).await;
     if let Some(running) = upstream.running.lock().get(&key) {
         return Ok(Some(Arc::clone(running)));
     }
-    if registry.open_blob(name, digest).is_ok() {
+    if let Some(known) = registry.known(digest).await?
+        && registry.open_blob(name, &known).is_ok()
+    {
         return Ok(None);
     }
     let Ok(permit) = Arc::clone(&upstream.fetching).try_acquire_owned() else {
@@ -118,8 +120,7 @@ async fn begin(
         let message = format!("the blob has {size} bytes; this registry takes {limit}");
         return Err(Refusal::new(Code::SizeInvalid, message).into());
     }
-    let descriptor = Descriptor::new(MediaType::OCI_LAYER, *digest, size);
-    let stream = upstream.repository(name).await?.blob(&descriptor, Resume::default());
+    let stream = upstream.repository(name).await?.blob_called(digest, size);
     let stream = stream.map_err(|error| upstream.refusal(&error, || links::unknown(digest)))?;
     let writer = registry.uploads.start_file(name, now()).await?;
     let file = File::open(writer.path()).map_err(|error| file_error("open", writer.path(), error))?;
@@ -137,7 +138,7 @@ async fn begin(
 /// A fetch in the list of those that run, until it is dropped.
 struct Running {
     upstream: Arc<Upstream>,
-    key: (String, Digest),
+    key: (String, ContentDigest),
     _permit: tokio::sync::OwnedSemaphorePermit,
 }
 

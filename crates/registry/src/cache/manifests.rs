@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use yare_distribution::{Document, Name};
 use yare_errdefs::{Class, Classified};
-use yare_oci::Digest;
+use yare_oci::{ContentDigest, Digest};
 
 /// How a manifest of an upstream can be answered with.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ async fn ask(
     held: Option<&(String, Digest)>,
 ) -> yare_distribution::Result<Option<Document>> {
     let tag = match reference {
-        Reference::Digest(digest) => return repository.manifest(&Name::Digest(*digest)).await.map(Some),
+        Reference::Digest(name) => return repository.manifest(&Name::Digest(*name)).await.map(Some),
         Reference::Tag(tag) => Name::Tag(tag.to_string()),
     };
     if let Some((_, held)) = held
@@ -124,20 +124,21 @@ async fn ask(
 /// Stores a manifest, or that a tag still names it. Its blobs and members come when they are asked for.
 async fn keep(
     registry: &Registry,
-    name: &str,
+    repository: &str,
     reference: &Reference,
     kind: &str,
     bytes: Bytes,
 ) -> Result<()> {
     let manifest = manifest::parse(Some(kind), &bytes)?;
-    let tags = match reference {
-        Reference::Tag(tag) => vec![tag.clone()],
-        Reference::Digest(_) => Vec::new(),
-    };
     let digest = Digest::of(&bytes);
-    let (repository, elsewhere) = (name.to_owned(), HashSet::new());
-    let push =
-        Push { repository, tags, digest, bytes, manifest, elsewhere, now: registry.now(), origin: None };
+    let (name, tags) = match reference {
+        Reference::Tag(tag) => (ContentDigest::from(digest), vec![tag.clone()]),
+        // The upstream's answer was checked against it.
+        Reference::Digest(name) => (*name, Vec::new()),
+    };
+    let (repository, elsewhere) = (repository.to_owned(), HashSet::new());
+    let now = registry.now();
+    let push = Push { repository, tags, digest, name, bytes, manifest, elsewhere, now, origin: None };
     let rules = PushRules {
         quotas: registry.rules.quotas.clone(),
         // The upstream decides where its tags go.

@@ -28,7 +28,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use yare_distribution::{Client, Intent, Patience, Repository};
 use yare_errdefs::{Class, Classified};
-use yare_oci::Digest;
+use yare_oci::ContentDigest;
 
 /// Repositories whose session with the upstream is kept.
 const SESSIONS: usize = 256;
@@ -166,7 +166,7 @@ pub(crate) struct Upstream {
     down_until: Mutex<Option<Instant>>,
     asking: Turns<(String, String)>,
     fetching: Arc<tokio::sync::Semaphore>,
-    running: Mutex<HashMap<(String, Digest), Arc<blobs::Fetch>>>,
+    running: Mutex<HashMap<(String, ContentDigest), Arc<blobs::Fetch>>>,
     counts: Counts,
 }
 

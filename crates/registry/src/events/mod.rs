@@ -23,7 +23,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Notify;
-use yare_oci::Digest;
+use yare_oci::{ContentDigest, Digest};
 
 /// Pulls that wait to be noted; more of them are lost.
 const PULLS: usize = 1000;
@@ -101,7 +101,7 @@ pub(crate) struct Event {
     /// Whether it is about a blob.
     pub(crate) is_blob: bool,
     pub(crate) tag: Option<String>,
-    pub(crate) digest: Option<Digest>,
+    pub(crate) digest: Option<ContentDigest>,
     pub(crate) media_type: String,
     pub(crate) size: u64,
     /// The repository that a blob was mounted from.
@@ -130,7 +130,7 @@ impl Event {
     pub(crate) fn blob(
         kind: Kind,
         repository: &str,
-        (digest, size): (&Digest, u64),
+        (digest, size): (&ContentDigest, u64),
         origin: &Origin,
     ) -> Self {
         let media_type = BLOB.to_owned();

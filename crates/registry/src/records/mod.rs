@@ -25,6 +25,8 @@
 //! | `leases` | name of a work | JSON of [`Lease`](lease::Lease) | which process does it |
 //! | `sums` | pattern of a quota | bytes | what the repositories that it matches hold together: see `quota` |
 //! | `events` | (webhook, number) | an event, JSON | who is to be told: see `events::queue` |
+//! | `names` | SHA-512 digest, 64 bytes | blob or manifest | a second name of it: see `names` |
+//! | `named` | blob or manifest | SHA-512 digest | `names` read backwards |
 //!
 //! Writers hand closures to the thread, which runs all that are waiting in one transaction and commits once
 //! (group commit); whoever was told "done" is on the disk. A closure checks first and changes then: one that
@@ -49,10 +51,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use tokio::sync::watch;
 use yare_content::Store;
 use yare_database::Database;
-use yare_oci::Digest;
+use yare_oci::{ContentDigest, Digest};
 
 /// A digest in a key.
 pub(crate) type Hash<'a> = &'a [u8; 32];
+/// A SHA-512 digest in a key.
+pub(crate) type LongHash<'a> = &'a [u8; 64];
 type Table<K, V> = TableDefinition<'static, K, V>;
 
 pub(crate) const FORMAT: Table<&str, &str> = TableDefinition::new("format");
@@ -73,6 +77,8 @@ pub(crate) const LEASES: Table<&str, &[u8]> = TableDefinition::new("leases");
 pub(crate) const REPLICATIONS: Table<(&str, &str, &str), &[u8]> = TableDefinition::new("replications");
 pub(crate) const EVENTS: Table<(&str, u64), &[u8]> = TableDefinition::new("events");
 pub(crate) const SUMS: Table<&str, u64> = TableDefinition::new("sums");
+pub(crate) const NAMES: Table<LongHash<'_>, Hash<'_>> = TableDefinition::new("names");
+pub(crate) const NAMED: Table<Hash<'_>, LongHash<'_>> = TableDefinition::new("named");
 
 const VERSION: u32 = 1;
 /// redb's page cache, in bytes.
@@ -100,6 +106,9 @@ pub(crate) struct Repository {
 pub(crate) struct TagRecord {
     /// What it names.
     pub digest: Digest,
+    /// By which digest that was pushed, where not by this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<ContentDigest>,
     /// When it was last pushed.
     pub pushed: u64,
     /// When it was last pulled by this name; 0 for never.
@@ -124,7 +133,7 @@ pub(crate) struct ManifestRecord {
     pub uses: Vec<Digest>,
     /// What it speaks about: a key of `referrers`.
     #[serde(default)]
-    pub subject: Option<Digest>,
+    pub subject: Option<ContentDigest>,
 }
 
 /// A transaction that is being filled.

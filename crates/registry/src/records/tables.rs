@@ -11,8 +11,8 @@
 //! Changes are values, not deeds: to apply one twice is to apply it once.
 
 use super::{
-    BLOBS, CONDEMNED, DOCUMENTS, EVENTS, HOLDERS, LEASES, LINKED, LINKS, MANIFESTS, OBJECTS, REFERRERS,
-    REPLICATIONS, REPOSITORIES, SUMS, TAGGED, TAGS, USES,
+    BLOBS, CONDEMNED, DOCUMENTS, EVENTS, HOLDERS, LEASES, LINKED, LINKS, MANIFESTS, NAMED, NAMES, OBJECTS,
+    REFERRERS, REPLICATIONS, REPOSITORIES, SUMS, TAGGED, TAGS, USES,
 };
 use crate::problem::Result;
 use redb::{
@@ -272,7 +272,7 @@ macro_rules! shared {
 // The numbers are part of the format: append, never reorder.
 shared! {
     0 REPOSITORIES, 1 TAGS, 2 TAGGED, 3 MANIFESTS, 4 DOCUMENTS, 5 HOLDERS, 6 BLOBS, 7 LINKS, 8 LINKED, 9 USES,
-    10 REFERRERS, 11 OBJECTS, 12 CONDEMNED, 13 LEASES, 14 REPLICATIONS, 15 EVENTS, 16 SUMS,
+    10 REFERRERS, 11 OBJECTS, 12 CONDEMNED, 13 LEASES, 14 REPLICATIONS, 15 EVENTS, 16 SUMS, 17 NAMES, 18 NAMED,
 }
 
 #[cfg(test)]
@@ -298,8 +298,8 @@ mod tests {
 
     #[test]
     fn what_is_no_change_is_refused() {
-        assert!(Change::parse(&[17, 0, 0, 0, 0]).is_err());
-        assert!(Change::parse(&[0x91, 0, 0, 0, 0]).is_err());
+        assert!(Change::parse(&[19, 0, 0, 0, 0]).is_err());
+        assert!(Change::parse(&[0x93, 0, 0, 0, 0]).is_err());
         assert!(Change::parse(&[0, 0xff, 0xff, 0xff, 0xff]).is_err());
     }
 }

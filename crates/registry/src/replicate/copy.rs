@@ -3,12 +3,12 @@
 use super::counts::Counts;
 use super::side::{Side, companions};
 use super::{Here, Work};
-use crate::manifest::{self, Manifest};
+use crate::manifest;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
 use yare_distribution::{Document, Name, Pushed};
 use yare_errdefs::{Error, Result};
-use yare_oci::{Descriptor, Digest, MediaType};
+use yare_oci::{ContentDigest, Descriptor, Digest, MediaType};
 
 /// Indexes within indexes, and manifests of one copy.
 const DEPTH: usize = 4;
@@ -59,7 +59,7 @@ impl<'a> Copy<'a> {
 
     /// Makes the target have what speaks about a manifest that it has.
     pub(super) async fn about(mut self, subject: Digest) -> Result<()> {
-        if self.target.find(&Name::Digest(subject)).await?.is_none() {
+        if self.target.find(&Name::from(subject)).await?.is_none() {
             // It comes with what it speaks about, or the rule is not about that.
             return Ok(());
         }
@@ -80,7 +80,7 @@ impl<'a> Copy<'a> {
     /// Copies a manifest with all that it needs: that first.
     async fn tree(&mut self, document: Document, tag: Option<&str>, depth: usize) -> Result<()> {
         let digest = document.descriptor.digest;
-        let name = tag.map_or(Name::Digest(digest), |tag| Name::Tag(tag.to_owned()));
+        let name = tag.map_or(Name::from(digest), |tag| Name::Tag(tag.to_owned()));
         let content = parse(&document)?;
         if depth > DEPTH || self.seen.len() + content.members.len() > MANIFESTS {
             return Err(Error::precondition(format!(
@@ -92,9 +92,9 @@ impl<'a> Copy<'a> {
             self.seen.extend(content.members);
         } else {
             for member in &content.members {
-                if self.target.find(&Name::Digest(*member)).await?.is_some() {
+                if self.target.find(&Name::from(*member)).await?.is_some() {
                     self.seen.push(*member);
-                } else if let Some(child) = self.source.document(&Name::Digest(*member)).await? {
+                } else if let Some(child) = self.source.document(&Name::from(*member)).await? {
                     Box::pin(self.tree(child, None, depth + 1)).await?;
                 }
                 // What the source itself does not have, only the target can forgive.
@@ -107,7 +107,7 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    async fn blobs(&self, document: &Document, content: &Manifest) -> Result<()> {
+    async fn blobs(&self, document: &Document, content: &Content) -> Result<()> {
         if MediaType::is_index(&document.descriptor.media_type) {
             return Ok(());
         }
@@ -139,7 +139,7 @@ impl<'a> Copy<'a> {
                 if self.seen.contains(&referrer) {
                     continue;
                 }
-                if let Some(document) = self.source.document(&Name::Digest(referrer)).await? {
+                if let Some(document) = self.source.document(&Name::from(referrer)).await? {
                     self.tree(document, None, 0).await?;
                 }
             }
@@ -148,9 +148,28 @@ impl<'a> Copy<'a> {
     }
 }
 
-fn parse(document: &Document) -> Result<Manifest> {
+/// What a manifest needs.
+struct Content {
+    blobs: Vec<Digest>,
+    members: Vec<Digest>,
+}
+
+fn parse(document: &Document) -> Result<Content> {
     let kind = Some(document.descriptor.media_type.as_str());
-    manifest::parse(kind, &document.bytes).map_err(|refusal| Error::precondition(refusal.message))
+    let parsed = manifest::parse(kind, &document.bytes);
+    let parsed = parsed.map_err(|refusal| Error::precondition(refusal.message))?;
+    parsed.names().try_for_each(|name| copied(name).map(drop))?;
+    let digests = |names: &[ContentDigest]| names.iter().filter_map(ContentDigest::sha256).collect();
+    Ok(Content { blobs: digests(&parsed.blobs), members: digests(&parsed.members) })
+}
+
+/// The digest of content that can be copied.
+pub(super) fn copied(name: &ContentDigest) -> Result<Digest> {
+    name.sha256().ok_or_else(|| {
+        Error::precondition(format!(
+            "{name} cannot be copied: replication copies content named by SHA-256 only"
+        ))
+    })
 }
 
 /// What is needed for the work of a rule in one repository.

@@ -14,7 +14,7 @@ use crate::records::{REPLICATIONS, Writing, find, read, written};
 use redb::{ReadTransaction, ReadableTable};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use yare_oci::Digest;
+use yare_oci::ContentDigest;
 
 /// How long a row is taken, in seconds.
 pub(super) const TERM: u64 = 60;
@@ -90,7 +90,7 @@ pub(crate) fn note(
     writing: &Writing,
     rules: &[Rule],
     repository: &str,
-    (tags, subject): (&[&str], Option<&Digest>),
+    (tags, subject): (&[&str], Option<&ContentDigest>),
     now: u64,
 ) -> Result<()> {
     for rule in rules.iter().filter(|rule| rule.is_push()) {

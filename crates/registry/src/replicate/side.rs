@@ -1,5 +1,6 @@
 //! The two ends of a copy: a repository here, and one at another registry.
 
+use super::copy::copied;
 use super::{Work, failed};
 use crate::blobs::{self, OpenBlob};
 use crate::clock::now;
@@ -17,7 +18,7 @@ use std::io;
 use std::sync::Arc;
 use yare_distribution::{Content, Document, Name, Pushed, Repository, Resume};
 use yare_errdefs::{Class, Classified, Error, Result};
-use yare_oci::{Descriptor, Digest};
+use yare_oci::{ContentDigest, Descriptor, Digest};
 
 /// Bytes that are gathered before they are written.
 const BATCH: usize = 512 << 10;
@@ -103,7 +104,7 @@ impl Side {
         match self {
             Self::Here(here) => {
                 let view = here.registry.records.view().map_err(failed)?;
-                links_to(&view, &here.name, subject).map_err(failed)
+                links_to(&view, &here.name, subject).map_err(failed)?.iter().map(copied).collect()
             }
             Self::There(repository) => {
                 let found = repository.referrers(subject, None).await.map_err(wrap)?;
@@ -130,13 +131,13 @@ impl Side {
                 let parsed = manifest::parse(Some(kind), &document.bytes);
                 let parsed = parsed.map_err(|refusal| failed(refusal.into()))?;
                 if let Some(subject) = parsed.subject {
-                    repository.put_referrer(&subject, document).await.map_err(wrap)?;
+                    repository.put_referrer(&copied(&subject)?, document).await.map_err(wrap)?;
                     if tag.is_none() {
                         return Ok(());
                     }
                 }
                 let digest = document.descriptor.digest;
-                let name = tag.map_or(Name::Digest(digest), |tag| Name::Tag(tag.to_owned()));
+                let name = tag.map_or(Name::from(digest), |tag| Name::Tag(tag.to_owned()));
                 repository.put_manifest(&name, kind, &document.bytes).await.map(drop).map_err(wrap)
             }
         }
@@ -165,14 +166,18 @@ fn reference(name: &Name) -> Result<Reference> {
 }
 
 /// All that speaks about a manifest, by the records.
-fn links_to(view: &redb::ReadTransaction, name: &str, subject: &Digest) -> problem::Result<Vec<Digest>> {
+fn links_to(
+    view: &redb::ReadTransaction,
+    name: &str,
+    subject: &Digest,
+) -> problem::Result<Vec<ContentDigest>> {
     #[derive(serde::Deserialize)]
     struct Entry {
-        digest: Digest,
+        digest: ContentDigest,
     }
-    let (mut wanted, mut found) = (Wanted::default(), Vec::new());
+    let (mut wanted, mut found, subject) = (Wanted::default(), Vec::new(), (*subject).into());
     loop {
-        let page = listing::referrers(view, (name, subject), None, &wanted)?;
+        let page = listing::referrers(view, (name, &subject), None, &wanted)?;
         for entry in &page.entries {
             found.push(serde_json::from_str::<Entry>(entry.get())?.digest);
         }
@@ -256,7 +261,7 @@ impl Here {
             }
             if is_end {
                 registry
-                    .finish(back, (&self.name, blob.digest), Some(self.origin()))
+                    .finish(back, (&self.name, blob.digest.into()), Some(self.origin()))
                     .await
                     .map_err(failed)?;
                 return Ok(Pushed::Uploaded);
@@ -268,7 +273,7 @@ impl Here {
     async fn put(&self, tag: Option<&str>, document: &Document) -> problem::Result<()> {
         let reference = match tag {
             Some(tag) => Reference::Tag(Tag::parse(tag)?),
-            None => Reference::Digest(document.descriptor.digest),
+            None => Reference::Digest(document.descriptor.digest.into()),
         };
         let kind = Some(document.descriptor.media_type.as_str());
         let bytes = document.bytes.clone();

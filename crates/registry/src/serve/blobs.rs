@@ -15,7 +15,7 @@ use crate::registry::Registry;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
 use std::sync::Arc;
-use yare_oci::Digest;
+use yare_oci::ContentDigest;
 
 /// Content by digest never changes.
 const FOREVER: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
@@ -25,7 +25,7 @@ pub(crate) async fn get(
     registry: &Arc<Registry>,
     call: &Call,
     name: &RepositoryName,
-    digest: &Digest,
+    digest: &ContentDigest,
 ) -> Result<Reply> {
     let headers = &call.parts.headers;
     if call.parts.method == Method::HEAD {
@@ -65,7 +65,9 @@ pub(crate) async fn get(
         Opened::There(bucket, object, _) => match bucket.open_blob(&object, range).await? {
             Some(stream) => Body::Stream(stream, end - start),
             None => {
-                registry.miss_object(*digest, object).await?;
+                if let Some(known) = registry.known(digest).await? {
+                    registry.miss_object(known, object).await?;
+                }
                 return Err(links::unknown(digest).into());
             }
         },
@@ -82,8 +84,12 @@ pub(crate) async fn get(
 }
 
 /// The bytes of a blob that is here, or that an upstream has.
-async fn size(registry: &Registry, name: &RepositoryName, digest: &Digest) -> Result<u64> {
-    match (registry.promise_blob(name.as_str(), digest).await, registry.caches.of(name.as_str())) {
+async fn size(registry: &Registry, name: &RepositoryName, digest: &ContentDigest) -> Result<u64> {
+    let promised = match registry.known(digest).await? {
+        Some(known) => registry.promise_blob(name.as_str(), &known).await,
+        None => Err(links::unknown(digest).into()),
+    };
+    match (promised, registry.caches.of(name.as_str())) {
         (Err(error), Some(upstream)) if is_unknown(&error) => {
             cache::size(registry, upstream, name.as_str(), digest).await
         }
@@ -108,8 +114,8 @@ impl Opened {
 }
 
 /// A blob that is here, or that begins to come from an upstream.
-async fn open(registry: &Arc<Registry>, name: &RepositoryName, digest: &Digest) -> Result<Opened> {
-    match (registry.open_blob(name.as_str(), digest), registry.caches.of(name.as_str())) {
+async fn open(registry: &Arc<Registry>, name: &RepositoryName, digest: &ContentDigest) -> Result<Opened> {
+    match (open_known(registry, name, digest).await, registry.caches.of(name.as_str())) {
         (Err(error), Some(upstream)) if is_unknown(&error) => {
             if let Some(fetch) = cache::fetch(registry, upstream, name.as_str(), digest).await? {
                 let size = fetch.size;
@@ -117,14 +123,22 @@ async fn open(registry: &Arc<Registry>, name: &RepositoryName, digest: &Digest) 
             }
         }
         (Err(error), None) if is_unknown(&error) && registry.images.is_some() => {
-            return Ok(registry.open_elsewhere(name.as_str(), digest).await?.ok_or(error)?.into());
+            let Some(digest) = digest.sha256() else { return Err(error) };
+            return Ok(registry.open_elsewhere(name.as_str(), &digest).await?.ok_or(error)?.into());
         }
         // Another process may have stored it a moment ago.
         (Err(error), None) if is_unknown(&error) => registry.records.catch_up().await?,
         (Err(error), _) => return Err(error),
         (Ok(blob), _) => return Ok(blob.into()),
     }
-    Ok(registry.open_blob(name.as_str(), digest)?.into())
+    Ok(open_known(registry, name, digest).await?.into())
+}
+
+async fn open_known(registry: &Registry, name: &RepositoryName, digest: &ContentDigest) -> Result<OpenBlob> {
+    match registry.known(digest).await? {
+        Some(known) => registry.open_blob(name.as_str(), &known),
+        None => Err(links::unknown(digest).into()),
+    }
 }
 
 impl From<OpenBlob> for Opened {
@@ -137,7 +151,7 @@ impl From<OpenBlob> for Opened {
 }
 
 /// Sends the client to the bucket.
-async fn redirect(bucket: &Bucket, object: &str, digest: &Digest) -> Result<Reply> {
+async fn redirect(bucket: &Bucket, object: &str, digest: &ContentDigest) -> Result<Reply> {
     let mut reply = status(StatusCode::TEMPORARY_REDIRECT);
     set(reply.headers_mut(), header::LOCATION, &bucket.sign_blob(object).await?);
     set_digest(reply.headers_mut(), digest);
@@ -149,20 +163,20 @@ fn is_unknown(error: &Error) -> bool {
     matches!(error, Error::Refused(refusal) if refusal.code == Code::BlobUnknown)
 }
 
-fn unchanged(digest: &Digest) -> Reply {
+fn unchanged(digest: &ContentDigest) -> Reply {
     let mut reply = status(StatusCode::NOT_MODIFIED);
     set_digest(reply.headers_mut(), digest);
     reply
 }
 
 /// The range that is asked for, unless it is of other content than this (`If-Range`).
-fn range_header<'a>(headers: &'a HeaderMap, digest: &Digest) -> Option<&'a str> {
+fn range_header<'a>(headers: &'a HeaderMap, digest: &ContentDigest) -> Option<&'a str> {
     let of = headers.get(header::IF_RANGE).map(|of| of.to_str().unwrap_or_default());
     let is_same = of.is_none_or(|of| of == format!("\"{digest}\""));
     headers.get(header::RANGE).filter(|_| is_same).and_then(|range| range.to_str().ok())
 }
 
-fn describe(headers: &mut HeaderMap, digest: &Digest) {
+fn describe(headers: &mut HeaderMap, digest: &ContentDigest) {
     set_digest(headers, digest);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -174,9 +188,10 @@ pub(crate) async fn delete(
     registry: &Registry,
     call: &Call,
     name: &RepositoryName,
-    digest: &Digest,
+    digest: &ContentDigest,
 ) -> Result<Reply> {
     super::service::deleting(registry)?;
-    registry.delete_blob(name.as_str(), *digest, registry.hooks.origin(call)).await?;
+    let known = registry.known(digest).await?.ok_or_else(|| links::unknown(digest))?;
+    registry.delete_blob(name.as_str(), known, registry.hooks.origin(call)).await?;
     Ok(status(StatusCode::ACCEPTED))
 }

@@ -11,7 +11,7 @@ use crate::registry::Registry;
 use http::header::LINK;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::value::RawValue;
-use yare_oci::{Digest, MediaType};
+use yare_oci::{ContentDigest, MediaType};
 
 fn wanted(call: &Call) -> Result<Wanted> {
     Ok(Wanted::parse(call.query.get("n"), call.query.get("last").map(str::to_owned))?)
@@ -66,7 +66,7 @@ pub(crate) fn referrers(
     registry: &Registry,
     call: &Call,
     name: &RepositoryName,
-    digest: &Digest,
+    digest: &ContentDigest,
 ) -> Result<Reply> {
     let wanted = wanted(call)?;
     let kind = call.query.get("artifactType").filter(|kind| !kind.is_empty());

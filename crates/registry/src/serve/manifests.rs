@@ -13,7 +13,7 @@ use crate::problem::{Code, Refusal, Result};
 use crate::records::ManifestRecord;
 use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
-use yare_oci::Digest;
+use yare_oci::ContentDigest;
 
 /// The most tags that one push may set.
 const MOST_TAGS: usize = 100;
@@ -30,7 +30,7 @@ pub(crate) async fn get(
     let registry = &service.registry;
     let is_head = call.parts.method == Method::HEAD;
     let headers = &call.parts.headers;
-    let is_known = |digest: &Digest| is_head || is_unchanged(headers, digest);
+    let is_known = |digest: &ContentDigest| is_head || is_unchanged(headers, digest);
     let freshness = match registry.caches.of(name.as_str()) {
         Some(upstream) => cache::refresh(registry, upstream, name.as_str(), reference).await?,
         None => Freshness::Fresh,
@@ -40,13 +40,13 @@ pub(crate) async fn get(
         Freshness::Passing(document) => passing(*document, is_head, registry.now()),
         Freshness::Fresh | Freshness::Stale => registry.manifest(name.as_str(), reference, is_known)?,
     };
-    let is_unchanged = is_unchanged(headers, &found.digest);
+    let is_unchanged = is_unchanged(headers, &found.name);
     let mut reply = Response::new(bytes.map_or_else(Body::empty, Body::bytes));
     if is_unchanged {
         *reply.status_mut() = StatusCode::NOT_MODIFIED;
     }
     let headers = reply.headers_mut();
-    set_digest(headers, &found.digest);
+    set_digest(headers, &found.name);
     set(headers, header::CONTENT_TYPE, &found.record.media_type);
     if is_stale {
         headers.insert(header::WARNING, HeaderValue::from_static(STALE));
@@ -66,7 +66,7 @@ pub(crate) async fn get(
     if !is_head && !is_unchanged && registry.hooks.care_for_pulls(false) {
         registry.hooks.pulled(Event {
             tag: tag.map(str::to_owned),
-            digest: Some(found.digest),
+            digest: Some(found.name),
             media_type: found.record.media_type,
             size: found.record.size,
             ..Event::new(Kind::Pull, name.as_str(), &Origin::of(call))
@@ -85,7 +85,8 @@ fn passing(document: yare_distribution::Document, is_head: bool, now: u64) -> (F
         uses: Vec::new(),
         subject: None,
     };
-    let found = Found { digest: document.descriptor.digest, record };
+    let digest = document.descriptor.digest;
+    let found = Found { digest, name: digest.into(), record };
     (found, Some(document.bytes).filter(|_| !is_head))
 }
 

@@ -5,7 +5,7 @@ use crate::problem::Refusal;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
-use yare_oci::Digest;
+use yare_oci::ContentDigest;
 
 /// What a handler answers.
 pub(crate) type Reply = Response<Body>;
@@ -59,7 +59,7 @@ pub(crate) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 }
 
 /// Sets the headers of content that has this digest.
-pub(crate) fn set_digest(headers: &mut HeaderMap, digest: &Digest) {
+pub(crate) fn set_digest(headers: &mut HeaderMap, digest: &ContentDigest) {
     set(headers, CONTENT_DIGEST, &digest.to_string());
     set(headers, header::ETAG, &format!("\"{digest}\""));
 }
@@ -71,7 +71,7 @@ pub(crate) fn stamp(headers: &mut HeaderMap) {
 }
 
 /// Whether the client has this content already (`If-None-Match`; weak and strong tags compare alike).
-pub(crate) fn is_unchanged(headers: &HeaderMap, digest: &Digest) -> bool {
+pub(crate) fn is_unchanged(headers: &HeaderMap, digest: &ContentDigest) -> bool {
     let tag = format!("\"{digest}\"");
     let named = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     named

@@ -13,7 +13,7 @@ use crate::uploads::{Upload, Writer};
 use http::header::{CONTENT_RANGE, HeaderName, LOCATION, RANGE};
 use http::{HeaderMap, StatusCode};
 use yare_errdefs::{Class, Classified};
-use yare_oci::Digest;
+use yare_oci::ContentDigest;
 
 /// `POST /v2/<name>/blobs/uploads/`: a mount, a blob in one request, or the begin of an upload.
 pub(crate) async fn start(
@@ -28,13 +28,17 @@ pub(crate) async fn start(
         let from = from.map(RepositoryName::parse).transpose()?;
         let may_pull = |from: &str| call.allows(from, Action::Pull);
         let from = from.as_ref().map(RepositoryName::as_str);
-        if registry.mount(name.as_str(), digest, from, may_pull, registry.hooks.origin(call)).await? {
+        if let Some(known) = registry.known(&digest).await?
+            && registry.mount(name.as_str(), known, from, may_pull, registry.hooks.origin(call)).await?
+        {
             return Ok(created(name, &digest));
         }
     }
-    if let Some(algorithm) = call.query.get("digest-algorithm").filter(|algorithm| *algorithm != "sha256") {
+    // Which one it is to be is known for sure when the digest comes; this only spares a client the way.
+    let algorithm = call.query.get("digest-algorithm");
+    if let Some(algorithm) = algorithm.filter(|algorithm| !["sha256", "sha512"].contains(algorithm)) {
         let shown: String = algorithm.chars().take(32).collect();
-        let message = format!("digest algorithm {shown} is not supported; sha256 is");
+        let message = format!("digest algorithm {shown} is not supported; sha256 and sha512 are");
         return Err(Refusal::new(Code::DigestInvalid, message).into());
     }
     let digest = call.query.get("digest").map(parse_digest).transpose()?;
@@ -177,7 +181,7 @@ fn accepted(code: StatusCode, name: &RepositoryName, upload: &Upload) -> Reply {
     reply
 }
 
-fn created(name: &RepositoryName, digest: &Digest) -> Reply {
+fn created(name: &RepositoryName, digest: &ContentDigest) -> Reply {
     let mut reply = status(StatusCode::CREATED);
     let headers: &mut HeaderMap = reply.headers_mut();
     set(headers, LOCATION, &format!("/v2/{name}/blobs/{digest}"));

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use yare_oci::{Digest, Hasher};
+use yare_oci::{ContentDigest, Digest, Hasher};
 use yare_sys::fs::Durability;
 
 /// All uploads below a folder.
@@ -302,31 +302,45 @@ impl Writer {
 
     /// Makes the hash again that an earlier process took with it.
     fn ready(&mut self) -> Result<()> {
-        let session = &mut *self.session;
-        if session.hasher.is_some() {
-            return Ok(());
+        if self.session.hasher.is_none() {
+            let mut hasher = Hasher::new();
+            self.read(|bytes| hasher.update(bytes))?;
+            self.session.hasher = Some(hasher);
         }
-        let mut hasher = Hasher::new();
+        Ok(())
+    }
+
+    /// Reads all bytes from the first one.
+    fn read(&self, mut each: impl FnMut(&[u8])) -> Result<()> {
+        let session = &*self.session;
         let mut buffer = vec![0; 256 << 10];
         let mut reader = Bounded { file: &session.file, offset: 0, end: session.size };
         loop {
             match reader.read(&mut buffer).map_err(|error| file_error("read", &session.path, error))? {
-                0 => break,
-                count => hasher.update(buffer.get(..count).unwrap_or_default()),
+                0 => return Ok(()),
+                count => each(buffer.get(..count).unwrap_or_default()),
             }
         }
-        session.hasher = Some(hasher);
-        Ok(())
     }
 
-    /// Checks the digest and makes the bytes durable. Blocks.
-    pub(crate) fn finish(&mut self, expected: &Digest) -> Result<()> {
+    /// Checks the digest and makes the bytes durable; the digest that the records know them by. Blocks.
+    pub(crate) fn finish(&mut self, expected: &ContentDigest) -> Result<Digest> {
         self.ready()?;
-        let actual = self.session.hasher.clone().unwrap_or_default().finish();
+        let digest = self.session.hasher.clone().unwrap_or_default().finish();
+        // Clients say the algorithm with the last request, so that another one than ours reads the bytes again.
+        let actual = match expected {
+            ContentDigest::Sha256(_) => digest.into(),
+            ContentDigest::Sha512(_) => {
+                let mut hasher = expected.hasher();
+                self.read(|bytes| hasher.update(bytes))?;
+                hasher.finish()
+            }
+        };
         if actual != *expected {
             return Err(mismatch(expected, &actual).into());
         }
-        self.session.file.sync_all().map_err(|error| file_error("sync", &self.session.path, error))
+        self.session.file.sync_all().map_err(|error| file_error("sync", &self.session.path, error))?;
+        Ok(digest)
     }
 }
 
@@ -381,8 +395,8 @@ mod tests {
         assert_eq!(upload.offset(), 3);
         let mut writer = uploads.writer(&upload).await.unwrap();
         writer.append(b"lo").unwrap();
-        writer.finish(&Digest::of("hello")).unwrap();
-        assert!(writer.finish(&Digest::of("hullo")).is_err());
+        writer.finish(&Digest::of("hello").into()).unwrap();
+        assert!(writer.finish(&Digest::of("hullo").into()).is_err());
         uploads.discard(&writer);
         assert!(uploads.find("a/b", &id).is_err());
         assert_eq!(std::fs::read_dir(root.path().join("uploads")).unwrap().count(), 0);
@@ -418,7 +432,7 @@ mod tests {
         let first = uploads.find("a", &id).unwrap();
         let mut writer = uploads.writer(&first).await.unwrap();
         writer.append(b"lo").unwrap();
-        writer.finish(&Digest::of("hello")).unwrap();
+        writer.finish(&Digest::of("hello").into()).unwrap();
         let second = uploads.start("a", 1).unwrap();
         let held = uploads.writer(&second).await.unwrap();
         assert_eq!(uploads.count(), 2);

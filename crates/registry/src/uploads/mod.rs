@@ -15,6 +15,7 @@ use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use yare_oci::ContentDigest;
 
 /// Limits of uploads.
 #[derive(Debug, Clone)]
@@ -227,7 +228,7 @@ pub(crate) fn unknown(id: &str) -> Refusal {
 }
 
 /// The refusal of a digest that the bytes do not have.
-pub(crate) fn mismatch(expected: &yare_oci::Digest, actual: &yare_oci::Digest) -> Refusal {
+pub(crate) fn mismatch(expected: &ContentDigest, actual: &ContentDigest) -> Refusal {
     let message = format!("provided digest did not match uploaded content: it is {actual}");
     let detail = json!({ "digest": expected.to_string(), "actual": actual.to_string() });
     Refusal::new(Code::DigestInvalid, message).with_detail(detail)

@@ -11,6 +11,7 @@ mod crash;
 mod hostile;
 mod http2;
 mod mutated;
+mod names;
 mod replicas;
 mod replication;
 mod retention;

@@ -27,15 +27,21 @@ use yare_oci::{Digest, MediaType};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Algorithm {
     Sha256,
+    Sha512,
 }
 
 impl Algorithm {
-    pub(crate) const ALL: [Self; 1] = [Self::Sha256];
+    pub(crate) const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
 
     /// The digest of these bytes.
     pub(crate) fn of(self, bytes: &[u8]) -> String {
         match self {
             Self::Sha256 => Digest::of(bytes).to_string(),
+            Self::Sha512 => {
+                let hash = ring::digest::digest(&ring::digest::SHA512, bytes);
+                let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("sha512:{hex}")
+            }
         }
     }
 }
