@@ -690,3 +690,55 @@ fn lock(root: &Path) -> Result<yare_sys::fs::Lock> {
         error.into()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::{BLOBS, LINKED, LINKS, MANIFESTS, REPOSITORIES, TAGS, Writing};
+    use std::time::{Duration, Instant};
+
+    /// A hundred thousand blobs, and records that nobody can read.
+    fn fill(writing: &Writing) -> Result<()> {
+        let mut blobs = writing.tables.open_table(BLOBS)?;
+        let mut links = writing.tables.open_table(LINKS)?;
+        let mut linked = writing.tables.open_table(LINKED)?;
+        for number in 0..100_000_u32 {
+            let (digest, repository) = (Digest::of(number.to_le_bytes()), format!("small/{}", number % 100));
+            blobs.insert(digest.as_bytes(), 1)?;
+            links.insert((repository.as_str(), digest.as_bytes()), 1)?;
+            linked.insert((digest.as_bytes(), repository.as_str()), ())?;
+        }
+        for number in 0..100 {
+            let (name, digest) = (format!("small/{number}"), Digest::of("manifest"));
+            writing.tables.open_table(REPOSITORIES)?.insert(name.as_str(), b"unreadable".as_slice())?;
+            let tag = (name.as_str(), "v1", "v1");
+            writing.tables.open_table(TAGS)?.insert(tag, b"unreadable".as_slice())?;
+            let manifest = (name.as_str(), digest.as_bytes());
+            writing.tables.open_table(MANIFESTS)?.insert(manifest, b"unreadable".as_slice())?;
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_start_reads_nothing_of_what_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "[[quota]]\nrepositories = '**'\nbytes = '1TB'\n[[webhook]]\nurl = 'http://127.0.0.1:1'\n\
+                    [[retention]]\nrepositories = '**'\npulled_within = '30d'";
+        let config = Config { root: folder.path().to_owned(), ..Config::parse(text).unwrap() };
+        let registry = Registry::open(config.clone()).unwrap();
+        registry.records.write(fill).await.unwrap();
+        registry.close().await;
+        drop(registry);
+        let begun = Instant::now();
+        let registry = Registry::open(config).unwrap();
+        let took = begun.elapsed();
+        // Tens of milliseconds, on a machine that has nothing else to do.
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        println!("100,000 blobs: {took:?}");
+        assert_eq!(
+            links::size(&registry.records.view().unwrap(), "small/7", &Digest::of(7_u32.to_le_bytes()))
+                .unwrap(),
+            Some(1)
+        );
+    }
+}

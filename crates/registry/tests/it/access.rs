@@ -295,6 +295,7 @@ fn a_rotated_audit_log_is_made_anew_before_the_next_request() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.log");
     let served = Served::new(&format!("audit = '{}'", path.display()));
+    served.client.get("/v2/").expect(200);
     std::fs::rename(&path, folder.path().join("audit.moved")).unwrap();
     served.registry.reopen_logs();
     let begun = std::time::Instant::now();
