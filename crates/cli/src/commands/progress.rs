@@ -1,4 +1,9 @@
-//! The progress of pull, push, load and import: Docker's moving display on a terminal, lines elsewhere.
+//! The progress of pull, push, load and import: a moving display on a terminal (`board`), Docker's lines
+//! elsewhere.
+
+mod board;
+
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use yare_api::progress::JSONMessage;
@@ -6,6 +11,11 @@ use yare_client::JsonLines;
 
 use crate::context::Context;
 use crate::failure::Failure;
+
+use board::Board;
+
+/// The display moves so often.
+const EVERY: Duration = Duration::from_millis(100);
 
 /// Shows a stream of progress to its end; `aux` gets what is meant for programs.
 ///
@@ -17,12 +27,24 @@ pub(crate) async fn show(
     mut stream: JsonLines<JSONMessage>,
     mut aux: impl FnMut(Value),
 ) -> Result<(), Failure> {
-    let mut display = Display { cx, to, lines: Vec::new() };
-    while let Some(message) = stream.next().await? {
+    let mut display = Display::new(cx, to);
+    loop {
+        let message = {
+            let mut next = std::pin::pin!(stream.next());
+            loop {
+                match tokio::time::timeout(EVERY, next.as_mut()).await {
+                    Ok(message) => break message?,
+                    Err(_) => display.redraw()?,
+                }
+            }
+        };
+        let Some(message) = message else { return display.finish() };
         if let Some(detail) = message.error_detail {
+            display.redraw()?;
             return Err(Failure::new(detail.message));
         }
         if !message.error.is_empty() {
+            display.redraw()?;
             return Err(Failure::new(message.error));
         }
         if let Some(value) = message.aux {
@@ -31,7 +53,6 @@ pub(crate) async fn show(
             display.message(&message)?;
         }
     }
-    Ok(())
 }
 
 /// Where progress is shown.
@@ -48,17 +69,23 @@ pub(crate) enum Target {
 struct Display<'a> {
     cx: &'a Context,
     to: Target,
-    /// What each line of the terminal shows, by ID.
-    lines: Vec<String>,
+    is_terminal: bool,
+    board: Board,
+    /// Lines of the board that are on the terminal, above the cursor.
+    drawn: usize,
+    began: Instant,
+    last_drawn: Option<Instant>,
 }
 
-impl Display<'_> {
-    fn terminal(&self) -> bool {
-        match self.to {
-            Target::Output => self.cx.terminal,
-            Target::Errors => rustix::termios::isatty(self.cx.stdio.errors),
+impl<'a> Display<'a> {
+    fn new(cx: &'a Context, to: Target) -> Self {
+        let is_terminal = match to {
+            Target::Output => cx.terminal,
+            Target::Errors => rustix::termios::isatty(cx.stdio.errors),
             Target::Quiet => false,
-        }
+        };
+        let board = Board::default();
+        Self { cx, to, is_terminal, board, drawn: 0, began: Instant::now(), last_drawn: None }
     }
 
     fn write(&self, text: &str) -> Result<(), Failure> {
@@ -73,38 +100,63 @@ impl Display<'_> {
     }
 
     fn message(&mut self, message: &JSONMessage) -> Result<(), Failure> {
-        let bar =
-            message.progress_detail.as_ref().map(yare_api::progress::ProgressDetail::bar).unwrap_or_default();
-        let bar = if bar.is_empty() { message.progress.clone() } else { bar };
-        if !self.terminal() {
+        let has_bar = message.progress_detail.as_ref().is_some_and(|detail| !detail.bar().is_empty())
+            || !message.progress.is_empty();
+        if !self.is_terminal {
             // Only the steps: bars would fill a log.
-            if !bar.is_empty() {
-                return Ok(());
-            }
-            return self.write(&plain(message));
+            return if has_bar { Ok(()) } else { self.write(&plain(message)) };
         }
-        if message.id.is_empty() || (bar.is_empty() && message.progress_detail.is_none()) {
-            self.lines.clear();
-            return self.write(&plain(message));
+        if message.id.is_empty() || (!has_bar && message.progress_detail.is_none()) {
+            return self.above(&plain(message));
         }
-        self.moving(message, &bar)
+        self.board.tell(message, self.began.elapsed());
+        match self.last_drawn.is_some_and(|drawn| drawn.elapsed() < EVERY) {
+            true => Ok(()),
+            false => self.redraw(),
+        }
     }
 
-    /// Rewrites the line of this ID, or adds one.
-    fn moving(&mut self, message: &JSONMessage, bar: &str) -> Result<(), Failure> {
-        let text = format!("{}: {} {bar}", message.id, message.status);
-        let text = text.trim_end();
-        match self.lines.iter().position(|id| *id == message.id) {
-            Some(at) => {
-                let up = self.lines.len() - at;
-                self.write(&format!("\x1b[{up}A\x1b[2K\r{text}\r\x1b[{up}B"))
-            }
-            None => {
-                self.lines.push(message.id.clone());
-                self.write(&format!("{text}\n"))
-            }
+    /// Writes a line that stays. Layers that are all done become one line above it.
+    fn above(&mut self, text: &str) -> Result<(), Failure> {
+        if !self.board.is_empty() && self.board.is_done() {
+            self.conclude()?;
         }
+        self.write(&format!("{}{text}", erase(self.drawn)))?;
+        self.drawn = 0;
+        self.redraw()
     }
+
+    /// Puts one line in the place of the board.
+    fn conclude(&mut self) -> Result<(), Failure> {
+        let summary = self.board.summary(self.began.elapsed());
+        self.write(&format!("{}{summary}\n", erase(self.drawn)))?;
+        (self.board, self.drawn) = (Board::default(), 0);
+        Ok(())
+    }
+
+    fn redraw(&mut self) -> Result<(), Failure> {
+        if self.board.is_empty() {
+            return Ok(());
+        }
+        let fd = if self.to == Target::Errors { self.cx.stdio.errors } else { self.cx.stdio.output };
+        let (height, width) = crate::session::size(fd).unwrap_or((24, 80));
+        let frame = self.board.frame((height.into(), width.into()), self.began.elapsed());
+        // In one write, so that no half of it is seen.
+        let lines: String = frame.iter().map(|line| format!("{line}\n")).collect();
+        self.write(&format!("{}{lines}", erase(self.drawn)))?;
+        (self.drawn, self.last_drawn) = (frame.len(), Some(Instant::now()));
+        Ok(())
+    }
+
+    /// The stream is at its end, and nothing failed.
+    fn finish(mut self) -> Result<(), Failure> {
+        if self.board.is_empty() { Ok(()) } else { self.conclude() }
+    }
+}
+
+/// Takes away so many lines above the cursor.
+fn erase(lines: usize) -> String {
+    if lines == 0 { String::new() } else { format!("\x1b[{lines}A\r\x1b[J") }
 }
 
 fn plain(message: &JSONMessage) -> String {
