@@ -233,7 +233,7 @@ mod tests {
         let tls = on("DOCKER_TLS_VERIFY");
         assert!(!tls.trusts_anybody && tls.key.unwrap().text == b"key.pem");
         assert!(on("DOCKER_TLS").trusts_anybody);
-        assert!(chosen(&["-H", "tcp://h"], &[at.clone()]).unwrap().1.is_none());
+        assert!(chosen(&["-H", "tcp://h"], std::slice::from_ref(&at)).unwrap().1.is_none());
     }
 
     #[test]
@@ -243,7 +243,11 @@ mod tests {
             "conflicting options: cannot specify both --host and --context"
         );
         let host = ("DOCKER_HOST", "tcp://h".to_owned());
-        assert!(settled(&["--context", "nope"], &[host.clone()]).unwrap_err().contains("context not found"));
+        assert!(
+            settled(&["--context", "nope"], std::slice::from_ref(&host))
+                .unwrap_err()
+                .contains("context not found")
+        );
         let context = ("DOCKER_CONTEXT", "nope".to_owned());
         assert_eq!(settled(&[], &[host, context]).unwrap(), "tcp://h:2375");
         assert_eq!(settled(&["-H", "ssh://me@far"], &[]).unwrap(), "ssh://me@far");

@@ -65,7 +65,9 @@ pub(crate) fn top(cx: &Context) -> Result<i32, Failure> {
 
 /// Our groups and the plugins, which have a star.
 fn management(plugins: &[Plugin]) -> Vec<(String, &str)> {
-    let ours = GROUPS.iter().map(|group| (group.name.to_owned(), group.about));
+    let is_shown = |name: &str| plugins.iter().all(|plugin| plugin.name != name);
+    let ours = GROUPS.iter().filter(|group| is_shown(group.name));
+    let ours = ours.map(|group| (group.name.to_owned(), group.about));
     let shown = plugins.iter().filter_map(|plugin| {
         let metadata = plugin.metadata.as_ref().ok().filter(|metadata| !metadata.hidden)?;
         Some((format!("{}*", plugin.name), metadata.short_description.as_str()))

@@ -124,6 +124,9 @@ fn dispatch(cx: &mut Context, words: &[String], autostart: Option<Autostart>) ->
         Some("__complete") => return completion::complete(cx, &words[1..]),
         Some(_) => {}
     }
+    if let Some(failure) = plugins::run_instead(cx, &words[0]) {
+        return Err(failure);
+    }
     let (command, rest) = match find(words) {
         Found::Command(command, rest) => (command, rest),
         Found::Group(name) if words.len() == 1 => return help::group_without_command(cx, name),

@@ -34,6 +34,9 @@ const SCHEMA: &str = "0.1.0";
 /// Tells a plugin which program called it.
 const CALLER: &str = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND";
 
+/// Groups of ours that stand in for a plugin where it is not installed.
+const STAND_INS: &[&str] = &["buildx"];
+
 /// What a plugin says about itself.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -69,7 +72,8 @@ pub(crate) struct Plugin {
 
 impl Plugin {
     fn at(name: &str, path: PathBuf) -> Self {
-        let metadata = if table::find(name).is_some() || table::group(name).is_some() {
+        let is_ours = table::find(name).is_some() || table::group(name).is_some();
+        let metadata = if is_ours && !STAND_INS.contains(&name) {
             Err(format!("plugin {} duplicates builtin command", quote(name)))
         } else {
             describe(&path)
@@ -132,6 +136,15 @@ fn find(cx: &Context, name: &str) -> Option<Plugin> {
 /// Becomes the plugin of this name; comes back with what is wrong, or with nothing when there is none.
 pub(crate) fn run(cx: &mut Context, name: &str) -> Option<Failure> {
     let plugin = find(cx, name)?;
+    Some(become_it(cx, &plugin).unwrap_or_else(|failure| failure))
+}
+
+/// Becomes the plugin for which we would stand in; comes back when there is none that is of use.
+pub(crate) fn run_instead(cx: &mut Context, name: &str) -> Option<Failure> {
+    if !STAND_INS.contains(&name) {
+        return None;
+    }
+    let plugin = find(cx, name).filter(|plugin| plugin.metadata.is_ok())?;
     Some(become_it(cx, &plugin).unwrap_or_else(|failure| failure))
 }
 
