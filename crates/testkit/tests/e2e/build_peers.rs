@@ -6,15 +6,13 @@
 //! `YARE_COMPARE_ROWS` has the names of the rows that are wanted, or `all`.
 
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::time::Duration;
 
-use yare_testkit::{Invocation, Outcome};
+use yare_testkit::{Dockerd, Invocation, Outcome};
 
 use crate::build_table::{Row, context};
 use crate::case::cases;
 use crate::client::{Client, shown};
-use crate::host::{Host, Kind};
 use crate::image_content::Content;
 use crate::{build_copy, build_language, build_run, buildx, keeper};
 
@@ -150,27 +148,21 @@ struct Rules {
 
 /// A dockerd in namespaces of its own, which end with it.
 struct BuildKit {
-    host: Host,
-    child: Child,
+    dockerd: Option<Dockerd>,
+    cgroup_parent: String,
 }
 
 impl BuildKit {
     fn start(c: &Client, binary: &Path) -> Self {
+        let cgroup_parent = format!("/yare-peer-{}", std::process::id());
         let folder = c.folder.join("dockerd");
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = |name: &str| folder.join(name);
-        let host = Host {
-            kind: Kind::Dockerd(28),
-            socket: path("docker.sock"),
-            data_root: path("data"),
-            log: path("engine.log"),
-            gateway: "10.209.0.1".to_owned(),
-            cgroup_parent: format!("/yare-peer-{}", std::process::id()),
-            pid: 0,
-            folder,
-        };
-        let child = keeper::start_dockerd(binary, &host, keeper::OWN_NAMESPACES);
-        Self { host, child }
+        let inside = keeper::OWN_NAMESPACES;
+        let dockerd = keeper::start_dockerd(binary, &folder, "10.209.0.1", &cgroup_parent, inside);
+        Self { dockerd: Some(dockerd), cgroup_parent }
+    }
+
+    fn address(&self) -> String {
+        format!("unix://{}", self.dockerd.as_ref().unwrap().socket().display())
     }
 
     fn build(&self, c: &Client, row: &Row, flags: &str, context: &str, saved: &str) -> Outcome {
@@ -179,7 +171,7 @@ impl BuildKit {
             &format!(
                 "export DOCKER_HOST={} DOCKER_CONFIG=$PWD/docker\ndocker buildx build --progress plain -t i -f files/{} \
              {flags} {context} 2>&1 && docker save -o {saved} i 2>&1",
-                self.host.address(),
+                self.address(),
                 row.name
             ),
         )
@@ -188,10 +180,9 @@ impl BuildKit {
 
 impl Drop for BuildKit {
     fn drop(&mut self) {
-        // Ended already is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        keeper::remove_cgroups(&self.host.cgroup_parent);
+        // Its containers must be gone before their groups can be.
+        drop(self.dockerd.take());
+        keeper::remove_cgroups(&self.cgroup_parent);
     }
 }
 
@@ -231,7 +222,7 @@ fn buildkit_builds_the_same(c: &Client) {
     }
     prepare(c);
     let peer = BuildKit::start(c, &binary);
-    let loaded = run(c, &format!("DOCKER_HOST={} docker load -i busybox.saved 2>&1", peer.host.address()));
+    let loaded = run(c, &format!("DOCKER_HOST={} docker load -i busybox.saved 2>&1", peer.address()));
     assert_eq!(loaded.code, 0, "{}", shown(&loaded));
     let rules = Rules { exceptions: BUILDKIT, rows: "all", with_history: true };
     compare(c, |_| true, &rules, |row, flags, context, saved| peer.build(c, row, flags, context, saved));

@@ -1,17 +1,13 @@
 //! The process that keeps the shared engine, and takes it away even when the tests are killed: it lives in
 //! a process group of its own and ends when the pipe to the tests does.
 
-use std::ffi::OsStr;
-use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use yare_testkit::{Engine, Invocation, busybox_rootfs_tar};
+use yare_testkit::{Dockerd, Engine, Invocation, busybox_rootfs_tar};
 
 use crate::host::{Host, Kind};
 
@@ -104,73 +100,38 @@ fn keep_reference() -> Result<(), String> {
         std::env::var_os("YARE_REFERENCE_DOCKERD").map_or_else(|| "/usr/sbin/dockerd".into(), PathBuf::from);
     let said = Invocation::new(&binary, &["--version"]).ok();
     let major = said.split(' ').nth(2).and_then(|version| version.split('.').next()?.parse().ok());
-    let path = |name: &str| folder.path().join(name);
+    let gateway = "10.209.0.1".to_owned();
+    let dockerd = start_dockerd(&binary, folder.path(), &gateway, &reference_cgroup(), &[]);
     let host = Host {
         kind: Kind::Dockerd(major.unwrap_or_else(|| panic!("no version in {said:?}"))),
         folder: folder.path().to_owned(),
-        socket: path("docker.sock"),
-        data_root: path("data"),
-        log: path("engine.log"),
-        gateway: "10.209.0.1".to_owned(),
+        socket: dockerd.socket(),
+        data_root: dockerd.data_root(),
+        log: dockerd.log_path(),
+        gateway,
         cgroup_parent: reference_cgroup(),
-        pid: 0,
+        pid: dockerd.pid(),
     };
-    let mut child = start_dockerd(&binary, &host, &[]);
     let import = ["import", "--change", "CMD [\"sh\"]", "-", "busybox:latest"];
     let client = Invocation::new("docker", &import).env("DOCKER_HOST", host.address());
     client.input(busybox_rootfs_tar()).ok();
-    announce(&Host { pid: child.id(), ..host.clone() });
+    announce(&host);
     told_to_finish();
-    let docker = |script: &str| {
-        Invocation::new("sh", &["-c", script]).env("DOCKER_HOST", host.address()).run();
-    };
-    docker("docker rm -fv $(docker ps -aq)");
-    Invocation::new("kill", &[&child.id().to_string()]).run();
-    let begun = Instant::now();
-    while child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(20) {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    // Gone already is as good.
-    let _ = child.kill();
-    let mounts = format!(
-        "awk '$2 ~ \"^{}\" {{print $2}}' /proc/mounts | tac | xargs -r umount -l",
-        folder.path().display()
-    );
-    Invocation::new("sh", &["-c", &mounts]).run();
+    Invocation::new("sh", &["-c", "docker rm -fv $(docker ps -aq)"]).env("DOCKER_HOST", host.address()).run();
     Ok(())
 }
 
 /// A dockerd with a folder of its own. It wants a network namespace of its own too: that of the tests
 /// ([`into_own_namespaces`]), or one that the command `inside` makes ([`OWN_NAMESPACES`]).
-pub(crate) fn start_dockerd(binary: &std::path::Path, host: &Host, inside: &[&str]) -> Child {
-    let log = File::create(&host.log).unwrap();
-    let config = host.folder.join("daemon.json");
-    fs::write(&config, "{}\n").unwrap();
-    let bin = binary.parent().unwrap().display().to_string();
-    let words = inside.iter().map(OsStr::new).chain([binary.as_os_str()]).collect::<Vec<_>>();
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]);
-    command.env("PATH", format!("{bin}:{}", std::env::var("PATH").unwrap()));
-    command.args(["--bip", &format!("{}/24", host.gateway), "--host", &host.address()]);
-    command.args(["--cgroup-parent", &host.cgroup_parent]);
-    for (flag, value) in [
-        ("--data-root", &host.data_root),
-        ("--exec-root", &host.folder.join("run")),
-        ("--pidfile", &host.folder.join("pid")),
-        ("--config-file", &config),
-    ] {
-        command.arg(flag).arg(value);
-    }
-    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-    let mut child = command.spawn().unwrap();
-    let begun = Instant::now();
-    while UnixStream::connect(&host.socket).is_err() {
-        let ended = child.try_wait().unwrap().is_some();
-        let log = || fs::read_to_string(&host.log).unwrap();
-        assert!(!ended && begun.elapsed() < Duration::from_secs(60), "dockerd does not start:\n{}", log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    child
+pub(crate) fn start_dockerd(
+    binary: &Path,
+    folder: &Path,
+    gateway: &str,
+    cgroup_parent: &str,
+    inside: &[&str],
+) -> Dockerd {
+    let flags = ["--bip", &format!("{gateway}/24"), "--cgroup-parent", cgroup_parent];
+    Dockerd::start(binary, folder, &flags, inside)
 }
 
 /// Set to the number of the outer process, inside the namespaces of [`into_own_namespaces`].

@@ -26,7 +26,9 @@ cases![
         both_clients_keep_logins_in_one_file.with_either_registry(),
         registries_are_looked_into_without_an_engine.with_either_registry();
     Api:
-        the_registry_is_asked_what_a_name_stands_for.with_either_registry();
+        the_registry_is_asked_what_a_name_stands_for
+            .with_either_registry()
+            .differs("it searches by the first protocol of registries alone");
 ];
 
 /// An image of two layers in the engine, under this name.
