@@ -14,6 +14,9 @@ use http::header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method};
 use std::path::Path;
 
+/// Said to those who tried. Docker's clients show only a text that is not the usual one.
+const INCORRECT: &str = "incorrect username or password";
+
 /// Users, tokens and rules.
 #[derive(Debug)]
 pub(crate) struct Auth {
@@ -64,7 +67,8 @@ impl Auth {
         {
             return Ok(Caller::User(user));
         }
-        Err(self.unauthorized(headers, peer, target, "").into())
+        let refusal = Refusal::new(Code::Unauthorized, INCORRECT);
+        Err(self.with_challenge(refusal, headers, peer, (&Method::GET, target), "").into())
     }
 
     /// Who a user is that sends its password in a form.
@@ -74,7 +78,7 @@ impl Auth {
         {
             return Ok(Caller::User(user));
         }
-        let refusal = Refusal::new(Code::Unauthorized, "authentication required");
+        let refusal = Refusal::new(Code::Unauthorized, INCORRECT);
         Err(self.with_challenge(refusal, &HeaderMap::new(), peer, (&Method::POST, &Target::Token), "").into())
     }
 
