@@ -14,6 +14,9 @@ const BATCH: usize = 512 << 10;
 /// minute holds a connection, and an upload, for nothing.
 pub(super) const TRICKLE: u64 = 4 << 10;
 
+/// How long what a client still sends is taken after its answer.
+const LINGER: Duration = Duration::from_secs(30);
+
 /// A body that is being received.
 #[derive(Debug)]
 pub(crate) struct Intake {
@@ -32,6 +35,19 @@ impl Intake {
     /// The length that the client announced, if it did.
     pub(crate) fn announced(&self) -> Option<u64> {
         hyper::body::Body::size_hint(&self.body).exact()
+    }
+
+    /// Whether the client has sent all of it.
+    pub(crate) fn is_over(&self) -> bool {
+        hyper::body::Body::is_end_stream(&self.body)
+    }
+
+    /// Takes the rest and forgets it. A connection that is closed with bytes unread is reset, and the reset takes
+    /// the answer away from a client that has not read it yet.
+    pub(crate) async fn discard(mut self) {
+        let rest = async { while let Ok(Some(_)) = self.next().await {} };
+        // Who is not through by then has to do without the answer.
+        let _ = tokio::time::timeout(LINGER, rest).await;
     }
 
     /// The next bytes; `None` at the end.

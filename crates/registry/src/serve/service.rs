@@ -15,7 +15,7 @@ use crate::problem::{Code, Error, Refusal, Result};
 use crate::registry::Registry;
 use crate::route::{self, Target};
 use http::header::{self, HeaderValue};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -108,10 +108,12 @@ impl Service {
         {
             parts.headers.entry(header::HOST).or_insert(host);
         }
-        let intake = Intake::new(body, self.registry.config.limits.silence);
+        // Streams of HTTP/2 end without harm to their answers, and who awaits a word before the body sends none.
+        let may_send_on = parts.version < Version::HTTP_2 && !parts.headers.contains_key(header::EXPECT);
+        let mut intake = Intake::new(body, self.registry.config.limits.silence);
         let mut line = Line::new(&peer, &parts);
         let method = parts.method.clone();
-        let outcome = Arc::clone(&self).routed(peer, parts, intake, &mut line).await;
+        let outcome = Arc::clone(&self).routed(peer, parts, &mut intake, &mut line).await;
         let mut reply = outcome.unwrap_or_else(|error| {
             if let Error::Failed(error) = &error {
                 let error = yare_errdefs::chain(error);
@@ -122,6 +124,9 @@ impl Service {
         if method == Method::HEAD && reply.status().as_u16() >= 400 {
             // The length is that of the text, which a HEAD does not get.
             *reply.body_mut() = Body::empty();
+        }
+        if may_send_on && !intake.is_over() && reply.status() != StatusCode::REQUEST_TIMEOUT {
+            tokio::spawn(intake.discard());
         }
         reply::stamp(reply.headers_mut());
         let size = hyper::body::Body::size_hint(reply.body()).exact().unwrap_or(0);
@@ -138,7 +143,7 @@ impl Service {
         self: Arc<Self>,
         peer: Peer,
         parts: http::request::Parts,
-        mut intake: Intake,
+        intake: &mut Intake,
         line: &mut Line,
     ) -> Result<Reply> {
         let query = Query::parse(parts.uri.query().unwrap_or_default());
@@ -155,7 +160,7 @@ impl Service {
         caller.name().clone_into(&mut line.user);
         self.auth.authorise(&caller, (&parts.method, &target), (&parts.headers, &peer))?;
         let call = Call { parts, query, caller, peer, service: Arc::clone(&self) };
-        self.handle(&call, &mut intake, &target).await
+        self.handle(&call, intake, &target).await
     }
 
     /// Refuses a request of somebody who has sent too many.

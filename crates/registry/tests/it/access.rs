@@ -1,9 +1,10 @@
 //! Users, tokens, rules, quotas, limits, TLS.
 
-use crate::client::{Answer, Client, location, with_digest};
+use crate::client::{Answer, Client, location, read_answer, with_digest};
 use crate::served::Served;
 use base64::Engine as _;
 use serde_json::{Value, json};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,27 @@ pub(crate) fn served(folder: &Path, token: &str) -> Served {
 fn says_incorrect(answer: Answer) {
     let answer = answer.refused(401, "UNAUTHORIZED");
     assert_eq!(answer.json()["errors"][0]["message"], "incorrect username or password");
+}
+
+#[test]
+fn who_is_refused_while_it_sends_gets_to_read_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = served(folder.path(), "");
+    let head = |more: &str| {
+        format!("PATCH /v2/a/blobs/uploads/x HTTP/1.1\r\nHost: x\r\nContent-Length: 8388608\r\n{more}\r\n")
+    };
+    let mut stream = served.client.connect();
+    stream.write_all(head("").as_bytes()).unwrap();
+    // More than any buffer between the two holds, and all of it after the answer.
+    for _ in 0..128 {
+        std::thread::sleep(Duration::from_millis(2));
+        stream.write_all(&[0; 64 << 10]).expect("the registry takes what it has refused");
+    }
+    read_answer(stream, "PATCH").unwrap().refused(401, "UNAUTHORIZED");
+    // Who asks first is told at once, and not that it may go on.
+    let mut stream = served.client.connect();
+    stream.write_all(head("Expect: 100-continue\r\n").as_bytes()).unwrap();
+    read_answer(stream, "PATCH").unwrap().refused(401, "UNAUTHORIZED");
 }
 
 #[test]
