@@ -6,6 +6,9 @@ RELEASE := target/$(TARGET)/release/yare
 DEBUG := target/$(TARGET)/debug/yare
 PLUGINS := $(CURDIR)/target/docker-plugins
 S3 := $(CURDIR)/target/s3-server
+# Python with the clients of registries that the tests speak through.
+CLIENTS := $(CURDIR)/target/registry-clients
+CLIENTS_ENV := scripts/python-env $(CLIENTS) oras==0.2.43 docker==7.2.0
 AZURITE := $(CURDIR)/target/azurite
 # The tests of several registries over one store, which YARE_TEST_STORE names.
 STORE_TESTS := cargo test --locked --package yare-registry --test it -- replicas:: replication::of_several
@@ -28,14 +31,16 @@ check:
 test:
 	scripts/setup test
 	scripts/docker-plugins $(PLUGINS)
-	scripts/s3-server $(S3)
+	scripts/python-env $(S3) 'moto[server]==5.*'
+	$(CLIENTS_ENV)
 	cargo build --locked --package yare
-	YARE_REQUIRE_ROOT=1 YARE_TEST_DOCKER_PLUGINS=$(PLUGINS) YARE_TEST_S3_PYTHON=$(S3)/bin/python YARE_BIN=$(CURDIR)/$(DEBUG) cargo test --workspace --locked --no-fail-fast
+	YARE_REQUIRE_ROOT=1 YARE_TEST_DOCKER_PLUGINS=$(PLUGINS) YARE_TEST_S3_PYTHON=$(S3)/bin/python YARE_TEST_CLIENTS_PYTHON=$(CLIENTS)/bin/python YARE_BIN=$(CURDIR)/$(DEBUG) cargo test --workspace --locked --no-fail-fast
 	YARE_TEST_STORE=gcs YARE_TEST_S3_PYTHON=$(S3)/bin/python $(STORE_TESTS)
 
 soak: build
 	scripts/setup test
-	YARE_REQUIRE_ROOT=1 YARE_SOAK=1 YARE_BIN=$(CURDIR)/$(RELEASE) cargo test --locked --package yare-testkit --no-fail-fast -- --include-ignored
+	$(CLIENTS_ENV)
+	YARE_REQUIRE_ROOT=1 YARE_SOAK=1 YARE_TEST_CLIENTS_PYTHON=$(CLIENTS)/bin/python YARE_BIN=$(CURDIR)/$(RELEASE) cargo test --locked --package yare-testkit --no-fail-fast -- --include-ignored
 	YARE_SOAK=1 cargo test --locked --package yare-registry --test it -- crash:: a_killed
 	scripts/azurite $(AZURITE)
 	YARE_TEST_STORE=azure YARE_TEST_AZURITE=$(AZURITE)/node_modules/.bin/azurite-blob $(STORE_TESTS)

@@ -83,16 +83,17 @@ impl Authority {
     }
 }
 
-/// Makes an authority (`ca.crt`) and a server's certificate of it for loopback (`server.crt`, `server.key`).
+/// Makes an authority (`certs/ca.crt`, alone in its folder as clients want it) and a server's certificate of it for
+/// loopback (`server.crt`, `server.key`).
 ///
 /// # Panics
 /// When they cannot be made.
 pub(crate) fn certify(folder: &Path) {
     let authority = Authority::new("authority of a test");
     let server = authority.signed(&["127.0.0.1", "localhost"], |_| ());
-    fs::create_dir_all(folder).expect("a folder can be made");
+    fs::create_dir_all(folder.join("certs")).expect("a folder can be made");
     for (name, pem) in
-        [("ca.crt", authority.pem()), ("server.crt", server.certificate), ("server.key", server.key)]
+        [("certs/ca.crt", authority.pem()), ("server.crt", server.certificate), ("server.key", server.key)]
     {
         fs::write(folder.join(name), pem).expect("a file can be written");
     }

@@ -45,12 +45,43 @@ use std::time::{Duration, Instant};
 /// When the test would be skipped although skipping is forbidden.
 #[must_use]
 pub fn require_root(test: &str) -> bool {
-    if rustix::process::geteuid().is_root() {
-        return true;
-    }
+    let is_root = rustix::process::geteuid().is_root();
+    is_root || passed_over(test, "root")
+}
+
+/// Whether the programs that this test is about are installed; as [`require_root`] where they are not.
+///
+/// # Panics
+/// When the test would be skipped although skipping is forbidden.
+#[must_use]
+pub fn require_programs(test: &str, programs: &[&str]) -> bool {
+    let is_there =
+        |program: &&&str| Invocation::new("sh", &["-c", "command -v \"$0\"", program]).run().code == 0;
+    programs
+        .iter()
+        .find(|program| !is_there(program))
+        .is_none_or(|missing| passed_over(test, &format!("{missing} (scripts/setup test)")))
+}
+
+/// A Python with these modules: `YARE_TEST_CLIENTS_PYTHON`, or that of the system; as [`require_root`] where it
+/// lacks them.
+///
+/// # Panics
+/// When the test would be skipped although skipping is forbidden.
+#[must_use]
+pub fn require_python(test: &str, modules: &[&str]) -> Option<String> {
+    let python = std::env::var("YARE_TEST_CLIENTS_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let import = format!("import {}", modules.join(", "));
+    let has_them = Invocation::new("sh", &["-c", "exec \"$0\" -c \"$1\"", &python, &import]).run().code == 0;
+    let what = || format!("Python with {} (YARE_TEST_CLIENTS_PYTHON names one)", modules.join(" and "));
+    (has_them || passed_over(test, &what())).then_some(python)
+}
+
+/// Says that a test is skipped: `false`.
+fn passed_over(test: &str, what: &str) -> bool {
     let forbidden = std::env::var_os("YARE_REQUIRE_ROOT").is_some_and(|value| value == "1");
-    assert!(!forbidden, "{test} needs root, and YARE_REQUIRE_ROOT=1 forbids skipping it");
-    eprintln!("SKIP {test}: needs root");
+    assert!(!forbidden, "{test} needs {what}, and YARE_REQUIRE_ROOT=1 forbids skipping it");
+    eprintln!("SKIP {test}: needs {what}");
     false
 }
 
@@ -73,5 +104,20 @@ pub(crate) fn wait_for(patience: Duration, mut ready: impl FnMut() -> bool) -> b
             return false;
         }
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_does_not_pass_for_a_test_that_ran() {
+        assert!(require_programs("this", &["sh", "cat"]));
+        // Where skipping is forbidden it panics.
+        let missing = std::panic::catch_unwind(|| require_programs("this", &["sh", "no-such-program"]));
+        assert!(!matches!(missing, Ok(true)));
+        let missing = std::panic::catch_unwind(|| require_python("this", &["no_such_module"]));
+        assert!(!matches!(missing, Ok(Some(_))));
     }
 }

@@ -121,12 +121,9 @@ impl Registry {
         let place = |name: &str| folder.join(name).display().to_string();
         let mut config = String::new();
         if setup.has_tls {
-            crate::authority::certify(&folder.join("certs"));
-            config += &format!(
-                "[tls]\ncertificate = {:?}\nkey = {:?}\n",
-                place("certs/server.crt"),
-                place("certs/server.key")
-            );
+            crate::authority::certify(folder);
+            config +=
+                &format!("[tls]\ncertificate = {:?}\nkey = {:?}\n", place("server.crt"), place("server.key"));
         }
         if setup.access != Access::Everybody {
             config += &format!("[auth]\nhtpasswd = {:?}\n", passwords(folder));

@@ -17,5 +17,4 @@ mod replication;
 mod retention;
 mod served;
 mod suite;
-mod tools;
 mod webhooks;

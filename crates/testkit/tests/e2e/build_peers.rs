@@ -1,14 +1,14 @@
 //! The tables' Dockerfiles built by Yare and by another builder: files, config and history of the results are
 //! compared.
 //!
-//! `buildah` builds what it knows, if it is installed. BuildKit builds everything, if `YARE_REFERENCE_DOCKERD`
+//! `buildah` builds what it knows. BuildKit builds everything, if `YARE_REFERENCE_DOCKERD`
 //! names a dockerd of 23 or later and there is a buildx (`YARE_TEST_DOCKER_PLUGINS`): `make compare-builds`.
 //! `YARE_COMPARE_ROWS` has the names of the rows that are wanted, or `all`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use yare_testkit::{Dockerd, Invocation, Outcome};
+use yare_testkit::{Dockerd, Outcome, require_programs};
 
 use crate::build_table::{Row, context};
 use crate::case::cases;
@@ -191,8 +191,7 @@ fn run(c: &Client, script: &str) -> Outcome {
 }
 
 fn buildah_builds_the_same(c: &Client) {
-    if Invocation::new("sh", &["-c", "command -v buildah"]).run().code != 0 {
-        eprintln!("SKIP {}: no buildah", c.n);
+    if !require_programs("buildah_builds_the_same", &["buildah"]) {
         return;
     }
     let peer = Buildah { storage: c.folder.join("buildah") };
