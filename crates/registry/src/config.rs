@@ -219,6 +219,10 @@ pub struct Token {
     /// How long the tokens of this registry are good.
     #[serde(default = "lifetime", deserialize_with = "duration")]
     pub lifetime: Duration,
+    /// How long its refresh tokens are good, with which clients stay logged in and keep no password. With 0 there
+    /// are none.
+    #[serde(default = "refresh", deserialize_with = "duration")]
+    pub refresh: Duration,
 }
 
 fn service() -> String {
@@ -227,6 +231,10 @@ fn service() -> String {
 
 fn lifetime() -> Duration {
     Duration::from_secs(300)
+}
+
+fn refresh() -> Duration {
+    Duration::from_secs(30 * 24 * 3600)
 }
 
 /// Somebody who is told of what happens.

@@ -84,6 +84,12 @@ impl Htpasswd {
         })
     }
 
+    /// What changes when the password of a user does; `None` for who is no user.
+    pub(crate) fn stamp(&self, user: &str) -> Option<String> {
+        let (hash, is_known) = self.users.get().hash(user);
+        is_known.then(|| Digest::of(format!("{user}\0{hash}")).hex())
+    }
+
     /// Whether this is the user's password. An address that was wrong too often is refused for a while.
     pub(crate) async fn check(&self, user: &str, password: &str, address: &str) -> Result<bool> {
         let (hash, is_known) = self.users.get().hash(user);

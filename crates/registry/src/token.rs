@@ -33,6 +33,7 @@ pub(crate) struct Tokens {
     pub(crate) realm: Option<String>,
     issuer: String,
     lifetime: u64,
+    refresh: u64,
     own: Option<Own>,
     foreign: Option<Watched<Vec<Key>>>,
 }
@@ -97,6 +98,9 @@ struct Claims {
     jti: String,
     #[serde(default, deserialize_with = "nullable")]
     access: Vec<Scope>,
+    /// Of a refresh token: what the user's password was when it was issued.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    stamp: String,
 }
 
 /// Some servers write `null` for no access.
@@ -129,6 +133,7 @@ impl Tokens {
             realm: config.realm.clone(),
             issuer: config.issuer.clone().unwrap_or_else(|| config.service.clone()),
             lifetime: config.lifetime.as_secs().max(60),
+            refresh: config.refresh.as_secs(),
             own,
             foreign,
         })
@@ -148,26 +153,56 @@ impl Tokens {
         now: u64,
     ) -> Option<Issued> {
         let own = self.own.as_ref()?;
-        let claims = Claims {
+        let access = scopes.iter().filter_map(|scope| allowed(caller, scope, policy)).collect();
+        let claims = Claims { access, ..self.claims(caller.name(), &self.service, (now, self.lifetime)) };
+        Some(Issued { token: own.sign(&claims)?, expires_in: self.lifetime })
+    }
+
+    /// Issues a token that gets its user further ones, without a password, as long as `stamp` does not change.
+    /// `None` where there are no such tokens.
+    pub(crate) fn issue_refresh(&self, user: &str, stamp: String, now: u64) -> Option<String> {
+        let own = self.own.as_ref().filter(|_| self.refresh > 0)?;
+        let claims = Claims { stamp, ..self.claims(user, &self.refresh_audience(), (now, self.refresh)) };
+        own.sign(&claims)
+    }
+
+    /// Whose refresh token it is, and the stamp that it was issued with.
+    pub(crate) fn verify_refresh(
+        &self,
+        token: &str,
+        now: u64,
+    ) -> std::result::Result<(String, String), &'static str> {
+        let claims = self.read(token, &self.refresh_audience(), now)?;
+        Ok((claims.sub, claims.stamp))
+    }
+
+    /// The audience of refresh tokens: they are for the token endpoint, and open nothing.
+    fn refresh_audience(&self) -> String {
+        format!("{}#refresh", self.service)
+    }
+
+    /// Claims that give no access.
+    fn claims(&self, user: &str, audience: &str, (now, lifetime): (u64, u64)) -> Claims {
+        Claims {
             iss: self.issuer.clone(),
-            sub: caller.name().to_owned(),
-            aud: json!(self.service),
-            exp: now + self.lifetime,
+            sub: user.to_owned(),
+            aud: json!(audience),
+            exp: now + lifetime,
             nbf: now.saturating_sub(SKEW),
             iat: now,
             jti: yare_sys::fs::unique_name(""),
-            access: scopes.iter().filter_map(|scope| allowed(caller, scope, policy)).collect(),
-        };
-        let header = json!({ "alg": "EdDSA", "typ": "JWT", "kid": own.id });
-        let claims = serde_json::to_string(&claims).ok()?;
-        let signed = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims));
-        let signature = own.pair.sign(signed.as_bytes());
-        let token = format!("{signed}.{}", BASE64.encode(signature.as_ref()));
-        Some(Issued { token, expires_in: self.lifetime })
+            access: Vec::new(),
+            stamp: String::new(),
+        }
     }
 
     /// Who the bearer of a token is and what he may do; the error says why the token is not taken.
     pub(crate) fn verify(&self, token: &str, now: u64) -> std::result::Result<Caller, &'static str> {
+        self.read(token, &self.service, now).map(bearer)
+    }
+
+    /// The claims of a token that is right and for `audience`.
+    fn read(&self, token: &str, audience: &str, now: u64) -> std::result::Result<Claims, &'static str> {
         if token.len() > LONGEST {
             return Err("too long");
         }
@@ -193,11 +228,11 @@ impl Tokens {
         if claims.iss != self.issuer {
             return Err("of another issuer");
         }
-        let audience = match &claims.aud {
-            Value::Array(several) => several.iter().any(|one| one == self.service.as_str()),
-            one => one == self.service.as_str(),
+        let is_meant = match &claims.aud {
+            Value::Array(several) => several.iter().any(|one| one == audience),
+            one => one == audience,
         };
-        if !audience {
+        if !is_meant {
             return Err("for another service");
         }
         if claims.exp.saturating_add(SKEW) <= now {
@@ -206,7 +241,7 @@ impl Tokens {
         if claims.nbf > now + SKEW {
             return Err("not valid yet");
         }
-        Ok(bearer(claims))
+        Ok(claims)
     }
 
     /// The public key of this registry as a JSON Web Key Set, for others that take its tokens.
@@ -283,6 +318,14 @@ impl Own {
         Ok(Self { pair, id })
     }
 
+    fn sign(&self, claims: &Claims) -> Option<String> {
+        let header = json!({ "alg": "EdDSA", "typ": "JWT", "kid": self.id });
+        let claims = serde_json::to_string(claims).ok()?;
+        let signed = format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims));
+        let signature = self.pair.sign(signed.as_bytes());
+        Some(format!("{signed}.{}", BASE64.encode(signature.as_ref())))
+    }
+
     fn public(&self) -> Key {
         Key { id: Some(self.id.clone()), kind: Kind::Ed25519(self.pair.public_key().as_ref().to_vec()) }
     }
@@ -348,6 +391,7 @@ mod tests {
             issuer: None,
             keys: None,
             lifetime: Duration::from_secs(300),
+            refresh: Duration::from_secs(3600),
         }
     }
 
@@ -423,6 +467,20 @@ mod tests {
         assert!(registry.verify(&token, 5000).is_ok());
         assert!(!registry.issues());
         assert!(!here.path().join("token-key").exists());
+    }
+
+    #[test]
+    fn a_refresh_token_is_of_its_user_and_no_other_token() {
+        let root = tempfile::tempdir().unwrap();
+        let tokens = Tokens::open(root.path(), &config("r")).unwrap();
+        let refresh = tokens.issue_refresh("alice", "stamp".into(), 1000).unwrap();
+        assert_eq!(tokens.verify_refresh(&refresh, 1001), Ok(("alice".to_owned(), "stamp".to_owned())));
+        assert_eq!(tokens.verify_refresh(&refresh, 1000 + 3600 + 61), Err("expired"));
+        assert_eq!(tokens.verify(&refresh, 1001), Err("for another service"), "it opens nothing");
+        let access = tokens.issue(&Caller::User("alice".into()), &[], &Policy::default(), 1000).unwrap();
+        assert_eq!(tokens.verify_refresh(&access.token, 1001), Err("for another service"));
+        let none = config::Token { refresh: Duration::ZERO, ..config("r") };
+        assert_eq!(Tokens::open(root.path(), &none).unwrap().issue_refresh("alice", "x".into(), 1000), None);
     }
 
     #[test]

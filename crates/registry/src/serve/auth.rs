@@ -5,7 +5,7 @@ use crate::access::{Action, Caller, Policy};
 use crate::clock::now;
 use crate::config::Config;
 use crate::htpasswd::Htpasswd;
-use crate::problem::{Code, Refusal, Result};
+use crate::problem::{Code, Error, Refusal, Result};
 use crate::route::Target;
 use crate::token::Tokens;
 use base64::Engine as _;
@@ -78,8 +78,34 @@ impl Auth {
         {
             return Ok(Caller::User(user));
         }
-        let refusal = Refusal::new(Code::Unauthorized, INCORRECT);
-        Err(self.with_challenge(refusal, &HeaderMap::new(), peer, (&Method::POST, &Target::Token), "").into())
+        Err(self.not_logged_in(INCORRECT, peer))
+    }
+
+    /// Who a user is that sends a refresh token in a form. One of a user who is gone, or whose password is another
+    /// one by now, is not taken.
+    pub(crate) fn by_refresh_token(&self, token: &str, peer: &Peer) -> Result<Caller> {
+        let read = self.tokens.as_ref().map(|tokens| tokens.verify_refresh(token, now()));
+        match (read, &self.users) {
+            (Some(Ok((user, stamp))), Some(users)) if users.stamp(&user).is_some_and(|now| now == stamp) => {
+                Ok(Caller::User(user))
+            }
+            (read, _) => {
+                tracing::debug!(why = ?read.and_then(std::result::Result::err), "a refresh token is not taken");
+                Err(self.not_logged_in("the refresh token is not valid any more; log in again", peer))
+            }
+        }
+    }
+
+    /// A refresh token for a user who has a password here.
+    pub(crate) fn refresh_token(&self, caller: &Caller) -> Option<String> {
+        let Caller::User(user) = caller else { return None };
+        let stamp = self.users.as_ref()?.stamp(user)?;
+        self.tokens.as_ref()?.issue_refresh(user, stamp, now())
+    }
+
+    fn not_logged_in(&self, message: &str, peer: &Peer) -> Error {
+        let refusal = Refusal::new(Code::Unauthorized, message);
+        self.with_challenge(refusal, &HeaderMap::new(), peer, (&Method::POST, &Target::Token), "").into()
     }
 
     /// Refuses what the caller may not do.

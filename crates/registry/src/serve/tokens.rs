@@ -6,7 +6,7 @@ use super::reply::{Reply, json};
 use super::service::{Call, Service};
 use crate::access::Caller;
 use crate::clock::now;
-use crate::problem::{Code, Refusal, Result};
+use crate::problem::{Code, Error, Refusal, Result};
 use crate::token::Scope;
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
@@ -46,28 +46,40 @@ pub(crate) async fn issue(service: &Service, call: &Call, intake: &mut Intake) -
     let issued = tokens
         .issue(&caller, &scopes, &service.auth.policy, now())
         .ok_or_else(|| yare_errdefs::Error::internal("cannot make a token"))?;
-    let value = json!({
+    let mut value = json!({
         "token": issued.token,
         "access_token": issued.token,
         "token_type": "Bearer",
         "expires_in": issued.expires_in,
         "issued_at": crate::events::rfc3339(now()),
     });
+    // As docker's `GET` and its form ask for one.
+    let stays = query.get("offline_token") == Some("true") || query.get("access_type") == Some("offline");
+    if let Some(refresh) = stays.then(|| service.auth.refresh_token(&caller)).flatten() {
+        value["refresh_token"] = json!(refresh);
+    }
     let mut reply = json(&value, "application/json")?;
     reply.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(reply)
 }
 
-/// Who asks by a form: user and password are in it.
+/// Who asks by a form: user and password are in it, or a refresh token.
 async fn by_form(service: &Service, call: &Call, form: &Query) -> Result<Caller> {
-    match (form.get("grant_type"), form.get("username"), form.get("password")) {
-        (Some("password"), Some(user), Some(password)) => {
-            let (user, password) = (user.to_owned(), password.to_owned());
-            service.auth.by_password(user, &password, &call.peer).await
+    match form.get("grant_type") {
+        Some("password") => {
+            let (user, password) = (given(form, "username")?, given(form, "password")?);
+            service.auth.by_password(user.to_owned(), password, &call.peer).await
         }
-        _ => {
-            let message = "grant_type must be password; this registry has no refresh tokens";
-            Err(Refusal::new(Code::Unsupported, message).with_status(StatusCode::BAD_REQUEST).into())
-        }
+        Some("refresh_token") => service.auth.by_refresh_token(given(form, "refresh_token")?, &call.peer),
+        _ => Err(misasked("grant_type must be password or refresh_token")),
     }
+}
+
+/// A field that has to be in a form.
+fn given<'a>(form: &'a Query, name: &str) -> Result<&'a str> {
+    form.get(name).ok_or_else(|| misasked(&format!("the form has no {name}")))
+}
+
+fn misasked(message: &str) -> Error {
+    Refusal::new(Code::Unsupported, message).with_status(StatusCode::BAD_REQUEST).into()
 }

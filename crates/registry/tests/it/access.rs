@@ -172,6 +172,55 @@ fn tokens() {
     assert_eq!(nobody.get("/token/keys").expect(200).json()["keys"][0]["kty"], "OKP");
 }
 
+/// Posts a form to the token endpoint.
+fn post(client: &Client, form: &str) -> crate::client::Answer {
+    client.send("POST", "/token", &[("Content-Type", "application/x-www-form-urlencoded")], form.as_bytes())
+}
+
+#[test]
+fn refresh_tokens_stand_in_for_passwords_until_those_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = served(folder.path(), "[auth.token]\nservice = 'test'\n");
+    let (nobody, alice) = (&served.client, served.client.with(basic("alice", "alice-secret")));
+    // Docker asks like this when it logs in, with and without the form; nobody else gets one.
+    let asked = "/token?service=test&account=alice&client_id=docker&offline_token=true";
+    let by_get = alice.get(asked).expect(200).json();
+    let password = "grant_type=password&service=test&username=alice&password=alice-secret&client_id=docker";
+    let by_form = post(nobody, &format!("{password}&access_type=offline")).expect(200).json();
+    assert_eq!(post(nobody, password).expect(200).json()["refresh_token"], Value::Null);
+    assert_eq!(nobody.get(asked).expect(200).json()["refresh_token"], Value::Null);
+    let form = |token: &str| {
+        format!(
+            "grant_type=refresh_token&service=test&client_id=docker&scope=repository:secret/a:pull,push&refresh_token={token}"
+        )
+    };
+    for answer in [&by_get, &by_form] {
+        let refresh = answer["refresh_token"].as_str().unwrap();
+        served.client.with(format!("Bearer {refresh}")).get("/v2/").refused(401, "UNAUTHORIZED");
+        let access = post(nobody, &form(refresh)).expect(200).json();
+        let client = served.client.with(format!("Bearer {}", access["access_token"].as_str().unwrap()));
+        client.push_image("secret/a", "v1", "refreshed");
+        // It may do what the rules let its user do.
+        client.push_image("secret/a", "v2", "again");
+        client.delete("/v2/secret/a/manifests/v2").refused(401, "UNAUTHORIZED");
+    }
+    let refresh = by_get["refresh_token"].as_str().unwrap();
+    let access = by_get["access_token"].as_str().unwrap();
+    for wrong in ["", "x.y.z", access, &refresh[..refresh.len() - 1]] {
+        post(nobody, &form(wrong)).refused(401, "UNAUTHORIZED");
+    }
+    post(nobody, "grant_type=refresh_token&service=test").refused(400, "UNSUPPORTED");
+    post(nobody, "grant_type=client_credentials&service=test").refused(400, "UNSUPPORTED");
+    // Another password; the file is looked at again after a moment.
+    let changed = format!("alice:{}\n", bcrypt::hash("another", 4).unwrap());
+    std::fs::write(folder.path().join("htpasswd"), changed).unwrap();
+    let begun = std::time::Instant::now();
+    while post(nobody, &form(refresh)).status != 401 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the token outlives the password");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 #[test]
 fn quotas_and_immutable_tags() {
     let served = Served::new(

@@ -10,6 +10,7 @@ mod conformance;
 mod crash;
 mod hostile;
 mod http2;
+mod issuers;
 mod mutated;
 mod names;
 mod replicas;
