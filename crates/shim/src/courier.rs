@@ -185,6 +185,8 @@ fn await_report(mut socket: UnixStream) -> io::Result<UnixStream> {
 
 fn become_courier(mut socket: UnixStream, errand: Errand, run_dir: &Path) -> ! {
     let journal = Journal::new(run_dir);
+    // The directory has the container's name.
+    process::set_title(&format!("yare-log {}", run_dir.file_name().unwrap_or_default().display()));
     let code = match process::close_all_but(&[socket.as_raw_fd()]) {
         Err(_) => 71,
         Ok(()) => match Delivery::prepare(errand) {

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use yare_shim::Exit;
 
 /// Settles the end of a run, once: later calls for the same run change nothing.
@@ -62,10 +63,10 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
         crate::networks::publish_member(engine, "disconnect", network, &container.id);
     }
     engine.publish_unmounted(container);
-    release_volumes(engine, &before);
+    let mut released = Some(release_volumes(engine, &before));
     engine.execs.forget_container(&container.id);
     if follows != AfterExit::Remove {
-        keep(engine, container, settling);
+        keep(engine, container, settling, released.take());
     }
     container.note_progress(|progress| {
         progress.exits += 1;
@@ -75,6 +76,7 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
     match follows {
         AfterExit::Stay => {}
         AfterExit::Remove => {
+            let_go(released).await;
             if let Err(error) = super::remove::finish(engine, container, true).await {
                 tracing::warn!(
                     container = container.id,
@@ -87,15 +89,29 @@ pub(crate) async fn settle(engine: &Arc<Engine>, container: &Arc<Container>, exi
     }
 }
 
-/// Lets go of volumes that are mounts. A file server that does not answer holds nobody up.
-fn release_volumes(engine: &Arc<Engine>, record: &Arc<Record>) {
+/// Lets go of volumes that are mounts. Nobody waits for that but the next start, which would find them mounted and
+/// then lose them, and a removal.
+fn release_volumes(engine: &Arc<Engine>, record: &Arc<Record>) -> JoinHandle<()> {
     let (engine, record) = (Arc::clone(engine), Arc::clone(record));
-    tokio::task::spawn_blocking(move || crate::volumes::local::release(&engine, &record));
+    tokio::task::spawn_blocking(move || crate::volumes::local::release(&engine, &record))
+}
+
+async fn let_go(released: Option<JoinHandle<()>>) {
+    if let Some(released) = released
+        && let Err(error) = released.await
+    {
+        tracing::warn!(%error, "cannot let go of volumes");
+    }
 }
 
 /// Puts the end on record, and only then lets go of the run directory, which until then is what the next
 /// engine would learn it from. Nobody waits for that but the next start.
-fn keep(engine: &Arc<Engine>, container: &Arc<Container>, settling: tokio::sync::OwnedMutexGuard<()>) {
+fn keep(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    settling: tokio::sync::OwnedMutexGuard<()>,
+    released: Option<JoinHandle<()>>,
+) {
     let kept = engine.hand_over(container, Vec::new());
     let (engine, container) = (Arc::clone(engine), Arc::clone(container));
     tokio::spawn(async move {
@@ -109,6 +125,7 @@ fn keep(engine: &Arc<Engine>, container: &Arc<Container>, settling: tokio::sync:
             Ok(()) => engine.trash_run_dir(id),
             Err(error) => tracing::warn!(container = id, %error, "the end of its run is not on record"),
         }
+        let_go(released).await;
         drop(settling);
     });
 }

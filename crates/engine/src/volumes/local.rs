@@ -193,7 +193,8 @@ pub(crate) fn restore(engine: &Engine) {
 
 /// Whether a start has to look for it in the host's namespace of mounts.
 pub(crate) fn is_mount(folder: &Path) -> bool {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    // A server is not asked: it may not answer.
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(CWD, folder, flags, StatxFlags::empty());
     stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }

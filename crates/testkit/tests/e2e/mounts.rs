@@ -17,6 +17,8 @@ cases![
         a_volume_is_a_directory_elsewhere,
         options_of_volumes_are_checked,
         what_cannot_be_mounted_is_told,
+        binds_propagate_as_asked,
+        memory_has_its_options,
         a_mounted_image_is_held.differs("it lets go of the names of a mounted image");
 ];
 
@@ -176,7 +178,11 @@ fn a_volume_in_memory_lives_as_long_as_its_users(c: &Client) {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
     c.says("docker run --rm -v $n-v:/x busybox ls /x", "");
-    c.ok("docker volume rm $n-v");
+    // A run that follows another at once does not lose it to the end of the one before.
+    c.ok("docker run -d --name $n-2 --restart always -v $n-v:/x busybox sh -c 'if [ -e /again ]; then echo shared > /x/f; sleep 600; else touch /again; fi'");
+    c.comes_to("docker inspect -f '{{.RestartCount}} {{.State.Status}}' $n-2", "1 running");
+    c.says("sleep 1; docker run --rm -v $n-v:/x busybox cat /x/f", "shared\n");
+    c.ok("docker rm -f $n-2 && docker volume rm $n-v");
 }
 
 fn a_volume_is_a_directory_elsewhere(c: &Client) {
@@ -229,4 +235,31 @@ fn what_cannot_be_mounted_is_told(c: &Client) {
         text.contains("error resolving passed in network volume address: lookup nosuch.invalid"),
         "{text}"
     );
+}
+
+fn binds_propagate_as_asked(c: &Client) {
+    c.ok("mkdir -p d/late && mount --bind d d && mount --make-shared d");
+    let wait = "sh -c 'until [ -e /m/go ]; do sleep 0.1; done; ls /m/late'";
+    for (n, options) in [("slave", "bind-propagation=rslave"), ("private", "bind-propagation=rprivate")] {
+        c.ok(&format!(
+            "docker run -d --name $n-{n} --mount type=bind,src=$PWD/d,dst=/m,{options} busybox {wait}"
+        ));
+    }
+    c.ok("docker create --name $n-made --mount type=bind,src=$PWD/d,dst=/m,bind-propagation=shared busybox true");
+    assert_eq!(c.inspect("$n-made", "{{(index .Mounts 0).Propagation}}"), "shared");
+    c.ok("mount -t tmpfs x d/late && touch d/late/f d/go");
+    let said = c.run(
+        "docker wait $n-slave $n-private > /dev/null; docker logs $n-slave; echo .; docker logs $n-private",
+    );
+    c.ok("umount d/late && umount d");
+    assert_eq!(said.stdout, "f\n.\n", "{said:?}");
+}
+
+fn memory_has_its_options(c: &Client) {
+    let look = "busybox sh -c \"grep ' /t ' /proc/mounts | cut -d ' ' -f 4 | tr , '\\n' | grep -x 'size=1024k\\|noexec\\|ro'; stat -c %a /t\"";
+    c.says(
+        &format!("docker run --rm --mount type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770 {look}"),
+        "noexec\nsize=1024k\n1770\n",
+    );
+    c.says(&format!("docker run --rm --tmpfs /t:size=1m,mode=700,exec {look}"), "size=1024k\n700\n");
 }
