@@ -95,7 +95,7 @@ pub use remove::{Holder, ImageEvent, InUse, PrunedImage, Removal, RemoveOptions,
 pub use rewrite::Rewritten;
 pub use store::Store;
 pub use unpack::Allowance;
-pub use usage::{ImageUsage, Usage};
+pub use usage::{ImageUsage, SharedLayer, Usage};
 
 pub use yare_database::Database;
 pub use yare_errdefs::{Error, Result};

@@ -18,6 +18,21 @@ pub struct ImageUsage {
     pub shared: u64,
     /// Those that only these have: what their removal frees.
     pub unique: u64,
+    /// The layers behind `shared`.
+    pub shared_layers: Vec<SharedLayer>,
+}
+
+/// A layer that other images have too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedLayer {
+    /// Which.
+    pub id: DiffId,
+    /// Its bytes on disk.
+    pub bytes: u64,
+    /// How often this image, with its other platforms, has it.
+    pub own: u32,
+    /// How often all images have it.
+    pub all: u32,
 }
 
 /// What all images take, in bytes on disk.
@@ -63,9 +78,15 @@ impl Store {
             }
             let bytes = |layer: &DiffId| index.layer(layer).map_or(0, |layer| layer.content);
             let size = own.keys().map(bytes).sum::<u64>();
-            let others = own.iter().filter(|(layer, users)| index.layer_users(layer) > **users);
-            let shared = others.map(|(layer, _)| bytes(layer)).sum();
-            ImageUsage { size, shared, unique: size.saturating_sub(shared), image }
+            let layers = own.iter().map(|(id, own)| SharedLayer {
+                id: *id,
+                bytes: bytes(id),
+                own: *own,
+                all: index.layer_users(id),
+            });
+            let shared_layers: Vec<_> = layers.filter(|layer| layer.all > layer.own).collect();
+            let shared = shared_layers.iter().map(|layer| layer.bytes).sum();
+            ImageUsage { size, shared, unique: size.saturating_sub(shared), shared_layers, image }
         });
         let all = index.images().chain(index.detached());
         let kept: BTreeSet<Digest> = all.flat_map(|image| image.kept.iter().copied()).collect();

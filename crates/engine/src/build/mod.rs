@@ -600,7 +600,7 @@ pub struct Prune {
     pub all: bool,
     /// Bytes that may stay; 0 is no bound.
     pub keep: i64,
-    /// `until`, `unused-for`, `id`, `type`, `description`.
+    /// `until`, `unused-for`, `id`, `type`, `description`, `label`, `label!`.
     pub filters: Filters,
 }
 
@@ -621,6 +621,9 @@ pub async fn prune(engine: &Arc<Engine>, prune: Prune) -> Result<BuildPruneRespo
             "id" => options.ids = values,
             "type" => options.kinds = values,
             "description" => options.descriptions = values,
+            // Results of builds have no labels: nothing has one that is asked for, everything lacks the others.
+            "label" if !values.is_empty() => return Ok(BuildPruneResponse::default()),
+            "label" | "label!" => {}
             other => return Err(Error::invalid(format!("invalid filter '{other}'"))),
         }
     }

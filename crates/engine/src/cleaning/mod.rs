@@ -107,6 +107,7 @@ fn facts(engine: &Engine) -> Facts {
             lost_tag: image.references.is_empty() && image.tagged.is_some(),
             unused_since: image.unused_since()?,
             bytes: usage.unique,
+            shared: usage.shared_layers.clone(),
         })
     });
     Facts {

@@ -1,8 +1,10 @@
 //! What the engine removes by itself: one function from facts to a list of removals with reasons.
 
 use jiff::{SignedDuration, Timestamp};
+use std::collections::HashMap;
 use yare_errdefs::{Error, Result};
-use yare_image::ImageId;
+use yare_image::{ImageId, SharedLayer};
+use yare_oci::DiffId;
 
 /// What may go by itself, and when. `None` is never.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,8 +113,28 @@ pub(super) struct ImageFact {
     /// It had a tag, and has none.
     pub(super) lost_tag: bool,
     pub(super) unused_since: Timestamp,
-    /// Bytes that no other image shares.
+    /// Bytes that no other image shares; in a plan, what is free once it and those before it are gone.
     pub(super) bytes: u64,
+    /// What others share.
+    pub(super) shared: Vec<SharedLayer>,
+}
+
+/// How often layers are used by images that are not in the plan yet.
+#[derive(Debug, Default)]
+struct Users(HashMap<DiffId, u32>);
+
+impl Users {
+    /// Takes an image away and counts what becomes free with it.
+    fn without(&mut self, mut image: ImageFact) -> ImageFact {
+        for layer in &image.shared {
+            let left = self.0.entry(layer.id).or_insert(layer.all);
+            *left = left.saturating_sub(layer.own);
+            if *left == 0 {
+                image.bytes += layer.bytes;
+            }
+        }
+        image
+    }
 }
 
 /// A stopped container.
@@ -148,12 +170,14 @@ pub(super) fn decide(settings: &CleaningSettings, facts: Facts, now: Timestamp) 
         }
     }
     let mut rest = Vec::new();
+    let mut users = Users::default();
     for image in facts.images {
         let unused = age(image.unused_since, now);
         if image.lost_tag && is_over(settings.retag_grace, image.unused_since) {
-            plan.images.push((image, format!("lost its tag, and unused for {unused} (retag-grace)")));
+            plan.images
+                .push((users.without(image), format!("lost its tag, and unused for {unused} (retag-grace)")));
         } else if is_over(settings.images, image.unused_since) {
-            plan.images.push((image, format!("unused for {unused} (clean-images)")));
+            plan.images.push((users.without(image), format!("unused for {unused} (clean-images)")));
         } else {
             rest.push(image);
         }
@@ -178,6 +202,7 @@ pub(super) fn decide(settings: &CleaningSettings, facts: Facts, now: Timestamp) 
         if need == 0 {
             break;
         }
+        let image = users.without(image);
         need = need.saturating_sub(image.bytes);
         let why = format!("unused for {}, and {why}", age(image.unused_since, now));
         plan.images.push((image, why));
@@ -204,7 +229,8 @@ mod tests {
 
     fn image(name: &str, hours_ago: i64, lost_tag: bool) -> ImageFact {
         let id = ImageId(Digest::of(name.as_bytes()));
-        ImageFact { id, names: vec![name.into()], lost_tag, unused_since: at(hours_ago), bytes: GB }
+        let (names, unused_since) = (vec![name.into()], at(hours_ago));
+        ImageFact { id, names, lost_tag, unused_since, bytes: GB, shared: Vec::new() }
     }
 
     fn facts(free: u64) -> Facts {
@@ -272,6 +298,24 @@ mod tests {
         settings.set("clean-min-free", "50%").unwrap();
         settings.set("retag-grace", "keep").unwrap();
         assert_eq!(names(&decided(&settings, 40 * GB)), ["old"]);
+    }
+
+    #[test]
+    fn layers_that_go_with_the_last_of_their_images_are_counted() {
+        let layer = |name: &str, all| {
+            let id = DiffId(Digest::of(name.as_bytes()));
+            SharedLayer { id, bytes: 2 * GB, own: 1, all }
+        };
+        let mut facts = facts(0);
+        facts.cache = 0;
+        for image in &mut facts.images {
+            // One layer that both of those without a tag have, and one that a third image has, too.
+            image.shared = vec![layer("two", 2), layer("three", 3)];
+        }
+        facts.images.retain(|image| image.lost_tag);
+        let plan = decide(&CleaningSettings::default(), facts, at(0));
+        let bytes: Vec<u64> = plan.images.iter().map(|(image, _)| image.bytes).collect();
+        assert_eq!((names(&plan), bytes), (vec!["lost-old", "lost-new"], vec![GB, 3 * GB]));
     }
 
     #[test]

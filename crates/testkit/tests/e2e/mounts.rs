@@ -19,6 +19,7 @@ cases![
         what_cannot_be_mounted_is_told,
         binds_propagate_as_asked,
         memory_has_its_options,
+        a_prune_by_label_spares_results_of_builds.differs("it takes the whole build cache").alone(),
         a_mounted_image_is_held.differs("it lets go of the names of a mounted image");
 ];
 
@@ -262,4 +263,13 @@ fn memory_has_its_options(c: &Client) {
         "noexec\nsize=1024k\n1770\n",
     );
     c.says(&format!("docker run --rm --tmpfs /t:size=1m,mode=700,exec {look}"), "size=1024k\n700\n");
+}
+
+fn a_prune_by_label_spares_results_of_builds(c: &Client) {
+    c.ok("printf 'FROM busybox\\nRUN echo %s > /once' $n | docker build -q -t $n/b - && docker rmi $n/b");
+    let cached = c.ok("docker system df --format '{{.Type}} {{.TotalCount}}' | grep Build");
+    c.ok("docker run --name $n --label gone=$n busybox true");
+    c.ok("docker system prune -f --filter label=gone=$n");
+    c.says("docker ps -aq --filter label=gone=$n", "");
+    assert_eq!(c.ok("docker system df --format '{{.Type}} {{.TotalCount}}' | grep Build"), cached);
 }
