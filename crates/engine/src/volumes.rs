@@ -4,12 +4,14 @@
 //! is in use while any container, running or not, mounts it, or is being created to. With options of the driver it
 //! is a mount (`volumes::local`).
 
+mod archive;
 pub(crate) mod fill;
 pub(crate) mod holds;
 pub(crate) mod local;
 
 use crate::Engine;
 use crate::clock::rfc3339;
+pub use archive::{export, import};
 use holds::{Hold, Holds, Leaving};
 use jiff::Timestamp;
 use parking_lot::RwLock;

@@ -32,6 +32,9 @@ pub struct ExtractOptions<'a> {
     /// Refuse to replace a directory by something else, or something else by a directory. The text is what is
     /// extracted into, as its users call it.
     pub kinds_stay: Option<&'a str>,
+    /// Whether the directory that is extracted into takes owner, mode and times that the archive has for its root;
+    /// otherwise it is the caller's and stays as it is.
+    pub root: bool,
     /// Tell what was extracted; otherwise memory does not grow with the archive's files.
     pub list: bool,
 }
@@ -74,6 +77,7 @@ pub fn extract(
         owner: options.owner,
         time: options.time,
         kinds_stay: options.kinds_stay,
+        root: options.root,
         paths: options.list.then(Vec::new),
     };
     let mut tree = Tree::new(dir, unprivileged, options.limits.entries);
@@ -107,6 +111,7 @@ pub(crate) struct Extraction<'a> {
     owner: Option<(u32, u32)>,
     time: &'a dyn Fn(i64, u32) -> (i64, u32),
     kinds_stay: Option<&'a str>,
+    root: bool,
     paths: Option<Vec<PathBuf>>,
 }
 
@@ -114,8 +119,7 @@ impl Extraction<'_> {
     /// Whether the entry is to be made; an error says why the archive is refused.
     pub(crate) fn admit(&mut self, entry: &Entry, target: &Target<'_>) -> Result<bool, &'static str> {
         match target {
-            // The destination is the caller's.
-            Target::Root => return Ok(entry.kind != Kind::Directory),
+            Target::Root => return Ok(self.root || entry.kind != Kind::Directory),
             Target::Nowhere | Target::Opaque { .. } | Target::Whiteout { .. } => {
                 return Err("names that begin with .wh. delete files of an image and cannot be in it");
             }

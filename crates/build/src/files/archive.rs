@@ -57,6 +57,7 @@ pub(super) fn unpack(
         time: &time,
         now,
         form: Form::Overlay,
+        root: false,
         kinds_stay: None,
         list: true,
     };

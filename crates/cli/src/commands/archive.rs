@@ -19,24 +19,23 @@ pub(crate) async fn save(cx: &Context, given: &Given) -> Outcome {
     for platform in opts::platform::json_list(&given.comma_list("platform"))? {
         request = request.query("platform", platform);
     }
-    fetch(cx, request, given.text("output"), "save").await
+    fetch(cx, request, given.text("output"), ("save", "image")).await
 }
 
 /// `export`.
 pub(crate) async fn export(cx: &Context, given: &Given) -> Outcome {
     let request = Request::get(format!("/containers/{}/export", Request::segment(given.argument(0))));
-    fetch(cx, request, given.text("output"), "export").await
+    fetch(cx, request, given.text("output"), ("export", "container")).await
 }
 
 /// Writes the reply to a file (whole or not at all) or to standard output.
-async fn fetch(cx: &Context, request: Request, path: &str, verb: &str) -> Outcome {
+pub(super) async fn fetch(cx: &Context, request: Request, path: &str, (verb, what): (&str, &str)) -> Outcome {
     if path.is_empty() {
         if cx.terminal {
-            let program = &cx.program;
             return Err(Failure::new(format!(
                 "cowardly refusing to {verb} to a terminal. Use the -o flag or redirect"
             ))
-            .with_hint(format!("{program} {verb} … > file.tar")));
+            .with_hint("name the file: -o file.tar"));
         }
         let mut response = cx.client().send(request).await?;
         while let Some(chunk) = response.chunk().await? {
@@ -51,7 +50,7 @@ async fn fetch(cx: &Context, request: Request, path: &str, verb: &str) -> Outcom
         )));
     }
     let problem = |error: std::io::Error| {
-        Failure::new(format!("failed to {verb} image: {}", opts::env::open_error(path, &error)))
+        Failure::new(format!("failed to {verb} {what}: {}", opts::env::open_error(path, &error)))
     };
     let mut response = cx.client().send(request).await?;
     let draft = format!("{path}.{}.tmp", std::process::id());

@@ -13,7 +13,7 @@ use crate::session::Input;
 use crate::table::Outcome;
 
 /// Standard input as the body of a request.
-fn standard_input(cx: &Context) -> Body {
+pub(super) fn standard_input(cx: &Context) -> Body {
     Body::reader(InputReader(Input::new(cx.stdio.input)))
 }
 
@@ -36,7 +36,7 @@ impl AsyncRead for InputReader {
     }
 }
 
-async fn file(path: &str) -> Result<Body, Failure> {
+pub(super) async fn file(path: &str) -> Result<Body, Failure> {
     match tokio::fs::File::open(path).await {
         Ok(file) => Ok(Body::reader(file)),
         Err(error) => Err(Failure::new(open_error(path, &error))),

@@ -1,9 +1,11 @@
-//! `volume create`, `volume ls`, `volume rm`.
+//! `volume create`, `volume ls`, `volume rm`, `volume export`, `volume import`.
 
 use std::collections::BTreeMap;
 
 use yare_api::{Volume, VolumeCreateOptions};
+use yare_client::Request;
 
+use crate::commands::{archive, transfer};
 use crate::context::{Context, each};
 use crate::flags::Given;
 use crate::format::{self, Layout, Row, natural_order, write_list};
@@ -46,6 +48,27 @@ pub(crate) fn request(given: &Given) -> VolumeCreateOptions {
         labels: map("label"),
         name: given.argument(0).to_owned(),
     }
+}
+
+fn archive_path(volume: &str) -> String {
+    format!("/yare/volumes/{}/archive", Request::segment(volume))
+}
+
+/// `volume export`.
+pub(crate) async fn export(cx: &Context, given: &Given) -> Outcome {
+    let request = Request::get(archive_path(given.argument(0)));
+    archive::fetch(cx, request, given.text("output"), ("export", "volume")).await
+}
+
+/// `volume import`.
+pub(crate) async fn import(cx: &Context, given: &Given) -> Outcome {
+    let body = match given.arguments.get(1).map(String::as_str) {
+        None | Some("-") => transfer::standard_input(cx),
+        Some(path) => transfer::file(path).await?,
+    };
+    let request = Request::put(archive_path(given.argument(0))).body("application/x-tar", body);
+    cx.client().send(request).await?;
+    Ok(0)
 }
 
 /// `volume ls`.

@@ -5,7 +5,7 @@
 use crate::commands::{inspect, prune, volumes};
 use crate::flags::Kind::{Bool, Bytes, Filter, Label, List, Map, Text};
 use crate::flags::{Flag, flag};
-use crate::table::{Command, NONE, at_least, at_most};
+use crate::table::{Command, NONE, at_least, at_most, between, exactly};
 
 const VOLUME_CREATE: &[Flag] = &[
     flag(
@@ -62,6 +62,8 @@ const VOLUME_PRUNE: &[Flag] = &[
     flag("force", Some('f'), Bool, "", "Do not prompt for confirmation"),
 ];
 
+const VOLUME_EXPORT: &[Flag] = &[flag("output", Some('o'), Text, "", "Write to a file, instead of STDOUT")];
+
 const VOLUME_RM: &[Flag] = &[flag("force", Some('f'), Bool, "", "Force the removal of one or more volumes")];
 
 /// The commands.
@@ -77,6 +79,30 @@ pub(super) const COMMANDS: &[Command] = &[
         stop_at_positional: false,
         hidden: false,
         run: |cx, given| Box::pin(volumes::create(cx, given)),
+    },
+    Command {
+        path: "volume export",
+        aliases: &[],
+        usage: "[OPTIONS] VOLUME",
+        short: "Export a volume's files as a tar archive (Yare only)",
+        about: "Export a volume's files as a tar archive",
+        flags: &[VOLUME_EXPORT],
+        arguments: exactly(1),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(volumes::export(cx, given)),
+    },
+    Command {
+        path: "volume import",
+        aliases: &[],
+        usage: "VOLUME [file|-]",
+        short: "Extract a tar archive into a volume, which is made if it is not there (Yare only)",
+        about: "Extract a tar archive, which may be compressed, into a volume, which is made if it is not there",
+        flags: &[],
+        arguments: between(1, 2),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(volumes::import(cx, given)),
     },
     Command {
         path: "volume inspect",

@@ -129,6 +129,7 @@ fn extract_now(
         time: &time,
         now,
         form: Form::Plain,
+        root: false,
         kinds_stay: options.kinds_stay.then_some(path.as_str()),
         list: false,
     };

@@ -5,10 +5,11 @@ use crate::gnu::{Strength, hard_tree};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
-use yare_layer::{Form, WriteOptions, write_directory, write_tar};
+use yare_layer::{ExtractOptions, Form, Limits, WriteOptions, write_directory, write_tar};
 
 fn written(path: &Path, options: &WriteOptions) -> Vec<u8> {
     let mut tar = Vec::new();
@@ -143,5 +144,33 @@ fn a_directory_is_written_under_the_name_it_is_asked_by() {
         let mut tar = tar::Archive::new(std::io::Cursor::new(written));
         let found = tar.entries().unwrap().map(|entry| entry.unwrap().path_bytes().into_owned());
         assert_eq!(found.collect::<Vec<_>>(), names.map(|name| name.as_bytes().to_vec()), "{name:?}");
+    }
+}
+
+#[test]
+fn a_tree_takes_the_root_of_its_archive_only_where_that_is_asked_for() {
+    let set = |dir: &TempDir, mode| {
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let source = TempDir::new().unwrap();
+    set(&source, 0o711);
+    std::fs::write(source.path().join("f"), "x").unwrap();
+    let tar = written(source.path(), &WriteOptions { form: Form::Plain, root: true, living: true });
+    for (root, expected) in [(true, 0o711), (false, 0o750)] {
+        let target = TempDir::new().unwrap();
+        set(&target, 0o750);
+        let options = ExtractOptions {
+            limits: Limits { bytes: None, entries: 10 },
+            owner: None,
+            time: &|seconds, nanos| (seconds, nanos),
+            now: 0,
+            form: Form::Plain,
+            kinds_stay: None,
+            root,
+            list: false,
+        };
+        yare_layer::extract(&tar[..], File::open(target.path()).unwrap().as_fd(), &options).unwrap();
+        assert_eq!(target.path().metadata().unwrap().permissions().mode() & 0o7777, expected);
+        assert!(target.path().join("f").exists());
     }
 }

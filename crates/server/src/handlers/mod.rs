@@ -85,6 +85,8 @@ pub(crate) async fn answer(engine: &Arc<Engine>, buildkit: &BuildKit, call: Call
         Operation::BuildKit => build::buildkit(buildkit, call),
         Operation::BuildKitSession => build::session(buildkit, call),
         Operation::VolumeList => volumes::list(engine, &call),
+        Operation::VolumeExport => volumes::export(engine, &call).await,
+        Operation::VolumeImport => volumes::import(engine, call).await,
         Operation::VolumeCreate => volumes::create(engine, call).await,
         Operation::VolumeInspect => volumes::inspect(engine, &call),
         Operation::VolumeRemove => volumes::remove(engine, &call).await,

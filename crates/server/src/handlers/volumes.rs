@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use futures_util::StreamExt;
 use http::StatusCode;
 use yare_api::{VolumeCreateOptions, compat};
 use yare_engine::{Engine, volumes};
 use yare_errdefs::Result;
 
 use super::containers::done;
+use super::images::TAR;
 use crate::body;
 use crate::decode;
 use crate::edge::Call;
@@ -39,4 +41,17 @@ pub(super) async fn prune(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
     let mut filters = decode::filters(&call.query)?;
     compat::lift_volume_prune(call.version, &mut filters);
     reply::json(StatusCode::OK, &volumes::prune(engine, &filters).await?)
+}
+
+/// `GET /yare/volumes/{name}/archive`.
+pub(super) async fn export(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
+    let output = volumes::export(engine, call.name()).await?;
+    Ok(reply::stream(TAR, reply::parts(output)))
+}
+
+/// `PUT /yare/volumes/{name}/archive`.
+pub(super) async fn import(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
+    let name = call.name().to_owned();
+    volumes::import(engine, &name, call.body.into_parts().boxed()).await?;
+    Ok(reply::empty(StatusCode::NO_CONTENT))
 }

@@ -20,6 +20,7 @@ cases![
         binds_propagate_as_asked,
         memory_has_its_options,
         a_prune_by_label_spares_results_of_builds.differs("it takes the whole build cache").alone(),
+        a_volume_goes_out_and_comes_in.differs("it has no such calls"),
         a_mounted_image_is_held.differs("it lets go of the names of a mounted image");
 ];
 
@@ -272,4 +273,20 @@ fn a_prune_by_label_spares_results_of_builds(c: &Client) {
     c.ok("docker system prune -f --filter label=gone=$n");
     c.says("docker ps -aq --filter label=gone=$n", "");
     assert_eq!(c.ok("docker system df --format '{{.Type}} {{.TotalCount}}' | grep Build"), cached);
+}
+
+fn a_volume_goes_out_and_comes_in(c: &Client) {
+    c.ok(
+        "docker run --rm -v $n-v:/v busybox sh -c 'mkdir -p /v/a && echo deep > /v/a/f && chown 5:6 /v/a/f && chmod 2750 /v/a && ln -s a /v/link && chown 7:8 /v'",
+    );
+    // The stock command line has no such command, but its users have curl.
+    c.ok("curl -sf --unix-socket ${DOCKER_HOST#unix://} -o v.tar http://d/yare/volumes/$n-v/archive && tar -tf v.tar | grep -q a/f");
+    c.ok("gzip -k v.tar && curl -sf --unix-socket ${DOCKER_HOST#unix://} -T v.tar.gz http://d/yare/volumes/$n-w/archive");
+    c.says(
+        "docker run --rm -v $n-w:/v busybox sh -c \"cat /v/link/f; stat -c '%u %g %a' /v/a/f /v/a /v\"",
+        "deep\n5 6 644\n0 0 2750\n7 8 755\n",
+    );
+    // What is no archive leaves no volume behind.
+    c.ok("echo nonsense > n; ! curl -sf --unix-socket ${DOCKER_HOST#unix://} -T n http://d/yare/volumes/$n-x/archive");
+    c.says("docker volume ls -q --filter name=$n-x", "");
 }
