@@ -34,10 +34,11 @@ impl Proxy {
                 tokio::spawn(async move {
                     match acceptor {
                         // A client that does not trust us goes away.
-                        Some(acceptor) => match acceptor.accept(stream).await {
-                            Ok(stream) => http(stream, &noted, registry).await,
-                            Err(_) => {}
-                        },
+                        Some(acceptor) => {
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                http(stream, &noted, registry).await;
+                            }
+                        }
                         None if is_socks => socks(stream, &noted, registry).await,
                         None => http(stream, &noted, registry).await,
                     }
