@@ -241,7 +241,6 @@ fn refused(flags: &str) -> Option<&'static str> {
         ("-v /a:/b -v /c:/b", "Duplicate mount point: /b"),
         ("--mount type=bind,dst=/b", "field Source must not be empty"),
         ("--mount type=tmpfs,src=x,dst=/b", "field Source must not be specified"),
-        ("--mount type=image", "not built"),
         ("--mount type=cluster", "not supported"),
         ("--mount type=npipe", "not supported"),
         ("--mount type=bogus", "mount type unknown"),
