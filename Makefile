@@ -13,7 +13,7 @@ AZURITE := $(CURDIR)/target/azurite
 # The tests of several registries over one store, which YARE_TEST_STORE names.
 STORE_TESTS := cargo test --locked --package yare-registry --test it -- replicas:: replication::of_several
 
-.PHONY: build demo check test soak bench compare-builds dist clean vm-v2
+.PHONY: build demo check test soak fuzz bench compare-builds dist clean vm-v2
 
 build:
 	scripts/setup build
@@ -44,6 +44,15 @@ soak: build
 	YARE_SOAK=1 cargo test --locked --package yare-registry --test it -- crash:: a_killed
 	scripts/azurite $(AZURITE)
 	YARE_TEST_STORE=azure YARE_TEST_AZURITE=$(AZURITE)/node_modules/.bin/azurite-blob $(STORE_TESTS)
+
+# Each target for so long. A crash ends it; its input is in fuzz/artifacts.
+FUZZ_SECONDS := 60
+fuzz:
+	scripts/setup build
+	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	set -e; cd fuzz; for target in $$(cargo fuzz list); do \
+	  TMPDIR=/dev/shm RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS); \
+	done
 
 bench: build
 	scripts/setup bench

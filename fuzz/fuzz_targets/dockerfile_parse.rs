@@ -8,8 +8,9 @@ use yare_dockerfile::ignore::{Glob, Ignore, copy_source};
 use yare_dockerfile::instruction::Instruction;
 use yare_dockerfile::lint::lint;
 use yare_dockerfile::outline::{outline, targets};
-use yare_dockerfile::text::{Mode, duration, format_duration, parse_ports, parse_signal};
+use yare_dockerfile::text::{Mode, parse_ports, parse_signal};
 use yare_dockerfile::{Dockerfile, Span, parse, parse_trigger};
+use yare_gotext::{format_duration, parse_duration};
 
 fn inside(span: Span, source: &str) {
     assert!(span.line >= 1 && span.column >= 1 && span.end_line >= span.line);
@@ -71,8 +72,8 @@ fuzz_target!(|input: &[u8]| {
     let Ok(text) = std::str::from_utf8(ignored) else { return };
     let _ = expand(text, &lookup, Escape::Backquote);
     let _ = Glob::new(text).map(|glob| glob.matches("a/b"));
-    if let Ok(time) = duration(text) {
-        assert_eq!(duration(&format_duration(time)), Ok(time));
+    if let Ok(time) = parse_duration(text) {
+        assert_eq!(parse_duration(&format_duration(time)), Ok(time));
     }
     if let Ok(ignore) = Ignore::parse(text) {
         let a = ignore.root().enter("a");
