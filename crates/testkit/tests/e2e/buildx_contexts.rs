@@ -149,7 +149,8 @@ fn push_and_run(c: &Client, registry: &Registry) {
     ok(c, &format!("docker buildx build --cache-to type=registry,ref={name}:cache -t $n/on ."));
     ok(c, &format!("docker buildx build --pull --cache-from type=registry,ref={name}:cache -t $n/on ."));
     ok(c, &format!("docker rmi $n/on {name}:1"));
-    let wrong = "sed -i 's/\"auth\": *\"[^\"]*\"/\"auth\": \"dXNlcjp3cm9uZw==\"/' $DOCKER_CONFIG/config.json";
+    // A login at a registry with tokens leaves a refresh token beside the name.
+    let wrong = "sed -i -e 's/\"auth\": *\"[^\"]*\"/\"auth\": \"dXNlcjp3cm9uZw==\"/' -e 's/\"identitytoken\": *\"[^\"]*\"/\"identitytoken\": \"wrong\"/' $DOCKER_CONFIG/config.json";
     ok(c, wrong);
     fails(c, "docker buildx build --pull -t $n/on .");
 }
