@@ -3,7 +3,7 @@
 use crate::commands::artifact;
 use crate::flags::Kind::{Bool, List, Text};
 use crate::flags::{Flag, flag};
-use crate::table::{Arity, Command, NONE, at_least, between, exactly};
+use crate::table::{Command, NONE, at_least, between, command, exactly};
 
 const INSECURE: Flag = flag("insecure", None, Bool, "", "Allow communication with an insecure registry");
 
@@ -20,27 +20,6 @@ const LS: &[Flag] = &[
 ];
 
 const PUSH: &[Flag] = &[INSECURE, flag("quiet", Some('q'), Bool, "", "Print the digest only")];
-
-const fn command(
-    path: &'static str,
-    usage: &'static str,
-    about: &'static str,
-    arguments: Arity,
-    run: crate::table::Run,
-) -> Command {
-    Command {
-        path,
-        aliases: &[],
-        usage,
-        short: about,
-        about,
-        flags: &[],
-        arguments,
-        stop_at_positional: false,
-        hidden: false,
-        run,
-    }
-}
 
 /// The commands.
 pub(crate) const COMMANDS: &[Command] = &[

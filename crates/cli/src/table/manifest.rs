@@ -33,18 +33,7 @@ const fn command(
     arguments: Arity,
     run: Run,
 ) -> Command {
-    Command {
-        path,
-        aliases: &[],
-        usage,
-        short: about,
-        about,
-        flags,
-        arguments,
-        stop_at_positional: false,
-        hidden: false,
-        run,
-    }
+    Command { flags, ..super::command(path, usage, about, arguments, run) }
 }
 
 /// The commands.

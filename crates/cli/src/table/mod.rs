@@ -73,6 +73,28 @@ pub(crate) struct Command {
     pub run: Run,
 }
 
+/// A command without flags and other names, whose help says what the list of commands does.
+const fn command(
+    path: &'static str,
+    usage: &'static str,
+    about: &'static str,
+    arguments: Arity,
+    run: Run,
+) -> Command {
+    Command {
+        path,
+        aliases: &[],
+        usage,
+        short: about,
+        about,
+        flags: &[],
+        arguments,
+        stop_at_positional: false,
+        hidden: false,
+        run,
+    }
+}
+
 impl std::fmt::Debug for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Command").field("path", &self.path).finish_non_exhaustive()

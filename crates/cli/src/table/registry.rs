@@ -25,18 +25,7 @@ const fn command(
     flags: &'static [&'static [Flag]],
     run: Run,
 ) -> Command {
-    Command {
-        path,
-        aliases: &[],
-        usage,
-        short: about,
-        about,
-        flags,
-        arguments: NONE,
-        stop_at_positional: false,
-        hidden: false,
-        run,
-    }
+    Command { flags, ..super::command(path, usage, about, NONE, run) }
 }
 
 /// The commands.
