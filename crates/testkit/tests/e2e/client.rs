@@ -1,6 +1,7 @@
 //! A case's way to the engine: a client, a prefix for names, a folder.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -268,6 +269,14 @@ impl Running {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+    }
+
+    /// Reads this from its standard output, and no more.
+    #[track_caller]
+    pub(crate) fn says(&mut self, text: &str) {
+        let mut bytes = vec![0; text.len()];
+        self.child().stdout.as_mut().unwrap().read_exact(&mut bytes).unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes), text);
     }
 
     /// Waits for its end; gives what it said and was not read yet.

@@ -1,7 +1,5 @@
 //! `exec`.
 
-use std::io::Read;
-
 use rustix::process::Signal;
 
 use crate::case::cases;
@@ -29,18 +27,12 @@ cases![
 fn an_exec_gets_signals(c: &Client) {
     up(c);
     let mut child = c.spawn("exec docker exec $n sh -c 'trap \"echo usr1\" USR1; trap \"echo term; exit 9\" TERM; echo ready; while :; do sleep 0.05; done'");
-    let mut output = child.child().stdout.take().unwrap();
-    let mut expect = |text: &str| {
-        let mut bytes = vec![0; text.len()];
-        output.read_exact(&mut bytes).unwrap();
-        assert_eq!(String::from_utf8_lossy(&bytes), text);
-    };
-    expect("ready\n");
+    child.says("ready\n");
     if c.program == Program::Yare {
         child.signal(Signal::USR1);
-        expect("usr1\n");
+        child.says("usr1\n");
         child.signal(Signal::TERM);
-        expect("term\n");
+        child.says("term\n");
         assert_eq!(child.end().status.code(), Some(9));
         c.ok("(sleep 1; docker kill --exec $(docker inspect -f '{{join .ExecIDs \" \"}}' $n)) & docker exec $n sleep 1000 || test $? = 137");
     } else if c.is_yare_engine() {

@@ -169,17 +169,11 @@ fn attached_input_may_come_later(c: &Client) {
     let mut child =
         c.spawn("exec docker run -i --rm busybox sh -c 'read a; echo first $a; read b; echo second $b'");
     let mut input = child.child().stdin.take().unwrap();
-    let mut output = child.child().stdout.take().unwrap();
-    let mut expect = |text: &str| {
-        let mut bytes = vec![0; text.len()];
-        output.read_exact(&mut bytes).unwrap();
-        assert_eq!(String::from_utf8_lossy(&bytes), text);
-    };
     std::thread::sleep(Duration::from_millis(300));
     input.write_all(b"x\n").unwrap();
-    expect("first x\n");
+    child.says("first x\n");
     input.write_all(b"y\n").unwrap();
-    expect("second y\n");
+    child.says("second y\n");
     assert_eq!(child.end().status.code(), Some(0));
 }
 
@@ -212,17 +206,11 @@ fn output_without_a_newline_arrives_at_once(c: &Client) {
 
 fn signals_go_to_the_program(c: &Client) {
     let mut child = c.spawn("exec docker run --rm --name $n busybox sh -c 'trap \"echo term; exit 9\" TERM; trap \"echo usr1\" USR1; echo ready; while :; do sleep 0.05; done'");
-    let mut output = child.child().stdout.take().unwrap();
-    let mut expect = |text: &str| {
-        let mut bytes = vec![0; text.len()];
-        output.read_exact(&mut bytes).unwrap();
-        assert_eq!(String::from_utf8_lossy(&bytes), text);
-    };
-    expect("ready\n");
+    child.says("ready\n");
     child.signal(Signal::USR1);
-    expect("usr1\n");
+    child.says("usr1\n");
     child.signal(Signal::TERM);
-    expect("term\n");
+    child.says("term\n");
     assert_eq!(child.end().status.code(), Some(9));
     // --sig-proxy=false: the program sees nothing of it.
     let mut child =
