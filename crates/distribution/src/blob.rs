@@ -93,7 +93,7 @@ impl Repository {
             ));
         }
         Ok(BlobStream {
-            path: format!("{}/blobs/{name}", self.path()),
+            path: format!("blobs/{name}"),
             asked,
             digest: *name,
             size,
@@ -121,7 +121,7 @@ impl Repository {
         let digest = digest.into();
         let asked = self.asked(format!("look for blob {digest}"));
         let session = self.push_session(&asked)?;
-        let call = Call::new(&asked, Method::HEAD, format!("{}/blobs/{digest}", self.path()), &[200, 404]);
+        let call = Call::new(&asked, Method::HEAD, format!("blobs/{digest}"), &[200, 404]);
         let response = session.send(&call).await?;
         Ok((response.status() == 200).then(|| response.length().unwrap_or_default()))
     }

@@ -94,7 +94,7 @@ impl Client {
         let origin = endpoints.into_iter().rfind(|endpoint| endpoint.is_origin);
         let origin =
             origin.ok_or_else(|| Error::Settings { what: format!("there is no endpoint for {domain}") })?;
-        Ok(Session::new(Arc::clone(&self.0), origin, domain, credentials))
+        Session::new(Arc::clone(&self.0), origin, (domain, ""), credentials)
     }
 
     /// Whether a registry takes these credentials.

@@ -12,12 +12,15 @@
 //!   dial_timeout = "5s"                      # to open a connection, TLS included
 //!   [host."https://mirror.example/v2/cache".header]
 //!     X-Key = "value"                        # or a list
+//!   [host."https://mirror.example/v2/cache".rewrite]   # k3s's: what it calls repositories (module `rewrite`)
+//!     "^library/(.*)" = "hub/$1"
 //! ```
 //!
 //! The members of a host may also stand at the top and then mean the server. Relative paths are relative to
 //! the folder of the file. A member of another name is an error: what it was meant to do, or to forbid, would
 //! not happen.
 
+use crate::rewrite::Rewrites;
 use crate::settings::{Endpoint, Scheme, Trust};
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -27,7 +30,7 @@ use std::time::Duration;
 
 /// What may be said of a host.
 const MEMBERS: &[&str] =
-    &["capabilities", "ca", "client", "dial_timeout", "header", "override_path", "skip_verify"];
+    &["capabilities", "ca", "client", "dial_timeout", "header", "override_path", "rewrite", "skip_verify"];
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
 
@@ -50,6 +53,7 @@ pub(crate) struct Host {
     trust: Trust,
     override_path: bool,
     headers: Vec<(String, String)>,
+    rewrites: Rewrites,
     connect: Option<Duration>,
 }
 
@@ -58,8 +62,6 @@ struct File {
     server: Option<String>,
     #[serde(default)]
     host: BTreeMap<String, toml::Spanned<Rules>>,
-    #[serde(flatten)]
-    rules: Rules,
 }
 
 #[derive(Deserialize, Default)]
@@ -74,6 +76,8 @@ struct Rules {
     dial_timeout: Option<String>,
     #[serde(default)]
     header: BTreeMap<String, OneOrMany>,
+    #[serde(default)]
+    rewrite: BTreeMap<String, toml::Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -118,15 +122,23 @@ fn parse(text: &str, folder: &Path) -> Result<Hosts, String> {
     let refused = |error: toml::de::Error| error.to_string().trim_end().to_owned();
     check_names(&text.parse().map_err(refused)?)?;
     let file: File = toml::from_str(text).map_err(refused)?;
-    let mut server = host(&file.rules, folder)?;
+    // A place in the text does not come through a flattened member: what the server's host may have is read
+    // by itself.
+    let rules: Rules = toml::from_str(text).map_err(refused)?;
+    let mut server = host(&rules, folder, "rewrite")?;
     server.address = file.server.as_deref().map(split_address).transpose()?;
-    // The order of the file is the order of the tries, and maps have none.
-    let mut ordered: Vec<_> = file.host.iter().collect();
-    ordered.sort_by_key(|(_, rules)| rules.span().start);
-    let mirrors = ordered.into_iter().map(|(address, rules)| {
-        Ok(Host { address: Some(split_address(address)?), ..host(rules.get_ref(), folder)? })
+    let mirrors = ordered(&file.host).map(|(address, rules)| {
+        let host = host(rules, folder, &format!("host.{address:?}.rewrite"))?;
+        Ok(Host { address: Some(split_address(address)?), ..host })
     });
     Ok(Hosts { server, mirrors: mirrors.collect::<Result<_, String>>()? })
+}
+
+/// A table in the order of the file, which is the order of tries and rules; maps have none.
+fn ordered<T>(table: &BTreeMap<String, toml::Spanned<T>>) -> impl Iterator<Item = (&str, &T)> {
+    let mut members: Vec<_> = table.iter().collect();
+    members.sort_by_key(|(_, value)| value.span().start);
+    members.into_iter().map(|(name, value)| (name.as_str(), value.get_ref()))
 }
 
 /// Whether all members are known.
@@ -156,7 +168,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     nanos.map(Duration::from_nanos).ok_or_else(|| format!("dial_timeout: {text:?} is no time to wait"))
 }
 
-fn host(rules: &Rules, folder: &Path) -> Result<Host, String> {
+/// `rewrite` is the name of the table with its rewrites.
+fn host(rules: &Rules, folder: &Path, rewrite: &str) -> Result<Host, String> {
     let can = |word: &str| rules.capabilities.as_ref().is_none_or(|list| list.iter().any(|one| one == word));
     if let Some(unknown) =
         rules.capabilities.iter().flatten().find(|word| !["pull", "resolve", "push"].contains(&word.as_str()))
@@ -174,6 +187,9 @@ fn host(rules: &Rules, folder: &Path) -> Result<Host, String> {
         .header
         .iter()
         .flat_map(|(name, values)| values.list().iter().map(|value| (name.clone(), value.clone())));
+    let place = format!("{}: [{rewrite}]", folder.join("hosts.toml").display());
+    let rewrites = ordered(&rules.rewrite).map(|(pattern, with)| (pattern, with.as_str()));
+    let rewrites = Rewrites::new(place, rewrites).map_err(|why| format!("[{rewrite}]: {why}"))?;
     Ok(Host {
         address: None,
         resolves: can("resolve"),
@@ -186,6 +202,7 @@ fn host(rules: &Rules, folder: &Path) -> Result<Host, String> {
         },
         override_path: rules.override_path,
         headers: headers.collect(),
+        rewrites,
         connect: rules.dial_timeout.as_deref().map(duration).transpose()?,
     })
 }
@@ -225,6 +242,7 @@ impl Host {
             endpoint.trust.identity.clone_from(&self.trust.identity);
         }
         endpoint.headers.extend(self.headers.iter().cloned());
+        endpoint.rewrites.clone_from(&self.rewrites);
         endpoint.connect = self.connect.or(endpoint.connect);
         (endpoint.resolves, endpoint.pulls, endpoint.pushes) = (self.resolves, self.pulls, self.pushes);
     }
@@ -305,7 +323,9 @@ ca = "up.crt"
             ("[host.\"https://x\"]\ncapabilities = [\"fly\"]", "unknown capability"),
             ("skip-verify = true", "unknown key \"skip-verify\"; known are server"),
             ("[host.\"https://x\"]\nserver = \"y\"", "unknown key \"server\" of [host.\"https://x\"]"),
-            ("[host.\"https://x\".rewrite]\n\"^a\" = \"b\"", "unknown key \"rewrite\""),
+            ("[host.\"https://x\".rewrite]\n\"(\" = \"b\"", "[host.\"https://x\".rewrite]: cannot read"),
+            ("[rewrite]\n\"^a\" = \"$1\"", "[rewrite]: \"$1\" names a group \"1\""),
+            ("rewrite = \"a\"", "rewrite"),
             ("dial_timeout = \"5 parsecs\"", "dial_timeout"),
             ("dial_timeout = \"-1s\"", "no time to wait"),
         ] {

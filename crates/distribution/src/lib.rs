@@ -32,6 +32,7 @@ mod reach;
 mod referrer;
 mod refusal;
 mod repository;
+mod rewrite;
 mod session;
 mod settings;
 mod signatures;

@@ -44,7 +44,7 @@ impl Repository {
         let asked = self.asked("list the tags");
         let mut tries = Tries::new(&asked);
         for session in self.sessions(Access::Resolve(&Name::Tag(String::new()))) {
-            let path = format!("{}/tags/list?n={PAGE}", self.path());
+            let path = format!("tags/list?n={PAGE}");
             match pages(&session, &asked, path, |page: Tags| page.tags.unwrap_or_default()).await {
                 Ok(tags) => return Ok(tags),
                 Err(error) => tries.failed(error),
@@ -83,12 +83,12 @@ impl Repository {
         kind: Option<&str>,
     ) -> Result<Vec<Descriptor>> {
         let filter = kind.map(|kind| format!("?artifactType={}", encode(kind))).unwrap_or_default();
-        let path = format!("{}/referrers/{subject}{filter}", self.path());
+        let path = format!("referrers/{subject}{filter}");
         match index(session, asked, &path).await {
             Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {}
             answer => return answer,
         }
-        let tag = format!("{}/manifests/sha256-{}", self.path(), subject.hex());
+        let tag = format!("manifests/sha256-{}", subject.hex());
         match index(session, asked, &tag).await {
             Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(Vec::new()),
             answer => answer,

@@ -65,9 +65,9 @@ impl Repository {
         let asked = self.asked(format!("resolve {name}"));
         let mut tries = Tries::new(&asked);
         for session in self.sessions(Access::Resolve(name)) {
-            match head(&session, &asked, self.path(), name).await {
+            match head(&session, &asked, name).await {
                 Ok(Some(descriptor)) => return Ok(descriptor),
-                Ok(None) => match get(&session, &asked, self.path(), name).await {
+                Ok(None) => match get(&session, &asked, name).await {
                     Ok(document) => return Ok(document.descriptor),
                     Err(error) => tries.failed(error),
                 },
@@ -87,7 +87,7 @@ impl Repository {
         let asked = self.asked(format!("fetch manifest {name}"));
         let mut tries = Tries::new(&asked);
         for session in self.sessions(Access::Resolve(name)) {
-            match get(&session, &asked, self.path(), name).await {
+            match get(&session, &asked, name).await {
                 Ok(document) => return Ok(document),
                 Err(error) => tries.failed(error),
             }
@@ -110,7 +110,7 @@ impl Repository {
         let sent = Bytes::copy_from_slice(bytes);
         let session = self.push_session(&asked)?;
         let body = || Full::new(sent.clone()).map_err(|never| match never {}).boxed_unsync();
-        let path = format!("{}/manifests/{name}", self.path());
+        let path = format!("manifests/{name}");
         let call = Call::new(&asked, Method::PUT, path, &[200, 201, 202])
             .header(CONTENT_TYPE, media_type)
             .body(&body);
@@ -134,7 +134,7 @@ impl Repository {
     /// Of the registry, when it does not do it; many do not let tags be deleted.
     pub async fn delete_manifest(&self, name: &Name) -> Result<()> {
         let asked = self.asked(format!("delete {name}"));
-        let path = format!("{}/manifests/{name}", self.path());
+        let path = format!("manifests/{name}");
         let call = Call::new(&asked, Method::DELETE, path, &[200, 202, 204, 404]);
         self.push_session(&asked)?.send(&call).await?.drain(&asked).await;
         Ok(())
@@ -142,9 +142,8 @@ impl Repository {
 }
 
 /// Asks for the head only. `None` when the answer does not say enough, or says no without a reason.
-async fn head(session: &Session, asked: &Asked, path: &str, name: &Name) -> Result<Option<Descriptor>> {
-    let call =
-        Call::new(asked, Method::HEAD, format!("{path}/manifests/{name}"), &[200]).header(ACCEPT, KINDS);
+async fn head(session: &Session, asked: &Asked, name: &Name) -> Result<Option<Descriptor>> {
+    let call = Call::new(asked, Method::HEAD, format!("manifests/{name}"), &[200]).header(ACCEPT, KINDS);
     let response = match session.send(&call).await {
         Ok(response) => response,
         // A reply to HEAD has no body; the GET that follows brings the registry's reason.
@@ -165,9 +164,8 @@ async fn head(session: &Session, asked: &Asked, path: &str, name: &Name) -> Resu
     }
 }
 
-async fn get(session: &Session, asked: &Asked, path: &str, name: &Name) -> Result<Document> {
-    let call =
-        Call::new(asked, Method::GET, format!("{path}/manifests/{name}"), &[200]).header(ACCEPT, KINDS);
+async fn get(session: &Session, asked: &Asked, name: &Name) -> Result<Document> {
+    let call = Call::new(asked, Method::GET, format!("manifests/{name}"), &[200]).header(ACCEPT, KINDS);
     let answer = session.document(&call, LARGEST_MANIFEST).await?;
     check(asked, name, claimed(&answer.headers), &media_type(&answer.headers), answer.body)
 }

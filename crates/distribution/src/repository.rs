@@ -32,7 +32,7 @@ pub struct Repository {
     domain: String,
     path: String,
     sessions: Arc<[Arc<Session>]>,
-    /// For borrowing from neighbours, by their paths: all blobs share the token.
+    /// For borrowing from neighbours, by their names at the endpoint: all blobs share the token.
     lenders: Arc<Mutex<BTreeMap<String, Arc<Session>>>>,
 }
 
@@ -81,8 +81,9 @@ impl Repository {
         };
         let mut sessions = Vec::new();
         for endpoint in wire.settings.endpoints(domain)? {
-            let session = Session::new(Arc::clone(wire), endpoint, domain, credentials);
-            session.want(format!("repository:{path}:{actions}")).await;
+            let session = Session::new(Arc::clone(wire), endpoint, (domain, path), credentials)?;
+            // The right is for what the endpoint calls it.
+            session.want(format!("repository:{}:{actions}", session.repository)).await;
             sessions.push(Arc::new(session));
         }
         Ok(Self {
@@ -119,7 +120,8 @@ impl Repository {
         found.ok_or_else(|| Error::refused(asked, "hosts.toml of the registry does not allow pushes"))
     }
 
-    /// The same for taking over what a neighbour has, which needs the right to read that one.
+    /// The same for taking over what a neighbour has, which needs the right to read that one; both have the
+    /// names that the endpoint gives them.
     pub(crate) async fn mount_session(&self, asked: &Asked, neighbour: &str) -> Result<Arc<Session>> {
         let known = self.lenders.lock().get(neighbour).cloned();
         if let Some(session) = known {

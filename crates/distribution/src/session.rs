@@ -42,7 +42,7 @@ pub(crate) struct Call<'a> {
 /// What a request is about.
 #[derive(Clone)]
 pub(crate) enum Target {
-    /// Below the endpoint's base.
+    /// Below the repository, or the endpoint's base where there is none.
     Path(String),
     /// An address that the registry gave.
     Address(Uri),
@@ -96,6 +96,8 @@ impl<'a> Call<'a> {
 pub(crate) struct Session {
     pub(crate) wire: Arc<Wire>,
     pub(crate) endpoint: Endpoint,
+    /// What the endpoint calls the repository; empty for what is about none.
+    pub(crate) repository: String,
     /// The namespace that a mirror is asked about.
     namespace: Option<String>,
     credentials: Credentials,
@@ -116,7 +118,17 @@ struct Auth {
 }
 
 impl Session {
-    pub(crate) fn new(wire: Arc<Wire>, endpoint: Endpoint, domain: &str, credentials: &Credentials) -> Self {
+    /// For a repository of a registry by its path there; an empty one for what is about none.
+    ///
+    /// # Errors
+    /// When a rule of the endpoint makes no name of it.
+    pub(crate) fn new(
+        wire: Arc<Wire>,
+        endpoint: Endpoint,
+        (domain, path): (&str, &str),
+        credentials: &Credentials,
+    ) -> Result<Self> {
+        let repository = if path.is_empty() { String::new() } else { endpoint.rewrites.apply(path)? };
         // A mirror is another host: it gets none of the registry's credentials.
         let credentials = if endpoint.is_origin { credentials.clone() } else { Credentials::Anonymous };
         let namespace = (!endpoint.is_origin).then(|| domain.to_owned());
@@ -125,15 +137,16 @@ impl Session {
             Scheme::Http => Some(false),
             Scheme::HttpsOrHttp => None,
         };
-        Self {
+        Ok(Self {
             wire,
             endpoint,
+            repository,
             namespace,
             credentials,
             is_tls: Mutex::new(is_tls),
             reach: Mutex::default(),
             auth: tokio::sync::Mutex::default(),
-        }
+        })
     }
 
     /// Says what the caller is going to do, so that one token serves it all.
@@ -150,6 +163,7 @@ impl Session {
         Self {
             wire: Arc::clone(&self.wire),
             endpoint: self.endpoint.clone(),
+            repository: self.repository.clone(),
             namespace: self.namespace.clone(),
             credentials: self.credentials.clone(),
             is_tls: Mutex::new(*self.is_tls.lock()),
@@ -410,7 +424,11 @@ impl Session {
 
     fn url(&self, asked: &Asked, scheme: &str, path: &str) -> Result<Uri> {
         let (authority, base) = (&self.endpoint.authority, &self.endpoint.base);
-        let mut text = format!("{scheme}://{authority}{base}/{path}");
+        let mut text = format!("{scheme}://{authority}{base}/");
+        if !self.repository.is_empty() {
+            text.extend([self.repository.as_str(), "/"]);
+        }
+        text.push_str(path);
         if let Some(namespace) = &self.namespace {
             text.push(if path.contains('?') { '&' } else { '?' });
             text.push_str(&format!("ns={}", crate::address::encode(namespace)));

@@ -15,6 +15,7 @@
 use crate::hosts_toml;
 use crate::proxy::Proxies;
 use crate::reach::Reach;
+use crate::rewrite::Rewrites;
 use crate::{Error, Result};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -194,6 +195,8 @@ pub struct Endpoint {
     pub trust: Trust,
     /// Headers for every request.
     pub headers: Vec<(String, String)>,
+    /// What it calls the repositories of the registry.
+    pub(crate) rewrites: Rewrites,
     /// Time to open a connection, where it is not the usual one.
     pub connect: Option<Duration>,
     /// Whether tags may be asked of it.
@@ -263,6 +266,7 @@ impl Settings {
             base: "/v2".to_owned(),
             trust: Trust { any: insecure, ..Trust::default() },
             headers: Vec::new(),
+            rewrites: Rewrites::default(),
             connect: None,
             resolves: true,
             pulls: true,

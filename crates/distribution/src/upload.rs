@@ -69,9 +69,14 @@ impl Repository {
     /// Of the registry, when it cannot be reached.
     pub async fn mount(&self, blob: &Digest, from: &str) -> Result<bool> {
         let asked = self.asked(format!("mount blob {blob} from {from}"));
-        let session = self.mount_session(&asked, from).await?;
-        let path =
-            format!("{}/blobs/uploads/?mount={blob}&from={}", self.path(), crate::address::encode(from));
+        let here = self.push_session(&asked)?;
+        let from = match here.endpoint.rewrites.apply(from) {
+            Ok(from) if from != here.repository => from,
+            // Where it has no name of its own there is nothing to borrow.
+            _ => return Ok(false),
+        };
+        let session = self.mount_session(&asked, &from).await?;
+        let path = format!("blobs/uploads/?mount={blob}&from={}", crate::address::encode(&from));
         let call = Call::new(&asked, Method::POST, path, &[201, 202]).header(CONTENT_LENGTH, "0");
         let response = match session.send(&call).await {
             Ok(response) => response,
@@ -128,9 +133,8 @@ impl Repository {
 
     async fn begin(&self, session: &Session, asked: &Asked) -> Result<(Uri, u64)> {
         // Tries are counted by whoever needs the upload: each needs a new one.
-        let call = Call::new(asked, Method::POST, format!("{}/blobs/uploads/", self.path()), &[202])
-            .header(CONTENT_LENGTH, "0")
-            .once();
+        let call =
+            Call::new(asked, Method::POST, "blobs/uploads/", &[202]).header(CONTENT_LENGTH, "0").once();
         let response = session.send(&call).await?;
         let address = location(&response);
         let least = response.header("oci-chunk-min-length").and_then(|text| text.parse().ok()).unwrap_or(0);

@@ -22,7 +22,8 @@ use std::str::FromStr;
 pub const DEFAULT_DOMAIN: &str = "docker.io";
 const LEGACY_DOMAIN: &str = "index.docker.io";
 const OFFICIAL: &str = "library";
-const NAME_MAX: usize = 255;
+/// The longest path of a repository, in bytes.
+pub const NAME_MAX: usize = 255;
 
 /// A fully qualified reference: domain, path and at least what was typed of tag and digest.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -69,6 +69,75 @@ async fn mirrors_are_asked_first_and_the_registry_when_they_fail() {
     assert_eq!(error.class(), Class::NotFound);
 }
 
+/// A guard that wants a token, and the server that has it.
+async fn guarded(fake: &Fake) -> Fake {
+    let server = Fake::start().await;
+    fake.guard("Bearer good", &format!("Bearer realm=\"{}\",service=\"fake\"", server.url("/token")));
+    server.page("/token", r#"{"token":"good"}"#);
+    server
+}
+
+#[tokio::test]
+async fn a_mirror_is_asked_by_its_own_names() {
+    let (mirror, registry) = (Fake::start().await, Fake::start().await);
+    mirror.manifest("latest", MediaType::OCI_MANIFEST, IMAGE);
+    let tokens = guarded(&mirror).await;
+    let (blob, host) = (registry.blob(vec![7; 1000]), mirror.url(""));
+    let hosts = format!(
+        "server = \"{}\"\n[host.\"{host}\"]\n[host.\"{host}\".rewrite]\n\
+         \"^z/(.*)\" = \"hub/$1\"\n\"^(a)/\" = \"proxy/${{1}}-\"\n\"^bad\" = \"\"\n\"b\" = \"c\"\n",
+        registry.url(""),
+    );
+    let (dir, settings) = with_hosts("reg.example", &hosts);
+    let client = Client::new(settings);
+    let pull = async |name: &str| {
+        let reference = Reference::parse(name).unwrap();
+        client.repository(&reference, &Credentials::basic("u", "p"), Intent::Pull).await
+    };
+    let repository = pull("reg.example/a/b").await.unwrap();
+    repository.manifest(&latest()).await.unwrap();
+    assert!(repository.referrers(&blob.digest, None).await.unwrap().is_empty());
+    let lines = mirror.lines();
+    assert_eq!(lines[1], "GET /v2/proxy/a-b/manifests/latest?ns=reg.example");
+    assert_eq!(lines[2], format!("GET /v2/proxy/a-b/referrers/{}?ns=reg.example", blob.digest));
+    assert_eq!(tokens.lines(), ["GET /token?service=fake&scope=repository%3Aproxy%2Fa-b%3Apull"]);
+    // The registry itself has no rules: what the mirror lacks is asked for there by its real name.
+    let mut stream = repository.blob(&blob, Resume::default()).unwrap();
+    while stream.chunk().await.unwrap().is_some() {}
+    assert_eq!(registry.lines(), [format!("GET /v2/a/b/blobs/{}", blob.digest)]);
+    let error = repository.manifest(&Name::Tag("missing".to_owned())).await.unwrap_err().to_string();
+    assert!(error.starts_with("cannot fetch manifest missing of reg.example/a/b: "), "{error}");
+    assert!(error.contains(&mirror.url("/v2/proxy/a-b/manifests/missing")), "{error}");
+
+    let error = pull("reg.example/bad/x").await.unwrap_err();
+    let file = dir.path().join("reg.example/hosts.toml");
+    let rule = format!("{}: [host.{host:?}.rewrite]: \"^bad\" makes \"/x\" of", file.display());
+    assert!(error.to_string().contains(&rule), "{error}");
+    assert_eq!(error.class(), Class::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_server_with_rules_gets_pushes_by_its_own_names() {
+    let registry = Fake::start().await;
+    let tokens = guarded(&registry).await;
+    let hosts = format!("server = \"{}\"\n[rewrite]\n\"^(.*)$\" = \"team/$1\"", registry.url(""));
+    let (_dir, settings) = with_hosts("reg.example", &hosts);
+    let repository = open(settings, "reg.example/app", &Credentials::Anonymous).await;
+    let blob = registry.blob(vec![7; 1000]);
+    assert!(repository.mount(&blob.digest, "base").await.unwrap());
+    repository.put_manifest(&latest(), MediaType::OCI_MANIFEST, IMAGE.as_bytes()).await.unwrap();
+    let mount = format!("POST /v2/team/app/blobs/uploads/?mount={}&from=team%2Fbase", blob.digest);
+    let asked: Vec<_> =
+        registry.seen().into_iter().filter(|seen| seen.header("authorization").is_some()).collect();
+    let asked: Vec<_> = asked.iter().map(|seen| seen.line()).collect();
+    assert_eq!(asked, [mount, "PUT /v2/team/app/manifests/latest".to_owned()]);
+    let scopes = "service=fake&scope=repository%3Ateam%2Fapp%3Apull%2Cpush";
+    let lender = "&scope=repository%3Ateam%2Fbase%3Apull";
+    assert_eq!(tokens.lines(), [format!("GET /token?{scopes}{lender}"), format!("GET /token?{scopes}")]);
+    // Two names of one repository there have nothing to lend each other.
+    assert!(!repository.mount(&blob.digest, "app").await.unwrap());
+}
+
 #[tokio::test]
 async fn hub_mirrors_of_the_daemon_serve_hub_only() {
     let mirror = Fake::start().await;
