@@ -7,8 +7,8 @@
 //!
 //! [[rule]]                                  # the rule with the longest name counts
 //! repositories = "registry.example/team"    # this one and all below it
-//! keys = ["/etc/yare/keys/team.pub"]        # a good signature by any of them; PEM, ECDSA P-256
-//! any_name = false                          # true: also a signature that was made for another repository
+//! keys = ["/etc/yare/keys/team.pub"]        # a good signature by any of them; PEM
+//! any_name = false                          # true: also one that was made for another repository, or for none
 //!
 //! [[rule]]
 //! repositories = "docker.io/library"
@@ -19,8 +19,12 @@
 //!
 //! An image manifest whose layers have the type [`PAYLOAD`]: each is a JSON document that names the digest of
 //! the signed manifest, and has the signature of its bytes in an annotation. It is found under the tag
-//! `sha256-<hex>.sig` of the same repository, or among the referrers. Nothing of it is believed before a key
-//! of the policy says so: what is fetched is bounded in number and size.
+//! `sha256-<hex>.sig` of the same repository, or among the referrers. Cosign 3 makes bundles (module `bundle`)
+//! and puts them among the referrers. Nothing of it is believed before a key of the policy says so: what is
+//! fetched is bounded in number and size.
+
+mod bundle;
+mod keys;
 
 use crate::blob::Resume;
 use crate::error::Asked;
@@ -29,7 +33,8 @@ use crate::repository::Repository;
 use crate::{Document, Error, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use bundle::BUNDLE;
+use keys::Key;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use yare_errdefs::{Class, Classified};
@@ -48,14 +53,9 @@ const LARGEST: u64 = 64 << 10;
 /// The most signatures of an image that are looked at.
 const SIGNATURES: usize = 64;
 /// The most manifests with signatures that are looked at.
-const REFERRERS: usize = 16;
+const REFERRERS: usize = 32;
 /// The largest policy or key, in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
-/// What a P-256 key begins with in DER, before its 65 bytes.
-const P256: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
-    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
 
 /// Which images need a signature, and by whom.
 #[derive(Debug, Default, Deserialize)]
@@ -106,9 +106,12 @@ pub enum Verdict {
     Signed(PathBuf),
 }
 
-struct Key {
-    file: PathBuf,
-    point: Vec<u8>,
+/// What a signature must be for.
+struct Wanted<'a> {
+    manifest: &'a Digest,
+    /// The repository.
+    name: &'a str,
+    any_name: bool,
 }
 
 #[derive(Deserialize)]
@@ -171,14 +174,8 @@ impl Policy {
     fn keys(&self, rule: &Rule) -> Result<Vec<Key>> {
         let key = |file: &PathBuf| {
             let file = self.folder.join(file);
-            let wrong = |what: String| Error::Settings { what: format!("key {}: {what}", file.display()) };
-            let text = read_file(&file).map_err(wrong)?;
-            let point = point(&text).ok_or_else(|| {
-                wrong(
-                    "want a PEM public key (BEGIN PUBLIC KEY) of ECDSA P-256, as cosign makes it".to_owned(),
-                )
-            })?;
-            Ok(Key { file, point })
+            let shown = file.display().to_string();
+            Key::read(file).map_err(|what| Error::Settings { what: format!("key {shown}: {what}") })
         };
         rule.keys.iter().map(key).collect()
     }
@@ -190,15 +187,6 @@ fn read_file(path: &Path) -> Result<String, String> {
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
     file.take(LARGEST_FILE).read_to_string(&mut text).map_err(|error| error.to_string())?;
     Ok(text)
-}
-
-/// The point of a PEM public key.
-fn point(pem: &str) -> Option<Vec<u8>> {
-    let (_, rest) = pem.split_once("-----BEGIN PUBLIC KEY-----")?;
-    let (body, _) = rest.split_once("-----END PUBLIC KEY-----")?;
-    let der = BASE64.decode(body.split_whitespace().collect::<String>()).ok()?;
-    let point = der.strip_prefix(&P256)?;
-    (point.len() == 65 && point.first() == Some(&4)).then(|| point.to_vec())
 }
 
 impl Repository {
@@ -223,9 +211,10 @@ impl Repository {
         if signatures.is_empty() {
             return refused("it has no signature".to_owned());
         }
+        let wanted = Wanted { manifest, name: &name, any_name: rule.any_name };
         let mut why = String::new();
         for layer in &signatures {
-            match self.judge(layer, &keys, (manifest, &name, rule.any_name)).await? {
+            match self.judge(layer, &keys, &wanted).await? {
                 Ok(key) => return Ok(Verdict::Signed(key)),
                 Err(reason) => why = reason,
             }
@@ -242,14 +231,19 @@ impl Repository {
             Err(error) if error.of_registry().class() == Class::NotFound => {}
             Err(error) => return Err(error),
         }
-        for referrer in self.referrers(manifest, Some(REFERRER)).await?.iter().take(REFERRERS) {
+        let referrers = self.referrers(manifest, None).await?;
+        let is_wanted = |referrer: &&Descriptor| {
+            referrer.artifact_type.as_deref() == Some(REFERRER) || bundle::may_sign(referrer)
+        };
+        for referrer in referrers.iter().filter(is_wanted).take(REFERRERS) {
             documents.push(self.manifest(&Name::from(referrer.digest)).await?);
         }
         let mut found = Vec::new();
         for Document { bytes, .. } in documents {
             let manifest: Manifest = serde_json::from_slice(&bytes)
                 .map_err(|error| Error::content(asked, format!("its signature is no manifest: {error}")))?;
-            found.extend(manifest.layers.into_iter().filter(|layer| layer.media_type == PAYLOAD));
+            let is_one = |layer: &Descriptor| [PAYLOAD, BUNDLE].contains(&layer.media_type.as_str());
+            found.extend(manifest.layers.into_iter().filter(is_one));
         }
         found.truncate(SIGNATURES);
         Ok(found)
@@ -260,50 +254,62 @@ impl Repository {
         &self,
         layer: &Descriptor,
         keys: &[Key],
-        (manifest, name, any_name): (&Digest, &str, bool),
+        wanted: &Wanted<'_>,
     ) -> Result<Result<PathBuf, String>> {
+        let is_bundle = layer.media_type == BUNDLE;
+        if layer.size > if is_bundle { bundle::LARGEST } else { LARGEST } {
+            return Ok(Err(format!("it has {} bytes", layer.size)));
+        }
         let signature = layer.annotations.get(SIGNATURE).and_then(|text| BASE64.decode(text).ok());
-        let Some(signature) = signature else { return Ok(Err("it holds no signature".to_owned())) };
-        if layer.size > LARGEST {
-            return Ok(Err(format!("its payload has {} bytes", layer.size)));
+        if !is_bundle && signature.is_none() {
+            return Ok(Err("it holds no signature".to_owned()));
         }
         let mut stream = self.blob(layer, Resume::default())?;
-        let mut payload = Vec::new();
+        let mut content = Vec::new();
         while let Some(chunk) = stream.chunk().await? {
-            payload.extend_from_slice(&chunk);
+            content.extend_from_slice(&chunk);
         }
-        Ok(check(&payload, &signature, keys).and_then(|key| {
-            about(&payload, manifest, name, any_name)?;
-            Ok(key)
-        }))
+        let key = match signature.filter(|_| !is_bundle) {
+            None => bundle::judge(&content, keys, wanted),
+            Some(signature) => check(&content, &signature, keys, wanted),
+        };
+        Ok(key.map(|key| key.file.clone()))
     }
 }
 
-/// Which key signed these bytes.
-fn check(payload: &[u8], signature: &[u8], keys: &[Key]) -> Result<PathBuf, String> {
-    let made = |key: &&Key| {
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &key.point).verify(payload, signature).is_ok()
-    };
-    let key = keys.iter().find(made).ok_or_else(|| "no key of the policy made it".to_owned())?;
-    Ok(key.file.clone())
+/// Which key made a signature of a payload, or why it is not good.
+fn check<'a>(
+    payload: &[u8],
+    signature: &[u8],
+    keys: &'a [Key],
+    wanted: &Wanted<'_>,
+) -> Result<&'a Key, String> {
+    let key = keys.iter().find(|key| key.made(signature, payload));
+    let key = key.ok_or_else(|| "no key of the policy made it".to_owned())?;
+    about(payload, wanted)?;
+    Ok(key)
 }
 
 /// Whether signed bytes are about this manifest in this repository.
-fn about(payload: &[u8], manifest: &Digest, name: &str, any_name: bool) -> Result<(), String> {
+fn about(payload: &[u8], wanted: &Wanted<'_>) -> Result<(), String> {
     let payload: Payload =
         serde_json::from_slice(payload).map_err(|error| format!("its payload is not understood: {error}"))?;
     let Critical { identity, image, kind } = payload.critical;
     if kind != ABOUT_IMAGE {
         return Err(format!("it is a {kind:?} and not of an image"));
     }
-    if image.digest != manifest.to_string() {
+    if image.digest != wanted.manifest.to_string() {
         return Err(format!("it is for {}", image.digest));
     }
-    let signed = Reference::parse(&identity.reference).map(|reference| reference.repository());
-    if !any_name && signed.as_deref().ok() != Some(name) {
-        return Err(format!("it was made for {:?}", identity.reference));
+    if wanted.any_name { Ok(()) } else { made_for(&identity.reference, wanted) }
+}
+
+/// Whether a signed name is that of this repository.
+fn made_for(reference: &str, wanted: &Wanted<'_>) -> Result<(), String> {
+    match Reference::parse(reference) {
+        Ok(signed) if signed.repository() == wanted.name => Ok(()),
+        _ => Err(format!("it was made for {reference:?}")),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -327,7 +333,10 @@ mod tests {
             ("default = 'accept'\n[[rule]]\nrepositories = 'a'\nwant = 'nothing'\nkeys = ['x']", "keys"),
             ("default = 'accept'\n[[rule]]\nrepositories = 'a/**'\nwant = 'nothing'", "no name"),
             ("default = 'accept'\n[[rule]]\nrepositories = 'a'\nkeys = ['missing.pub']", "missing.pub"),
-            ("default = 'accept'\n[[rule]]\nrepositories = 'a'\nkeys = ['rsa.pub']", "P-256"),
+            (
+                "default = 'accept'\n[[rule]]\nrepositories = 'a'\nkeys = ['rsa.pub']",
+                "rsa.pub: its content is no",
+            ),
         ] {
             std::fs::write(&path, text).unwrap();
             let error = Policy::read(&path).unwrap_err();
