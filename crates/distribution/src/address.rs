@@ -43,9 +43,10 @@ pub(crate) fn same_origin(one: &Uri, other: &Uri) -> bool {
     origin(one) == origin(other)
 }
 
-/// The address without its query, which may hold a signature.
+/// The address without user name and password, and without its query, which may hold a signature.
 pub(crate) fn printable(uri: &Uri) -> String {
     let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     format!("{}://{authority}{}", uri.scheme_str().unwrap_or("https"), uri.path())
 }
 
@@ -119,7 +120,7 @@ mod tests {
         assert!(same_origin(&uri("https://A.example/x"), &uri("https://a.example:443/y")));
         assert!(!same_origin(&uri("https://a.example/"), &uri("http://a.example/")));
         assert!(!same_origin(&uri("https://a.example/"), &uri("https://a.example:444/")));
-        assert_eq!(printable(&uri("https://a/b?sig=secret")), "https://a/b");
+        assert_eq!(printable(&uri("https://user:pw@a/b?sig=secret")), "https://a/b");
         let queried = with_query(&uri("http://a/b?c=d"), "digest", "sha256:0").unwrap();
         assert_eq!(queried.to_string(), "http://a/b?c=d&digest=sha256%3A0");
     }

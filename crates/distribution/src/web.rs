@@ -1,13 +1,15 @@
 //! Plain downloads, for what is no registry: the same connections, proxies, limits and care with redirects.
 
-use crate::address::{join, printable};
+use crate::address::{join, printable, same_origin};
+use crate::credentials::Credentials;
 use crate::error::Asked;
 use crate::reach::Reach;
 use crate::settings::Trust;
+use crate::token::sensitive;
 use crate::wire::{self, Response, Wire};
 use crate::{Error, Result};
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, HeaderName, HeaderValue, LOCATION, USER_AGENT};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use http::{Request, Uri};
 use std::fmt;
 
@@ -52,10 +54,12 @@ impl Page {
 }
 
 /// Gets an address. The user names it, so it may be anywhere; a redirect leads no further inside the network
-/// than where it came from.
+/// than where it came from. A user name and password in it are for its own host.
 pub(crate) async fn get(wire: &Wire, url: &str, headers: &[(HeaderName, String)]) -> Result<Page> {
+    let (url, login) = split_login(url);
     let address: Uri = url.parse().map_err(|_| Error::Settings { what: format!("{url:?} is no address") })?;
     let asked = Asked::new("download", printable(&address));
+    let first = address.clone();
     let (mut address, mut reach) = (address, Reach::Link);
     for _ in 0..=REDIRECTS {
         let mut request = Request::get(&address);
@@ -64,6 +68,9 @@ pub(crate) async fn get(wire: &Wire, url: &str, headers: &[(HeaderName, String)]
             if let Ok(value) = HeaderValue::from_str(value) {
                 request = request.header(name, value);
             }
+        }
+        if let Some(login) = login.as_ref().filter(|_| same_origin(&first, &address)) {
+            request = request.header(AUTHORIZATION, login);
         }
         let request = request
             .body(wire::empty())
@@ -84,4 +91,15 @@ pub(crate) async fn get(wire: &Wire, url: &str, headers: &[(HeaderName, String)]
         address = next;
     }
     Err(Error::refused(&asked, format!("it leads on more than {REDIRECTS} times")))
+}
+
+/// An address without the user name and password in it, and what is shown for them.
+fn split_login(url: &str) -> (String, Option<HeaderValue>) {
+    let Some((scheme, rest)) = url.split_once("://") else { return (url.to_owned(), None) };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let Some((login, host)) = authority.rsplit_once('@') else { return (url.to_owned(), None) };
+    let (name, password) = login.split_once(':').unwrap_or((login, ""));
+    let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let login = Credentials::basic(decode(name), decode(password)).basic_header();
+    (format!("{scheme}://{host}{path}"), login.as_ref().and_then(sensitive))
 }

@@ -167,7 +167,7 @@ pub(crate) enum ImageCreate {
         /// For every platform: an addition of Yare.
         all_platforms: bool,
     },
-    /// A tar in the request body.
+    /// A tar in the request body, or at an address.
     Import(images::ImportRequest),
 }
 
@@ -183,15 +183,14 @@ pub(crate) fn image_create(query: &Query) -> Result<ImageCreate> {
         return Ok(ImageCreate::Pull { reference, platform: platform(query)?, all_platforms });
     }
     match query.text("fromSrc").as_deref() {
-        Some("-") => Ok(ImageCreate::Import(images::ImportRequest {
+        Some(source) => Ok(ImageCreate::Import(images::ImportRequest {
+            url: Some(source).filter(|source| *source != "-").map(str::to_owned),
             repository: query.or_empty("repo"),
             tag: query.or_empty("tag"),
             message: query.or_empty("message"),
             changes: query.all("changes"),
             platform: platform(query)?,
         })),
-        Some(_) => Err(Error::unimplemented("importing from a URL is not built into this Yare yet")
-            .with_hint("Fetch the file and import it: curl URL | yare import - NAME")),
         None => Err(Error::invalid("one of fromImage and fromSrc must be given")),
     }
 }
@@ -312,7 +311,11 @@ mod tests {
         assert_eq!(request.changes, ["CMD x", "ENV a"]);
         assert_eq!((request.repository.as_str(), request.message.as_str()), ("r:t", "msg"));
         assert_eq!(request.platform.map(|platform| platform.architecture).as_deref(), Some("arm64"));
-        assert!(image_create(&query("fromSrc=http%3A%2F%2Fx")).is_err());
+        assert_eq!(request.url, None);
+        let Ok(ImageCreate::Import(request)) = image_create(&query("fromSrc=http%3A%2F%2Fx")) else {
+            panic!("no import")
+        };
+        assert_eq!(request.url.as_deref(), Some("http://x"));
         assert!(image_create(&query("")).is_err());
     }
 

@@ -14,9 +14,6 @@ use std::sync::Arc;
 use yare_oci::Digest;
 use yare_snapshot::Stack;
 
-/// Most bytes of a download.
-const LARGEST: u64 = 64 << 30;
-
 impl Solver<'_> {
     pub(super) fn fetch(&self, id: VertexId, op: &FetchOp) -> Result<Outcome, Failure> {
         self.begun(id);
@@ -36,7 +33,7 @@ impl Solver<'_> {
         checksum: Option<Digest>,
     ) -> Result<Outcome, Failure> {
         let downloads = Downloads::open(&self.tools.sources.join("http"))?;
-        let wanted = Wanted { url, checksum, limit: LARGEST };
+        let wanted = Wanted { url, checksum, limit: http::LARGEST };
         let download = downloads.get(self.tools.web, &wanted, self.tools.cancel)?;
         let name = match name {
             "" => http::file_name(url, download.suggested_name.as_deref(), true)?.unwrap_or_default(),

@@ -104,6 +104,8 @@ struct Record {
 }
 
 const FORMAT: u32 = 1;
+/// Most bytes of a download.
+pub const LARGEST: u64 = 64 << 30;
 
 /// The downloads that are kept.
 #[derive(Debug, Clone)]
@@ -335,7 +337,8 @@ fn verify(digest: Digest, wanted: &Wanted<'_>) -> Result<()> {
     }
 }
 
-fn check_url(url: &str) -> Result<()> {
+/// Whether it is an address that can be asked for.
+pub fn check_url(url: &str) -> Result<()> {
     let scheme = url.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
     if !matches!(scheme.as_deref(), Some("http" | "https")) || url.chars().any(|c| c.is_control() || c == ' ')
     {
@@ -345,14 +348,18 @@ fn check_url(url: &str) -> Result<()> {
 }
 
 fn refused(url: &str, status: u16) -> Error {
-    let class = match status {
+    Error::new(class_of(status), format!("{url}: invalid response status {status}"))
+}
+
+/// What a status says that is no success.
+pub fn class_of(status: u16) -> Class {
+    match status {
         401 => Class::Unauthenticated,
         403 => Class::PermissionDenied,
         404 | 410 => Class::NotFound,
         429 | 500..=599 => Class::Unavailable,
         _ => Class::InvalidArgument,
-    };
-    Error::new(class, format!("{url}: invalid response status {status}"))
+    }
 }
 
 /// Whether a failure may go away by itself.

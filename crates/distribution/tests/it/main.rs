@@ -15,6 +15,7 @@ mod proxies;
 mod signatures;
 mod tamper;
 mod uploads;
+mod web;
 
 use fake::{Fake, settings};
 use yare_distribution::{Client, Credentials, Intent, Repository, Settings};

@@ -25,6 +25,11 @@ impl Lines {
         (Self(lines), super::receive(out))
     }
 
+    /// Lines that go where others go already.
+    pub(super) fn over(lines: &mpsc::Sender<io::Result<Bytes>>) -> Self {
+        Self(lines.clone())
+    }
+
     /// Sends a line. A client that left misses it.
     pub(super) async fn send(&self, message: JSONMessage) {
         let _ = self.0.send(Ok(message.to_line().into())).await;
@@ -47,6 +52,11 @@ impl Lines {
     /// Completes when the client has left.
     pub(super) async fn closed(&self) {
         self.0.closed().await;
+    }
+
+    /// Whether the client has left.
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.is_closed()
     }
 
     /// A bar for something of `total` bytes.

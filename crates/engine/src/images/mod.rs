@@ -1,5 +1,6 @@
 //! Images, as the API sees them. The work is the image store's; here it gets its threads and its events.
 
+mod import;
 mod lines;
 mod manifests;
 pub(crate) mod once;
@@ -8,6 +9,7 @@ mod push;
 pub mod registries;
 mod transfers;
 
+pub use import::{ImportRequest, import};
 pub use pull::{PullRequest, pull};
 pub use push::{PushRequest, push};
 pub(crate) use push::{media_type, read_from};
@@ -31,7 +33,7 @@ use yare_api::{
 };
 use yare_errdefs::{Error, Result};
 pub use yare_image::RemoveOptions;
-use yare_image::{Image, ImageEvent, ImageId, ImportOptions, ListFilters, LoadEvent, PrunedImage, Removed};
+use yare_image::{Image, ImageEvent, ImageId, ListFilters, LoadEvent, PrunedImage, Removed};
 use yare_oci::{Digest, Platform, Reference};
 
 /// A request body on its way in.
@@ -349,49 +351,6 @@ fn explained(pruned: &PrunedImage) -> yare_api::image::Pruned {
         size: signed(pruned.bytes),
         reason: pruned.why.clone(),
     }
-}
-
-/// What to make of an imported tar.
-#[derive(Debug, Clone, Default)]
-pub struct ImportRequest {
-    /// Repository, or `repository:tag`; empty leaves the image untagged.
-    pub repository: String,
-    /// Tag, where the repository has none.
-    pub tag: String,
-    /// Remark in the history.
-    pub message: String,
-    /// Dockerfile lines that change the config.
-    pub changes: Vec<String>,
-    /// What it was made for; the host's platform when absent.
-    pub platform: Option<Platform>,
-}
-
-/// Makes an image from a tar of a root filesystem, compressed or not. Gives progress lines.
-pub fn import(engine: &Arc<Engine>, request: ImportRequest, body: Body) -> Result<Output> {
-    let reference = match (request.repository.as_str(), request.tag.as_str()) {
-        ("", _) => None,
-        (repository, "") => Some(parse(repository)?.or_latest()),
-        (repository, tag) => {
-            Some(parse(repository)?.with_tag(tag).map_err(|error| Error::invalid(error.to_string()))?)
-        }
-    };
-    let options = ImportOptions {
-        reference: reference.clone(),
-        message: request.message,
-        changes: request.changes,
-        platform: request.platform,
-    };
-    yare_image::changes::check(&options.changes)?;
-    let engine = Arc::clone(engine);
-    with_progress(body, move |reader, progress| {
-        let image = engine.images.import(reader, &options)?;
-        if let Some(reference) = &reference {
-            publish(&engine, "tag", &image.id, &reference.familiar());
-        }
-        publish(&engine, "import", &image.id, &image.id.to_string());
-        progress.line(&serde_json::json!({ "status": image.id.to_string() }));
-        Ok(())
-    })
 }
 
 /// Takes in an archive of images, or what it has for these platforms. Gives progress lines.

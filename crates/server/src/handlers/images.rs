@@ -31,7 +31,7 @@ pub(super) async fn create(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
             Ok(streamed(JSON, output))
         }
         ImageCreate::Import(request) => {
-            let output = images::import(engine, request, call.body.into_parts().boxed())?;
+            let output = images::import(engine, request, call.body.into_parts().boxed()).await?;
             Ok(streamed(JSON, output))
         }
     }

@@ -134,7 +134,7 @@ pub(crate) const ARCHIVES: &[Row] = &[
 ];
 
 /// Serves files by their paths until it is asked for `/end`.
-fn serve(files: Vec<(&'static str, Vec<u8>)>) -> (u16, std::thread::JoinHandle<()>) {
+pub(crate) fn serve(files: Vec<(&'static str, Vec<u8>)>) -> (u16, std::thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let thread = std::thread::spawn(move || {
@@ -159,6 +159,13 @@ fn serve(files: Vec<(&'static str, Vec<u8>)>) -> (u16, std::thread::JoinHandle<(
         }
     });
     (port, thread)
+}
+
+/// Ends a server of [`serve`].
+pub(crate) fn end(port: u16, thread: std::thread::JoinHandle<()>) {
+    let ended = TcpStream::connect(("127.0.0.1", port));
+    ended.and_then(|mut stream| stream.write_all(b"GET /end HTTP/1.1\r\n\r\n")).unwrap();
+    thread.join().unwrap();
 }
 
 fn files_of_the_web_are_fetched(c: &Client) {
@@ -187,10 +194,7 @@ if build ctx > out 2>&1; then exit 1; fi; grep -q '404' out && grep -q '>>> ADD'
 build -t $i $u/web.tar.gz > out 2>&1 || {{ cat out; exit 1; }}; is "$(config Labels)" '{{"from":"web"}}'"#
         ),
     );
-    // Wakes it up.
-    let ended = TcpStream::connect(("127.0.0.1", port));
-    ended.and_then(|mut stream| stream.write_all(b"GET /end HTTP/1.1\r\n\r\n")).unwrap();
-    thread.join().unwrap();
+    end(port, thread);
 }
 
 fn repositories_are_fetched(c: &Client) {

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::archive;
+use crate::build_copy::{end, serve};
 use crate::case::cases;
 use crate::client::Client;
 
@@ -14,6 +15,7 @@ cases![
         import_keeps_files_as_they_are,
         import_refuses_a_bad_change.differs_from_old("texts were others"),
         import_of_half_an_archive_leaves_nothing,
+        import_fetches_an_address,
         save_and_load_keep_the_image,
         save_and_load_go_through_pipes.differs_from_old("it knows no zstd"),
         save_holds_both_formats.differs_from_old("it has no OCI layout"),
@@ -85,6 +87,27 @@ fn import_of_half_an_archive_leaves_nothing(c: &Client) {
     let text = c.fails(1, "docker import half.tar.gz $n/a");
     assert!(text.contains("unexpected EOF"), "{text}");
     c.says("docker images -q $n/a", "");
+}
+
+fn import_fetches_an_address(c: &Client) {
+    c.ok("echo content > marker; tar -czf a.tar.gz marker");
+    let archive = std::fs::read(c.folder.join("a.tar.gz")).unwrap();
+    let (port, thread) = serve(vec![("/a.tar.gz", archive), ("/page", b"<html>no archive</html>".to_vec())]);
+    let url = format!("http://127.0.0.1:{port}");
+    let said = c.ok(&format!("docker import -c 'ENV A=b' {url}/a.tar.gz $n/a"));
+    let id = c.line("docker image inspect -f '{{.Id}}' $n/a");
+    assert_eq!(said, format!("Downloading from {url}/a.tar.gz\n{id}\n"));
+    c.says("docker history --format '{{.Comment}}' $n/a", &format!("Imported from {url}/a.tar.gz\n"));
+    let layer = c.line("echo sha256:$(gzip -dc a.tar.gz | sha256sum | cut -d' ' -f1)");
+    c.says(
+        "docker image inspect -f '{{index .RootFS.Layers 0}} {{.Config.Env}}' $n/a",
+        &format!("{layer} [A=b]\n"),
+    );
+    let text = c.fails(1, &format!("docker import {url}/none $n/b"));
+    assert!(text.contains(&format!("failed to GET {url}/none with status 404 Not Found")), "{text}");
+    c.fails(1, &format!("docker import {url}/page $n/b"));
+    c.says("docker images -q $n/b", "");
+    end(port, thread);
 }
 
 fn save_and_load_keep_the_image(c: &Client) {
