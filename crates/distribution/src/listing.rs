@@ -54,25 +54,29 @@ impl Repository {
     }
 
     /// The manifests that speak about this one (signatures, SBOMs, provenance), of one kind or of all. Asks
-    /// the referrers API, and where there is none the tag that stands in for it.
+    /// the referrers API, and where there is none the tag that stands in for it. A mirror that knows of none
+    /// may just not keep them: the next one is asked.
     ///
     /// # Errors
     /// Of the registry, when it cannot be reached or forbids the question.
     pub async fn referrers(&self, subject: &Digest, kind: Option<&str>) -> Result<Vec<Descriptor>> {
         let asked = self.asked(format!("list the referrers of {subject}"));
         let mut tries = Tries::new(&asked);
+        let mut is_answered = false;
         for session in self.sessions(Access::Pull) {
             match self.referrers_at(&session, &asked, subject, kind).await {
-                Ok(found) => {
-                    let is_wanted = |entry: &Descriptor| {
-                        kind.is_none_or(|kind| entry.artifact_type.as_deref() == Some(kind))
-                    };
-                    return Ok(found.into_iter().filter(is_wanted).collect());
+                Ok(mut found) => {
+                    found
+                        .retain(|entry| kind.is_none_or(|kind| entry.artifact_type.as_deref() == Some(kind)));
+                    if !found.is_empty() || session.endpoint.is_origin {
+                        return Ok(found);
+                    }
+                    is_answered = true;
                 }
                 Err(error) => tries.failed(error),
             }
         }
-        Err(tries.error())
+        if is_answered { Ok(Vec::new()) } else { Err(tries.error()) }
     }
 
     async fn referrers_at(

@@ -69,6 +69,30 @@ async fn mirrors_are_asked_first_and_the_registry_when_they_fail() {
     assert_eq!(error.class(), Class::NotFound);
 }
 
+#[tokio::test]
+async fn a_mirror_without_referrers_does_not_hide_them() {
+    let (mirror, registry) = (Fake::start().await, Fake::start().await);
+    let hosts = format!("server = \"{}\"\n[host.\"{}\"]", registry.url(""), mirror.url(""));
+    let (_dir, settings) = with_hosts("reg.example", &hosts);
+    let repository = open(settings, "reg.example/a", &Credentials::Anonymous).await;
+    let image = yare_oci::Digest::of("image");
+    let entry = format!(r#"{{"mediaType":"{}","digest":"{image}","size":1}}"#, MediaType::OCI_MANIFEST);
+    let index = format!(r#"{{"schemaVersion":2,"manifests":[{entry}]}}"#);
+    let path = format!("/v2/a/referrers/{image}");
+    registry.page(&path, &index);
+    assert_eq!(repository.referrers(&image, None).await.unwrap().len(), 1);
+    mirror.page(&path, &index.replace(&entry, ""));
+    assert_eq!(repository.referrers(&image, None).await.unwrap().len(), 1);
+    assert!(repository.referrers(&image, Some("other")).await.unwrap().is_empty());
+    // Where the registry itself cannot say, the mirror's word is all there is.
+    registry.answer(Method::GET, "referrers", 9, 403, "");
+    assert!(repository.referrers(&image, None).await.unwrap().is_empty());
+    mirror.page(&path, &index);
+    let asked = registry.seen().len();
+    assert_eq!(repository.referrers(&image, None).await.unwrap().len(), 1);
+    assert_eq!(registry.seen().len(), asked);
+}
+
 /// A guard that wants a token, and the server that has it.
 async fn guarded(fake: &Fake) -> Fake {
     let server = Fake::start().await;
@@ -104,7 +128,9 @@ async fn a_mirror_is_asked_by_its_own_names() {
     // The registry itself has no rules: what the mirror lacks is asked for there by its real name.
     let mut stream = repository.blob(&blob, Resume::default()).unwrap();
     while stream.chunk().await.unwrap().is_some() {}
-    assert_eq!(registry.lines(), [format!("GET /v2/a/b/blobs/{}", blob.digest)]);
+    let lines = registry.lines();
+    assert!(lines.contains(&format!("GET /v2/a/b/referrers/{}", blob.digest)), "{lines:?}");
+    assert_eq!(lines.last(), Some(&format!("GET /v2/a/b/blobs/{}", blob.digest)));
     let error = repository.manifest(&Name::Tag("missing".to_owned())).await.unwrap_err().to_string();
     assert!(error.starts_with("cannot fetch manifest missing of reg.example/a/b: "), "{error}");
     assert!(error.contains(&mirror.url("/v2/proxy/a-b/manifests/missing")), "{error}");
