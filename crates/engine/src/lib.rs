@@ -12,6 +12,7 @@ mod apparmor;
 pub mod build;
 pub mod cleaning;
 pub mod clock;
+mod companion;
 pub mod config;
 pub mod container;
 pub mod containers;
@@ -159,7 +160,7 @@ impl Engine {
             warnings.push("SELinux does not confine containers: its labels are not built".to_owned());
         }
         let resolver = resolver::Resolver::new(&config.exec_root);
-        let predecessor = resolver::predecessor(&config.exec_root);
+        let predecessor = companion::predecessor(&config.exec_root, resolver::NAME);
         let engine = Arc::new(Self {
             facts: facts::gather(&config, &cgroups, &apparmor)?,
             engine_id: facts::engine_id(&config.data_root)?,
@@ -190,7 +191,7 @@ impl Engine {
         });
         restore::restore(&engine)?;
         // Its containers have a new one.
-        predecessor.into_iter().for_each(resolver::end);
+        predecessor.into_iter().for_each(companion::end);
         networks::dropping(&engine).iter().for_each(|warning| tracing::warn!("{warning}"));
         keep_last_used(&engine);
         images::once::settle(&engine);

@@ -4,19 +4,19 @@
 //! sockets, so that another one can take its place should it die. When the engine dies, it goes on; the next
 //! engine makes new sockets in the namespaces of the containers that run, and ends it.
 
+use crate::companion;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 use yare_errdefs::{Error, Result};
 use yare_net::ResolverSockets;
 use yare_resolver::{Client, Member, Order, Process};
 
-/// How long after the death of a process another one is started: it may die at once again.
-const PAUSE: Duration = Duration::from_millis(200);
+/// What its notes are called.
+pub(crate) const NAME: &str = "resolver";
 
 /// The resolver of an engine.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl Resolver {
         };
         let (process, child) = Process::start(&self.exec_root).map_err(failed)?;
         self.watch(child);
-        note(&self.exec_root, process.pid());
+        companion::note(&self.exec_root, NAME, process.pid());
         for member in state.members.values() {
             process.tell(&Order::Join(member.clone()), &[]).map_err(failed)?;
         }
@@ -144,7 +144,7 @@ impl Resolver {
 
     fn replace(&self, state: &mut State) -> Result<()> {
         if let Some(process) = state.process.take() {
-            end(process.pid());
+            companion::end(process.pid());
         }
         self.start(state)
     }
@@ -162,7 +162,7 @@ impl Resolver {
             state.process = None;
             tracing::error!(?ended, "the resolver of networks died");
             drop(state);
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(companion::PAUSE);
             let mut state = resolver.state.lock();
             if !state.clients.is_empty()
                 && let Err(error) = resolver.start(&mut state)
@@ -173,52 +173,5 @@ impl Resolver {
         if let Err(error) = watching {
             tracing::warn!(%error, "the resolver is not watched");
         }
-    }
-}
-
-fn file(exec_root: &Path) -> PathBuf {
-    exec_root.join("resolver.pid")
-}
-
-/// Notes a process for the next engine: its number, and its birth, for numbers come again.
-fn note(exec_root: &Path, pid: u32) {
-    let text = format!("{pid} {}\n", born(pid).unwrap_or_default());
-    if let Err(error) = std::fs::write(file(exec_root), text) {
-        tracing::warn!(%error, "cannot note the resolver's process");
-    }
-}
-
-/// When a process was started, in ticks since the boot (proc_pid_stat(5), field 22).
-fn born(pid: u32) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(stat[stat.rfind(')')? + 1..].split_whitespace().nth(19)?.to_owned())
-}
-
-/// The process that the last engine has left, if it lives.
-pub(crate) fn predecessor(exec_root: &Path) -> Option<u32> {
-    let text = std::fs::read_to_string(file(exec_root)).ok()?;
-    let (pid, birth) = text.trim().split_once(' ')?;
-    let pid = pid.parse().ok()?;
-    (born(pid)? == birth).then_some(pid)
-}
-
-/// Ends a process.
-pub(crate) fn end(pid: u32) {
-    // Gone already is as good.
-    let _ = i32::try_from(pid).map(|pid| yare_sys::process::kill(pid, 9));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_predecessor_is_known_by_its_birth() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(predecessor(folder.path()), None);
-        note(folder.path(), std::process::id());
-        assert_eq!(predecessor(folder.path()), Some(std::process::id()));
-        std::fs::write(file(folder.path()), format!("{} 1\n", std::process::id())).unwrap();
-        assert_eq!(predecessor(folder.path()), None);
     }
 }

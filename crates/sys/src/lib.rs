@@ -4,6 +4,7 @@
 //! it is sound. What rustix wraps safely is used from there; what it lacks is here.
 
 pub mod bpf;
+pub mod companion;
 pub mod fs;
 pub mod inherit;
 pub mod memory;

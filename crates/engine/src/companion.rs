@@ -1,0 +1,55 @@
+//! Processes that outlive an engine and serve its containers, as their engine and the next one know them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long after the death of a process another one is started: it may die at once again.
+pub(crate) const PAUSE: Duration = Duration::from_millis(200);
+
+fn file(exec_root: &Path, name: &str) -> PathBuf {
+    exec_root.join(format!("{name}.pid"))
+}
+
+/// Notes a process for the next engine: its number, and its birth, for numbers come again.
+pub(crate) fn note(exec_root: &Path, name: &str, pid: u32) {
+    let text = format!("{pid} {}\n", born(pid).unwrap_or_default());
+    if let Err(error) = std::fs::write(file(exec_root, name), text) {
+        tracing::warn!(%error, name, "cannot note a process");
+    }
+}
+
+/// When a process was started, in ticks since the boot (proc_pid_stat(5), field 22).
+fn born(pid: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat[stat.rfind(')')? + 1..].split_whitespace().nth(19)?.to_owned())
+}
+
+/// The process that the last engine has left, if it lives.
+pub(crate) fn predecessor(exec_root: &Path, name: &str) -> Option<u32> {
+    let text = std::fs::read_to_string(file(exec_root, name)).ok()?;
+    let (pid, birth) = text.trim().split_once(' ')?;
+    let pid = pid.parse().ok()?;
+    (born(pid)? == birth).then_some(pid)
+}
+
+/// Ends a process.
+pub(crate) fn end(pid: u32) {
+    // Gone already is as good.
+    let _ = i32::try_from(pid).map(|pid| yare_sys::process::kill(pid, 9));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_predecessor_is_known_by_its_birth() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(predecessor(folder.path(), "x"), None);
+        note(folder.path(), "x", std::process::id());
+        assert_eq!(predecessor(folder.path(), "x"), Some(std::process::id()));
+        assert_eq!(predecessor(folder.path(), "y"), None);
+        std::fs::write(file(folder.path(), "x"), format!("{} 1\n", std::process::id())).unwrap();
+        assert_eq!(predecessor(folder.path(), "x"), None);
+    }
+}
