@@ -29,6 +29,7 @@ const CRATES: &[Crate] = &[
     row(1, "oci", &["errdefs"]),
     row(1, "tls", &["errdefs"]),
     row(2, "api", &["errdefs", "gotext", "oci"]),
+    row(2, "carrier", &["sys"]),
     row(2, "cdi", &["errdefs", "oci"]),
     row(2, "cgroup", &["errdefs", "oci", "sys"]),
     row(2, "content", &["errdefs", "oci", "sys"]),
@@ -53,6 +54,7 @@ const CRATES: &[Crate] = &[
         &[
             "api",
             "build",
+            "carrier",
             "cdi",
             "cgroup",
             "content",
@@ -79,6 +81,7 @@ const CRATES: &[Crate] = &[
         9,
         "main",
         &[
+            "carrier",
             "cli",
             "distribution",
             "engine",
@@ -101,8 +104,18 @@ const CRATES: &[Crate] = &[
 ];
 
 /// Crates whose manifest may name tokio: `testkit` for the gRPC that its cases speak.
-const ASYNC: &[&str] =
-    &["buildkit", "cli", "client", "distribution", "engine", "main", "registry", "server", "testkit"];
+const ASYNC: &[&str] = &[
+    "buildkit",
+    "carrier",
+    "cli",
+    "client",
+    "distribution",
+    "engine",
+    "main",
+    "registry",
+    "server",
+    "testkit",
+];
 
 /// What `cargo metadata` says about the workspace.
 pub(crate) struct Graph {

@@ -28,7 +28,17 @@ const RULES: &[Rule] = &[
     Rule {
         words: &["async fn", "async move", "async {", "async |", "async move |"],
         except: &[],
-        crates: &["engine", "server", "client", "cli", "main", "distribution", "registry", "buildkit"],
+        crates: &[
+            "engine",
+            "server",
+            "client",
+            "cli",
+            "main",
+            "distribution",
+            "registry",
+            "buildkit",
+            "carrier",
+        ],
         files: &[],
         in_tests: true,
         why: "async is for the edges: what forks or handles files is not asynchronous",

@@ -22,7 +22,7 @@ pub struct Config {
     /// Largest packet on the default bridge, in bytes.
     pub mtu: u32,
     /// Host address that published ports bind to unless they name one.
-    pub publish_ip: std::net::Ipv4Addr,
+    pub publish_ip: std::net::IpAddr,
     /// Where networks that name no subnet get one.
     pub address_pools: Vec<yare_net::AddressPool>,
     /// Parent cgroup of all containers, beneath each hierarchy.
@@ -79,7 +79,7 @@ impl Default for Config {
             bridge: "yare0".into(),
             bip: None,
             mtu: 1500,
-            publish_ip: std::net::Ipv4Addr::UNSPECIFIED,
+            publish_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
             address_pools: yare_net::AddressPool::defaults(),
             cgroup_parent: "/yare".into(),
             init: true,

@@ -10,6 +10,7 @@
 
 mod apparmor;
 pub mod build;
+mod carrier;
 pub mod cleaning;
 pub mod clock;
 mod companion;
@@ -151,7 +152,9 @@ impl Engine {
         let trash = Trash::open(&config.data_root)?;
         let run_trash = Trash::open(&config.exec_root)?;
         let (cgroups, mut warnings) = facts::cgroups()?;
-        let (bridge, bridge_error, networks) = networks::open(&config, records.all(Table::Networks)?)?;
+        let carrier = carrier::Carrier::new(&config.exec_root);
+        let (bridge, bridge_error, networks) =
+            networks::open(&config, &carrier, records.all(Table::Networks)?)?;
         warnings.extend(bridge_error.clone());
         let apparmor = apparmor::AppArmor::host().survey();
         apparmor.warning.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -192,6 +195,7 @@ impl Engine {
         restore::restore(&engine)?;
         // Its containers have a new one.
         predecessor.into_iter().for_each(companion::end);
+        carrier.succeed();
         networks::dropping(&engine).iter().for_each(|warning| tracing::warn!("{warning}"));
         keep_last_used(&engine);
         images::once::settle(&engine);

@@ -11,6 +11,7 @@ pub(crate) mod naming;
 mod record;
 mod remove;
 
+use crate::carrier::Carrier;
 use crate::clock::rfc3339;
 use crate::container::Record;
 use crate::{Config, Engine};
@@ -127,7 +128,7 @@ fn open_user(
 }
 
 /// Opens the default bridge, and the networks of these rows of the records.
-pub(crate) fn open(config: &Config, rows: Vec<(String, Vec<u8>)>) -> Result<Opened> {
+pub(crate) fn open(config: &Config, carrier: &Arc<Carrier>, rows: Vec<(String, Vec<u8>)>) -> Result<Opened> {
     let mut records: Vec<NetworkRecord> = Vec::with_capacity(rows.len());
     for (id, row) in rows {
         let record = serde_json::from_slice(&row);
@@ -137,7 +138,7 @@ pub(crate) fn open(config: &Config, rows: Vec<(String, Vec<u8>)>) -> Result<Open
             })?,
         );
     }
-    let ports = Arc::new(HostPorts::of_this_host());
+    let ports = Arc::new(HostPorts::of_this_host(Some(Arc::<Carrier>::clone(carrier))));
     let avoid = records.iter().map(|record| record.subnet).collect();
     let (bridge, bridge_error) = open_bridge(config, &ports, avoid)?;
     Ok((bridge, bridge_error, Networks::open(records, ports, config)))

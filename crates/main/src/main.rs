@@ -1,5 +1,5 @@
-//! Yare: one binary that is the command line, the engine, the shims' launcher, the resolver, an OCI runtime, a
-//! registry and the program of the images that it brings along.
+//! Yare: one binary that is the command line, the engine, the shims' launcher, the resolver, the carrier, an OCI
+//! runtime, a registry and the program of the images that it brings along.
 //!
 //! Which of them it is says the name it was called by, or else the first word. This crate is the only one
 //! that reads the environment and ends the process; everything else gets its facts as values.
@@ -32,7 +32,8 @@ fn run(args: &[OsString]) -> i32 {
         (_, Some("registry")) if args.get(2).is_some_and(of_the_engine) => command_line(args),
         (_, Some("registry")) => service(&args[2..], registry::main),
         (_, Some("launcher")) => launcher(args),
-        (_, Some("resolver")) => resolver(),
+        (_, Some("resolver")) => companion("resolver", yare_resolver::main),
+        (_, Some("carrier")) => companion("carrier", yare_carrier::main),
         (_, Some("runtime")) => yare_runtime::cli::main(&args[2..]),
         _ => command_line(args),
     }
@@ -94,12 +95,15 @@ fn launcher(args: &[OsString]) -> i32 {
     }
 }
 
-/// Runs the resolver of user-defined networks; it comes back when nobody needs it any more.
-fn resolver() -> i32 {
-    match yare_resolver::main() {
+/// Runs a process that serves containers; it comes back when nobody needs it any more.
+fn companion(name: &str, main: fn() -> std::io::Result<()>) -> i32 {
+    match main() {
         Ok(()) => 0,
         Err(error) => {
-            complain("yare resolver", &Error::internal("the resolver cannot go on").caused_by(error));
+            complain(
+                &format!("yare {name}"),
+                &Error::internal(format!("the {name} cannot go on")).caused_by(error),
+            );
             1
         }
     }

@@ -126,7 +126,12 @@ pub(crate) fn settings(config: &NetConfig) -> Result<(), NetError> {
     setting("net/ipv4/ip_forward", "1")?;
     // Answers to connections from 127.0.0.1 to a published port come back through the bridge.
     setting(&format!("net/ipv4/conf/{}/route_localnet", config.bridge), "1")?;
-    if config.ipv6.is_some() { forward_ipv6() } else { Ok(()) }
+    if config.ipv6.is_none() {
+        return Ok(());
+    }
+    // Or a container could make itself this host's router (CVE-2020-13401).
+    setting(&format!("net/ipv6/conf/{}/accept_ra", config.bridge), "0")?;
+    forward_ipv6()
 }
 
 /// Forwards IPv6. A host that forwards ignores router advertisements, and would lose its own way out with them,
@@ -160,8 +165,12 @@ pub(crate) fn switch_ipv6(interface: &str, off: bool) {
 }
 
 /// Whether packets between ports of one bridge pass the packet filter (module `br_netfilter`).
-pub(crate) fn filters_bridged_packets() -> bool {
-    fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").is_ok_and(|value| value.trim() == "1")
+pub(crate) fn filters_bridged_packets(ipv6: bool) -> bool {
+    let is_on = |call: &str| {
+        fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{call}"))
+            .is_ok_and(|value| value.trim() == "1")
+    };
+    is_on("iptables") && (!ipv6 || is_on("ip6tables"))
 }
 
 /// Writes a setting unless it has the value already.

@@ -120,6 +120,12 @@ pub struct Ipv6Net {
 }
 
 impl Ipv6Net {
+    /// The network whose prefix is `prefix` bits long and that has `address`; more than 128 counts as 128.
+    pub fn new(address: Ipv6Addr, prefix: u8) -> Self {
+        let prefix = prefix.min(128);
+        Self { network: Ipv6Addr::from(u128::from(address) & mask6(prefix)), prefix }
+    }
+
     /// The network's first address.
     pub fn network(&self) -> Ipv6Addr {
         self.network
@@ -184,7 +190,7 @@ impl FromStr for Ipv6Net {
         let digits = prefix.bytes().all(|byte| byte.is_ascii_digit());
         let prefix: u8 = prefix.parse().ok().filter(|prefix| digits && *prefix <= 128).ok_or_else(wrong)?;
         let address: Ipv6Addr = address.parse().map_err(|_| wrong())?;
-        Ok(Self { network: Ipv6Addr::from(u128::from(address) & mask6(prefix)), prefix })
+        Ok(Self::new(address, prefix))
     }
 }
 

@@ -126,7 +126,7 @@ pub struct PortBinding {
     pub container_port: u16,
     /// Its protocol.
     pub protocol: Protocol,
-    /// The host's address to listen on; none (and `0.0.0.0`) means every IPv4 address.
+    /// The host's address to listen on; `0.0.0.0` is every IPv4 address, `::` every IPv6 address, none is both.
     pub host_ip: Option<IpAddr>,
     /// First and last host port to choose from; none, or `(0, 0)`, means any ephemeral one.
     pub host_port: Option<(u16, u16)>,
@@ -139,8 +139,8 @@ pub struct Published {
     pub container_port: u16,
     /// Its protocol.
     pub protocol: Protocol,
-    /// The host's address, `0.0.0.0` for every IPv4 address.
-    pub host_ip: Ipv4Addr,
+    /// The host's address, `0.0.0.0` for every IPv4 address, `::` for every IPv6 address.
+    pub host_ip: IpAddr,
     /// The host's port.
     pub host_port: u16,
 }
@@ -248,7 +248,7 @@ mod tests {
             ports: vec![Published {
                 container_port: 80,
                 protocol: Protocol::Tcp,
-                host_ip: Ipv4Addr::UNSPECIFIED,
+                host_ip: Ipv4Addr::UNSPECIFIED.into(),
                 host_port: 8080,
             }],
             ipv6: None,

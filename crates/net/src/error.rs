@@ -1,7 +1,7 @@
 //! What can go wrong with a network.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use yare_errdefs::{Class, Classified};
 
@@ -83,7 +83,7 @@ impl Classified for NetError {
                 Some("run the engine with CAP_NET_ADMIN, or containers with --network none".into())
             }
             Self::Firewall { .. } => Some(
-                "load the modules nf_tables, nft_chain_nat, nft_masq, nft_fib_ipv4 and nft_ct (kernel 5.6 or \
+                "load the modules nf_tables, nft_chain_nat, nft_masq, nft_fib_ipv4 (nft_fib_ipv6) and nft_ct (kernel 5.6 or \
                  newer), or run containers with --network host or --network none"
                     .into(),
             ),
@@ -109,7 +109,7 @@ pub enum AttachError {
         /// Its endpoint.
         endpoint_id: String,
         /// Address asked for.
-        host_ip: Ipv4Addr,
+        host_ip: IpAddr,
         /// Port asked for, or `first-last`.
         ports: String,
         /// Name of the container that has it.
@@ -126,11 +126,11 @@ pub enum AttachError {
         /// Its endpoint.
         endpoint_id: String,
         /// Address asked for.
-        host_ip: Ipv4Addr,
+        host_ip: IpAddr,
         /// Port asked for.
         host_port: u16,
         /// The container's address.
-        container_ip: Ipv4Addr,
+        container_ip: IpAddr,
         /// The container's port.
         container_port: u16,
         /// Protocol of both.
@@ -149,13 +149,15 @@ pub enum AttachError {
         /// Its endpoint.
         endpoint_id: String,
         /// Address asked for.
-        host_ip: Ipv4Addr,
+        host_ip: IpAddr,
     },
-    /// The published address is an IPv6 address, which the bridge does not serve.
-    #[error("cannot publish port {container_port}/{protocol} on {host_ip}: published ports are IPv4 only")]
+    /// The published address is an IPv6 address, and nothing leads from there to the container's IPv4 address.
+    #[error(
+        "cannot publish port {container_port}/{protocol} on {host_ip}: the container has no IPv6 address"
+    )]
     NoIpv6 {
         /// Address asked for.
-        host_ip: std::net::Ipv6Addr,
+        host_ip: Ipv6Addr,
         /// Container's port.
         container_port: u16,
         /// Its protocol.
@@ -173,7 +175,7 @@ pub enum AttachError {
     },
     /// The address asked for is taken.
     #[error("Address already in use")]
-    AddressTaken(std::net::IpAddr),
+    AddressTaken(IpAddr),
     /// The address asked for is not in the subnet, or is the network's, the bridge's or the broadcast one.
     #[error("no configured subnet or ip-range contain the IP address {0}")]
     AddressOutside(Ipv4Addr),
@@ -200,7 +202,7 @@ pub enum AttachError {
     Gone(String),
     /// An IPv6 address was asked for, and the network has none.
     #[error("no configured subnet or ip-range contain the IP address {0}")]
-    Address6Outside(std::net::Ipv6Addr),
+    Address6Outside(Ipv6Addr),
     /// The kernel refused.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -213,10 +215,10 @@ impl Classified for AttachError {
             Self::Allocated { .. } | Self::Bind { .. } | Self::NoPort { .. } | Self::NoAddress { .. } => {
                 Class::Internal
             }
-            Self::NoIpv6 { .. } => Class::Unimplemented,
-            Self::InvalidPort { .. } | Self::AddressOutside(_) | Self::Address6Outside(_) => {
-                Class::InvalidArgument
-            }
+            Self::NoIpv6 { .. }
+            | Self::InvalidPort { .. }
+            | Self::AddressOutside(_)
+            | Self::Address6Outside(_) => Class::InvalidArgument,
             Self::AddressTaken(_) => Class::Conflict,
             // 403, as dockerd says it.
             Self::Attached { .. } => Class::PermissionDenied,
@@ -231,7 +233,9 @@ impl Classified for AttachError {
                 Some(format!("stop container {holder}, or publish on another host port"))
             }
             Self::Bind { .. } => Some("stop the holder of the port, or publish on another one".into()),
-            Self::NoIpv6 { .. } => Some("publish on an IPv4 address".into()),
+            Self::NoIpv6 { .. } => Some(
+                "publish on an IPv4 address, or use a network with IPv6: yare network create --ipv6".into(),
+            ),
             Self::NoAddress { .. } => Some("remove containers, or choose a larger subnet".into()),
             Self::Net(error) => error.hint(),
             _ => None,

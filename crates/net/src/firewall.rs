@@ -9,7 +9,7 @@ use crate::forward::{self, Dropping};
 use crate::netlink::{Attributes, Refused, Socket, Writer};
 use crate::nft;
 use crate::ports::HostPort;
-use crate::rules::{Element, Map, Table};
+use crate::rules::{Element, Family, Table};
 
 /// Enough for a batch that rebuilds a table with tens of thousands of elements.
 const SEND_BUFFER: i32 = 4 << 20;
@@ -64,7 +64,7 @@ impl Firewall {
         let (table, beside) = (&self.table, &self.beside);
         commit(&mut self.socket, |batch| {
             nft::replace(batch, table, &elements);
-            beside.iter().for_each(|beside| nft::replace(batch, beside, &[]));
+            beside.iter().for_each(|beside| nft::replace(batch, beside, &elements));
         })?;
         self.told = true;
         Ok(())
@@ -133,10 +133,8 @@ impl Firewall {
             }
         }
         let kernel = self.kernel_elements()?;
-        let ours = self
-            .elements
-            .values()
-            .map(|element| (nft::key(element.from), nft::value(element.ip, element.port)));
+        let ours =
+            self.elements.values().map(|element| (kernel_key(element), nft::value(element.ip, element.port)));
         Ok(kernel == ours.collect())
     }
 
@@ -154,19 +152,29 @@ impl Firewall {
         })
     }
 
-    fn kernel_elements(&mut self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
+    fn kernel_elements(&mut self) -> Result<KernelElements, Refused> {
         let mut found = BTreeMap::new();
-        for map in Map::ALL {
-            let mut batch = self.socket.batch();
-            nft::ask_elements(&mut batch, &self.table.name, map);
-            self.socket.dump(batch, |kind, payload| {
-                if kind == nft::ELEMENTS {
-                    found.extend(read_elements(payload));
-                }
-            })?;
+        for table in std::iter::once(&self.table).chain(&self.beside) {
+            for map in table.maps {
+                let mut batch = self.socket.batch();
+                nft::ask_elements(&mut batch, table, *map);
+                self.socket.dump(batch, |kind, payload| {
+                    if kind == nft::ELEMENTS {
+                        let elements = read_elements(payload).into_iter();
+                        found.extend(elements.map(|(key, value)| ((table.family, key), value)));
+                    }
+                })?;
+            }
         }
         Ok(found)
     }
+}
+
+/// Keys with their families, and values.
+type KernelElements = BTreeMap<(Family, Vec<u8>), Vec<u8>>;
+
+fn kernel_key(element: &Element) -> (Family, Vec<u8>) {
+    (Family::of(element.ip), nft::key(element.from))
 }
 
 /// Makes or replaces a table in the namespace of the calling thread that nobody changes afterwards.

@@ -1,7 +1,7 @@
 //! Who on this host has a port, for error texts.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::endpoint::Protocol;
 use crate::netlink::{DUMP, REQUEST, Socket};
@@ -13,8 +13,8 @@ const ESTABLISHED: u8 = 0x01;
 /// A socket of `/proc/net/{tcp,udp}[6]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
-    /// Local IPv4 address; none for an IPv6 address, which may hold IPv4 ports too.
-    ip: Option<Ipv4Addr>,
+    /// Local address.
+    ip: IpAddr,
     port: u16,
     state: u8,
     inode: u64,
@@ -49,8 +49,13 @@ pub(crate) fn find(wanted: HostPort) -> Holder {
     }
 }
 
-fn clashes(one: Option<Ipv4Addr>, other: Ipv4Addr) -> bool {
-    one.is_none_or(|one| one == other || one.is_unspecified() || other.is_unspecified())
+/// Whether a socket at `present` can keep us from `wanted`. One at `::` may have the ports of IPv4, too.
+fn clashes(present: IpAddr, wanted: IpAddr) -> bool {
+    match (present.to_canonical(), wanted) {
+        (IpAddr::V6(present), IpAddr::V4(_)) => present.is_unspecified(),
+        (IpAddr::V4(_), IpAddr::V6(_)) => false,
+        (present, wanted) => present == wanted || present.is_unspecified() || wanted.is_unspecified(),
+    }
 }
 
 fn parse(text: &str) -> Vec<Entry> {
@@ -63,9 +68,20 @@ fn parse_line(line: &str) -> Option<Entry> {
     let state = u8::from_str_radix(words.nth(1)?, 16).ok()?;
     let inode = words.nth(5)?.parse().ok()?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    // The word is printed as a number, which has the machine's order.
-    let ip = (address.len() == 8).then(|| u32::from_str_radix(address, 16).ok()).flatten();
-    Some(Entry { ip: ip.map(|word| word.to_ne_bytes().into()), port, state, inode })
+    Some(Entry { ip: parse_address(address)?, port, state, inode })
+}
+
+/// Words are printed as numbers, which have the machine's order.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let word = |at: usize| Some(u32::from_str_radix(text.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    match text.len() {
+        8 => Some(IpAddr::from(word(0)?)),
+        32 => {
+            let words = [word(0)?, word(8)?, word(16)?, word(24)?].concat();
+            Some(Ipv6Addr::from(<[u8; 16]>::try_from(words).ok()?).into())
+        }
+        _ => None,
+    }
 }
 
 /// The inode of a TCP socket that is bound and neither listens nor is connected; such sockets are not in
@@ -100,9 +116,12 @@ fn bound_inode(wanted: HostPort) -> Option<u64> {
 /// Reads `struct inet_diag_msg`: ports and addresses are in network order, the inode at offset 68 is not.
 fn diag_inode(answer: &[u8], family: u8, wanted: HostPort) -> Option<u64> {
     let port = u16::from_be_bytes(*answer.get(4..)?.first_chunk()?);
-    let source: [u8; 4] = *answer.get(8..)?.first_chunk()?;
     let inode = u32::from_ne_bytes(*answer.get(68..)?.first_chunk()?);
-    let ip = (family == 2).then(|| Ipv4Addr::from(source));
+    let source = answer.get(8..)?;
+    let ip = match family {
+        2 => IpAddr::from(*source.first_chunk::<4>()?),
+        _ => IpAddr::from(*source.first_chunk::<16>()?),
+    };
     (port == wanted.port && clashes(ip, wanted.ip)).then_some(u64::from(inode))
 }
 
@@ -126,13 +145,14 @@ fn process_with_socket(inode: u64) -> Option<(String, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{TcpListener, UdpSocket};
+    use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
     const TABLE: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1 0 100 0 0 10 0
    1: 00000000:0016 00000000:0000 06 00000000:00000000 00:00000000 00000000     0        0 0 1 0 100 0 0 10 0
    2: 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0A 0:0 00:0 0 0 0 77 1
-   3: broken
+   3: 00000000000000000000000001000000:01BB 00000000000000000000000000000000:0000 0A 0:0 00:0 0 0 0 78 1
+   4: broken
 ";
 
     #[test]
@@ -140,14 +160,14 @@ mod tests {
         if cfg!(target_endian = "big") {
             return;
         }
-        let entry =
-            |ip: Option<[u8; 4]>, port, state, inode| Entry { ip: ip.map(Into::into), port, state, inode };
+        let entry = |ip: &str, port, state, inode| Entry { ip: ip.parse().unwrap(), port, state, inode };
         assert_eq!(
             parse(TABLE),
             [
-                entry(Some([127, 0, 0, 1]), 8080, 0x0a, 4242),
-                entry(Some([0, 0, 0, 0]), 22, TIME_WAIT, 0),
-                entry(None, 80, 0x0a, 77),
+                entry("127.0.0.1", 8080, 0x0a, 4242),
+                entry("0.0.0.0", 22, TIME_WAIT, 0),
+                entry("::", 80, 0x0a, 77),
+                entry("::1", 443, 0x0a, 78),
             ]
         );
     }
@@ -159,11 +179,11 @@ mod tests {
         for (protocol, address) in
             [(Protocol::Tcp, tcp.local_addr().unwrap()), (Protocol::Udp, udp.local_addr().unwrap())]
         {
-            let wanted = HostPort { protocol, port: address.port(), ip: Ipv4Addr::UNSPECIFIED };
+            let wanted = HostPort { protocol, port: address.port(), ip: Ipv4Addr::UNSPECIFIED.into() };
             let holder = find(wanted);
             assert_eq!(holder.process.map(|(_, pid)| pid), Some(std::process::id()), "{protocol}");
             assert!(!holder.only_waiting);
-            assert_eq!(find(HostPort { ip: Ipv4Addr::new(127, 0, 0, 9), ..wanted }).process, None);
+            assert_eq!(find(HostPort { ip: IpAddr::from([127, 0, 0, 9]), ..wanted }).process, None);
         }
     }
 }

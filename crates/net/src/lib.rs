@@ -10,7 +10,7 @@
 //! use std::sync::Arc;
 //! use yare_net::{EndpointRequest, HostPorts, NetConfig, Network};
 //!
-//! let ports = Arc::new(HostPorts::of_this_host());
+//! let ports = Arc::new(HostPorts::of_this_host(None));
 //! let network = Network::open(NetConfig::new("yare0", "yare_default"), &ports)?;
 //! // After a restart of the engine: network.restore("4f1c…", &record)? for every live endpoint.
 //! network.sweep()?;
@@ -22,6 +22,7 @@
 //! ```
 
 mod bridge;
+mod carrier;
 pub mod cidr;
 mod conntrack;
 mod endpoint;
@@ -45,6 +46,7 @@ pub mod resolv;
 pub mod rules;
 mod watch;
 
+pub use carrier::Carrier;
 pub use cidr::{Ipv4Net, Ipv6Net};
 pub use endpoint::{
     Attachment, EndpointRecord, EndpointRequest, Ipv6Place, MacAddr, PortBinding, Protocol, Published,
@@ -54,4 +56,4 @@ pub use forward::Dropping;
 pub use listen::{RESOLVER, ResolverSockets, resolver_sockets};
 pub use network::{Ipv6Config, NetConfig, Network};
 pub use pools::{AddressPool, free_on_host};
-pub use ports::HostPorts;
+pub use ports::{HostPort, HostPorts};

@@ -10,7 +10,7 @@ mod background;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +37,7 @@ use crate::netlink::Refused;
 use crate::netns;
 use crate::pool::{Job, Pool, Ready};
 use crate::ports::HostPorts;
-use crate::publish::{self, Applicant, Held};
+use crate::publish::{self, Applicant, Held, Place};
 use crate::rules;
 use crate::watch::Watch;
 
@@ -215,7 +215,7 @@ impl Network {
             pool: Pool::new(connected, config.bare),
             subnet: plan.subnet,
             gateway: plan.gateway,
-            isolated: !config.icc && !bridge::filters_bridged_packets(),
+            isolated: !config.icc && !bridge::filters_bridged_packets(config.ipv6.is_some()),
             index,
             route: Mutex::new(route),
             firewall: Mutex::new(firewall),
@@ -249,7 +249,8 @@ impl Network {
         }
         let mut held = Vec::with_capacity(record.ports.len());
         for port in &record.ports {
-            match publish::retake(&mut inner.ports.claims.lock(), *port, id) {
+            let carrier = inner.ports.carrier.as_deref();
+            match publish::retake(&mut inner.ports.claims.lock(), *port, id, carrier) {
                 Ok(port) => held.push(port),
                 // Two records with one port: the first keeps it, as in the kernel.
                 Err(other) => {
@@ -257,7 +258,10 @@ impl Network {
                 }
             }
         }
-        let elements: Vec<_> = held.iter().map(|held| publish::element(held.published, record.ip)).collect();
+        let place = inner.place(record);
+        let elements: Vec<_> =
+            held.iter().filter_map(|held| publish::element(held.published, place)).collect();
+        held.iter().try_for_each(|held| inner.carry(held, place))?;
         let mut state = inner.state.lock();
         state.cables.insert(record.veth.clone());
         let live = Live { record: record.clone(), held };
@@ -316,8 +320,8 @@ impl Network {
         let inner = &*self.inner;
         let mut attempt = Attempt::begin(inner, id, &request.name)?;
         let endpoint_id = random_hex(32)?;
-        let ip = attempt.obtain(request)?;
-        let who = Applicant { id, name: &request.name, endpoint_id: &endpoint_id, ip };
+        let place = attempt.obtain(request)?;
+        let who = Applicant { id, name: &request.name, endpoint_id: &endpoint_id, place };
         attempt.publish(&request.ports, who)?;
         let Attached { netns, resolver, endpoint } = attempt.commit(request, endpoint_id);
         let netns = netns.expect("obtain gives one");
@@ -340,8 +344,8 @@ impl Network {
         let inner = &*self.inner;
         let mut attempt = Attempt::begin(inner, id, &request.name)?;
         let endpoint_id = random_hex(32)?;
-        let ip = attempt.plug(request, netns, number)?;
-        let who = Applicant { id, name: &request.name, endpoint_id: &endpoint_id, ip };
+        let place = attempt.plug(request, netns, number)?;
+        let who = Applicant { id, name: &request.name, endpoint_id: &endpoint_id, place };
         attempt.publish(&request.ports, who)?;
         Ok(attempt.commit(request, endpoint_id).endpoint)
     }
@@ -350,7 +354,8 @@ impl Network {
     pub fn publish(&self, id: &str, ports: &[PortBinding]) -> Result<Vec<Published>, AttachError> {
         let inner = &*self.inner;
         let Some(record) = self.endpoint(id) else { return Ok(Vec::new()) };
-        let who = Applicant { id, name: &record.name, endpoint_id: &record.endpoint_id, ip: record.ip };
+        let place = inner.place(&record);
+        let who = Applicant { id, name: &record.name, endpoint_id: &record.endpoint_id, place };
         let held = attach::publish(inner, ports, who)?;
         match inner.state.lock().endpoints.get_mut(id) {
             Some(Slot::Live(live)) => {
@@ -659,9 +664,15 @@ impl Inner {
 
     fn heal(&self) -> Result<bool, NetError> {
         bridge::settings(&self.config)?;
+        let carried = self.ports.carrier.is_some();
         for slot in self.state.lock().endpoints.values_mut() {
             if let Slot::Live(live) = slot {
-                live.held.iter_mut().for_each(Held::hold_again);
+                let place = self.place(&live.record);
+                for held in &mut live.held {
+                    if held.hold_again(carried) {
+                        self.carry(held, place)?;
+                    }
+                }
             }
         }
         let mut firewall = self.firewall.lock();
@@ -735,10 +746,31 @@ impl Inner {
         {
             tracing::warn!(error = %refused, "cannot withdraw published ports");
         }
-        // Sockets first: whoever gets a claim must be able to bind.
-        drop(held);
-        let mut claims = self.ports.claims.lock();
-        ports.into_iter().for_each(|port| claims.release(port));
+        if let Some(carrier) = &self.ports.carrier {
+            let carried = held.iter().filter(|held| held.carried().is_some());
+            let carried: Vec<_> = carried.map(|held| publish::host_port(held.published)).collect();
+            if !carried.is_empty() {
+                carrier.drop_off(&carried);
+            }
+        }
+        publish::give_back(&mut self.ports.claims.lock(), held);
+    }
+
+    /// Hands a port's socket to the carrier, if it is one that a carrier serves.
+    fn carry(&self, held: &Held, place: Place) -> Result<(), NetError> {
+        let (Some(carrier), Some(socket)) = (&self.ports.carrier, held.carried()) else { return Ok(()) };
+        let Published { host_ip, container_port, .. } = held.published;
+        let port = publish::host_port(held.published);
+        let target = SocketAddr::new(place.behind(host_ip), container_port);
+        carrier.carry(port, socket, target).map_err(|error| {
+            NetError::kernel(format!("have port {}/{} of {host_ip} served", port.port, port.protocol), error)
+        })
+    }
+
+    /// The addresses that lead to a container; a network may have lost its IPv6 half with a restart.
+    fn place(&self, record: &EndpointRecord) -> Place {
+        let ip6 = record.ipv6.filter(|_| self.addresses6.is_some()).map(|place| place.ip);
+        Place { ip: record.ip, ip6 }
     }
 
     /// A namespace on the bridge. The addresses stay the caller's when it fails.

@@ -2,9 +2,9 @@
 //!
 //! Everything here is pure: values in, bytes out. The kernel commits a batch as a whole or not at all.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use crate::cidr::Ipv4Net;
+use crate::cidr::{Ipv4Net, Ipv6Net};
 use crate::netlink::{ACK, APPEND, CREATE, DUMP, EXCL, REQUEST, Writer};
 use crate::ports::HostPort;
 use crate::rules::{Chain, Element, Family, Hook, Map, Rule, Statement, Table};
@@ -71,6 +71,7 @@ const VERDICT_CODE: u16 = 1;
 
 // Numbers of nft's own data types, packed six bits each; only `nft list` reads them.
 const TYPE_IPV4: u32 = 7;
+const TYPE_IPV6: u32 = 8;
 const TYPE_PROTOCOL: u32 = 12;
 const TYPE_SERVICE: u32 = 13;
 
@@ -92,20 +93,22 @@ pub(crate) fn end(batch: &mut Writer) {
     batch.message(BATCH_END, REQUEST, &general(0, SUBSYSTEM), |_| {});
 }
 
-/// Adds what replaces the table, whether it exists or not, by a fresh one with these elements.
+/// Adds what replaces the table, whether it exists or not, by a fresh one with those of the elements that are of
+/// its family.
 pub(crate) fn replace(batch: &mut Writer, table: &Table, elements: &[Element]) {
     // Deleting what may not exist is an error; making what may exist is none.
     new_table(batch, table);
     delete_table(batch, table);
     new_table(batch, table);
     for map in table.maps {
-        new_map(batch, &table.name, *map);
+        new_map(batch, table, *map);
     }
     for chain in &table.chains {
         new_chain(batch, table, chain);
         chain.rules.iter().for_each(|rule| new_rule(batch, table, chain.name, rule));
     }
-    add(batch, &table.name, elements);
+    let own = elements.iter().filter(|element| Family::of(element.ip) == table.family);
+    add(batch, &table.name, &own.copied().collect::<Vec<_>>());
 }
 
 /// Adds what deletes the table, which must exist.
@@ -113,7 +116,7 @@ pub(crate) fn delete_table(batch: &mut Writer, table: &Table) {
     batch.message(DEL_TABLE, REQUEST | ACK, &of(table), |w| w.text(TABLE, &table.name));
 }
 
-/// Adds what publishes.
+/// Adds what publishes, each in the table of its family.
 pub(crate) fn add(batch: &mut Writer, table: &str, elements: &[Element]) {
     change(batch, NEW_ELEMENT, REQUEST | CREATE | EXCL | ACK, table, elements);
 }
@@ -144,9 +147,9 @@ pub(crate) fn ask_rules_of(batch: &mut Writer, family: u8, table: &str) {
 }
 
 /// A question for all elements of a map.
-pub(crate) fn ask_elements(batch: &mut Writer, table: &str, map: Map) {
-    batch.message(GET_ELEMENT, REQUEST | DUMP, &header(), |w| {
-        w.text(TABLE, table);
+pub(crate) fn ask_elements(batch: &mut Writer, table: &Table, map: Map) {
+    batch.message(GET_ELEMENT, REQUEST | DUMP, &of(table), |w| {
+        w.text(TABLE, &table.name);
         w.text(SET_NAME, map.name());
     });
 }
@@ -155,7 +158,7 @@ pub(crate) fn ask_elements(batch: &mut Writer, table: &str, map: Map) {
 pub(crate) fn key(port: HostPort) -> Vec<u8> {
     let mut key = match Map::of(port) {
         Map::Any => Vec::with_capacity(8),
-        Map::At => port.ip.octets().to_vec(),
+        Map::At => octets(port.ip),
     };
     key.extend_from_slice(&[port.protocol.number(), 0, 0, 0]);
     key.extend_from_slice(&service(port.port));
@@ -163,8 +166,15 @@ pub(crate) fn key(port: HostPort) -> Vec<u8> {
 }
 
 /// The bytes that the kernel puts in place of the packet's destination.
-pub(crate) fn value(ip: Ipv4Addr, port: u16) -> Vec<u8> {
-    [ip.octets(), service(port)].concat()
+pub(crate) fn value(ip: IpAddr, port: u16) -> Vec<u8> {
+    [octets(ip), service(port).to_vec()].concat()
+}
+
+pub(crate) fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
 }
 
 fn service(port: u16) -> [u8; 4] {
@@ -178,15 +188,20 @@ fn general(family: u8, resource: u16) -> [u8; 4] {
     [family, 0, high, low]
 }
 
-fn header() -> [u8; 4] {
-    general(FAMILY_IP, 0)
-}
-
 /// The header of messages about a table.
 fn of(table: &Table) -> [u8; 4] {
-    match table.family {
-        Family::V4 => header(),
-        Family::V6 => general(FAMILY_IP6, 0),
+    header(table.family)
+}
+
+/// `struct nfgenmsg` of a message about things of a family.
+pub(crate) fn header(family: Family) -> [u8; 4] {
+    general(number(family), 0)
+}
+
+fn number(family: Family) -> u8 {
+    match family {
+        Family::V4 => FAMILY_IP,
+        Family::V6 => FAMILY_IP6,
     }
 }
 
@@ -194,19 +209,23 @@ fn new_table(batch: &mut Writer, table: &Table) {
     batch.message(NEW_TABLE, REQUEST | CREATE | ACK, &of(table), |w| w.text(TABLE, &table.name));
 }
 
-fn new_map(batch: &mut Writer, table: &str, map: Map) {
+fn new_map(batch: &mut Writer, table: &Table, map: Map) {
+    let (address, size) = match table.family {
+        Family::V4 => (TYPE_IPV4, 4),
+        Family::V6 => (TYPE_IPV6, 16),
+    };
     let (types, length) = match map {
         Map::Any => (&[TYPE_PROTOCOL, TYPE_SERVICE][..], 8),
-        Map::At => (&[TYPE_IPV4, TYPE_PROTOCOL, TYPE_SERVICE][..], 12),
+        Map::At => (&[address, TYPE_PROTOCOL, TYPE_SERVICE][..], size + 8),
     };
-    batch.message(NEW_SET, REQUEST | CREATE | EXCL | ACK, &header(), |w| {
-        w.text(TABLE, table);
+    batch.message(NEW_SET, REQUEST | CREATE | EXCL | ACK, &of(table), |w| {
+        w.text(TABLE, &table.name);
         w.text(SET_NAME, map.name());
         w.number(SET_FLAGS, SET_FLAG_MAP);
         w.number(SET_KEY_TYPE, packed(types));
         w.number(SET_KEY_LENGTH, length);
-        w.number(SET_DATA_TYPE, packed(&[TYPE_IPV4, TYPE_SERVICE]));
-        w.number(SET_DATA_LENGTH, 8);
+        w.number(SET_DATA_TYPE, packed(&[address, TYPE_SERVICE]));
+        w.number(SET_DATA_LENGTH, size + 4);
         w.number(SET_ID, 1 + map as u32);
     });
 }
@@ -243,10 +262,13 @@ fn new_rule(batch: &mut Writer, table: &Table, chain: &str, rule: &Rule) {
 }
 
 fn change(batch: &mut Writer, kind: u16, flags: u16, table: &str, elements: &[Element]) {
-    for map in Map::ALL {
-        let of_map: Vec<_> = elements.iter().filter(|element| Map::of(element.from) == map).collect();
+    let place = |element: &Element| (Family::of(element.ip), Map::of(element.from));
+    for (family, map) in
+        [Family::V4, Family::V6].into_iter().flat_map(|family| Map::ALL.map(|map| (family, map)))
+    {
+        let of_map: Vec<_> = elements.iter().filter(|element| place(element) == (family, map)).collect();
         for some in of_map.chunks(ELEMENTS_A_MESSAGE) {
-            batch.message(kind, flags, &header(), |w| {
+            batch.message(kind, flags, &header(family), |w| {
                 w.text(TABLE, table);
                 w.text(SET_NAME, map.name());
                 w.nest(ELEMENT_LIST, |w| some.iter().for_each(|element| one(w, element)));
@@ -272,6 +294,7 @@ const TRANSPORT_HEADER: u32 = 2;
 const SOURCE_OFFSET: u32 = 12;
 const DESTINATION_OFFSET: u32 = 16;
 const SOURCE6_OFFSET: u32 = 8;
+const DESTINATION6_OFFSET: u32 = 24;
 const TRACK_STATE: u32 = 0;
 const TRACK_STATUS: u32 = 2;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`.
@@ -288,11 +311,8 @@ fn encode(w: &mut Writer, statement: &Statement) {
         Statement::In(positive, name) => interface(w, META_IN_NAME, *positive, name),
         Statement::Out(positive, name) => interface(w, META_OUT_NAME, *positive, name),
         Statement::Source(positive, net) => network(w, SOURCE_OFFSET, *positive, *net),
-        Statement::Source6(net) => {
-            payload(w, REGISTER, NETWORK_HEADER, SOURCE6_OFFSET, 16);
-            mask(w, &net.mask().octets());
-            compare(w, true, &net.network().octets());
-        }
+        Statement::Source6(positive, net) => network6(w, SOURCE6_OFFSET, *positive, *net),
+        Statement::Destination6(positive, net) => network6(w, DESTINATION6_OFFSET, *positive, *net),
         Statement::Destination(positive, net) => network(w, DESTINATION_OFFSET, *positive, *net),
         Statement::ToPort(protocol, port) => {
             meta(w, META_PROTOCOL, REGISTER);
@@ -303,7 +323,7 @@ fn encode(w: &mut Writer, statement: &Statement) {
         Statement::TranslateTo(ip, port) => {
             immediate(w, REGISTER_NARROW, &ip.octets());
             immediate(w, REGISTER_NARROW + 1, &port.to_be_bytes());
-            translate_destination(w);
+            translate_destination(w, Family::V4);
         }
         Statement::ToThisHost => {
             expression(w, "fib", |w| {
@@ -315,7 +335,7 @@ fn encode(w: &mut Writer, statement: &Statement) {
         }
         Statement::Established => tracked(w, TRACK_STATE, ESTABLISHED_OR_RELATED),
         Statement::Translated => tracked(w, TRACK_STATUS, DESTINATION_TRANSLATED),
-        Statement::Translate(map) => translate(w, *map),
+        Statement::Translate(family, map) => translate(w, *family, *map),
         Statement::Masquerade => expression(w, "masq", |_| {}),
         Statement::Accept => verdict(w, ACCEPT),
         Statement::Drop => verdict(w, DROP),
@@ -379,6 +399,14 @@ fn network(w: &mut Writer, offset: u32, positive: bool, net: Ipv4Net) {
     compare(w, positive, &net.network().octets());
 }
 
+fn network6(w: &mut Writer, offset: u32, positive: bool, net: Ipv6Net) {
+    payload(w, REGISTER, NETWORK_HEADER, offset, 16);
+    if net.prefix() < 128 {
+        mask(w, &net.mask().octets());
+    }
+    compare(w, positive, &net.network().octets());
+}
+
 fn tracked(w: &mut Writer, key: u32, bits: u32) {
     expression(w, "ct", |w| {
         w.number(1, REGISTER);
@@ -396,11 +424,15 @@ fn verdict(w: &mut Writer, code: u32) {
 }
 
 /// Puts the key together in neighbouring registers, looks it up, and translates to what was found there.
-fn translate(w: &mut Writer, map: Map) {
+fn translate(w: &mut Writer, family: Family, map: Map) {
     let mut register = REGISTER_NARROW;
     if map == Map::At {
-        payload(w, register, NETWORK_HEADER, DESTINATION_OFFSET, 4);
-        register += 1;
+        let (offset, length) = match family {
+            Family::V4 => (DESTINATION_OFFSET, 4),
+            Family::V6 => (DESTINATION6_OFFSET, 16),
+        };
+        payload(w, register, NETWORK_HEADER, offset, length);
+        register += length / 4;
     }
     meta(w, META_PROTOCOL, register);
     payload(w, register + 1, TRANSPORT_HEADER, 2, 2);
@@ -410,7 +442,7 @@ fn translate(w: &mut Writer, map: Map) {
         w.number(3, REGISTER_NARROW);
         w.number(4, 1 + map as u32);
     });
-    translate_destination(w);
+    translate_destination(w, family);
 }
 
 fn immediate(w: &mut Writer, register: u32, bytes: &[u8]) {
@@ -420,13 +452,17 @@ fn immediate(w: &mut Writer, register: u32, bytes: &[u8]) {
     });
 }
 
-/// To the address in the first narrow register and the port in the next.
-fn translate_destination(w: &mut Writer) {
+/// To the address in the first narrow registers and the port in the next.
+fn translate_destination(w: &mut Writer, family: Family) {
+    let words = match family {
+        Family::V4 => 1,
+        Family::V6 => 4,
+    };
     expression(w, "nat", |w| {
         w.number(1, NAT_DESTINATION);
-        w.number(2, u32::from(FAMILY_IP));
+        w.number(2, u32::from(number(family)));
         w.number(3, REGISTER_NARROW);
-        w.number(5, REGISTER_NARROW + 1);
+        w.number(5, REGISTER_NARROW + words);
     });
 }
 
@@ -437,15 +473,19 @@ mod tests {
     use crate::netlink::{Attributes, Messages};
 
     fn element(ip: [u8; 4], port: u16) -> Element {
-        let from = HostPort { protocol: Protocol::Tcp, port, ip: ip.into() };
-        Element { from, ip: Ipv4Addr::new(172, 17, 0, 2), port: 80 }
+        let from = HostPort { protocol: Protocol::Tcp, port, ip: IpAddr::from(ip) };
+        Element { from, ip: IpAddr::from([172, 17, 0, 2]), port: 80 }
     }
 
     #[test]
     fn keys_are_words_in_network_order() {
         assert_eq!(key(element([0, 0, 0, 0], 8080).from), [6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
         assert_eq!(key(element([127, 0, 0, 1], 80).from), [127, 0, 0, 1, 6, 0, 0, 0, 0, 80, 0, 0]);
-        assert_eq!(value(Ipv4Addr::new(172, 17, 0, 2), 80), [172, 17, 0, 2, 0, 80, 0, 0]);
+        assert_eq!(value(IpAddr::from([172, 17, 0, 2]), 80), [172, 17, 0, 2, 0, 80, 0, 0]);
+        let six: IpAddr = "fd00::2".parse().unwrap();
+        let at = HostPort { protocol: Protocol::Udp, port: 53, ip: six };
+        assert_eq!(key(at), [&[0xfd, 0][..], &[0; 13], &[2, 17, 0, 0, 0, 0, 53, 0, 0]].concat());
+        assert_eq!(value(six, 80), [&[0xfd, 0][..], &[0; 13], &[2, 0, 80, 0, 0]].concat());
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! Pure bookkeeping: whether the host lets us have the port is found out by binding it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::carrier::Carrier;
 use crate::endpoint::Protocol;
 
 /// The ephemeral range that is used when the host does not say which one is its own.
@@ -19,8 +21,8 @@ pub struct HostPort {
     pub protocol: Protocol,
     /// Port, never 0.
     pub port: u16,
-    /// Address; `0.0.0.0` clashes with every other.
-    pub ip: Ipv4Addr,
+    /// Address; `0.0.0.0` clashes with every other of IPv4, `::` with every other of IPv6.
+    pub ip: IpAddr,
 }
 
 /// The claims of all containers.
@@ -51,10 +53,16 @@ impl Ports {
     /// Who has this port, on this address or on one that includes it.
     pub fn holder(&self, wanted: HostPort) -> Option<&str> {
         let HostPort { protocol, port, ip } = wanted;
-        let first = HostPort { protocol, port, ip: Ipv4Addr::UNSPECIFIED };
-        let last = HostPort { protocol, port, ip: Ipv4Addr::BROADCAST };
+        let (first, last) = match ip {
+            IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::BROADCAST.into()),
+            IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::from(u128::MAX).into()),
+        };
+        let at = |ip| HostPort { protocol, port, ip };
         let clash = |taken: &HostPort| ip.is_unspecified() || taken.ip.is_unspecified() || taken.ip == ip;
-        self.claims.range(first..=last).find(|(taken, _)| clash(taken)).map(|(_, holder)| holder.as_str())
+        self.claims
+            .range(at(first)..=at(last))
+            .find(|(taken, _)| clash(taken))
+            .map(|(_, holder)| holder.as_str())
     }
 
     /// Takes the port for `holder`, or says who has it.
@@ -103,14 +111,16 @@ pub struct HostPorts {
     pub(crate) claims: Mutex<Ports>,
     /// Names of the containers that have some, for texts.
     names: Mutex<HashMap<String, String>>,
+    pub(crate) carrier: Option<Arc<dyn Carrier>>,
 }
 
 impl HostPorts {
-    /// Nothing is claimed yet; the range of ports that nobody chose is this host's.
-    pub fn of_this_host() -> Self {
+    /// Nothing is claimed yet; the range of ports that nobody chose is this host's. Without a carrier, containers
+    /// without IPv6 are published on IPv4 addresses alone.
+    pub fn of_this_host(carrier: Option<Arc<dyn Carrier>>) -> Self {
         let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
         let range = Ports::parse_range(&text).unwrap_or(DEFAULT_EPHEMERAL);
-        Self { claims: Mutex::new(Ports::new(range)), names: Mutex::default() }
+        Self { claims: Mutex::new(Ports::new(range)), names: Mutex::default(), carrier }
     }
 
     /// Takes note of the name of a container that has ports.
@@ -141,7 +151,7 @@ mod tests {
     use super::*;
 
     fn tcp(ip: [u8; 4], port: u16) -> HostPort {
-        HostPort { protocol: Protocol::Tcp, port, ip: ip.into() }
+        HostPort { protocol: Protocol::Tcp, port, ip: IpAddr::from(ip) }
     }
 
     #[test]
@@ -158,6 +168,19 @@ mod tests {
         ports.release(tcp([0, 0, 0, 0], 81));
         ports.claim(tcp([127, 0, 0, 1], 81), "d").unwrap();
         assert_eq!(ports.len(), 4);
+    }
+
+    #[test]
+    fn the_two_families_do_not_clash() {
+        let at = |ip: &str| HostPort { protocol: Protocol::Tcp, port: 80, ip: ip.parse().unwrap() };
+        let mut ports = Ports::new(DEFAULT_EPHEMERAL);
+        ports.claim(at("0.0.0.0"), "a").unwrap();
+        ports.claim(at("::1"), "b").unwrap();
+        ports.claim(at("fd00::1"), "c").unwrap();
+        assert_eq!(ports.claim(at("::"), "d"), Err("b".into()));
+        assert_eq!(ports.claim(at("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), "d"), Ok(()));
+        ports.release(at("::1"));
+        assert_eq!(ports.holder(at("::1")), None);
     }
 
     #[test]

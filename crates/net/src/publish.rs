@@ -1,19 +1,24 @@
 //! Getting host ports: our own table of claims first, then the host's, by binding.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
+use crate::carrier::Carrier;
 use crate::endpoint::{EndpointRequest, PortBinding, Protocol, Published};
 use crate::error::AttachError;
 use crate::holder;
 use crate::ports::{HostPort, Ports};
 use crate::rules::Element;
 
-/// A host port that is ours. The socket only keeps others away: packets are translated before they reach it.
+/// Connections that wait until a carrier takes them.
+const BACKLOG: i32 = 1024;
+
+/// A host port that is ours. The socket keeps others away: what is translated never reaches it. What is not, on
+/// an IPv6 address, is the carrier's.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) published: Published,
@@ -21,11 +26,18 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Binds the port again if that failed when the engine was restarted.
-    pub(crate) fn hold_again(&mut self) {
-        if self.socket.is_none() {
-            self.socket = hold(host_port(self.published), false).unwrap_or_default();
+    /// Binds the port again if that failed when the engine was restarted; says whether there is a socket since.
+    pub(crate) fn hold_again(&mut self, carried: bool) -> bool {
+        if self.socket.is_some() {
+            return false;
         }
+        self.socket = hold(host_port(self.published), carried, false).unwrap_or_default();
+        self.socket.is_some()
+    }
+
+    /// The socket that a carrier serves, if there is one.
+    pub(crate) fn carried(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().filter(|_| self.published.host_ip.is_ipv6()).map(AsFd::as_fd)
     }
 }
 
@@ -38,8 +50,22 @@ pub(crate) struct Applicant<'a> {
     pub(crate) name: &'a str,
     /// Its endpoint, for texts.
     pub(crate) endpoint_id: &'a str,
-    /// Its address.
+    /// Its addresses.
+    pub(crate) place: Place,
+}
+
+/// A container's addresses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
     pub(crate) ip: Ipv4Addr,
+    pub(crate) ip6: Option<Ipv6Addr>,
+}
+
+impl Place {
+    /// Where to lead who comes to an address of the host: to the same family, if the container has that.
+    pub(crate) fn behind(self, host_ip: IpAddr) -> IpAddr {
+        self.ip6.filter(|_| host_ip.is_ipv6()).map_or(IpAddr::V4(self.ip), IpAddr::V6)
+    }
 }
 
 /// Why one host port is not to be had.
@@ -67,119 +93,168 @@ pub(crate) fn validate(request: &EndpointRequest) -> Result<(), AttachError> {
             Some((0, last)) if last > 0 => return invalid("host port 0 is not a port"),
             _ => {}
         }
-        if let Some(IpAddr::V6(host_ip)) = binding.host_ip {
-            let PortBinding { container_port, protocol, .. } = *binding;
-            return Err(AttachError::NoIpv6 { host_ip, container_port, protocol });
-        }
     }
     Ok(())
 }
 
-/// Gets a host port for the binding. `name_of` gives the name of a container of ours by its id.
+/// One binding on its way to host ports: the same number on one or two addresses.
+struct Search<'a> {
+    binding: &'a PortBinding,
+    who: Applicant<'a>,
+    /// The host's addresses.
+    ips: Vec<IpAddr>,
+    /// Whether a carrier serves sockets of IPv6.
+    carried: bool,
+}
+
+/// Gets a host port for the binding, at each address that it means. `name_of` gives the name of a container of ours
+/// by its id; `carried` says whether there is a carrier.
 pub(crate) fn take(
     ports: &mut Ports,
     binding: &PortBinding,
     who: Applicant<'_>,
+    carried: bool,
     name_of: &dyn Fn(&str) -> String,
-) -> Result<Held, AttachError> {
-    let ip = match binding.host_ip {
-        Some(IpAddr::V4(ip)) => ip,
-        _ => Ipv4Addr::UNSPECIFIED,
-    };
+) -> Result<Vec<Held>, AttachError> {
+    let search = Search { binding, who, ips: host_ips(binding, who.place, carried)?, carried };
     let Some((first, last)) = binding.host_port.filter(|(first, _)| *first != 0) else {
-        return take_ephemeral(ports, binding, ip, who);
+        return search.ephemeral(ports);
     };
     let mut denial = None;
     for port in first..=last {
-        match try_take(ports, binding, HostPort { protocol: binding.protocol, port, ip }, who.id) {
+        match search.all(ports, port, true) {
             Ok(held) => return Ok(held),
-            Err(reason) => denial = Some((port, reason)),
+            Err(reason) => denial = Some(reason),
         }
     }
     let (name, endpoint_id) = (who.name.to_owned(), who.endpoint_id.to_owned());
     Err(match denial.expect("a range has at least one port") {
-        (_, Denial::Ours(id)) => {
+        (HostPort { ip, .. }, Denial::Ours(id)) => {
             let ports = if first == last { first.to_string() } else { format!("{first}-{last}") };
             AttachError::Allocated { name, endpoint_id, host_ip: ip, ports, holder: name_of(&id) }
         }
-        (host_port, Denial::Host(errno, process)) => AttachError::Bind {
-            name,
-            endpoint_id,
-            host_ip: ip,
-            host_port,
-            container_ip: who.ip,
-            container_port: binding.container_port,
-            protocol: binding.protocol,
-            reason: reason(errno, process),
-        },
+        (wanted, Denial::Host(errno, process)) => search.refused(wanted, errno, process),
     })
 }
 
-fn take_ephemeral(
-    ports: &mut Ports,
-    binding: &PortBinding,
-    ip: Ipv4Addr,
-    who: Applicant<'_>,
-) -> Result<Held, AttachError> {
-    for port in ports.ephemeral() {
-        let wanted = HostPort { protocol: binding.protocol, port, ip };
-        // Who holds an ephemeral port is nobody's question: no search, on to the next.
-        if ports.claim(wanted, who.id).is_err() {
-            continue;
+/// The host's addresses that a binding means: its own, or all of both families as far as something leads from there
+/// to the container.
+fn host_ips(binding: &PortBinding, place: Place, carried: bool) -> Result<Vec<IpAddr>, AttachError> {
+    let leads6 = place.ip6.is_some() || (carried && binding.protocol != Protocol::Sctp);
+    match binding.host_ip.map(|ip| ip.to_canonical()) {
+        Some(IpAddr::V6(host_ip)) if !leads6 => {
+            let PortBinding { container_port, protocol, .. } = *binding;
+            Err(AttachError::NoIpv6 { host_ip, container_port, protocol })
         }
-        match hold(wanted, false) {
-            Ok(socket) => {
-                ports.advance(port);
-                return Ok(Held { published: published(binding, wanted), socket });
+        Some(ip) => Ok(vec![ip]),
+        None => {
+            let six = leads6.then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+            Ok([IpAddr::V4(Ipv4Addr::UNSPECIFIED)].into_iter().chain(six).collect())
+        }
+    }
+}
+
+impl Search<'_> {
+    fn ephemeral(&self, ports: &mut Ports) -> Result<Vec<Held>, AttachError> {
+        for port in ports.ephemeral() {
+            // Who holds an ephemeral port is nobody's question: no search, on to the next.
+            match self.all(ports, port, false) {
+                Ok(held) => {
+                    ports.advance(port);
+                    return Ok(held);
+                }
+                Err((_, Denial::Ours(_) | Denial::Host(Errno::ADDRINUSE | Errno::ACCESS, _))) => {}
+                Err((wanted, Denial::Host(errno, _))) => return Err(self.refused(wanted, errno, None)),
             }
-            Err(Errno::ADDRINUSE | Errno::ACCESS) => ports.release(wanted),
-            Err(errno) => {
+        }
+        Err(AttachError::NoPort {
+            name: self.who.name.to_owned(),
+            endpoint_id: self.who.endpoint_id.to_owned(),
+            host_ip: self.ips[0],
+        })
+    }
+
+    /// Takes the port at all addresses, or at none.
+    fn all(&self, ports: &mut Ports, port: u16, thorough: bool) -> Result<Vec<Held>, (HostPort, Denial)> {
+        let mut held = Vec::with_capacity(self.ips.len());
+        for ip in &self.ips {
+            let wanted = HostPort { protocol: self.binding.protocol, port, ip: *ip };
+            match self.one(ports, wanted, thorough) {
+                Ok(one) => held.push(one),
+                // The kernel has no IPv6, and nobody asked for it.
+                Err(Denial::Host(Errno::AFNOSUPPORT, _))
+                    if ip.is_ipv6() && self.binding.host_ip.is_none() => {}
+                Err(denial) => {
+                    give_back(ports, held);
+                    return Err((wanted, denial));
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    fn one(&self, ports: &mut Ports, wanted: HostPort, thorough: bool) -> Result<Held, Denial> {
+        ports.claim(wanted, self.who.id).map_err(Denial::Ours)?;
+        let outcome = match hold(wanted, self.carried, false) {
+            Err(Errno::ADDRINUSE) if thorough => {
+                let holder = holder::find(wanted);
+                let again = if holder.only_waiting {
+                    hold(wanted, self.carried, true)
+                } else {
+                    Err(Errno::ADDRINUSE)
+                };
+                again.map_err(|errno| Denial::Host(errno, holder.process))
+            }
+            other => other.map_err(|errno| Denial::Host(errno, None)),
+        };
+        match outcome {
+            Ok(socket) => Ok(Held { published: published(self.binding, wanted), socket }),
+            Err(denial) => {
                 ports.release(wanted);
-                return Err(AttachError::Bind {
-                    name: who.name.to_owned(),
-                    endpoint_id: who.endpoint_id.to_owned(),
-                    host_ip: ip,
-                    host_port: port,
-                    container_ip: who.ip,
-                    container_port: binding.container_port,
-                    protocol: binding.protocol,
-                    reason: reason(errno, None),
-                });
+                Err(denial)
             }
         }
     }
-    Err(AttachError::NoPort {
-        name: who.name.to_owned(),
-        endpoint_id: who.endpoint_id.to_owned(),
-        host_ip: ip,
-    })
-}
 
-fn try_take(ports: &mut Ports, binding: &PortBinding, wanted: HostPort, id: &str) -> Result<Held, Denial> {
-    ports.claim(wanted, id).map_err(Denial::Ours)?;
-    let outcome = match hold(wanted, false) {
-        Err(Errno::ADDRINUSE) => {
-            let holder = holder::find(wanted);
-            let again = if holder.only_waiting { hold(wanted, true) } else { Err(Errno::ADDRINUSE) };
-            again.map_err(|errno| Denial::Host(errno, holder.process))
-        }
-        other => other.map_err(|errno| Denial::Host(errno, None)),
-    };
-    match outcome {
-        Ok(socket) => Ok(Held { published: published(binding, wanted), socket }),
-        Err(denial) => {
-            ports.release(wanted);
-            Err(denial)
+    fn refused(&self, wanted: HostPort, errno: Errno, process: Option<(String, u32)>) -> AttachError {
+        AttachError::Bind {
+            name: self.who.name.to_owned(),
+            endpoint_id: self.who.endpoint_id.to_owned(),
+            host_ip: wanted.ip,
+            host_port: wanted.port,
+            container_ip: self.who.place.behind(wanted.ip),
+            container_port: self.binding.container_port,
+            protocol: self.binding.protocol,
+            reason: reason(errno, process),
         }
     }
 }
 
-/// Takes again what a container has held since before the engine was restarted. The port stays published
-/// even if somebody else has bound it in between: packets are translated first.
-pub(crate) fn retake(ports: &mut Ports, published: Published, id: &str) -> Result<Held, String> {
+/// Lets go of ports. Sockets first: whoever gets a claim must be able to bind.
+pub(crate) fn give_back(ports: &mut Ports, held: Vec<Held>) {
+    let claims: Vec<_> = held.iter().map(|held| host_port(held.published)).collect();
+    drop(held);
+    claims.into_iter().for_each(|claim| ports.release(claim));
+}
+
+/// Takes again what a container has held since before the engine was restarted: the socket that the last engine's
+/// carrier has, or else a new one. The port stays published even if somebody else has bound it in between: packets
+/// are translated first.
+pub(crate) fn retake(
+    ports: &mut Ports,
+    published: Published,
+    id: &str,
+    carrier: Option<&dyn Carrier>,
+) -> Result<Held, String> {
     let wanted = host_port(published);
     ports.claim(wanted, id)?;
-    let socket = hold(wanted, false).or_else(|_| hold(wanted, true)).unwrap_or_else(|errno| {
+    let inherited = carrier.filter(|_| wanted.ip.is_ipv6()).and_then(|carrier| carrier.inherit(wanted));
+    if let Some(socket) = inherited {
+        return Ok(Held { published, socket: Some(socket) });
+    }
+    let carried = carrier.is_some();
+    let held = hold(wanted, carried, false).or_else(|_| hold(wanted, carried, true));
+    let socket = held.unwrap_or_else(|errno| {
         tracing::warn!(
             port = %format_args!("{}:{}/{}", wanted.ip, wanted.port, wanted.protocol),
             error = %errno,
@@ -190,22 +265,34 @@ pub(crate) fn retake(ports: &mut Ports, published: Published, id: &str) -> Resul
     Ok(Held { published, socket })
 }
 
-/// Binds the port without listening on it. SCTP sockets are a module that few hosts have loaded: there our
-/// own table of claims must do.
-fn hold(wanted: HostPort, reuse: bool) -> Result<Option<OwnedFd>, Errno> {
+/// Binds the port. On an IPv6 address that a carrier serves it listens, too. SCTP sockets are a module that few
+/// hosts have loaded: there our own table of claims must do.
+fn hold(wanted: HostPort, carried: bool, reuse: bool) -> Result<Option<OwnedFd>, Errno> {
     let kind = match wanted.protocol {
         Protocol::Tcp => SocketType::STREAM,
         Protocol::Udp => SocketType::DGRAM,
         Protocol::Sctp => return Ok(None),
     };
-    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)?;
-    if reuse {
+    let carried = carried && wanted.ip.is_ipv6();
+    let family = match wanted.ip {
+        IpAddr::V4(_) => AddressFamily::INET,
+        IpAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    // Connections that a carrier has ended may linger; another listener is refused all the same.
+    if reuse || (carried && kind == SocketType::STREAM) {
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
-    bind(&socket, &SocketAddrV4::new(wanted.ip, wanted.port))?;
-    if wanted.protocol == Protocol::Udp {
+    if wanted.ip.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    bind(&socket, &SocketAddr::new(wanted.ip, wanted.port))?;
+    if !carried && kind == SocketType::DGRAM {
         // Nobody reads it; the kernel raises this to its minimum.
         sockopt::set_socket_recv_buffer_size(&socket, 0)?;
+    }
+    if carried && kind == SocketType::STREAM {
+        listen(&socket, BACKLOG)?;
     }
     Ok(Some(socket))
 }
@@ -224,9 +311,12 @@ pub(crate) fn host_port(published: Published) -> HostPort {
     HostPort { protocol: published.protocol, port: published.host_port, ip: published.host_ip }
 }
 
-/// The map element that belongs to a published port of the container with this address.
-pub(crate) fn element(published: Published, ip: Ipv4Addr) -> Element {
-    Element { from: host_port(published), ip, port: published.container_port }
+/// The map element that belongs to a published port of the container there: none, where addresses cannot be
+/// translated.
+pub(crate) fn element(published: Published, place: Place) -> Option<Element> {
+    let ip = place.behind(published.host_ip);
+    let translates = ip.is_ipv4() == published.host_ip.is_ipv4();
+    translates.then(|| Element { from: host_port(published), ip, port: published.container_port })
 }
 
 fn reason(errno: Errno, process: Option<(String, u32)>) -> String {

@@ -9,7 +9,7 @@
 //! `Display` writes the table in the language of `nft(8)`.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::cidr::{Ipv4Net, Ipv6Net};
 use crate::endpoint::Protocol;
@@ -20,13 +20,23 @@ const DNS: u16 = 53;
 
 const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
 
+/// Addresses that the kernel does not route beyond one wire.
+const LINK_LOCAL: (Ipv6Addr, u8) = (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+
 /// Which packets a table sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     /// IPv4.
     V4,
     /// IPv6.
     V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
 }
 
 /// What a bridge lets pass.
@@ -79,17 +89,21 @@ impl Map {
         if port.ip.is_unspecified() { Self::Any } else { Self::At }
     }
 
-    fn key(self) -> &'static str {
+    fn key(self, family: Family) -> String {
         match self {
-            Self::Any => "meta l4proto . th dport",
-            Self::At => "ip daddr . meta l4proto . th dport",
+            Self::Any => "meta l4proto . th dport".to_owned(),
+            Self::At => format!("{} daddr . meta l4proto . th dport", family.name()),
         }
     }
 
-    fn types(self) -> &'static str {
+    fn types(self, family: Family) -> String {
+        let address = match family {
+            Family::V4 => "ipv4_addr",
+            Family::V6 => "ipv6_addr",
+        };
         match self {
-            Self::Any => "inet_proto . inet_service : ipv4_addr . inet_service",
-            Self::At => "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
+            Self::Any => format!("inet_proto . inet_service : {address} . inet_service"),
+            Self::At => format!("{address} . inet_proto . inet_service : {address} . inet_service"),
         }
     }
 }
@@ -99,8 +113,8 @@ impl Map {
 pub struct Element {
     /// Where on the host; decides the map.
     pub from: HostPort,
-    /// The container's address.
-    pub ip: Ipv4Addr,
+    /// The container's address, of the same family.
+    pub ip: IpAddr,
     /// The container's port.
     pub port: u16,
 }
@@ -145,10 +159,12 @@ pub enum Statement {
     Out(bool, String),
     /// The source is (`true`) or is not in the network.
     Source(bool, Ipv4Net),
-    /// The source is in the network.
-    Source6(Ipv6Net),
+    /// The source is (`true`) or is not in the network.
+    Source6(bool, Ipv6Net),
     /// The destination is (`true`) or is not in the network.
     Destination(bool, Ipv4Net),
+    /// The destination is (`true`) or is not in the network.
+    Destination6(bool, Ipv6Net),
     /// Goes to this port.
     ToPort(Protocol, u16),
     /// The destination is an address of this host.
@@ -158,7 +174,7 @@ pub enum Statement {
     /// Belongs to a connection whose destination was translated.
     Translated,
     /// Send it where the map says, if the map says something.
-    Translate(Map),
+    Translate(Family, Map),
     /// Send it there.
     TranslateTo(Ipv4Addr, u16),
     /// Give it the address of the interface it leaves through.
@@ -180,17 +196,33 @@ pub fn for_bridge(table: &str, bridge: &str, subnet: Ipv4Net, policy: Policy) ->
     }
 }
 
-/// The table for the IPv6 half of a bridge. Nothing is published there.
+/// The table for the IPv6 half of a bridge. What comes from `::1` or from a link-local address is not translated:
+/// the kernel takes no answer to the one from a bridge, and does not route the other. A [`crate::Carrier`] serves it.
+/// Nothing is needed against packets on a wire from or to `::1`: the kernel throws them away.
 pub fn for_bridge6(table: &str, bridge: &str, subnet: Ipv6Net, policy: Policy) -> Table {
     let words = Words { bridge, subnet: Ipv4Net::new(Ipv4Addr::UNSPECIFIED, 0), policy };
-    let out = Statement::Out(false, bridge.to_owned());
-    let masquerade = vec![out, Statement::Source6(subnet), Statement::Masquerade];
-    let postrouting = Chain {
-        rules: if policy.masquerade && !policy.internal { vec![masquerade] } else { Vec::new() },
-        ..words.postrouting()
+    let leading = |chain: Chain| {
+        let rule = |map| {
+            vec![
+                Statement::Destination6(false, Ipv6Net::new(Ipv6Addr::LOCALHOST, 128)),
+                Statement::Source6(false, Ipv6Net::new(LINK_LOCAL.0, LINK_LOCAL.1)),
+                Statement::ToThisHost,
+                Statement::Translate(Family::V6, map),
+            ]
+        };
+        Chain { rules: Map::ALL.map(rule).to_vec(), ..chain }
     };
-    let chains = vec![postrouting, words.forward()];
-    Table { family: Family::V6, name: table.to_owned(), maps: &[], chains }
+    let from_subnet = || Statement::Source6(true, subnet);
+    let mut back = Vec::new();
+    if policy.masquerade && !policy.internal {
+        let out = Statement::Out(false, bridge.to_owned());
+        back.push(vec![out, from_subnet(), Statement::Masquerade]);
+    }
+    // From a container through the host back to the bridge: the answer must come back this way.
+    back.push(vec![words.leaving(), from_subnet(), Statement::Translated, Statement::Masquerade]);
+    let postrouting = Chain { rules: back, ..words.postrouting() };
+    let chains = vec![leading(words.prerouting()), leading(words.output()), postrouting, words.forward()];
+    Table { family: Family::V6, name: table.to_owned(), maps: &Map::ALL, chains }
 }
 
 /// The table inside a container's namespace that leads questions to the resolver: it listens on ports of its
@@ -246,7 +278,11 @@ impl Words<'_> {
 
     fn prerouting(&self) -> Chain {
         let rule = |map| {
-            vec![Statement::Destination(false, loopback()), Statement::ToThisHost, Statement::Translate(map)]
+            vec![
+                Statement::Destination(false, loopback()),
+                Statement::ToThisHost,
+                Statement::Translate(Family::V4, map),
+            ]
         };
         Chain {
             name: "prerouting",
@@ -258,7 +294,7 @@ impl Words<'_> {
     }
 
     fn output(&self) -> Chain {
-        let rule = |map| vec![Statement::ToThisHost, Statement::Translate(map)];
+        let rule = |map| vec![Statement::ToThisHost, Statement::Translate(Family::V4, map)];
         Chain {
             name: "output",
             nat: true,
@@ -317,7 +353,7 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "table {} {} {{", self.family.name(), self.name)?;
         for map in self.maps {
-            writeln!(f, "\tmap {} {{\n\t\ttype {}\n\t}}\n", map.name(), map.types())?;
+            writeln!(f, "\tmap {} {{\n\t\ttype {}\n\t}}\n", map.name(), map.types(self.family))?;
         }
         for (index, chain) in self.chains.iter().enumerate() {
             let gap = if index == 0 { "" } else { "\n" };
@@ -369,18 +405,30 @@ impl fmt::Display for Statement {
             Self::In(positive, name) => write!(f, "iifname {}\"{name}\"", not(positive)),
             Self::Out(positive, name) => write!(f, "oifname {}\"{name}\"", not(positive)),
             Self::Source(positive, net) => write!(f, "ip saddr {}{net}", not(positive)),
-            Self::Source6(net) => write!(f, "ip6 saddr {net}"),
+            Self::Source6(positive, net) => write!(f, "ip6 saddr {}{}", not(positive), Written(*net)),
+            Self::Destination6(positive, net) => write!(f, "ip6 daddr {}{}", not(positive), Written(*net)),
             Self::Destination(positive, net) => write!(f, "ip daddr {}{net}", not(positive)),
             Self::ToPort(protocol, port) => write!(f, "{protocol} dport {port}"),
             Self::TranslateTo(ip, port) => write!(f, "dnat to {ip}:{port}"),
             Self::ToThisHost => f.write_str("fib daddr type local"),
             Self::Established => f.write_str("ct state established,related"),
             Self::Translated => f.write_str("ct status dnat"),
-            Self::Translate(map) => write!(f, "dnat ip to {} map @{}", map.key(), map.name()),
+            Self::Translate(family, map) => {
+                write!(f, "dnat {} to {} map @{}", family.name(), map.key(*family), map.name())
+            }
             Self::Masquerade => f.write_str("masquerade"),
             Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
         }
+    }
+}
+
+/// A network as nft writes it: one address without the length of a prefix.
+struct Written(Ipv6Net);
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.prefix() == 128 { self.0.network().fmt(f) } else { self.0.fmt(f) }
     }
 }
 
@@ -413,14 +461,12 @@ mod tests {
     #[test]
     fn the_table_of_the_ipv6_half() {
         let table = for_bridge6("t", "br0", "fd00:1::/64".parse().unwrap(), OPEN);
-        assert_eq!(
-            table.to_string(),
-            "table ip6 t {\n\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy \
-             accept;\n\t\toifname != \"br0\" ip6 saddr fd00:1::/64 masquerade\n\t}\n\n\tchain forward \
-             {\n\t\ttype filter hook forward priority filter; policy accept;\n\t\toifname \"br0\" ct state \
-             established,related accept\n\t\toifname \"br0\" iifname \"br0\" accept\n\t\toifname \"br0\" ct \
-             status dnat accept\n\t\toifname \"br0\" drop\n\t}\n}\n"
-        );
+        assert_eq!(table.to_string(), include_str!("../tests/data/bridge6.nft"));
+        let internal =
+            for_bridge6("t", "br0", "fd00:1::/64".parse().unwrap(), Policy { internal: true, ..OPEN });
+        let text = internal.to_string();
+        assert!(text.contains("iifname \"br0\" oifname != \"br0\" drop\n"), "{text}");
+        assert!(!text.contains("oifname != \"br0\" ip6 saddr fd00:1::/64 masquerade"), "{text}");
     }
 
     #[test]
@@ -440,8 +486,8 @@ mod tests {
 
     #[test]
     fn the_address_decides_the_map() {
-        let any = HostPort { protocol: Protocol::Tcp, port: 80, ip: Ipv4Addr::UNSPECIFIED };
+        let any = HostPort { protocol: Protocol::Tcp, port: 80, ip: Ipv4Addr::UNSPECIFIED.into() };
         assert_eq!(Map::of(any), Map::Any);
-        assert_eq!(Map::of(HostPort { ip: Ipv4Addr::LOCALHOST, ..any }), Map::At);
+        assert_eq!(Map::of(HostPort { ip: Ipv4Addr::LOCALHOST.into(), ..any }), Map::At);
     }
 }

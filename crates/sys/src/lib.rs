@@ -10,6 +10,7 @@ pub mod inherit;
 pub mod memory;
 pub mod mount;
 pub mod netlink;
+pub mod packet;
 pub mod process;
 pub mod pty;
 pub mod seccomp;

@@ -311,7 +311,7 @@ fn publish_at(
         .map(|port| yare_net::PortBinding {
             container_port: port.container_port,
             protocol: port.protocol,
-            host_ip: Some(port.host_ip.into()),
+            host_ip: Some(port.host_ip),
             host_port: Some((port.host_port, port.host_port)),
         })
         .collect();

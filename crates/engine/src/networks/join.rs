@@ -162,13 +162,13 @@ pub(super) fn ports(
     record: &Record,
     network: &Network,
 ) -> Result<Vec<yare_net::PortBinding>> {
-    let host_ip = IpAddr::from(host_binding(engine, network));
+    let host_ip = host_binding(engine, network);
     let mut ports = Vec::new();
     for port in &record.plan.ports {
         ports.push(yare_net::PortBinding {
             container_port: port.container_port,
             protocol: port.protocol.parse().map_err(|error| Error::invalid(format!("{error}")))?,
-            host_ip: port.host_ip.or(Some(host_ip)),
+            host_ip: port.host_ip.or(host_ip),
             host_port: port.host_ports,
         });
     }
@@ -178,22 +178,28 @@ pub(super) fn ports(
     Ok(ports)
 }
 
-/// The host address of published ports that name none.
-fn host_binding(engine: &Engine, network: &Network) -> Ipv4Addr {
+/// The host address of published ports that name none. `0.0.0.0`, which is what nobody changed, means the addresses of
+/// IPv6, too, as with Docker.
+fn host_binding(engine: &Engine, network: &Network) -> Option<IpAddr> {
     let name = &network.config().name;
     let of_user = engine.networks.named(name).filter(|_| name != BRIDGE);
-    of_user.and_then(|network| network.record.host_binding()).unwrap_or(engine.config.publish_ip)
+    let chosen = of_user.and_then(|network| network.record.host_binding()).map(IpAddr::V4);
+    let ip = chosen.unwrap_or(engine.config.publish_ip);
+    (ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED)).then_some(ip)
 }
 
 /// `-P`: every exposed port that is not published yet gets any free host port.
-fn add_exposed(record: &Record, host_ip: IpAddr, ports: &mut Vec<yare_net::PortBinding>) -> Result<()> {
+fn add_exposed(
+    record: &Record,
+    host_ip: Option<IpAddr>,
+    ports: &mut Vec<yare_net::PortBinding>,
+) -> Result<()> {
     for exposed in record.config.exposed_ports.iter().flatten().map(|(port, _)| port) {
         let (container_port, protocol) = yare_specgen::ports::parse_key(exposed)?;
         let protocol = protocol.parse().map_err(|error| Error::invalid(format!("{error}")))?;
         let published =
             ports.iter().any(|port| port.container_port == container_port && port.protocol == protocol);
         if !published {
-            let host_ip = Some(host_ip);
             ports.push(yare_net::PortBinding { container_port, protocol, host_ip, host_port: None });
         }
     }

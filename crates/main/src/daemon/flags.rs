@@ -174,7 +174,11 @@ pub(super) const FLAGS: &[Flag] = &[
     value("tlscert", Used, "Path to TLS certificate file (default ~/.docker/cert.pem)"),
     value("tlskey", Used, "Path to TLS key file (default ~/.docker/key.pem)"),
     boolean("tlsverify", Used, "Use TLS and verify the remote (default true with --tls)"),
-    boolean("userland-proxy", Always, "Accepted; there is no proxy, the kernel forwards"),
+    boolean(
+        "userland-proxy",
+        Always,
+        "Accepted; the kernel forwards, and one process carries what it cannot",
+    ),
     value("userns-remap", NotBuilt, "User namespaces"),
     boolean("validate", Used, "Check the configuration and end"),
     value(

@@ -9,7 +9,7 @@ mod tls;
 
 use flags::Settings;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -185,7 +185,7 @@ fn plan(settings: &Settings) -> Result<Plan> {
         bridge: text("bridge", &defaults.bridge),
         bip: one(settings, "bip").map(str::to_owned),
         mtu: number(settings, "mtu", defaults.mtu)?,
-        publish_ip: number(settings, "ip", Ipv4Addr::UNSPECIFIED)?,
+        publish_ip: number(settings, "ip", IpAddr::V4(Ipv4Addr::UNSPECIFIED))?,
         address_pools: address_pools(&many(settings, "default-address-pool"), defaults.address_pools)?,
         cgroup_parent: text("cgroup-parent", &defaults.cgroup_parent),
         init: one(settings, "init").is_none_or(|value| matches!(value, "true" | "1")),

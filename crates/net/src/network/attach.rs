@@ -10,7 +10,8 @@ use crate::endpoint::{EndpointRecord, EndpointRequest, Ipv6Place, MacAddr, PortB
 use crate::error::{AttachError, NetError};
 use crate::listen::ResolverSockets;
 use crate::pool::{Job, Ready};
-use crate::publish::{self, Applicant, Held};
+use crate::publish::{self, Applicant, Held, Place};
+use crate::rules::Family;
 
 /// How long an attach waits for a namespace that is being made when no address is left.
 const LAST_WAIT: Duration = Duration::from_millis(200);
@@ -54,7 +55,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Takes a namespace from the pool, or makes one.
-    pub(super) fn obtain(&mut self, request: &EndpointRequest) -> Result<Ipv4Addr, AttachError> {
+    pub(super) fn obtain(&mut self, request: &EndpointRequest) -> Result<Place, AttachError> {
         let inner = self.inner;
         let any = request.mac.is_none() && request.ip6.is_none();
         let pooled = if any { inner.pool.take(request.ip) } else { None };
@@ -65,9 +66,9 @@ impl<'a> Attempt<'a> {
                 inner.make(ip, ip6, mac).inspect_err(|_| inner.release(ip, ip6))?
             }
         };
-        let ip = ready.ip;
+        let place = Place { ip: ready.ip, ip6: ready.ip6 };
         self.got = Some(Got::Ready(ready));
-        Ok(ip)
+        Ok(place)
     }
 
     /// Makes an interface in a namespace that is there.
@@ -76,13 +77,13 @@ impl<'a> Attempt<'a> {
         request: &EndpointRequest,
         netns: BorrowedFd<'_>,
         number: usize,
-    ) -> Result<Ipv4Addr, AttachError> {
+    ) -> Result<Place, AttachError> {
         let inner = self.inner;
         let (ip, ip6, mac) = self.addresses(request)?;
         let plugged = inner.extend(netns, number, (ip, ip6, mac));
         let (veth, interface) = plugged.inspect_err(|_| inner.release(ip, ip6))?;
         self.got = Some(Got::Plugged { ip, ip6, mac, veth, interface });
-        Ok(ip)
+        Ok(Place { ip, ip6 })
     }
 
     fn addresses(
@@ -156,10 +157,11 @@ pub(super) fn publish(
     let mut held = Vec::with_capacity(ports.len());
     let taken = ports.iter().try_for_each(|binding| {
         let name_of = |id: &str| inner.ports.name_of(id);
-        held.push(publish::take(&mut inner.ports.claims.lock(), binding, who, &name_of)?);
+        let carried = inner.ports.carrier.is_some();
+        held.extend(publish::take(&mut inner.ports.claims.lock(), binding, who, carried, &name_of)?);
         Ok(())
     });
-    let led = taken.and_then(|()| Ok(lead_to(inner, &held, who.ip)?));
+    let led = taken.and_then(|()| Ok(lead_to(inner, &held, who.place)?));
     match led {
         Ok(()) => {
             if !held.is_empty() {
@@ -174,12 +176,12 @@ pub(super) fn publish(
     }
 }
 
-fn lead_to(inner: &Inner, held: &[Held], ip: Ipv4Addr) -> Result<(), NetError> {
-    let elements: Vec<_> = held.iter().map(|held| publish::element(held.published, ip)).collect();
+fn lead_to(inner: &Inner, held: &[Held], place: Place) -> Result<(), NetError> {
+    let elements: Vec<_> = held.iter().filter_map(|held| publish::element(held.published, place)).collect();
     inner.firewall.lock().publish(&elements).map_err(|refused| inner.firewall_error(refused))?;
-    let udp = held.iter().filter(|held| held.published.protocol == Protocol::Udp);
-    udp.for_each(|held| forget(Flows::ToPort(held.published.host_port)));
-    Ok(())
+    let udp = elements.iter().filter(|element| element.from.protocol == Protocol::Udp);
+    udp.for_each(|element| forget(Flows::ToPort(Family::of(element.ip), element.from.port)));
+    held.iter().try_for_each(|held| inner.carry(held, place))
 }
 
 impl Drop for Attempt<'_> {

@@ -58,7 +58,8 @@ impl Inner {
     }
 
     pub(super) fn retire(&self, ip: Ipv4Addr, ip6: Option<Ipv6Addr>) {
-        forget(Flows::AnsweredBy(ip));
+        forget(Flows::AnsweredBy(ip.into()));
+        ip6.into_iter().for_each(|ip| forget(Flows::AnsweredBy(ip.into())));
         self.release(ip, ip6);
     }
 

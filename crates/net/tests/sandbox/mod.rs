@@ -70,7 +70,7 @@ impl Sandbox {
 
 /// The host's ports, nobody's yet.
 pub(crate) fn ports() -> Arc<HostPorts> {
-    Arc::new(HostPorts::of_this_host())
+    Arc::new(HostPorts::of_this_host(None))
 }
 
 /// A network that begins with an empty pool, so that tests say what they need.

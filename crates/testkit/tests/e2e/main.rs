@@ -75,6 +75,7 @@ mod names;
 mod network;
 mod policy;
 mod publish;
+mod publish6;
 mod recorded;
 mod registry;
 mod removal;
@@ -122,6 +123,7 @@ fn main() {
         logs::CASES,
         network::CASES,
         publish::CASES,
+        publish6::CASES,
         manifests::CASES,
         registry::CASES,
         errors::CASES,

@@ -25,10 +25,10 @@ cases![
         bad_ports_are_refused;
 ];
 
-const SERVER: &str = "while :; do echo hello | nc -l -p 80; done";
+pub(crate) const SERVER: &str = "while :; do echo hello | nc -l -p 80; done";
 
 /// A port that was free a moment ago, above what the kernel hands out by itself.
-fn free_port(c: &Client) -> u16 {
+pub(crate) fn free_port(c: &Client) -> u16 {
     let mut port = 61_000 + (std::process::id().wrapping_mul(7) % 1000) as u16;
     port += c.n.bytes().fold(0_u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(u16::from(byte))) % 3000;
     while TcpListener::bind(("0.0.0.0", port)).is_err() || UdpSocket::bind(("0.0.0.0", port)).is_err() {
@@ -38,7 +38,7 @@ fn free_port(c: &Client) -> u16 {
 }
 
 /// What a server on this address says; it may still be starting.
-fn ask(address: &str, port: u16) -> String {
+pub(crate) fn ask(address: &str, port: u16) -> String {
     for _ in 0..100 {
         let mut said = String::new();
         if let Ok(mut stream) = TcpStream::connect((address, port)) {
