@@ -1,4 +1,4 @@
-//! An engine with a signature policy, and signatures as cosign makes them, by openssl.
+//! An engine with a signature policy, and signatures as cosign 2 and 3 make them, by openssl.
 
 #![expect(clippy::unwrap_used, reason = "tests may")]
 
@@ -98,5 +98,76 @@ fn only_signed_images_are_pulled() {
     assert!(engine.yare(&["pull", &other]).run().stderr.contains("refuses this repository"));
     std::fs::write(&policy, "default = \n").unwrap();
     assert!(engine.yare(&["pull", &other]).run().stderr.contains("signature policy"));
+    engine.finish();
+}
+
+/// The registry is Debian's, without the referrers API: cosign keeps the list under a tag there.
+#[test]
+fn a_bundle_signs_an_image_behind_a_rewritten_name() {
+    if !require_root("a_bundle_signs_an_image_behind_a_rewritten_name") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let registry = Registry::start(&folder.join("registry"));
+    openssl(folder, &["ecparam", "-name", "secp384r1", "-genkey", "-noout", "-out", "key.pem"]);
+    openssl(folder, &["ec", "-in", "key.pem", "-pubout", "-out", "team.pub"]);
+    let (policy, certs) = (folder.join("policy.toml"), folder.join("certs.d"));
+    let rule = "[[rule]]\nrepositories = 'reg.example'\nkeys = ['team.pub']\nany_name = true\n";
+    std::fs::write(&policy, format!("default = 'refuse'\n{rule}")).unwrap();
+    std::fs::create_dir_all(certs.join("reg.example")).unwrap();
+    let hosts = format!("server = 'http://{}'\n[rewrite]\n'^(.*)$' = 'team/$1'\n", registry.host());
+    std::fs::write(certs.join("reg.example/hosts.toml"), hosts).unwrap();
+    let flags = ["--signature-policy", policy.to_str().unwrap(), "--certs-dir", certs.to_str().unwrap()];
+    let engine = Engine::start_with(&flags);
+    engine.load_busybox();
+    engine.yare(&["tag", "busybox", "reg.example/app:1"]).ok();
+    engine.yare(&["push", "-q", "reg.example/app:1"]).ok();
+    let (_, tags) = send(&registry, "GET", "/v2/team/app/tags/list", "text/plain", b"");
+    assert!(tags.contains(r#""tags":["1"]"#), "{tags}");
+    let digest =
+        engine.yare(&["image", "inspect", "-f", "{{index .RepoDigests 0}}", "reg.example/app:1"]).ok();
+    let digest = digest.trim().strip_prefix("reg.example/app@").unwrap().to_owned();
+    let pull = || engine.yare(&["pull", "reg.example/app:1"]).run();
+    assert!(pull().stderr.contains("it has no signature"), "{:?}", pull());
+
+    let statement = serde_json::json!({ "_type": "https://in-toto.io/Statement/v1", "predicate": {},
+        "predicateType": "https://sigstore.dev/cosign/sign/v1",
+        "subject": [{ "digest": { "sha256": digest.strip_prefix("sha256:").unwrap() } }] })
+    .to_string();
+    let kind = "application/vnd.in-toto+json";
+    let signed = format!("DSSEv1 {} {kind} {} {statement}", kind.len(), statement.len());
+    std::fs::write(folder.join("signed"), signed).unwrap();
+    std::fs::write(folder.join("statement"), statement).unwrap();
+    openssl(folder, &["dgst", "-sha384", "-sign", "key.pem", "-out", "signature", "signed"]);
+    let base64 = |name: &str| String::from_utf8(openssl(folder, &["base64", "-A", "-in", name])).unwrap();
+    let kind_of_bundle = "application/vnd.dev.sigstore.bundle.v0.3+json";
+    let bundle = serde_json::json!({ "mediaType": kind_of_bundle,
+        "verificationMaterial": { "publicKey": { "hint": "" } },
+        "dsseEnvelope": { "payload": base64("statement"), "payloadType": kind,
+                          "signatures": [{ "sig": base64("signature") }] } })
+    .to_string();
+    std::fs::write(folder.join("bundle"), &bundle).unwrap();
+    std::fs::write(folder.join("config"), "{}").unwrap();
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = serde_json::json!({ "schemaVersion": 2, "mediaType": kind, "artifactType": kind_of_bundle,
+        "config": { "mediaType": "application/vnd.oci.empty.v1+json", "size": 2,
+                    "digest": blob(&registry, folder, "config") },
+        "layers": [{ "mediaType": kind_of_bundle, "size": bundle.len(),
+                     "digest": blob(&registry, folder, "bundle") }] })
+    .to_string();
+    std::fs::write(folder.join("manifest"), &manifest).unwrap();
+    let hash = String::from_utf8(openssl(folder, &["dgst", "-sha256", "-r", "manifest"])).unwrap();
+    let referrer = format!("sha256:{}", hash.split(' ').next().unwrap());
+    let put = |name: &str, kind: &str, body: &str| {
+        send(&registry, "PUT", &format!("/v2/team/app/manifests/{name}"), kind, body.as_bytes()).0
+    };
+    assert_eq!(put(&referrer, kind, &manifest), 201);
+    let kind_of_index = "application/vnd.oci.image.index.v1+json";
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": kind_of_index, "manifests": [
+        { "mediaType": kind, "digest": referrer, "size": manifest.len(), "artifactType": kind_of_bundle }] });
+    assert_eq!(put(&digest.replace(':', "-"), kind_of_index, &index.to_string()), 201);
+    let pulled = pull();
+    assert!(pulled.stdout.contains("Signature: good, by "), "{pulled:?}");
     engine.finish();
 }
