@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub use crate::mount::{
-    BindOptions, ClusterOptions, Driver, ImageOptions, Mount, MountPoint, TmpfsOptions, VolumeOptions,
+    BindOptions, ClusterOptions, Driver, IdMapping, ImageOptions, Mount, MountPoint, TmpfsOptions,
+    VolumeOptions,
 };
 pub use crate::network::{EndpointIPAMConfig, EndpointSettings, NetworkingConfig};
 pub use crate::stats::*;

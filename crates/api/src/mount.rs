@@ -44,6 +44,18 @@ wire! {
         read_only_non_recursive: bool,
         #[serde(skip_serializing_if = "empty")]
         read_only_force_recursive: bool,
+        /// Of API 1.56.
+        #[serde(rename = "IDMapping", skip_serializing_if = "Option::is_none")]
+        id_mapping: Option<IdMapping>,
+    }
+
+    /// How owners of the source appear in the container.
+    IdMapping {
+        /// `match-user`, `userns`, or ranges such as `uids=1000-0-1;gids=1000-0-1`.
+        #[serde(skip_serializing_if = "empty")]
+        source: String,
+        #[serde(skip_serializing_if = "empty")]
+        user: String,
     }
 
     VolumeOptions {

@@ -126,6 +126,7 @@ fn mount(edit: &Mount, spec: &mut Spec) {
         kind: if binds { "bind".to_owned() } else { edit.kind.clone() },
         source: edit.host_path.clone(),
         options,
+        ..runtime::Mount::default()
     });
 }
 

@@ -15,6 +15,7 @@ use yare_api::container::{
 };
 use yare_api::network::EndpointSettings;
 use yare_errdefs::{Error, Result};
+use yare_oci::runtime::IdMap;
 use yare_oci::{DiffId, Digest};
 use yare_shim::AttachSpec;
 use yare_specgen::Plan;
@@ -114,13 +115,15 @@ impl Record {
 }
 
 /// What of a volume, or which image, is mounted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Origin {
     /// A path within it, relative; empty for all of it.
     pub subpath: String,
     /// The image, as long as it is one.
     pub image: Option<MountedImage>,
+    /// How owners appear.
+    pub id_map: Option<IdMap>,
 }
 
 /// An image that is mounted: the container holds it as it holds its own.

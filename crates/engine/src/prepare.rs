@@ -48,6 +48,7 @@ async fn make_mounts(engine: &Arc<Engine>, id: &str, plan: &Plan, prepared: &mut
             MountSource::Bind { .. } => {
                 // The path may be on a file server that does not answer.
                 let mount = mount.clone();
+                note_origin(&mount, prepared);
                 prepared.points.push(blocking(move || bind(&mount)).await?);
             }
             MountSource::Volume { .. } => volume(engine, id, mount, prepared).await?,
@@ -79,6 +80,18 @@ fn point(mount: &MountPlan, kind: &str, source: String) -> MountPoint {
     }
 }
 
+/// Notes what is more than a source.
+fn note_origin(mount: &MountPlan, prepared: &mut Prepared) {
+    let origin = Origin {
+        subpath: mount.source.subpath().to_owned(),
+        id_map: mount.id_map.clone(),
+        ..Origin::default()
+    };
+    if origin != Origin::default() {
+        prepared.origins.insert(mount.destination.clone(), origin);
+    }
+}
+
 fn bind(mount: &MountPlan) -> Result<MountPoint> {
     let MountSource::Bind { path, create } = &mount.source else {
         return Err(Error::internal(format!("the mount at {} is no bind", mount.destination)));
@@ -104,10 +117,7 @@ async fn volume(engine: &Arc<Engine>, id: &str, mount: &MountPlan, prepared: &mu
     let MountSource::Volume { name, driver, options, labels, subpath, copy } = &mount.source else {
         return Ok(());
     };
-    if !subpath.is_empty() {
-        let origin = Origin { subpath: subpath.clone(), image: None };
-        prepared.origins.insert(mount.destination.clone(), origin);
-    }
+    note_origin(mount, prepared);
     let wanted = VolumeCreateOptions {
         driver: driver.clone(),
         driver_opts: (!options.is_empty()).then(|| options.clone()),
@@ -160,7 +170,8 @@ fn image(
     let folder = image.layers.last().map(|top| snapshots.layer_dir(top));
     let source = folder.unwrap_or_else(|| engine.config.data_root.clone()).display().to_string();
     let mounted = MountedImage { id: image.id.0, layers: image.layers.to_vec() };
-    let origin = Origin { subpath: mount.source.subpath().to_owned(), image: Some(mounted) };
+    let origin =
+        Origin { subpath: mount.source.subpath().to_owned(), image: Some(mounted), ..Origin::default() };
     prepared.origins.insert(mount.destination.clone(), origin);
     prepared.points.push(MountPoint { name: reference.to_owned(), ..point(mount, "image", source) });
     Ok(())

@@ -330,6 +330,7 @@ pub(crate) fn origins(engine: &Engine, record: &Record) -> Result<Vec<MountOrigi
             destination: destination.clone(),
             tree: tree.map(rootfs),
             subpath: origin.subpath.clone(),
+            id_map: origin.id_map.clone(),
         })
     };
     record.origins.iter().map(one).collect()

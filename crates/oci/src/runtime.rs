@@ -166,6 +166,12 @@ spec_struct! {
         /// Options in the words of `mount(8)`.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         options: Vec<String>,
+        /// For a bind: user ids of the source (`containerID`) as who they appear (`hostID`).
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        uid_mappings: Vec<IdMapping>,
+        /// The same for groups.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        gid_mappings: Vec<IdMapping>,
     }
 }
 
@@ -275,6 +281,21 @@ spec_struct! {
         /// How many.
         size: u32,
     }
+}
+
+/// How the owners of a mount's files appear in a container, and whom files belong to that are made there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum IdMap {
+    /// The owner of what is mounted is this user (`name`, `uid`, `name:group`, …), or the one that the container
+    /// runs as if it is empty. Nobody else is known.
+    Owner(String),
+    /// By numbers, as in a [`Mount`].
+    Ranges {
+        /// User ids.
+        uids: Vec<IdMapping>,
+        /// Group ids.
+        gids: Vec<IdMapping>,
+    },
 }
 
 spec_struct! {

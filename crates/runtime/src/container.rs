@@ -7,7 +7,7 @@ use crate::mounts::{self, Layout};
 use crate::program::Program;
 use crate::rootfs::{self, Links};
 use crate::user::{self, Wanted};
-use crate::{Gate, Origin, Root, Stdio, devices, hooks, init, masks, sysctl};
+use crate::{Gate, Origin, Root, Stdio, devices, hooks, idmap, init, masks, sysctl};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::DumpableBehavior;
@@ -75,6 +75,7 @@ fn walk(plan: &Plan<'_>) -> Result<Infallible> {
     let root = take_root(plan.root)?;
     mounts::make_private()?;
     mounts::narrow_trees(plan.spec, plan.origins, &mut sources)?;
+    let counted = idmap::apply(plan, &sources, &root)?;
     mounts::attach_root(&root, &place_of_root(plan, &hooks))?;
     let mut filter = None;
     if plan.new_cgroup_namespace {
@@ -111,6 +112,9 @@ fn walk(plan: &Plan<'_>) -> Result<Infallible> {
     let title = if plan.init { TitleArea::find() } else { None };
     mounts::pivot(&layout.root)?;
     let settled = Settled::new(&layout.root, plan.process, plan.user)?;
+    if let Some(counted) = counted {
+        counted.check(settled.uid, settled.gid)?;
+    }
     enter_directory(&layout.root, &plan.process.cwd, Missing::Made)?;
     mounts::finish_root(&layout, plan.spec)?;
     confine::set_limits(plan.process, &mut warnings)?;

@@ -12,6 +12,7 @@ mod devices;
 mod error;
 mod exec;
 mod hooks;
+mod idmap;
 mod init;
 mod masks;
 mod mounts;

@@ -61,7 +61,7 @@ fn clone_source(mount: &Mount, origin: Option<&Origin>) -> Result<(Options, Opti
     if !options.bind {
         return Ok((options, None));
     }
-    if let Some(origin) = origin {
+    if let Some(origin) = origin.filter(|origin| !origin.subpath.is_empty()) {
         let part = origin.clone_part(&mount.source, options.recursive)?;
         return Ok((options, Some(part)));
     }

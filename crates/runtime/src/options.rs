@@ -28,8 +28,19 @@ pub(crate) struct Options {
     pub(crate) all: Bits,
     /// Propagation, and whether it is for all mounts beneath too.
     pub(crate) propagation: Option<(Propagation, bool)>,
+    /// `idmap` or, with the mounts beneath it, `ridmap` was given.
+    pub(crate) id_map: Option<Depth>,
     /// For the filesystem.
     pub(crate) data: Vec<(String, Option<String>)>,
+}
+
+/// How far something goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// The mount itself.
+    Top,
+    /// Mounts beneath it, too.
+    All,
 }
 
 /// Bits to set and to clear.
@@ -99,6 +110,8 @@ fn structural(options: &mut Options, option: &str) -> bool {
         "rshared" => options.propagation = Some((Propagation::Shared, true)),
         "unbindable" => options.propagation = Some((Propagation::Unbindable, false)),
         "runbindable" => options.propagation = Some((Propagation::Unbindable, true)),
+        "idmap" => options.id_map = Some(Depth::Top),
+        "ridmap" => options.id_map = Some(Depth::All),
         "defaults" | "silent" | "loud" | "" => {}
         _ => return false,
     }
@@ -130,9 +143,7 @@ fn attribute(bits: &mut Bits, option: &str) -> bool {
 fn filesystem(options: &mut Options, option: &str) -> Result<(), String> {
     match option {
         "remount" => return Err("the mount option \"remount\" is not supported".to_string()),
-        "tmpcopyup" | "idmap" | "ridmap" => {
-            return Err(format!("the mount option {option:?} is not supported"));
-        }
+        "tmpcopyup" => return Err(format!("the mount option {option:?} is not supported")),
         "async" | "nomand" | "nolazytime" | "noiversion" | "nostrictatime" => {}
         _ => {
             let (key, value) = match option.split_once('=') {

@@ -6,6 +6,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::io;
+use yare_oci::runtime::IdMap;
 use yare_sys::fs as files;
 use yare_sys::mount::{clone_tree, clone_within};
 
@@ -19,6 +20,8 @@ pub struct Origin {
     /// What is mounted of source or tree, relative to it; empty for all of it. Links on the way are followed,
     /// but never out of it.
     pub subpath: String,
+    /// How owners appear; instead of the specification's mappings.
+    pub id_map: Option<IdMap>,
 }
 
 /// The origin of the mount at `destination`, if it has one.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use yare_errdefs::{Class, Classified, Error};
 use yare_logs::{About, Target};
-use yare_oci::runtime::{Process, Spec};
+use yare_oci::runtime::{IdMap, Process, Spec};
 use yare_runtime::Filter;
 
 /// Everything a shim needs to run one container: the first frame on a launch socket.
@@ -80,7 +80,7 @@ impl Default for Rootfs {
 }
 
 /// Where one mount of the spec comes from.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MountOrigin {
     /// Destination of the mount.
@@ -89,6 +89,8 @@ pub struct MountOrigin {
     pub tree: Option<Rootfs>,
     /// What of it is mounted, relative; empty for all of it.
     pub subpath: String,
+    /// How owners appear.
+    pub id_map: Option<IdMap>,
 }
 
 /// Which streams a client takes part in.

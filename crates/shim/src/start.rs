@@ -171,7 +171,7 @@ fn origins(launch: &Launch) -> Result<Vec<Origin>, Failure> {
     let one = |origin: &MountOrigin| {
         let tree = origin.tree.as_ref().map(|tree| rootfs::tree(tree, &launch.run_dir)).transpose()?;
         let (destination, subpath) = (origin.destination.clone(), origin.subpath.clone());
-        Ok(Origin { destination, tree, subpath })
+        Ok(Origin { destination, tree, subpath, id_map: origin.id_map.clone() })
     };
     launch.origins.iter().map(one).collect::<yare_errdefs::Result<_>>().map_err(|error| Failure::new(&error))
 }

@@ -214,6 +214,7 @@ fn spec(script: &str) -> Spec {
         kind: kind.to_owned(),
         source: kind.to_owned(),
         options: options.iter().map(|option| (*option).to_owned()).collect(),
+        ..Mount::default()
     };
     let namespace = |kind: &str| Namespace { kind: kind.to_owned(), path: String::new() };
     Spec {
@@ -651,6 +652,7 @@ fn a_bind_from_anywhere_is_seen(bench: &Bench) {
         kind: "bind".to_owned(),
         source: outside.path().to_str().unwrap().to_owned(),
         options: vec!["rbind".to_owned(), "rprivate".to_owned()],
+        ..Mount::default()
     });
     let (mut task, stream) = bench.run(&mut launch, OUTPUT);
     let got = frames(stream);

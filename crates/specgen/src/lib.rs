@@ -13,6 +13,7 @@ pub mod devices;
 mod environment;
 mod facts;
 pub mod health;
+mod idmap;
 pub mod init;
 mod limits;
 pub mod logs;

@@ -9,6 +9,7 @@ use yare_api::container::Empty;
 use yare_api::{BindOptions, Driver, HostConfig, Mount, VolumeOptions};
 use yare_errdefs::Error;
 use yare_oci::path::clean;
+use yare_oci::runtime::IdMap;
 
 /// One mount.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub struct MountPlan {
     pub propagation: String,
     /// The mode of a `-v` form as given, as inspect shows it.
     pub mode: String,
+    /// How owners appear, if not as they are; for binds and volumes.
+    pub id_map: Option<IdMap>,
 }
 
 /// What is mounted.
@@ -218,6 +221,7 @@ pub fn parse_bind(text: &str, volume_driver: &str) -> Result<MountPlan, Error> {
         *create = true;
     }
     plan.mode = mode.to_owned();
+    plan.id_map = parsed.id_map;
     Ok(plan)
 }
 
@@ -226,14 +230,15 @@ struct Mode<'a> {
     read_only: bool,
     propagation: Option<&'a str>,
     no_copy: bool,
+    id_map: Option<IdMap>,
 }
 
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 
 impl<'a> Mode<'a> {
     fn parse(text: &'a str) -> Option<Self> {
-        let mut mode = Self { read_only: false, propagation: None, no_copy: false };
-        let mut seen = [false; 5];
+        let mut mode = Self { read_only: false, propagation: None, no_copy: false, id_map: None };
+        let mut seen = [false; 6];
         for word in text.split(',').filter(|_| !text.is_empty()) {
             let kind = match word {
                 "ro" | "rw" => 0,
@@ -241,6 +246,7 @@ impl<'a> Mode<'a> {
                 _ if PROPAGATIONS.contains(&word) => 2,
                 "nocopy" => 3,
                 "consistent" | "cached" | "delegated" | "default" => 4,
+                _ if word.starts_with("idmap") => 5,
                 _ => return None,
             };
             if std::mem::replace(&mut seen[kind], true) {
@@ -250,6 +256,7 @@ impl<'a> Mode<'a> {
                 0 => mode.read_only = word == "ro",
                 2 => mode.propagation = Some(word),
                 3 => mode.no_copy = true,
+                5 => mode.id_map = Some(crate::idmap::parse_word(word)?),
                 _ => {}
             }
         }
@@ -293,6 +300,7 @@ pub fn parse_mount(mount: &Mount) -> Result<MountPlan, Error> {
         non_recursive: bind_options.non_recursive,
         propagation,
         mode: String::new(),
+        id_map: bind_options.id_mapping.as_ref().map(crate::idmap::parse).transpose().map_err(wrong)?,
     })
 }
 
@@ -387,8 +395,8 @@ pub fn parse_volumes_from(text: &str) -> Result<VolumesFrom, Error> {
         return Err(Error::invalid("volumes-from specification cannot be an empty string"));
     }
     let (container, mode) = text.split_once(':').unwrap_or((text, ""));
-    // Nothing is copied when volumes are taken over, so that mode is refused, too.
-    let parsed = Mode::parse(mode).filter(|mode| !mode.no_copy);
+    // Nothing is copied when volumes are taken over, and ids are mapped as they were, so these modes are refused.
+    let parsed = Mode::parse(mode).filter(|mode| !mode.no_copy && mode.id_map.is_none());
     let parsed = parsed.ok_or_else(|| Error::invalid(format!("invalid mode for volumes-from: {mode}")))?;
     let read_only = mode.split(',').any(|word| word == "ro" || word == "rw").then_some(parsed.read_only);
     Ok(VolumesFrom { container: container.to_owned(), read_only })
@@ -545,6 +553,25 @@ mod tests {
         let host_config: HostConfig = serde_json::from_str(json).unwrap();
         let volumes = volumes.iter().map(|path| ((*path).to_owned(), Empty {})).collect();
         plan(&host_config, &volumes).map_err(|errors| errors[0].to_string())
+    }
+
+    #[test]
+    fn ids_may_be_mapped() {
+        let plans = planned(
+            r#"{"Binds":["/a:/a:ro,idmap","v:/v:idmap=app","/b:/b"],"Mounts":[{"Type":"bind","Source":"/c",
+            "Target":"/c","BindOptions":{"IDMapping":{"Source":"match-user","User":"app"}}}]}"#,
+            &[],
+        )
+        .unwrap();
+        let maps: Vec<_> = plans.iter().map(|plan| plan.id_map.clone()).collect();
+        let owner = |name: &str| Some(IdMap::Owner(name.to_owned()));
+        assert_eq!(maps, [owner(""), owner("app"), None, owner("app")]);
+        assert_eq!((plans[0].mode.as_str(), plans[0].read_only), ("ro,idmap", true));
+        for wrong in ["idmap,idmap", "idmap=uids=1"] {
+            let error = planned(&format!(r#"{{"Binds":["/a:/a:{wrong}"]}}"#), &[]).unwrap_err();
+            assert_eq!(error, format!("invalid mode: {wrong}"));
+        }
+        assert!(parse_volumes_from("c1:idmap").is_err());
     }
 
     #[test]

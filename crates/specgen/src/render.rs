@@ -188,6 +188,7 @@ fn base_mounts(plan: &Plan) -> Vec<Mount> {
         kind: kind.to_owned(),
         source: kind.to_owned(),
         options: options.split(',').map(str::to_owned).collect(),
+        ..Mount::default()
     };
     let mut list = vec![
         mount("/proc", "proc", "nosuid,noexec,nodev"),
@@ -224,7 +225,13 @@ fn bind(destination: &str, source: &str, read_only: bool, wiring: &Wiring) -> Mo
         options.push(if wiring.recursive_read_only { "rro" } else { "ro" }.to_owned());
     }
     options.push("rprivate".to_owned());
-    Mount { destination: destination.to_owned(), kind: "bind".to_owned(), source: source.to_owned(), options }
+    Mount {
+        destination: destination.to_owned(),
+        kind: "bind".to_owned(),
+        source: source.to_owned(),
+        options,
+        ..Mount::default()
+    }
 }
 
 /// A planned mount; `None` for a volume the engine did not wire.
@@ -237,6 +244,7 @@ fn one(plan: &MountPlan, wiring: &Wiring) -> Option<Mount> {
                 kind: "tmpfs".to_owned(),
                 source: "tmpfs".to_owned(),
                 options: crate::tmpfs::options(options).unwrap_or_default(),
+                ..Mount::default()
             });
         }
         MountSource::Bind { path, .. } => wired.unwrap_or(path),
@@ -257,6 +265,7 @@ fn one(plan: &MountPlan, wiring: &Wiring) -> Option<Mount> {
         kind: "bind".to_owned(),
         source: source.clone(),
         options,
+        ..Mount::default()
     })
 }
 

@@ -8,6 +8,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::ptr;
 
 /// Propagation in `mount_setattr`: `MS_PRIVATE`, `MS_SLAVE`, … of `mount(2)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +82,27 @@ pub fn set_attributes_at(
         propagation: attributes.propagation.map_or(0, Propagation::bits),
         userns_fd: 0,
     };
+    mount_setattr(directory, path, &attr, recursive)
+}
+
+/// Gives a detached mount (and those beneath it, if `recursive`) the mapping of a user namespace: ids inside are
+/// those on the disk, ids outside are as who they appear. All of them, or none and an error.
+pub fn map_ids(mount: impl AsFd, namespace: impl AsFd, recursive: bool) -> io::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: namespace.as_fd().as_raw_fd() as u64,
+    };
+    mount_setattr(mount, c"", &attr, recursive)
+}
+
+fn mount_setattr(
+    directory: impl AsFd,
+    path: &CStr,
+    attr: &libc::mount_attr,
+    recursive: bool,
+) -> io::Result<()> {
     let mut flags = libc::AT_SYMLINK_NOFOLLOW;
     if path.is_empty() {
         flags |= libc::AT_EMPTY_PATH;
@@ -89,14 +111,14 @@ pub fn set_attributes_at(
         flags |= libc::AT_RECURSIVE;
     }
     // SAFETY: mount_setattr reads a NUL-terminated path and `size` bytes of a mount_attr; both outlive the
-    // call, and the descriptor is borrowed for its length.
+    // call, and the descriptors are borrowed for its length.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             directory.as_fd().as_raw_fd(),
             path.as_ptr(),
             flags,
-            &raw const attr,
+            ptr::from_ref(attr),
             size_of::<libc::mount_attr>(),
         )
     };

@@ -96,6 +96,39 @@ pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
     }
 }
 
+/// A user namespace with these maps, lines of `ID-INSIDE ID-OUTSIDE COUNT`. `/proc` must show this process.
+///
+/// A namespace needs somebody in it while its maps are written: a child, which is gone afterwards.
+pub fn user_namespace(uids: &str, gids: &str) -> io::Result<OwnedFd> {
+    let (theirs, ours) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let pidfd = match fork(NEWUSER, None)? {
+        Fork::Child => {
+            drop(ours);
+            let _ = rustix::io::retry_on_intr(|| rustix::io::read(&theirs, &mut [0]));
+            exit_now(0)
+        }
+        Fork::Parent { pidfd, .. } => pidfd,
+    };
+    let fill = || {
+        let child = format!("/proc/{}", number_in_proc(&pidfd)?);
+        std::fs::write(format!("{child}/uid_map"), uids)?;
+        std::fs::write(format!("{child}/gid_map"), gids)?;
+        Ok(std::fs::File::open(format!("{child}/ns/user"))?.into())
+    };
+    let filled = fill();
+    drop(ours);
+    // Where SIGCHLD is ignored nobody is left to wait for.
+    let _ = wait(&pidfd, true);
+    filled
+}
+
+/// A process's number as `/proc` has it, which may be that of another namespace.
+fn number_in_proc(pidfd: &OwnedFd) -> io::Result<u32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    number.ok_or_else(|| io::Error::other("/proc does not show a child of this process"))
+}
+
 /// Ends the process at once: no destructors, no exit handlers. For children of [`fork`].
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.

@@ -1,6 +1,6 @@
 //! `--mount`.
 
-use yare_api::{BindOptions, Driver, ImageOptions, Mount, TmpfsOptions, VolumeOptions};
+use yare_api::{BindOptions, Driver, IdMapping, ImageOptions, Mount, TmpfsOptions, VolumeOptions};
 
 use super::volume::absolute;
 
@@ -17,6 +17,10 @@ pub(crate) fn parse(value: &str, cwd: &str) -> Result<Mount, String> {
     for field in super::csv(value)? {
         let (name, value) = match field.split_once('=') {
             Some((name, value)) => (name.to_lowercase(), value),
+            // As Docker's client is about to: without a value, the container's user.
+            None if matches!(field.to_lowercase().as_str(), "bind-idmap" | "idmap") => {
+                (field.to_lowercase(), "match-user")
+            }
             None if SWITCHES.contains(&field.to_lowercase().as_str()) => (field.to_lowercase(), "true"),
             None => return Err(format!("invalid field '{field}' must be a key=value pair")),
         };
@@ -51,6 +55,8 @@ fn set(mount: &mut Mount, name: &str, value: &str, field: &str) -> Result<(), St
         "target" | "dst" | "destination" => value.clone_into(&mut mount.target),
         "readonly" | "ro" => mount.read_only = boolean(name, value)?,
         "consistency" => mount.consistency = value.to_lowercase(),
+        // Podman's name for it.
+        "idmap" => set_bind(mount.bind_options.get_or_insert_default(), "bind-idmap", value, field)?,
         _ if name.starts_with("bind-") => {
             set_bind(mount.bind_options.get_or_insert_default(), name, value, field)?
         }
@@ -74,6 +80,14 @@ fn set_bind(options: &mut BindOptions, name: &str, value: &str, field: &str) -> 
         "bind-propagation" => options.propagation = value.to_lowercase(),
         "bind-nonrecursive" => options.non_recursive = boolean(name, value)?,
         "bind-create-src" => options.create_mountpoint = boolean(name, value)?,
+        "bind-idmap" => {
+            let (source, user) = match value.split_once(':') {
+                Some(("match-user", user)) if !user.is_empty() => ("match-user", user),
+                Some(_) => return Err(format!("invalid value for {name}: {value}")),
+                None => (value, ""),
+            };
+            options.id_mapping = Some(IdMapping { source: source.to_owned(), user: user.to_owned() });
+        }
         "bind-recursive" => match value {
             "enabled" => {}
             "disabled" => options.non_recursive = true,
@@ -187,6 +201,27 @@ mod tests {
             let mount = parse(text, "/").unwrap();
             assert_eq!((mount.source.as_str(), mount.target.as_str()), ("/s", "/t"), "{text}");
         }
+    }
+
+    #[test]
+    fn ids_are_mapped_by_intent() {
+        let asked = |text: &str| {
+            let mount = parse(&format!("type=bind,src=/s,dst=/t,{text}"), "/")?;
+            let asked = mount.bind_options.and_then(|options| options.id_mapping).unwrap_or_default();
+            Ok::<_, String>((asked.source, asked.user))
+        };
+        for (text, source, user) in [
+            ("bind-idmap", "match-user", ""),
+            ("idmap", "match-user", ""),
+            ("bind-idmap=match-user", "match-user", ""),
+            ("bind-idmap=match-user:app:staff", "match-user", "app:staff"),
+            ("bind-idmap=userns", "userns", ""),
+            ("idmap=uids=0-1-10#10-11-10;gids=0-100-10", "uids=0-1-10#10-11-10;gids=0-100-10", ""),
+        ] {
+            assert_eq!(asked(text), Ok((source.to_owned(), user.to_owned())), "{text}");
+        }
+        assert_eq!(asked("bind-idmap=match-user:").unwrap_err(), "invalid value for bind-idmap: match-user:");
+        assert!(parse("type=volume,src=v,dst=/t,idmap", "/").unwrap_err().starts_with("cannot mix 'bind-*'"));
     }
 
     #[test]

@@ -324,6 +324,7 @@ impl<'a> Step<'a> {
                 kind: kind.to_owned(),
                 source,
                 options,
+                ..Mount::default()
             });
         }
         Ok(())

@@ -166,11 +166,18 @@ fn mounts_of_stopped(engine: &Engine, record: &Record) -> Result<Vec<(String, Ow
     points.sort_by(|one, other| one.destination.cmp(&other.destination));
     for point in points {
         let mount = match record.origins.get(&point.destination) {
-            Some(origin) => clone_origin(engine, point, origin)?,
-            None => clone_source(&point.source, !point.rw).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => yare_specgen::mounts::missing_bind(&point.source),
-                _ => failed(&record.id, error),
-            })?,
+            Some(origin) if !origin.subpath.is_empty() || origin.image.is_some() => {
+                clone_origin(engine, point, origin)?
+            }
+            // Only a start maps ids: what is written here would be the host's root's.
+            origin => {
+                clone_source(&point.source, !point.rw || is_mapped(origin)).map_err(|error| {
+                    match error.kind() {
+                        io::ErrorKind::NotFound => yare_specgen::mounts::missing_bind(&point.source),
+                        _ => failed(&record.id, error),
+                    }
+                })?
+            }
         };
         mounts.push((point.destination.clone(), mount));
     }
@@ -184,6 +191,10 @@ fn mounts_of_stopped(engine: &Engine, record: &Record) -> Result<Vec<(String, Ow
         }
     }
     Ok(mounts)
+}
+
+fn is_mapped(origin: Option<&Origin>) -> bool {
+    origin.is_some_and(|origin| origin.id_map.is_some())
 }
 
 fn writable_root(engine: &Engine, record: &Record) -> Result<OwnedFd> {
@@ -251,7 +262,7 @@ fn clone_origin(engine: &Engine, point: &MountPoint, origin: &Origin) -> Result<
         }
     };
     let read_only = |mount: OwnedFd| {
-        if !point.rw {
+        if !point.rw || is_mapped(Some(origin)) {
             set_attributes(&mount, &Attributes::set(MountAttrFlags::MOUNT_ATTR_RDONLY), true)?;
         }
         Ok(mount)

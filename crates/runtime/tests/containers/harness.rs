@@ -10,7 +10,7 @@ use yare_cgroup::{Group, Host};
 use yare_oci::runtime::{
     Capabilities, DeviceRule, Linux, Mount, Namespace, Process, Resources, Seccomp, Spec,
 };
-use yare_runtime::{Created, Filter, Root, Running, Start, StartError, Stdio};
+use yare_runtime::{Created, Filter, Origin, Root, Running, Start, StartError, Stdio};
 use yare_sys::process::wait;
 
 pub(crate) const BUSYBOX: &str = "/bin/busybox";
@@ -69,6 +69,7 @@ fn mount(destination: &str, kind: &str, options: &[&str]) -> Mount {
         kind: kind.into(),
         source: kind.into(),
         options: options.iter().map(|option| option.to_string()).collect(),
+        ..Mount::default()
     }
 }
 
@@ -199,6 +200,7 @@ pub(crate) struct Options<'a> {
     pub(crate) user: Option<&'a str>,
     pub(crate) groups: &'a [String],
     pub(crate) terminal: bool,
+    pub(crate) origins: &'a [Origin],
 }
 
 pub(crate) struct Streams {
@@ -223,7 +225,7 @@ pub(crate) fn create(
 ) -> Result<Created, StartError> {
     let stdio = if options.terminal { Stdio::Terminal { size: Some((30, 100)) } } else { stdio };
     yare_runtime::create(Start {
-        origins: &[],
+        origins: options.origins,
         id: "test",
         spec,
         root: Root::Path(root.directory.path().to_path_buf()),

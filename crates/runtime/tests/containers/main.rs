@@ -9,8 +9,8 @@ mod harness;
 use harness::*;
 use std::path::Path;
 use yare_errdefs::{Class, Classified};
-use yare_oci::runtime::{Memory, Mount, Pids, Process, Resources, Rlimit, Spec};
-use yare_runtime::{StartError, Step};
+use yare_oci::runtime::{IdMap, IdMapping, Memory, Mount, Pids, Process, Resources, Rlimit, Spec};
+use yare_runtime::{Origin, StartError, Step};
 use yare_sys::process::{pidfd_send_signal, wait};
 
 type Test = (&'static str, fn());
@@ -48,6 +48,9 @@ tests! {
     cgroup_is_read_only,
     roots_can_be_read_only,
     binds_can_be_read_only,
+    the_owner_of_a_bind_is_the_user,
+    ids_are_mapped_by_number,
+    what_cannot_be_id_mapped_is_named,
     names_and_parameters_are_set,
     limits_that_cannot_be_raised_are_warnings,
     a_device_that_is_not_allowed_is_not_opened,
@@ -484,6 +487,122 @@ fn binds_can_be_read_only() {
     let missing = Mount { source: "/no/such/place".into(), ..bind(volume.path(), "/x", &["rbind"]) };
     spec.mounts.push(missing);
     assert_eq!(error(&root, &spec).to_string(), "bind source path does not exist: /no/such/place");
+}
+
+/// A directory of 1234:2345 with a file that only they read, and one of somebody else's.
+fn owned() -> tempfile::TempDir {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let volume = tempfile::tempdir().unwrap();
+    std::fs::write(volume.path().join("own"), "own").unwrap();
+    std::fs::write(volume.path().join("other"), "other").unwrap();
+    for name in ["own", "other"] {
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(volume.path().join(name), mode).unwrap();
+    }
+    chown(volume.path().join("own"), Some(1234), Some(2345)).unwrap();
+    chown(volume.path().join("other"), Some(7), Some(8)).unwrap();
+    chown(volume.path(), Some(1234), Some(2345)).unwrap();
+    volume
+}
+
+fn owner(path: &Path) -> (u32, u32) {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).unwrap();
+    (metadata.uid(), metadata.gid())
+}
+
+fn mapped(id_map: IdMap) -> [Origin; 1] {
+    [Origin { destination: "/v".into(), tree: None, subpath: String::new(), id_map: Some(id_map) }]
+}
+
+fn the_owner_of_a_bind_is_the_user() {
+    let script = "cd /v; stat -c %u:%g . own other; cat own other; touch made; chmod 4755 made; echo made=$?";
+    for (user, mapped_to, shown, can_write) in [
+        ("", "", "0:0", true),
+        ("app", "", "1000:1000", true),
+        ("4321:99", "", "4321:99", true),
+        // Root has no name on this mount, and so none of its rights.
+        ("root", "app", "1000:1000", false),
+    ] {
+        let (root, volume) = (RootFs::new(), owned());
+        let mut spec = spec(&["sh", "-c", script]);
+        spec.mounts.push(bind(volume.path(), "/v", &["rbind", "rprivate"]));
+        let origins = mapped(IdMap::Owner(mapped_to.into()));
+        let options = Options {
+            user: Some(user).filter(|user| !user.is_empty()),
+            origins: &origins,
+            ..Options::default()
+        };
+        let (_, output) = run_with(&root, &spec, &options).unwrap();
+        let head = format!("{shown}\n{shown}\n65534:65534\n");
+        assert!(output.starts_with(&head), "{user}: {output}");
+        // Root's right to read anything ends at files of nobody.
+        assert!(output.contains("cat: can't open 'other': Permission denied"), "{user}: {output}");
+        if can_write {
+            assert!(output.contains("own") && output.ends_with("made=0\n"), "{user}: {output}");
+            assert_eq!(owner(&volume.path().join("made")), (1234, 2345));
+        } else {
+            assert!(output.contains("touch: made: Value too large"), "{user}: {output}");
+            assert!(!volume.path().join("made").exists());
+        }
+    }
+}
+
+fn ids_are_mapped_by_number() {
+    let range = |container_id, host_id, size| IdMapping { container_id, host_id, size };
+    let (root, volume) = (RootFs::new(), owned());
+    let mut spec = spec(&["sh", "-c", "stat -c %u:%g /v /v/other; touch /v/made"]);
+    spec.mounts.push(Mount {
+        uid_mappings: vec![range(1234, 0, 1), range(7, 70, 5)],
+        gid_mappings: vec![range(2000, 0, 1000), range(0, 5000, 10)],
+        ..bind(volume.path(), "/v", &["rbind", "rprivate", "ridmap"])
+    });
+    let own = run_with(&root, &spec, &Options::default()).unwrap();
+    assert_eq!(own, (0, "0:345\n70:5008\n".into()));
+    assert_eq!(owner(&volume.path().join("made")), (1234, 2000));
+    // What a caller says counts more than the specification.
+    let origins = mapped(IdMap::Ranges { uids: vec![range(0, 0, 65536)], gids: vec![range(0, 0, 65536)] });
+    let options = Options { origins: &origins, ..Options::default() };
+    assert_eq!(run_with(&root, &spec, &options).unwrap(), (0, "1234:2345\n7:8\n".into()));
+}
+
+fn what_cannot_be_id_mapped_is_named() {
+    let (root, volume) = (RootFs::new(), owned());
+    let origins = mapped(IdMap::Owner(String::new()));
+    let failed = |mount: Mount, origins: &[Origin]| {
+        let mut spec = spec(&["true"]);
+        spec.mounts.push(mount);
+        run_with(&root, &spec, &Options { origins, ..Options::default() }).unwrap_err().to_string()
+    };
+    let of = |source: &str, options: &[&str]| bind(Path::new(source), "/v", options);
+    assert_eq!(
+        failed(of("/proc", &["bind"]), &origins),
+        "cannot map the ids of /proc at /v: its filesystem cannot be id-mapped"
+    );
+    assert_eq!(
+        failed(of("/", &["rbind"]), &origins),
+        "cannot map the ids of / at /v: something that is mounted beneath it cannot be id-mapped"
+    );
+    let path = volume.path().to_str().unwrap();
+    let none = failed(of(path, &["bind", "idmap"]), &[]);
+    assert!(none.starts_with("the mount at /v has no mappings of its own"), "{none}");
+    let twice = IdMapping { container_id: 0, host_id: 0, size: 2 };
+    let overlap = mapped(IdMap::Ranges { uids: vec![twice.clone(), twice.clone()], gids: vec![twice] });
+    assert_eq!(
+        failed(of(path, &["bind"]), &overlap),
+        format!("cannot map the ids of {path} at /v: the ranges overlap, or are too many")
+    );
+    let memory = Mount { kind: "tmpfs".into(), source: "tmpfs".into(), ..of("x", &["idmap"]) };
+    assert_eq!(failed(memory, &[]), "the mount at /v cannot be id-mapped: it is no bind");
+    // A user that only a mounted file makes another one is not guessed.
+    let passwd = volume.path().join("own");
+    std::fs::write(&passwd, "app:x:5:6::/:/bin/sh\n").unwrap();
+    let mut spec = spec(&["true"]);
+    spec.mounts.push(bind(volume.path(), "/v", &["rbind"]));
+    spec.mounts.push(bind(&passwd, "/etc/passwd", &["rbind"]));
+    let options = Options { user: Some("app"), origins: &origins, ..Options::default() };
+    let error = run_with(&root, &spec, &options).unwrap_err().to_string();
+    assert!(error.starts_with("the container's user is 1000:1000 by its image and 5:6 by a file"), "{error}");
 }
 
 fn names_and_parameters_are_set() {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::case::cases;
-use crate::client::Client;
+use crate::client::{Client, Program};
 
 cases![
     Both:
@@ -18,6 +18,7 @@ cases![
         options_of_volumes_are_checked,
         what_cannot_be_mounted_is_told,
         binds_propagate_as_asked,
+        the_owner_of_a_bind_is_the_containers_user.differs("it maps no ids"),
         memory_has_its_options,
         a_prune_by_label_spares_results_of_builds.differs("it takes the whole build cache").alone(),
         a_volume_goes_out_and_comes_in.differs("it has no such calls"),
@@ -255,6 +256,34 @@ fn binds_propagate_as_asked(c: &Client) {
     );
     c.ok("umount d/late && umount d");
     assert_eq!(said.stdout, "f\n.\n", "{said:?}");
+}
+
+fn the_owner_of_a_bind_is_the_containers_user(c: &Client) {
+    c.ok("mkdir own && chown 1234:2345 own && chmod 700 own");
+    let look = "busybox sh -c 'stat -c %u:%g /d && cd /d && touch $(id -u) && stat -c %u:%g $(id -u)'";
+    c.says(&format!("docker run --rm -v $PWD/own:/d:idmap {look}"), "0:0\n0:0\n");
+    c.says(&format!("docker run --rm -u 33:44 -v $PWD/own:/d:idmap {look}"), "33:44\n33:44\n");
+    c.says("stat -c %u:%g own/0 own/33", "1234:2345\n1234:2345\n");
+    // Another user's by name, read-only, and by numbers.
+    c.says("docker run --rm -v $PWD/own:/d:ro,idmap=app busybox stat -c %U:%u /d", "app:1000\n");
+    let ranges = "idmap=uids=1234-7-1;gids=2345-8-1";
+    c.says(&format!("docker run --rm -v \"$PWD/own:/d:{ranges}\" busybox stat -c %u:%g /d"), "7:8\n");
+    if c.program == Program::Yare {
+        let mount = "type=bind,src=$PWD/own,dst=/d,bind-idmap=match-user:5:6";
+        c.says(&format!("docker run --rm --mount {mount} busybox stat -c %u:%g /d"), "5:6\n");
+    }
+    // Volumes, and mounts that are taken over.
+    c.ok("docker run --rm -v $n-v:/v busybox chown 1234:2345 /v");
+    c.ok("docker run -d --name $n -u 33:44 -v $n-v:/v:nocopy,idmap busybox sleep 100");
+    c.says("docker exec $n sh -c 'touch /v/f; stat -c %u:%g /v /v/f'", "33:44\n33:44\n");
+    c.says("docker run --rm --volumes-from $n -u 9:9 busybox stat -c %u:%g /v", "9:9\n");
+    assert_eq!(c.inspect("$n", "{{(index .Mounts 0).Mode}}"), "nocopy,idmap");
+    // Where it runs it is as the container sees it; elsewhere nothing is written past the mapping.
+    c.says("docker cp $n:/v/f - | tar -tvn --numeric-owner | awk '{print $2}'", "33/44\n");
+    c.ok("docker kill $n");
+    assert!(c.fails(1, "docker cp own/0 $n:/v/").contains("read-only"), "written");
+    let text = c.fails(125, "docker run --rm -v /proc:/d:idmap busybox true");
+    assert!(text.contains("cannot map the ids of /proc at /d: its filesystem cannot be id-mapped"), "{text}");
 }
 
 fn memory_has_its_options(c: &Client) {
