@@ -47,6 +47,8 @@ pub struct Config {
     pub seccomp_profile: String,
     /// Size of `/dev/shm` in bytes.
     pub shm_size: i64,
+    /// Seconds that a container has to end when neither it nor who stops it says otherwise.
+    pub stop_timeout: u32,
     /// Seconds that running containers get when the engine is told to stop them.
     pub shutdown_timeout: u64,
     /// How registries are reached.
@@ -92,6 +94,7 @@ impl Default for Config {
             default_ulimits: BTreeMap::new(),
             seccomp_profile: BUILT_IN.into(),
             shm_size: 64 << 20,
+            stop_timeout: 10,
             shutdown_timeout: 15,
             registries: yare_distribution::Settings::default(),
             max_concurrent_downloads: 3,

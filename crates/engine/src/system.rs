@@ -255,36 +255,105 @@ fn volume_usage(engine: &Engine) -> Result<Vec<yare_api::volume::Volume>> {
 /// The engine's numbers in Prometheus' text format.
 pub fn metrics(engine: &Engine) -> String {
     let mut text = String::new();
-    let mut gauge = |name: &str, help: &str, rows: &[(String, i64)]| {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
-        for (labels, value) in rows {
-            let _ = writeln!(text, "{name}{labels} {value}");
-        }
-    };
     let containers = engine.containers.all();
     let states =
         [State::Created, State::Running, State::Paused, State::Restarting, State::Exited].map(|state| {
             let count = containers.iter().filter(|container| container.state() == state).count();
             (format!("{{state=\"{state}\"}}"), i64::try_from(count).unwrap_or(i64::MAX))
         });
-    gauge("yare_containers", "Containers by state.", &states);
+    gauge(&mut text, "yare_containers", "Containers by state.", &states);
     let plain = |value: i64| [(String::new(), value)];
-    gauge("yare_images", "Images.", &plain(i64::try_from(engine.images.count()).unwrap_or(i64::MAX)));
     gauge(
+        &mut text,
+        "yare_images",
+        "Images.",
+        &plain(i64::try_from(engine.images.count()).unwrap_or(i64::MAX)),
+    );
+    gauge(
+        &mut text,
         "yare_layers_bytes",
         "Bytes on disk of all layers, in whatever form.",
         &plain(signed(images_size(engine))),
     );
     gauge(
+        &mut text,
         "yare_event_followers",
         "Clients that follow events.",
         &plain(i64::try_from(engine.events.followers()).unwrap_or(0)),
     );
-    gauge("yare_open_files", "Open file descriptors of the engine.", &plain(crate::facts::open_files()));
     gauge(
+        &mut text,
+        "yare_open_files",
+        "Open file descriptors of the engine.",
+        &plain(crate::facts::open_files()),
+    );
+    gauge(
+        &mut text,
         "yare_start_time_seconds",
         "Start of the engine, seconds since 1970.",
         &plain(engine.started.as_second()),
     );
+    dockers_metrics(engine, &mut text);
     text
+}
+
+fn gauge(text: &mut String, name: &str, help: &str, rows: &[(String, i64)]) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+    for (labels, value) in rows {
+        let _ = writeln!(text, "{name}{labels} {value}");
+    }
+}
+
+/// What dockerd calls them, for dashboards that are made for it; of its figures those that are known here.
+fn dockers_metrics(engine: &Engine, text: &mut String) {
+    let info = info(engine);
+    let plain = |value: i64| [(String::new(), value)];
+    let states = [
+        ("paused", info.containers_paused),
+        ("running", info.containers_running),
+        ("stopped", info.containers_stopped),
+    ];
+    gauge(
+        text,
+        "engine_daemon_container_states_containers",
+        "The count of containers in various states",
+        &states.map(|(state, count)| (format!("{{state=\"{state}\"}}"), count)),
+    );
+    gauge(
+        text,
+        "engine_daemon_engine_cpus_cpus",
+        "The number of cpus that the host system of the engine has",
+        &plain(info.n_cpu),
+    );
+    gauge(
+        text,
+        "engine_daemon_engine_memory_bytes",
+        "The number of bytes of memory that the host system of the engine has",
+        &plain(info.mem_total),
+    );
+    gauge(
+        text,
+        "engine_daemon_events_subscribers_total",
+        "The number of current subscribers to events",
+        &plain(info.n_events_listener),
+    );
+    let labels = [
+        ("architecture", &info.architecture),
+        ("daemon_id", &info.id),
+        ("graphdriver", &info.driver),
+        ("kernel", &info.kernel_version),
+        ("os", &info.operating_system),
+        ("os_type", &info.os_type),
+        ("os_version", &info.os_version),
+        ("version", &info.server_version),
+    ];
+    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let labels = labels.map(|(name, value)| format!("{name}=\"{}\"", quoted(value))).join(",");
+    gauge(
+        text,
+        "engine_daemon_engine_info",
+        "The information related to the engine and the OS it is running on",
+        &[(format!("{{{labels}}}"), 1)],
+    );
 }

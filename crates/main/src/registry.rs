@@ -1,6 +1,6 @@
 //! `yare registry serve|gc|scrub|usage|user`: from the command line to a serving, collected or scrubbed registry.
 
-use crate::daemon::{raise_open_files, shutdown_signal, start_log};
+use crate::daemon::{log, raise_open_files, shutdown_signal};
 use std::fmt::Write as _;
 use std::io::Read;
 use std::path::PathBuf;
@@ -72,7 +72,7 @@ fn run(command: &str, rest: &[String]) -> Result<i32> {
     let level = arguments.log_level.as_deref().unwrap_or("info");
     let level = level.parse().map_err(|_| Error::invalid(format!("invalid log level: {level}")))?;
     let config = config(&arguments)?;
-    start_log(level);
+    log::start(level, log::Format::Text);
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

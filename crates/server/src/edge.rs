@@ -1,8 +1,8 @@
 //! The HTTP edge: what happens to every request before and after its handler.
 //!
 //! The edge knows nothing of the engine: it is given one function that answers a [`Call`]. Everything that is
-//! the same for all routes is here, in this order: who may ask, which route, which version, what is not
-//! built, the handler, the common headers, the record of it.
+//! the same for all routes is here, in this order: who may ask, which route, whether the socket's policy has it,
+//! which version, what is not built, the handler, the common headers, the record of it.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -23,9 +23,10 @@ use crate::access;
 use crate::body::Upload;
 use crate::hijack::Takeover;
 use crate::metrics::Metrics;
+use crate::policy::{Hide, Policy};
 use crate::query::{Query, broken_escape, quoted};
 use crate::reply::{self, Reply};
-use crate::route::{self, Operation};
+use crate::route::{self, Operation, Verb};
 use crate::socket::Socket;
 use crate::version::{self, Refusal, Version};
 
@@ -61,6 +62,19 @@ impl Call {
     /// The connection.
     pub(crate) fn socket(&self) -> Socket {
         self.takeover.socket.clone()
+    }
+
+    /// The policy of the socket it came by.
+    pub(crate) fn policy(&self) -> Option<&Policy> {
+        self.takeover.socket.policy()
+    }
+
+    /// What the client may see of an answer.
+    pub(crate) fn shown<T: Hide>(&self, mut answer: T) -> T {
+        if let Some(policy) = self.policy() {
+            answer.hide(policy);
+        }
+        answer
     }
 }
 
@@ -121,6 +135,7 @@ impl Edge {
     /// Finds the route and answers; the first part says which row of the table it was.
     async fn routed(&self, socket: Socket, mut request: Request<Upload>) -> (Option<usize>, Result<Reply>) {
         if socket.is_tcp()
+            && !socket.policy().is_some_and(Policy::is_for_metrics)
             && let Err(error) = access::check(request.headers(), socket.is_tls(), &self.allowed_hosts)
         {
             tracing::warn!(peer = ?socket.peer(), %error, "refused a client");
@@ -137,6 +152,11 @@ impl Edge {
         let Some(found) = route::find(request.method(), rest) else {
             return (None, Ok(reply::page_not_found()));
         };
+        if let Some(policy) = socket.policy()
+            && let Err(error) = admitted(policy, &socket, found.route(), &path)
+        {
+            return (Some(found.index), Err(error));
+        }
         let version = match version::negotiate(prefix) {
             Ok(version) => version,
             Err(refusal) => return (Some(found.index), Ok(refused(refusal))),
@@ -180,6 +200,21 @@ impl Edge {
         };
         (self.handler)(call).await
     }
+}
+
+/// Holds a request against the policy of its socket. Who was denied, and who changed something, is in the log.
+fn admitted(policy: &Policy, socket: &Socket, route: &route::Route, path: &str) -> Result<()> {
+    let (uid, pid) = socket.client().unzip();
+    let peer = socket.peer();
+    let checked = policy.check(route);
+    match &checked {
+        Err(error) => tracing::warn!(uid, pid, ?peer, ?path, %error, "denied"),
+        Ok(()) if route.verb == Verb::Post => {
+            tracing::info!(uid, pid, ?peer, ?path, socket = policy.socket(), "allowed");
+        }
+        Ok(()) => {}
+    }
+    checked
 }
 
 const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";

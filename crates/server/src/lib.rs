@@ -13,6 +13,7 @@ mod handlers;
 mod hijack;
 mod listen;
 mod metrics;
+mod policy;
 mod query;
 mod reply;
 mod route;
@@ -21,11 +22,14 @@ mod version;
 mod websocket;
 
 #[cfg(test)]
+mod policy_tests;
+#[cfg(test)]
 mod tls_tests;
 #[cfg(test)]
 mod wire_tests;
 
-pub use listen::{Listener, Options};
+pub use listen::{Door, Listener, Options};
+pub use policy::{Grant, Policy};
 pub use route::{RouteInfo, Support, Verb, routes};
 
 use std::future::Future;
@@ -37,14 +41,14 @@ use yare_engine::Engine;
 
 use crate::edge::Edge;
 
-/// Serves the API on all listeners until `shutdown` completes, then lets running requests finish for
+/// Serves the API at all doors until `shutdown` completes, then lets running requests finish for
 /// [`Options::grace`].
 ///
 /// Must be called inside a tokio runtime. Fails only when a listener, or the folder for
 /// files of builds, cannot be used at all.
 pub async fn serve(
     engine: Arc<Engine>,
-    listeners: Vec<Listener>,
+    doors: Vec<Door>,
     options: Options,
     shutdown: impl Future<Output = ()> + Send,
 ) -> std::io::Result<()> {
@@ -55,5 +59,5 @@ pub async fn serve(
         async move { handlers::answer(&engine, &buildkit, call).await }.boxed()
     });
     let edge = Arc::new(Edge::new(handler, allowed_hosts));
-    listen::run(edge, listeners, grace, shutdown).await
+    listen::run(edge, doors, grace, shutdown).await
 }

@@ -18,9 +18,11 @@ use tokio_rustls::TlsAcceptor;
 use yare_tls::Watched;
 
 use crate::edge::Edge;
+use crate::policy::Policy;
 use crate::socket::{Line, Socket};
 
-/// A bound listener. Who may connect to a unix socket is decided by the mode of its file.
+/// A bound listener. Who may connect to a unix socket is decided by the mode of its file, and what they may do
+/// by its [`Door`].
 #[derive(Debug)]
 pub enum Listener {
     /// A unix socket.
@@ -29,6 +31,21 @@ pub enum Listener {
     Tcp(std::net::TcpListener),
     /// A TCP socket for clients that speak TLS; the settings say whether they show certificates.
     Tls(std::net::TcpListener, Watched<ServerConfig>),
+}
+
+/// A listener, and what may be done through it.
+#[derive(Debug)]
+pub struct Door {
+    /// Where clients come in.
+    pub listener: Listener,
+    /// What they may do; everything, where there is none.
+    pub policy: Option<Policy>,
+}
+
+impl From<Listener> for Door {
+    fn from(listener: Listener) -> Self {
+        Self { listener, policy: None }
+    }
 }
 
 /// How the server treats its clients.
@@ -58,15 +75,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Serves all listeners until `shutdown` completes, then lets running requests finish for a while.
 pub(crate) async fn run(
     edge: Arc<Edge>,
-    listeners: Vec<Listener>,
+    doors: Vec<Door>,
     grace: Duration,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let mut acceptors = JoinSet::new();
-    for listener in listeners {
+    for Door { listener, policy } in doors {
         let acceptor = Acceptor::new(listener)?;
-        acceptors.spawn(accept_all(acceptor, Arc::clone(&edge), stopped.clone(), grace));
+        let policy = policy.map(Arc::new);
+        acceptors.spawn(accept_all(acceptor, policy, Arc::clone(&edge), stopped.clone(), grace));
     }
     drop(stopped);
     shutdown.await;
@@ -120,6 +138,7 @@ impl Acceptor {
 /// Accepts until it is told to stop, then waits for its connections.
 async fn accept_all(
     acceptor: Acceptor,
+    policy: Option<Arc<Policy>>,
     edge: Arc<Edge>,
     mut stopped: watch::Receiver<bool>,
     grace: Duration,
@@ -130,11 +149,11 @@ async fn accept_all(
             () = told(&mut stopped) => break,
             accepted = acceptor.accept() => match accepted {
                 Ok(accepted) => {
-                    let (edge, stopped) = (Arc::clone(&edge), stopped.clone());
+                    let (edge, policy, stopped) = (Arc::clone(&edge), policy.clone(), stopped.clone());
                     // Handshakes, too, are beside the accepting: a slow client is nobody else's delay.
                     connections.spawn(async move {
                         if let Some(socket) = admit(accepted).await {
-                            serve(socket, edge, stopped).await;
+                            serve(socket.under(policy), edge, stopped).await;
                         }
                     });
                 }

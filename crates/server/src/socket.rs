@@ -24,12 +24,15 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 
+use crate::policy::Policy;
+
 /// A connected stream socket; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Socket {
     line: Line,
     /// Held only while one of the two sides is polled: reading and writing wait for different wakers.
     tls: Option<Arc<Mutex<TlsStream<Line>>>>,
+    policy: Option<Arc<Policy>>,
     ending: Arc<watch::Sender<bool>>,
 }
 
@@ -80,13 +83,31 @@ impl Socket {
 
     /// Speaks on a line as it is.
     pub(crate) fn plain(line: Line) -> Self {
-        Self { line, tls: None, ending: Arc::default() }
+        Self { line, tls: None, policy: None, ending: Arc::default() }
     }
 
     /// Speaks through a TLS session.
     pub(crate) fn tls(session: TlsStream<Line>) -> Self {
         let line = session.get_ref().0.clone();
         Self { tls: Some(Arc::new(Mutex::new(session))), ..Self::plain(line) }
+    }
+
+    /// Its client has the rights of this policy; without one, all.
+    pub(crate) fn under(self, policy: Option<Arc<Policy>>) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// The policy of its client.
+    pub(crate) fn policy(&self) -> Option<&Policy> {
+        self.policy.as_deref()
+    }
+
+    /// User and process of the client of a unix socket when it connected.
+    pub(crate) fn client(&self) -> Option<(u32, i32)> {
+        let Stream::Unix(stream) = &*self.line.0 else { return None };
+        let client = stream.peer_cred().ok()?;
+        // 0 where it is in a namespace that cannot be seen from here.
+        Some((client.uid(), client.pid().unwrap_or(0)))
     }
 
     /// Whether this is a TCP connection, which web pages can reach.

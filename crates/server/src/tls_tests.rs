@@ -34,7 +34,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("an address");
         let listener = listener.into_std().expect("a listener");
-        let listeners = vec![listen::Listener::Tls(listener, files.watch().expect("settings"))];
+        let listeners = vec![listen::Listener::Tls(listener, files.watch().expect("settings")).into()];
         let (stop, stopped) = oneshot::channel();
         let shutdown = async { stopped.map(drop).await };
         Self { address, stop, task: tokio::spawn(listen::run(edge(), listeners, SOON, shutdown)) }

@@ -375,7 +375,7 @@ async fn web_pages_cannot_use_a_tcp_listener() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("an address");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let listeners = vec![listen::Listener::Tcp(listener.into_std().expect("a listener"))];
+    let listeners = vec![listen::Listener::Tcp(listener.into_std().expect("a listener")).into()];
     let shutdown = async { stopped.map(drop).await };
     let server = tokio::spawn(listen::run(edge(), listeners, SOON, shutdown));
     let ask = async |headers: &str| {
@@ -401,7 +401,7 @@ async fn the_end_waits_for_running_requests() {
     let listener = std::os::unix::net::UnixListener::bind(&folder).expect("bound");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let shutdown = async { stopped.map(drop).await };
-    let listeners = vec![listen::Listener::Unix(listener)];
+    let listeners = vec![listen::Listener::Unix(listener).into()];
     let server = tokio::spawn(listen::run(edge(), listeners, SOON, shutdown));
     let mut client = UnixStream::connect(&folder).await.expect("connected");
     let head = "POST /images/load HTTP/1.1\r\nHost: docker\r\nContent-Length: 2\r\n\r\na";

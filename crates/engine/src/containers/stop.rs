@@ -12,8 +12,6 @@ use yare_errdefs::{Error, Result};
 
 pub(crate) const KILL: i32 = 9;
 const TERM: i32 = 15;
-/// Seconds between the stop signal and the kill, unless the container says otherwise.
-const STOP_TIMEOUT: i64 = 10;
 /// How long the kernel may take to end a killed container before that is an error.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -47,7 +45,7 @@ async fn stop_found(
     let ended = container.wait(Condition::NotRunning);
     tokio::pin!(ended);
     let signal = signal.or_else(|| parse_signal(&record.plan.stop_signal).ok()).unwrap_or(TERM);
-    let timeout = timeout.or(record.plan.stop_timeout).unwrap_or(STOP_TIMEOUT);
+    let timeout = timeout.or(record.plan.stop_timeout).unwrap_or(engine.config.stop_timeout.into());
     deliver(&engine, &container, signal)?;
     if record.state.status == State::Paused {
         thaw(&engine, &container).await?;

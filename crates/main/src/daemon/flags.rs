@@ -99,6 +99,11 @@ pub(super) const FLAGS: &[Flag] = &[
         Used,
         "Folders with a folder per registry (default /etc/yare/certs.d, /etc/docker/certs.d)",
     ),
+    value(
+        "default-stop-timeout",
+        Used,
+        "Seconds that containers have to end when nobody says otherwise (default 10)",
+    ),
     list(
         "default-ulimit",
         "default-ulimits",
@@ -142,12 +147,13 @@ pub(super) const FLAGS: &[Flag] = &[
     list("label", "labels", Used, "Labels of the engine, key=value"),
     boolean("live-restore", Always, "Accepted; containers always survive the engine"),
     value("log-driver", Used, "Log driver of containers: json-file or none (default json-file)"),
-    value("log-format", NotBuilt, "Format of the engine's own log"),
+    value("log-format", Used, "Format of the engine's own log: text or json (default text)"),
     short('l', value("log-level", Used, "trace, debug, info, warn or error (default info)")),
     list("log-opt", "log-opts", Used, "Options of the log driver, key=value"),
     value("max-concurrent-downloads", Used, "Layers that are fetched at the same time (default 3)"),
     value("max-concurrent-uploads", Used, "Layers that are sent at the same time (default 5)"),
     value("max-download-attempts", Used, "Tries of a request to a registry (default 5)"),
+    value("metrics-addr", Used, "Address and port where /metrics is served, and nothing else"),
     value("mtu", Used, "Largest packet on the default bridge (default 1500)"),
     value("no-proxy", Used, "Hosts, domains and networks that are reached without proxy (default $NO_PROXY)"),
     short(
@@ -194,11 +200,11 @@ pub(super) const FLAGS: &[Flag] = &[
     value("default-runtime", NotBuilt, "OCI runtimes other than the built-in one"),
     value("add-runtime", NotBuilt, "OCI runtimes other than the built-in one"),
     value("authorization-plugin", NotBuilt, "Authorization plugins"),
-    value("metrics-addr", NotBuilt, "A listener of its own for /metrics, which every socket serves"),
 ];
 
-/// The setting that only the configuration file has: the member's JSON.
+/// Settings that only the configuration file has: the members' JSON.
 pub(super) const BUILDER: &str = "builder";
+pub(super) const SOCKETS: &str = "sockets";
 
 /// Settings by the names of flags; a list has several values.
 pub(super) type Settings = BTreeMap<&'static str, Vec<String>>;
@@ -265,9 +271,9 @@ pub(super) fn add_file(settings: &mut Settings, path: &str, text: &str) -> Resul
     let proxies = file.get("proxies").and_then(serde_json::Value::as_object);
     let members = file.iter().filter(|entry| !is_group(entry)).chain(proxies.into_iter().flatten());
     for (key, value) in members {
-        if key == BUILDER {
-            // An object with objects in it, which no flag has.
-            from_file.insert(BUILDER, vec![value.to_string()]);
+        // Objects in one another, which no flag has.
+        if let Some(name) = [BUILDER, SOCKETS].into_iter().find(|name| name == key) {
+            from_file.insert(name, vec![value.to_string()]);
             continue;
         }
         let Some(flag) = FLAGS.iter().find(|flag| flag.key == key) else {

@@ -1,45 +1,97 @@
 //! Sockets to listen on: made here, or inherited from systemd.
 
+use super::sockets::Restricted;
 use super::tls::Tls;
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use yare_errdefs::{Error, Result};
-use yare_server::Listener;
+use yare_server::{Door, Grant, Listener, Policy};
 
 /// The group that may use the socket unless another is named.
 const DEFAULT_GROUP: &str = "docker";
 /// The first descriptor that systemd hands over (sd_listen_fds(3)).
 const FIRST_INHERITED: i32 = 3;
 
+/// Where to listen.
+#[derive(Debug)]
+pub(super) struct Places<'a> {
+    /// Where clients have all rights.
+    pub(super) hosts: &'a [String],
+    /// The group of their sockets.
+    pub(super) group: Option<&'a str>,
+    /// Where they have less.
+    pub(super) sockets: &'a [Restricted],
+    /// An address where the figures are, and nothing else.
+    pub(super) metrics: Option<&'a str>,
+    pub(super) tls: &'a Tls,
+    /// Open to root alone: a socket in it makes it passable for the socket's group.
+    pub(super) exec_root: &'a Path,
+}
+
 /// Opens all listeners.
-///
-/// The exec root is open to root alone: a socket in it makes it passable for the socket's group.
-pub(super) fn open(
-    hosts: &[String],
-    group: Option<&str>,
-    tls: &Tls,
-    exec_root: &Path,
-) -> Result<Vec<Listener>> {
-    let mut listeners = Vec::new();
-    for host in hosts {
+pub(super) fn open(places: &Places<'_>) -> Result<Vec<Door>> {
+    let Places { tls, exec_root, .. } = places;
+    let mut doors = Vec::new();
+    let mut handed_over = Vec::new();
+    for host in places.hosts {
+        let own = |path: &str| {
+            Ok::<Door, Error>(Listener::Unix(unix(Path::new(path), places.group, exec_root)?).into())
+        };
         match host.split_once("://") {
-            Some(("unix", path)) => listeners.push(Listener::Unix(unix(Path::new(path), group, exec_root)?)),
-            Some(("tcp", address)) => listeners.push(tls.listen(address)?),
-            Some(("fd", _)) => listeners.extend(inherited(tls)?),
-            None if host.starts_with('/') => {
-                listeners.push(Listener::Unix(unix(Path::new(host), group, exec_root)?))
+            Some(("unix", path)) => doors.push(own(path)?),
+            Some(("tcp", address)) => doors.push(tls.listen(address)?.into()),
+            Some(("fd", _)) => {
+                for listener in inherited(tls)? {
+                    let restricted = places.sockets.iter().find(|socket| socket.is(&listener));
+                    handed_over.extend(restricted.map(|socket| &socket.host));
+                    doors.push(Door { listener, policy: restricted.map(Restricted::policy) });
+                }
             }
-            None if !host.is_empty() => listeners.push(tls.listen(host)?),
+            None if host.starts_with('/') => doors.push(own(host)?),
+            None if !host.is_empty() => doors.push(tls.listen(host)?.into()),
             _ => {
                 return Err(Error::invalid(format!("invalid bind address format: {host}"))
                     .with_hint("use unix://PATH, tcp://ADDRESS:PORT or fd://"));
             }
         }
     }
-    Ok(listeners)
+    for socket in places.sockets.iter().filter(|socket| !handed_over.contains(&&socket.host)) {
+        let listener = match socket.path() {
+            Some(path) => Listener::Unix(restricted(path, socket, exec_root)?),
+            None => tls.listen(socket.host.trim_start_matches("tcp://"))?,
+        };
+        doors.push(Door { listener, policy: Some(socket.policy()) });
+    }
+    if let Some(address) = places.metrics {
+        let socket = TcpListener::bind(address).map_err(|error| {
+            Error::invalid(format!("cannot listen on {address} for metrics (--metrics-addr)"))
+                .caused_by(error)
+        })?;
+        let policy = Policy::new(format!("tcp://{address}"), &[Grant::Metrics]);
+        doors.push(Door { listener: Listener::Tcp(socket), policy: Some(policy) });
+    }
+    Ok(doors)
+}
+
+/// The socket of a policy. It does not make the exec root passable: that is for those who have all rights.
+fn restricted(path: &Path, socket: &Restricted, exec_root: &Path) -> Result<UnixListener> {
+    let group = socket.group.as_deref().map(known_group).transpose()?;
+    if path.parent() == Some(exec_root) {
+        let passable = std::fs::metadata(exec_root).map_or(0, |folder| folder.gid());
+        if socket.mode & 0o007 != 0 || group.is_some_and(|group| group != passable) {
+            let folder = exec_root.display();
+            return Err(Error::invalid(format!(
+                "the socket {} cannot be reached by whom it is for: {folder} is closed to them",
+                path.display()
+            ))
+            .with_hint(format!("put it into a folder of its own, such as {folder}-read")));
+        }
+    }
+    bind(path, group, socket.mode)
 }
 
 /// How long a socket may outlive its engine: a child that an engine was making when it was killed has its
@@ -47,6 +99,20 @@ pub(super) fn open(
 const LINGERING: Duration = Duration::from_secs(1);
 
 fn unix(path: &Path, group: Option<&str>, exec_root: &Path) -> Result<UnixListener> {
+    let gid = match group {
+        Some(name) => Some(known_group(name)?),
+        None => group_id(DEFAULT_GROUP),
+    };
+    let listener = bind(path, gid, 0o660)?;
+    if let Some(gid) = gid.filter(|_| path.parent() == Some(exec_root)) {
+        std::os::unix::fs::chown(exec_root, Some(0), Some(gid)).map_err(|error| {
+            Error::internal(format!("cannot make {} passable", exec_root.display())).caused_by(error)
+        })?;
+    }
+    Ok(listener)
+}
+
+fn bind(path: &Path, group: Option<u32>, mode: u32) -> Result<UnixListener> {
     let failed = |error: std::io::Error| {
         Error::internal(format!("cannot listen on {}", path.display())).caused_by(error)
     };
@@ -70,18 +136,15 @@ fn unix(path: &Path, group: Option<&str>, exec_root: &Path) -> Result<UnixListen
     let listener = UnixListener::bind(path);
     rustix::process::umask(mask);
     let listener = listener.map_err(failed)?;
-    let gid = match group {
-        Some(name) => Some(group_id(name).ok_or_else(|| Error::invalid(format!("group {name} not found")))?),
-        None => group_id(DEFAULT_GROUP),
-    };
-    if let Some(gid) = gid {
+    if let Some(gid) = group {
         std::os::unix::fs::chown(path, Some(0), Some(gid)).map_err(failed)?;
-        if path.parent() == Some(exec_root) {
-            std::os::unix::fs::chown(exec_root, Some(0), Some(gid)).map_err(failed)?;
-        }
     }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
     Ok(listener)
+}
+
+fn known_group(name: &str) -> Result<u32> {
+    group_id(name).ok_or_else(|| Error::invalid(format!("group {name} not found")))
 }
 
 /// A group's number, by name or as it is. The C library is not asked: a static one cannot load the host's

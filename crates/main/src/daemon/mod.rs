@@ -4,7 +4,9 @@ mod builder;
 mod flags;
 mod install;
 mod listen;
+pub(crate) mod log;
 mod registries;
+mod sockets;
 mod tls;
 
 use flags::Settings;
@@ -26,9 +28,12 @@ const CONFIG_FILE: &str = "/etc/yare/daemon.json";
 struct Plan {
     engine: Config,
     hosts: Vec<String>,
+    sockets: Vec<sockets::Restricted>,
+    metrics: Option<String>,
     group: Option<String>,
     pidfile: PathBuf,
     log_level: tracing::Level,
+    log_format: log::Format,
     tls: tls::Tls,
     allowed_hosts: Vec<String>,
 }
@@ -61,11 +66,18 @@ fn run(args: &[String]) -> Result<()> {
         return Err(Error::denied("the engine needs root")
             .with_hint("run it with sudo; running without root is not built into this Yare yet"));
     }
-    start_log(plan.log_level);
+    log::start(plan.log_level, plan.log_format);
     // The runtime's file mode mask would otherwise decide modes that are promised.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let roots = Roots::claim(&plan.engine)?;
-    let listeners = listen::open(&plan.hosts, plan.group.as_deref(), &plan.tls, &plan.engine.exec_root)?;
+    let doors = listen::open(&listen::Places {
+        hosts: &plan.hosts,
+        group: plan.group.as_deref(),
+        sockets: &plan.sockets,
+        metrics: plan.metrics.as_deref(),
+        tls: &plan.tls,
+        exec_root: &plan.engine.exec_root,
+    })?;
     // Before any thread exists: the launcher is a small, single-threaded process.
     let launcher = Launcher::start(&[plan.engine.data_root.clone(), plan.engine.exec_root.clone()])?;
     // After the launcher, so that containers keep the limit this process was given.
@@ -77,7 +89,7 @@ fn run(args: &[String]) -> Result<()> {
         .thread_stack_size(1 << 20)
         .build()
         .map_err(|error| Error::internal("cannot start threads").caused_by(error))?;
-    let served = runtime.block_on(serve(plan, roots, launcher, listeners));
+    let served = runtime.block_on(serve(plan, roots, launcher, doors));
     runtime.shutdown_timeout(Duration::from_secs(2));
     drop(pidfile);
     served
@@ -93,12 +105,7 @@ pub(crate) fn raise_open_files() {
     }
 }
 
-async fn serve(
-    plan: Plan,
-    roots: Roots,
-    launcher: Launcher,
-    listeners: Vec<yare_server::Listener>,
-) -> Result<()> {
+async fn serve(plan: Plan, roots: Roots, launcher: Launcher, doors: Vec<yare_server::Door>) -> Result<()> {
     let grace = Duration::from_secs(plan.engine.shutdown_timeout.min(5));
     let engine = Engine::open(plan.engine, roots, launcher)?;
     if let Err(error) = crate::embedded::ensure(&engine).await {
@@ -114,7 +121,7 @@ async fn serve(
         shutdown_signal().await;
         ending.end();
     };
-    let served = yare_server::serve(Arc::clone(&engine), listeners, options, shutdown).await;
+    let served = yare_server::serve(Arc::clone(&engine), doors, options, shutdown).await;
     tracing::info!("ending; containers run on");
     tokio::task::spawn_blocking(move || engine.close())
         .await
@@ -198,6 +205,7 @@ fn plan(settings: &Settings) -> Result<Plan> {
         default_ulimits: default_ulimits(&many(settings, "default-ulimit"))?,
         seccomp_profile: text("seccomp-profile", &defaults.seccomp_profile),
         shm_size: shm_size(settings, defaults.shm_size)?,
+        stop_timeout: number(settings, "default-stop-timeout", defaults.stop_timeout)?,
         shutdown_timeout: number(settings, "shutdown-timeout", defaults.shutdown_timeout)?,
         registries: registries::settings(settings)?,
         max_concurrent_downloads: number(
@@ -219,9 +227,16 @@ fn plan(settings: &Settings) -> Result<Plan> {
     };
     Ok(Plan {
         hosts,
+        sockets: one(settings, flags::SOCKETS).map_or(Ok(Vec::new()), sockets::settings)?,
+        metrics: one(settings, "metrics-addr").filter(|address| !address.is_empty()).map(str::to_owned),
         group: one(settings, "group").map(str::to_owned),
         pidfile: path("pidfile", exec_root.join("yare.pid")),
         log_level: log_level(settings)?,
+        log_format: match one(settings, "log-format") {
+            None | Some("" | "text") => log::Format::Text,
+            Some("json") => log::Format::Json,
+            Some(other) => return Err(Error::invalid(format!("invalid log format: {other}"))),
+        },
         tls: tls::settings(settings, |name| std::env::var(name).ok())?,
         allowed_hosts: allowed_hosts(&many(settings, "allowed-host"))?,
         engine,
@@ -370,21 +385,6 @@ fn log_level(settings: &Settings) -> Result<tracing::Level> {
     let level = one(settings, "log-level").filter(|_| !is_on(settings, "debug")).unwrap_or(default);
     let level = if level == "fatal" || level == "panic" { "error" } else { level };
     level.parse().map_err(|_| Error::invalid(format!("invalid logging level: {level}")))
-}
-
-pub(crate) fn start_log(level: tracing::Level) {
-    use std::io::IsTerminal;
-    use tracing_subscriber::layer::{Layer, SubscriberExt};
-    use tracing_subscriber::util::SubscriberInitExt;
-    let lines = tracing_subscriber::fmt::layer()
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    // HTTP/2 would tell of every frame.
-    let targets = tracing_subscriber::filter::Targets::new()
-        .with_default(level)
-        .with_target("h2", level.min(tracing::Level::INFO));
-    tracing_subscriber::registry().with(lines.with_filter(targets)).init();
 }
 
 /// The file with the engine's process id; gone when this is dropped.

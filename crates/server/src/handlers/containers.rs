@@ -46,12 +46,16 @@ pub(super) async fn inspect(engine: &Arc<Engine>, call: &Call) -> Result<Reply> 
         true => containers::inspect_with_size(engine, call.name()).await?,
         false => containers::inspect(engine, call.name(), false)?,
     };
-    reply::versioned(compat::Reply::ContainerInspect, call.version, &found)
+    reply::versioned(compat::Reply::ContainerInspect, call.version, &call.shown(found))
 }
 
 /// `GET /containers/{id}/top`.
 pub(super) async fn top(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
-    let processes = containers::top(engine, call.name(), &call.query.or_empty("ps_args")).await?;
+    let arguments = call.query.or_empty("ps_args");
+    if let Some(policy) = call.policy() {
+        policy.check_ps(&arguments)?;
+    }
+    let processes = containers::top(engine, call.name(), &arguments).await?;
     reply::json(StatusCode::OK, &processes)
 }
 

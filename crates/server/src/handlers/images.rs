@@ -91,7 +91,7 @@ pub(super) fn inspect(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
         manifests: call.query.flag("manifests"),
     };
     let found = images::inspect_with(engine, call.name(), &options)?;
-    reply::versioned(compat::Reply::ImageInspect, call.version, &found)
+    reply::versioned(compat::Reply::ImageInspect, call.version, &call.shown(found))
 }
 
 /// `GET /images/{name}/history`.

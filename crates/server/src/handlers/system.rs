@@ -47,7 +47,7 @@ pub(super) fn info(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
 /// `GET /system/df`.
 pub(super) async fn disk_usage(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
     let usage = system::disk_usage(engine, &call.query.all("type")).await?;
-    reply::versioned(compat::Reply::DiskUsage, call.version, &usage)
+    reply::versioned(compat::Reply::DiskUsage, call.version, &call.shown(usage))
 }
 
 /// `GET /events`: the head is sent at once, whatever happens later.

@@ -17,7 +17,7 @@ use crate::reply::{self, Reply};
 
 /// `GET /volumes`.
 pub(super) fn list(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
-    reply::json(StatusCode::OK, &volumes::list(engine, &decode::filters(&call.query)?)?)
+    reply::json(StatusCode::OK, &call.shown(volumes::list(engine, &decode::filters(&call.query)?)?))
 }
 
 /// `POST /volumes/create`.
@@ -28,7 +28,7 @@ pub(super) async fn create(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
 
 /// `GET /volumes/{name}`.
 pub(super) fn inspect(engine: &Arc<Engine>, call: &Call) -> Result<Reply> {
-    reply::json(StatusCode::OK, &volumes::inspect(engine, call.name())?)
+    reply::json(StatusCode::OK, &call.shown(volumes::inspect(engine, call.name())?))
 }
 
 /// `DELETE /volumes/{name}`.

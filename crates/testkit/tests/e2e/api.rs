@@ -548,6 +548,14 @@ fn metrics_are_prometheus(c: &Client) {
     assert_eq!(response.status, 200);
     let text = response.text();
     assert!(text.lines().any(|line| line.starts_with("# TYPE ")), "{text}");
+    // Names of dockerd's, for dashboards that know it.
+    for name in [
+        "engine_daemon_container_states_containers{state=\"running\"} ",
+        "engine_daemon_engine_cpus_cpus ",
+        "engine_daemon_engine_info{",
+    ] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name} is not in {text}");
+    }
 }
 
 fn many_requests_on_one_connection(c: &Client) {

@@ -81,6 +81,7 @@ mod registry;
 mod removal;
 mod security;
 mod soak;
+mod sockets;
 mod streams;
 mod system;
 mod tls;
@@ -156,6 +157,7 @@ fn main() {
         recorded::CASES,
         hostile_clients::CASES,
         soak::CASES,
+        sockets::CASES,
     ];
     let ok = runner::run(&themes.concat());
     std::process::exit(i32::from(!ok));
