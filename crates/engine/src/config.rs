@@ -19,6 +19,12 @@ pub struct Config {
     pub bridge: String,
     /// Address and prefix length of the default bridge; `None` picks a free one of Docker's pools.
     pub bip: Option<String>,
+    /// The part of the default bridge's subnet that containers get addresses from.
+    pub fixed_cidr: Option<String>,
+    /// Whether the default bridge has IPv6.
+    pub ipv6: bool,
+    /// Its IPv6 subnet; `None` is a local one that comes of the engine's id.
+    pub fixed_cidr_v6: Option<String>,
     /// Largest packet on the default bridge, in bytes.
     pub mtu: u32,
     /// Host address that published ports bind to unless they name one.
@@ -80,6 +86,9 @@ impl Default for Config {
             exec_root: "/run/yare".into(),
             bridge: "yare0".into(),
             bip: None,
+            fixed_cidr: None,
+            ipv6: false,
+            fixed_cidr_v6: None,
             mtu: 1500,
             publish_ip: std::net::Ipv4Addr::UNSPECIFIED.into(),
             address_pools: yare_net::AddressPool::defaults(),

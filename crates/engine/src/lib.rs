@@ -152,9 +152,10 @@ impl Engine {
         let trash = Trash::open(&config.data_root)?;
         let run_trash = Trash::open(&config.exec_root)?;
         let (cgroups, mut warnings) = facts::cgroups()?;
+        let engine_id = facts::engine_id(&config.data_root)?;
         let carrier = carrier::Carrier::new(&config.exec_root);
         let (bridge, bridge_error, networks) =
-            networks::open(&config, &carrier, records.all(Table::Networks)?)?;
+            networks::open(&config, &engine_id, &carrier, records.all(Table::Networks)?)?;
         warnings.extend(bridge_error.clone());
         let apparmor = apparmor::AppArmor::host().survey();
         apparmor.warning.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -166,7 +167,7 @@ impl Engine {
         let predecessor = companion::predecessor(&config.exec_root, resolver::NAME);
         let engine = Arc::new(Self {
             facts: facts::gather(&config, &cgroups, &apparmor)?,
-            engine_id: facts::engine_id(&config.data_root)?,
+            engine_id,
             clock: Clock::wall(),
             transfers: images::Transfers::new(&config),
             started: jiff::Timestamp::now(),

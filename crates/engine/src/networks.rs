@@ -17,11 +17,12 @@ use crate::container::Record;
 use crate::{Config, Engine};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use yare_api::filters::Filters;
 use yare_api::{EndpointSettings, IPAM, IPAMConfig, Network, NetworkContainer};
 use yare_errdefs::{Error, Result};
-use yare_net::{EndpointRecord, HostPorts, Ipv4Net, NetConfig};
+use yare_net::{EndpointRecord, HostPorts, Ipv4Net, Ipv6Config, Ipv6Net, NetConfig};
 use yare_oci::Digest;
 
 pub use connect::{connect, disconnect};
@@ -128,7 +129,12 @@ fn open_user(
 }
 
 /// Opens the default bridge, and the networks of these rows of the records.
-pub(crate) fn open(config: &Config, carrier: &Arc<Carrier>, rows: Vec<(String, Vec<u8>)>) -> Result<Opened> {
+pub(crate) fn open(
+    config: &Config,
+    engine_id: &str,
+    carrier: &Arc<Carrier>,
+    rows: Vec<(String, Vec<u8>)>,
+) -> Result<Opened> {
     let mut records: Vec<NetworkRecord> = Vec::with_capacity(rows.len());
     for (id, row) in rows {
         let record = serde_json::from_slice(&row);
@@ -139,28 +145,30 @@ pub(crate) fn open(config: &Config, carrier: &Arc<Carrier>, rows: Vec<(String, V
         );
     }
     let ports = Arc::new(HostPorts::of_this_host(Some(Arc::<Carrier>::clone(carrier))));
-    let avoid = records.iter().map(|record| record.subnet).collect();
-    let (bridge, bridge_error) = open_bridge(config, &ports, avoid)?;
+    let mut wanted = bridge_settings(config, engine_id)?;
+    wanted.avoid = records.iter().map(|record| record.subnet).collect();
+    if let Some(half) = wanted.ipv6
+        && let Some(other) =
+            records.iter().find(|record| record.ipv6.is_some_and(|(other, _)| other.overlaps(&half.subnet)))
+    {
+        return Err(Error::invalid(format!(
+            "the IPv6 subnet {} of the default bridge overlaps with network {}",
+            half.subnet, other.name
+        ))
+        .with_hint("name another one: --fixed-cidr-v6"));
+    }
+    let (bridge, bridge_error) = open_bridge(config, &ports, wanted)?;
     Ok((bridge, bridge_error, Networks::open(records, ports, config)))
 }
 
 /// The default bridge or why there is none, and the user's networks.
 type Opened = (Option<Arc<yare_net::Network>>, Option<String>, Networks);
 
-/// Opens the default bridge on none of the subnets `avoid`. A kernel that cannot hold it leaves the engine
-/// without: host and none still work, and the reason comes back as text.
-fn open_bridge(
-    config: &Config,
-    ports: &Arc<HostPorts>,
-    avoid: Vec<Ipv4Net>,
-) -> Result<(Option<Arc<yare_net::Network>>, Option<String>)> {
-    if config.bridge == "none" {
-        return Ok((None, None));
-    }
+/// What the default bridge is to be.
+fn bridge_settings(config: &Config, engine_id: &str) -> Result<NetConfig> {
     let mut wanted = NetConfig::new(&config.bridge, table(&config.bridge));
     wanted.mtu = config.mtu;
     wanted.pool = POOL;
-    wanted.avoid = avoid;
     if let Some(bip) = &config.bip {
         let net: Ipv4Net = bip.parse().map_err(|error| {
             Error::invalid(format!("invalid bip {bip}: {error}"))
@@ -168,6 +176,45 @@ fn open_bridge(
         })?;
         wanted.subnet = Some(net.trunc());
         wanted.gateway = (net.address() != net.network()).then(|| net.address());
+    }
+    if let Some(range) = &config.fixed_cidr {
+        let net: Ipv4Net = range.parse().map_err(|error| {
+            Error::invalid(format!("invalid fixed-cidr {range}: {error}"))
+                .with_hint("give a part of the bridge's subnet, such as 172.20.4.0/24")
+        })?;
+        wanted.ip_range = Some(net.trunc());
+    }
+    if config.ipv6 {
+        wanted.ipv6 = Some(bridge_half6(config.fixed_cidr_v6.as_deref(), engine_id)?);
+    }
+    Ok(wanted)
+}
+
+/// The IPv6 half of the default bridge: without a subnet, a local one that stays the same as long as the engine's
+/// records do.
+fn bridge_half6(subnet: Option<&str>, engine_id: &str) -> Result<Ipv6Config> {
+    let subnet: Ipv6Net = match subnet {
+        Some(text) => text.parse().map_err(|error| {
+            Error::invalid(format!("invalid fixed-cidr-v6 {text}: {error}"))
+                .with_hint("give a network, such as fd00:1::/64")
+        })?,
+        None => {
+            let id = Digest::of(format!("IPv6 of engine {engine_id}")).hex();
+            record::local_subnet6(&id)?
+        }
+    };
+    Ok(Ipv6Config { subnet, gateway: record::first6(subnet) })
+}
+
+/// Opens the default bridge. A kernel that cannot hold it leaves the engine without: host and none still work, and
+/// the reason comes back as text.
+fn open_bridge(
+    config: &Config,
+    ports: &Arc<HostPorts>,
+    wanted: NetConfig,
+) -> Result<(Option<Arc<yare_net::Network>>, Option<String>)> {
+    if config.bridge == "none" {
+        return Ok((None, None));
     }
     match yare_net::Network::open(wanted, ports) {
         Ok(network) => Ok((Some(Arc::new(network)), None)),
@@ -201,6 +248,12 @@ pub(crate) fn live(engine: &Engine, name: &str) -> Result<Arc<yare_net::Network>
 /// The network that an endpoint is in. Endpoints on record before there were others are in the default bridge.
 pub(crate) fn of_endpoint(endpoint: &EndpointRecord) -> &str {
     if endpoint.network.is_empty() { BRIDGE } else { &endpoint.network }
+}
+
+/// The addresses of an endpoint.
+pub(crate) fn addresses(endpoint: &EndpointRecord) -> Vec<IpAddr> {
+    let ipv6 = endpoint.ipv6.map(|place| IpAddr::from(place.ip));
+    [IpAddr::from(endpoint.ip)].into_iter().chain(ipv6).collect()
 }
 
 /// Takes up the networks of a container that outlived the last engine.
@@ -394,10 +447,17 @@ fn describe(engine: &Engine, name: &str) -> Network {
         (BRIDGE, Some(bridge)) => {
             let config = IPAMConfig {
                 subnet: bridge.subnet().to_string(),
+                ip_range: bridge.config().ip_range.map(|range| range.to_string()).unwrap_or_default(),
                 gateway: bridge.gateway().to_string(),
                 ..IPAMConfig::default()
             };
-            ("bridge", Some(vec![config]), bridge_options(engine, bridge))
+            let config6 = bridge.config().ipv6.map(|half| IPAMConfig {
+                subnet: half.subnet.to_string(),
+                gateway: half.gateway.to_string(),
+                ..IPAMConfig::default()
+            });
+            let configs = [config].into_iter().chain(config6).collect();
+            ("bridge", Some(configs), bridge_options(engine, bridge))
         }
         (BRIDGE, None) => ("bridge", None, BTreeMap::new()),
         (HOST, _) => ("host", None, BTreeMap::new()),
@@ -410,6 +470,8 @@ fn describe(engine: &Engine, name: &str) -> Network {
         scope: "local".to_owned(),
         driver: driver.to_owned(),
         enable_ipv4: true,
+        enable_ipv6: name == BRIDGE
+            && engine.bridge.as_ref().is_some_and(|bridge| bridge.config().ipv6.is_some()),
         ipam: IPAM { driver: "default".to_owned(), options: None, config },
         options,
         ..Network::default()
@@ -473,6 +535,39 @@ pub(crate) fn publish_member(engine: &Engine, action: &str, network: &str, conta
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_default_bridge_is_what_the_configuration_says() {
+        let plain = bridge_settings(&Config::default(), "id").unwrap();
+        assert_eq!((plain.subnet, plain.ip_range, plain.ipv6), (None, None, None));
+        let config = Config {
+            bip: Some("10.9.0.5/16".into()),
+            fixed_cidr: Some("10.9.4.0/24".into()),
+            ipv6: true,
+            ..Config::default()
+        };
+        let wanted = bridge_settings(&config, "id").unwrap();
+        assert_eq!(wanted.subnet.unwrap().to_string(), "10.9.0.0/16");
+        assert_eq!(wanted.gateway.unwrap().to_string(), "10.9.0.5");
+        assert_eq!(wanted.ip_range.unwrap().to_string(), "10.9.4.0/24");
+        let half = wanted.ipv6.unwrap();
+        assert!(half.subnet.to_string().starts_with("fd") && half.subnet.prefix() == 64, "{half:?}");
+        assert_eq!(bridge_settings(&config, "id").unwrap().ipv6, Some(half), "it stays");
+        assert_ne!(bridge_settings(&config, "another").unwrap().ipv6, Some(half));
+        let named = Config { fixed_cidr_v6: Some("2001:db8:1::/64".into()), ..config.clone() };
+        let half = bridge_settings(&named, "id").unwrap().ipv6.unwrap();
+        assert_eq!(
+            (half.subnet.to_string(), half.gateway.to_string()),
+            ("2001:db8:1::/64".into(), "2001:db8:1::1".into())
+        );
+        for wrong in [
+            Config { fixed_cidr: Some("10.9.4.0".into()), ..Config::default() },
+            Config { fixed_cidr_v6: Some("10.9.4.0/24".into()), ..config },
+        ] {
+            use yare_errdefs::{Class, Classified};
+            assert_eq!(bridge_settings(&wrong, "id").unwrap_err().class(), Class::InvalidArgument);
+        }
+    }
 
     #[test]
     fn tables_are_legal_names_and_differ_by_bridge() {

@@ -97,7 +97,7 @@ pub(crate) fn write_files(engine: &Engine, record: &Record, endpoints: &[Endpoin
         _ => HostsFile {
             hostname: &record.plan.hostname,
             domainname: &record.plan.domainname,
-            ips: &endpoints.iter().map(|endpoint| endpoint.ip.into()).collect::<Vec<_>>(),
+            ips: &endpoints.iter().flat_map(networks::addresses).collect::<Vec<_>>(),
             extra: &extra,
             ipv6_loopback: true,
         }

@@ -45,15 +45,19 @@ fn decide(config: &NetConfig, present: &[Ipv4Net], taken: &[Ipv4Net]) -> Result<
     let refuse = |subnet: Ipv4Net, why: String| {
         Err(NetError::Subnet { bridge: config.bridge.clone(), subnet: subnet.trunc().to_string(), why })
     };
-    let address = match (config.subnet, present.first()) {
-        (None, Some(&present)) if config.gateway.is_none_or(|gateway| gateway == present.address()) => {
-            present
-        }
-        (None, _) => {
+    let fits = |present: &Ipv4Net| {
+        config.gateway.is_none_or(|gateway| gateway == present.address())
+            && config.ip_range.is_none_or(|range| present.contains(range.network()))
+    };
+    let address = match (config.subnet, present.first().filter(|present| fits(present)), config.ip_range) {
+        (None, Some(&present), _) => present,
+        // Of a subnet nothing is known but the part for containers.
+        (None, None, Some(range)) => with_gateway(range, config.gateway),
+        (None, None, None) => {
             let free = pools::free(&AddressPool::defaults(), taken).ok_or(NetError::NoSubnet)?;
             with_gateway(free, config.gateway)
         }
-        (Some(subnet), _) => with_gateway(subnet, config.gateway),
+        (Some(subnet), ..) => with_gateway(subnet, config.gateway),
     };
     if !(8..=30).contains(&address.prefix()) {
         return refuse(address, "its prefix must be 8 to 30 bits long".into());
@@ -96,6 +100,12 @@ impl Plan {
         let link = route.link(name).map_err(fail)?;
         let link =
             link.ok_or_else(|| NetError::kernel(format!("find bridge {name}"), io::ErrorKind::NotFound))?;
+        // Of a subnet that it had before.
+        let stale6 = if self.existing.is_some() && config.ipv6.is_some() {
+            route.addresses6(link.index).map_err(fail)?
+        } else {
+            Vec::new()
+        };
         let wanted = Ipv4Net::new(self.gateway, self.subnet.prefix());
         let changed = route.change(|changes| {
             self.addresses
@@ -106,6 +116,8 @@ impl Plan {
                 changes.address(link.index, wanted);
             }
             if let Some(ipv6) = config.ipv6 {
+                let others = stale6.iter().filter(|(ip, _)| *ip != ipv6.gateway);
+                others.for_each(|(ip, prefix)| changes.remove_address6(link.index, *ip, *prefix));
                 changes.address6(link.index, ipv6.gateway, ipv6.subnet.prefix());
             }
             if !config.alias.is_empty() {
@@ -220,6 +232,18 @@ mod tests {
         let later = [net("172.16.0.0/12")];
         assert_eq!(decide(&config(None, None), &present, &later).unwrap(), present[0]);
         assert_eq!(decide(&config(Some("10.9.0.0/24"), None), &present, &[]).unwrap(), net("10.9.0.1/24"));
+    }
+
+    #[test]
+    fn a_part_for_containers_is_the_subnet_unless_there_is_one_around_it() {
+        let ranged = |range: &str| NetConfig { ip_range: Some(net(range)), ..config(None, None) };
+        let present = [net("172.19.0.1/16")];
+        let decided = |range, present: &[Ipv4Net]| decide(&ranged(range), present, &[]).unwrap();
+        assert_eq!(decided("172.19.4.0/24", &present), present[0]);
+        assert_eq!(decided("172.20.4.0/24", &present), net("172.20.4.1/24"));
+        assert_eq!(decided("172.19.4.0/24", &[]), net("172.19.4.1/24"));
+        let both = NetConfig { ip_range: Some(net("10.9.0.128/25")), ..config(Some("10.9.0.0/24"), None) };
+        assert_eq!(decide(&both, &[], &[]).unwrap(), net("10.9.0.1/24"));
     }
 
     #[test]

@@ -58,6 +58,21 @@ impl Firewall {
         Ok(true)
     }
 
+    /// Deletes the table of family ip6 that a bridge without IPv6 had when it still had it.
+    pub(crate) fn forget_half(&mut self) -> Result<(), Refused> {
+        if self.beside.is_some() {
+            return Ok(());
+        }
+        let half = Table { family: Family::V6, ..self.table.clone() };
+        let mut batch = self.socket.batch();
+        nft::ask_table(&mut batch, &half);
+        if self.socket.request(batch).is_err() {
+            // There is none, or the kernel holds none of that family.
+            return Ok(());
+        }
+        commit(&mut self.socket, |batch| nft::delete_table(batch, &half))
+    }
+
     /// Replaces the kernel's tables by ours in one transaction; no packet sees anything in between.
     pub(crate) fn rebuild(&mut self) -> Result<(), Refused> {
         let elements: Vec<_> = self.elements.values().copied().collect();

@@ -155,17 +155,15 @@ impl Changes {
 
     /// Gives an interface an IPv6 address, usable at once; one that it has already is no error.
     pub(crate) fn address6(&mut self, index: u32, address: Ipv6Addr, prefix: u8) {
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet6;
-        message.header.prefix_len = prefix;
-        message.header.index = index;
+        let mut message = address6_message(index, address, prefix);
         // Nobody else has it: addresses are handed out here.
         message.header.flags = AddressHeaderFlags::Nodad;
-        message.attributes = vec![
-            AddressAttribute::Local(IpAddr::V6(address)),
-            AddressAttribute::Address(IpAddr::V6(address)),
-        ];
         self.add(CREATE | REPLACE, RouteNetlinkMessage::NewAddress(message));
+    }
+
+    /// Takes an IPv6 address from an interface.
+    pub(crate) fn remove_address6(&mut self, index: u32, address: Ipv6Addr, prefix: u8) {
+        self.add(0, RouteNetlinkMessage::DelAddress(address6_message(index, address, prefix)));
     }
 
     /// Sends everything without a better route to `gateway`.
@@ -244,6 +242,16 @@ fn address_message(index: u32, address: Ipv4Net) -> AddressMessage {
     message
 }
 
+fn address6_message(index: u32, address: Ipv6Addr, prefix: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet6;
+    message.header.prefix_len = prefix;
+    message.header.index = index;
+    message.attributes =
+        vec![AddressAttribute::Local(IpAddr::V6(address)), AddressAttribute::Address(IpAddr::V6(address))];
+    message
+}
+
 impl Route {
     /// Opens a socket for the namespace of the calling thread.
     pub(crate) fn open() -> io::Result<Self> {
@@ -298,6 +306,26 @@ impl Route {
                 });
                 let prefix = message.header.prefix_len;
                 addresses.extend(local.map(|local| (message.header.index, Ipv4Net::new(local, prefix))));
+            }
+        })?;
+        Ok(addresses)
+    }
+
+    /// The IPv6 addresses of an interface with the lengths of their prefixes, but for link-local ones.
+    pub(crate) fn addresses6(&mut self, index: u32) -> Result<Vec<(Ipv6Addr, u8)>, Refused> {
+        let mut question = AddressMessage::default();
+        question.header.family = AddressFamily::Inet6;
+        let mut addresses = Vec::new();
+        self.ask(DUMP, RouteNetlinkMessage::GetAddress(question), |message| {
+            if let RouteNetlinkMessage::NewAddress(message) = message
+                && message.header.index == index
+            {
+                addresses.extend(message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Address(IpAddr::V6(ip)) if !ip.is_unicast_link_local() => {
+                        Some((*ip, message.header.prefix_len))
+                    }
+                    _ => None,
+                }));
             }
         })?;
         Ok(addresses)

@@ -59,7 +59,8 @@ pub struct NetConfig {
     pub subnet: Option<Ipv4Net>,
     /// The bridge's own address; none means the first one of the subnet.
     pub gateway: Option<Ipv4Addr>,
-    /// The part of the subnet that addresses are handed out from, unless a container asks for a certain one.
+    /// The part of the subnet that addresses are handed out from, unless a container asks for a certain one. Where no
+    /// subnet is named and the bridge has none around it, it is the subnet.
     pub ip_range: Option<Ipv4Net>,
     /// Addresses of the subnet that are somebody else's.
     pub reserved: Vec<Ipv4Addr>,
@@ -589,6 +590,7 @@ fn open_firewall(config: &NetConfig, subnet: Ipv4Net) -> Result<Firewall, NetErr
         .ipv6
         .map(|ipv6| rules::for_bridge6(&config.table, &config.bridge, ipv6.subnet, config.policy()));
     let mut firewall = Firewall::open(table, beside).map_err(fail)?;
+    firewall.forget_half().map_err(|refused| fail(refused.into()))?;
     // Building it is the only honest test of what the kernel can do.
     if !firewall.exists().map_err(|refused| fail(refused.into()))? {
         firewall.rebuild().map_err(|refused| fail(refused.into()))?;

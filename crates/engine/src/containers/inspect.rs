@@ -136,6 +136,11 @@ fn network_settings(engine: &Engine, record: &Record) -> NetworkSettings {
         settings.ip_address = endpoint.ip.to_string();
         settings.ip_prefix_len = i64::from(endpoint.prefix);
         settings.mac_address = endpoint.mac.to_string();
+        if let Some(place) = endpoint.ipv6 {
+            settings.ipv6_gateway = place.gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
+            settings.global_ipv6_address = place.ip.to_string();
+            settings.global_ipv6_prefix_len = i64::from(place.prefix);
+        }
     }
     settings
 }

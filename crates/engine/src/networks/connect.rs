@@ -1,12 +1,11 @@
 //! Taking a container into a network, or out of it, while it runs or not.
 
 use super::join::{self, as_error};
-use super::{BRIDGE, HOST, NONE, canonical, live, naming, of_endpoint, of_mode, wanted};
+use super::{BRIDGE, HOST, NONE, addresses, canonical, live, naming, of_endpoint, of_mode, wanted};
 use crate::Engine;
 use crate::container::{Container, Record};
 use crate::images::blocking;
 use crate::lifecycle::State;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use yare_api::{EndpointSettings, NetworkConnectRequest, NetworkDisconnectRequest};
@@ -244,11 +243,6 @@ fn member(record: &Record, network: &str, settings: &EndpointSettings) -> Record
     let mut record = record.clone();
     record.networks.insert(network.to_owned(), settings.clone());
     record
-}
-
-fn addresses(endpoint: &EndpointRecord) -> Vec<IpAddr> {
-    let ipv6 = endpoint.ipv6.map(|place| IpAddr::from(place.ip));
-    [IpAddr::from(endpoint.ip)].into_iter().chain(ipv6).collect()
 }
 
 fn namespace(record: &Record) -> Result<OwnedFd> {

@@ -57,6 +57,7 @@ fn plan(engine: &Engine, request: &NetworkCreateRequest) -> Result<NetworkRecord
         created: engine.clock.now(),
         others: &others,
         default: default.clone(),
+        default6: engine.bridge.as_ref().and_then(|bridge| bridge.config().ipv6).map(|half| half.subnet),
         free: &free,
     };
     record::plan(request, &known)

@@ -4,7 +4,6 @@ use super::join::as_error;
 use super::{dns_names, is_predefined, live, of_endpoint, wanted};
 use crate::Engine;
 use crate::container::Record;
-use std::net::IpAddr;
 use yare_errdefs::Result;
 use yare_net::{EndpointRecord, ResolverSockets};
 use yare_resolver::{Client, Member};
@@ -62,12 +61,11 @@ fn describe(engine: &Engine, record: &Record, endpoints: &[EndpointRecord]) -> R
         });
         client.links.extend(links);
         client.networks.push(network.to_owned());
-        let ipv6 = endpoint.ipv6.map(|place| IpAddr::from(place.ip));
         members.push(Member {
             network: network.to_owned(),
             id: record.id.clone(),
             names: dns_names(record, &settings),
-            ips: [IpAddr::from(endpoint.ip)].into_iter().chain(ipv6).collect(),
+            ips: super::addresses(endpoint),
         });
     }
     // Whoever may not reach the world may not send questions there either.

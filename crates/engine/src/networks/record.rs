@@ -150,6 +150,8 @@ pub(super) struct Known<'a> {
     pub(super) others: &'a [std::sync::Arc<NetworkRecord>],
     /// The default bridge: its name and subnet.
     pub(super) default: Option<(String, Ipv4Net)>,
+    /// Its IPv6 subnet.
+    pub(super) default6: Option<Ipv6Net>,
     /// A subnet that nobody has.
     pub(super) free: &'a dyn Fn() -> Result<Ipv4Net>,
 }
@@ -356,16 +358,13 @@ fn half6(pool: Option<&IPAMConfig>, known: &Known<'_>) -> Result<(Ipv6Net, std::
             ))
         })?,
         // The id is random, so is what comes of it.
-        None => {
-            let id = &known.id;
-            let text = format!("fd{}:{}:{}::/64", &id[..2], &id[2..6], &id[6..10]);
-            text.parse().map_err(|error| Error::internal(format!("{error}")))?
-        }
+        None => local_subnet6(&known.id)?,
     };
-    if known.others.iter().filter_map(|other| other.ipv6).any(|(other, _)| other.overlaps(&subnet)) {
+    let others = known.others.iter().filter_map(|other| other.ipv6).map(|(subnet, _)| subnet);
+    if others.chain(known.default6).any(|other| other.overlaps(&subnet)) {
         return Err(overlap());
     }
-    let first = std::net::Ipv6Addr::from(u128::from(subnet.network()).saturating_add(1));
+    let first = first6(subnet);
     let gateway = match pool.map(|pool| pool.gateway.as_str()) {
         None | Some("") => first,
         Some(text) => match text.parse() {
@@ -378,6 +377,17 @@ fn half6(pool: Option<&IPAMConfig>, known: &Known<'_>) -> Result<(Ipv6Net, std::
         },
     };
     Ok((subnet, gateway))
+}
+
+/// A /64 of fd00::/8 that comes of an id in hexadecimal digits.
+pub(super) fn local_subnet6(id: &str) -> Result<Ipv6Net> {
+    let text = format!("fd{}:{}:{}::/64", &id[..2], &id[2..6], &id[6..10]);
+    text.parse().map_err(|error| Error::internal(format!("{error}")))
+}
+
+/// The first address of a subnet after the network's own: the bridge's, unless another is named.
+pub(super) fn first6(subnet: Ipv6Net) -> std::net::Ipv6Addr {
+    std::net::Ipv6Addr::from(u128::from(subnet.network()).saturating_add(1))
 }
 
 #[cfg(test)]
@@ -395,6 +405,7 @@ mod tests {
             created: Timestamp::UNIX_EPOCH,
             others,
             default: Some(("yare0".to_owned(), "172.17.0.0/16".parse().unwrap())),
+            default6: Some("fd00:17::/64".parse().unwrap()),
             free: &|| Ok("172.18.0.0/16".parse().unwrap()),
         };
         plan(&request, &known)
@@ -457,6 +468,11 @@ mod tests {
             ),
             (
                 r#"{"Name":"n","IPAM":{"Config":[{"Subnet":"10.1.0.0/16"}]}}"#,
+                Class::PermissionDenied,
+                "invalid pool request: Pool overlaps with other one on this address space",
+            ),
+            (
+                r#"{"Name":"n","EnableIPv6":true,"IPAM":{"Config":[{"Subnet":"fd00:17::/48"}]}}"#,
                 Class::PermissionDenied,
                 "invalid pool request: Pool overlaps with other one on this address space",
             ),

@@ -115,6 +115,12 @@ pub(super) const FLAGS: &[Flag] = &[
     list("dns-search", "dns-search", Used, "Search domains given to containers"),
     value("exec-root", Used, "Folder of the state of running containers (default /run/yare)"),
     boolean("experimental", Always, "Accepted; there are no experimental features to switch on"),
+    value("fixed-cidr", Used, "Part of the default bridge's subnet that containers get addresses from"),
+    value(
+        "fixed-cidr-v6",
+        Used,
+        "IPv6 subnet of the default bridge, with --ipv6 (default a local one of its own, fd00::/8)",
+    ),
     short('G', value("group", Used, "Group that may use the socket (default docker, where it exists)")),
     short(
         'H',
@@ -138,7 +144,9 @@ pub(super) const FLAGS: &[Flag] = &[
     value("ip", Used, "Host address of published ports that name none (default 0.0.0.0)"),
     boolean("ip-forward", Always, "Accepted; forwarding is switched on where the bridge needs it"),
     boolean("ip-masq", Always, "Accepted; the bridge always masquerades"),
+    boolean("ip6tables", Always, "Accepted; see iptables"),
     boolean("iptables", Always, "Accepted; Yare keeps its own nftables table and touches no other"),
+    boolean("ipv6", Used, "IPv6 on the default bridge"),
     value(
         "keep-compressed-layers",
         Used,
@@ -195,8 +203,6 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     boolean("selinux-enabled", NotBuilt, "SELinux labels"),
     boolean("rootless", NotBuilt, "Running without root"),
-    boolean("ipv6", NotBuilt, "IPv6 on the default bridge"),
-    value("fixed-cidr", NotBuilt, "Part of the subnet for containers"),
     value("default-runtime", NotBuilt, "OCI runtimes other than the built-in one"),
     value("add-runtime", NotBuilt, "OCI runtimes other than the built-in one"),
     value("authorization-plugin", NotBuilt, "Authorization plugins"),

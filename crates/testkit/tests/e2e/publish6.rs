@@ -1,4 +1,4 @@
-//! Published ports on IPv6 addresses.
+//! IPv6: published ports, and the default bridge.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -14,7 +14,8 @@ cases![
         a_container_with_ipv6_is_reached_by_it;
     Docker:
         what_is_carried_outlives_the_engine,
-        the_carrier_may_die;
+        the_carrier_may_die,
+        the_default_bridge_has_ipv6_when_it_is_told;
 ];
 
 /// This host's loopback has no IPv6.
@@ -139,6 +140,52 @@ fn the_carrier_may_die(c: &Client) {
         c.ok(&format!("kill -9 {pid}"));
         // Whoever comes meanwhile waits.
         assert_eq!(ask("::1", port), "hello\n");
+    }
+    engine.finish();
+}
+
+fn the_default_bridge_has_ipv6_when_it_is_told(c: &Client) {
+    if is_without_ipv6("the_default_bridge_has_ipv6_when_it_is_told") {
+        return;
+    }
+    let mut engine = yare_testkit::Engine::start();
+    engine.load_busybox();
+    {
+        let c = c.of(&engine);
+        let settings = engine.path().join("daemon.json");
+        let (gateway, _) =
+            engine.bip().split_once('/').map(|(ip, rest)| (ip.to_owned(), rest.to_owned())).unwrap();
+        let part = format!("{}.64/26", gateway.rsplit_once('.').unwrap().0);
+        c.ok("docker run -d --name $n busybox sleep 1000");
+        std::fs::write(&settings, format!("{{\"ipv6\": true, \"fixed-cidr\": \"{part}\"}}")).unwrap();
+        engine.restart();
+        let port = free_port(&c);
+        c.ok(&format!("docker run -d --name $n-6 -p {port}:80 busybox sh -c '{SERVER}'"));
+        let of = |name: &str, what: &str| c.inspect(name, &format!("{{{{.NetworkSettings.{what}}}}}"));
+        assert_eq!(of("$n", "GlobalIPv6Address"), "");
+        let (four, six) = (of("$n-6", "IPAddress"), of("$n-6", "GlobalIPv6Address"));
+        assert!(six.starts_with("fd") && six.ends_with("::2"), "{six}");
+        let last: u8 = four.rsplit_once('.').unwrap().1.parse().unwrap();
+        assert!((64..128).contains(&last), "{four} is not in {part}");
+        let gateway6 = six.replace("::2", "::1");
+        c.says(
+            "docker network inspect -f '{{.EnableIPv6}} {{range .IPAM.Config}}{{.IPRange}} {{.Gateway}} {{end}}' bridge",
+            &format!("true {part} {gateway}  {gateway6} \n"),
+        );
+        for address in [gateway6.as_str(), "::1"] {
+            assert_eq!(ask(address, port), "hello\n", "{address}");
+        }
+        c.says(&format!("docker run --rm busybox nc {six} 80 < /dev/null"), "hello\n");
+        c.says(&format!("docker exec $n-6 grep -c '^{six}' /etc/hosts"), "1\n");
+        // Another engine would find another subnet; this one finds its own again, or none.
+        engine.restart();
+        assert_eq!(ask(&gateway6, port), "hello\n");
+        std::fs::write(&settings, "{}").unwrap();
+        engine.restart();
+        // An engine listens before it has its networks; who asks it waits.
+        c.ok("docker version");
+        c.says(&format!("ip -6 -o addr show dev {} | grep -c {gateway6}; true", engine.bridge()), "0\n");
+        assert_eq!(ask("::1", port), "hello\n", "it is carried to its IPv4 address");
     }
     engine.finish();
 }
