@@ -47,6 +47,9 @@ pub struct Record {
     /// Wanted endpoints by network.
     #[serde(default)]
     pub networks: BTreeMap<String, EndpointSettings>,
+    /// Other containers that it has names for on the default bridge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<crate::links::Link>,
     /// The settled plan that a start renders.
     #[serde(default)]
     pub plan: Plan,

@@ -138,7 +138,7 @@ pub async fn start(engine: &Arc<Engine>, id: &str, options: &ExecStartConfig) ->
         true => (None, None),
         false => pair().map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
     };
-    let spec = spec(&container, &exec, options);
+    let spec = spec(engine, &container, &exec, options);
     let command = exec.config.cmd.clone().unwrap_or_default().join(" ");
     let control = match launch(engine, &container, spec, theirs).await {
         Ok(control) => control,
@@ -182,7 +182,7 @@ pub(crate) async fn run_aside(
     let (id, state) = (crate::random_id(), watch::Sender::new(ExecState::Starting));
     let exec = Exec { id, container: container.id.clone(), config, state };
     let (mut ours, theirs) = pair()?;
-    let spec = spec(container, &exec, &ExecStartConfig::default());
+    let spec = spec(engine, container, &exec, &ExecStartConfig::default());
     let ended = async {
         let control = launch(engine, container, spec, Some(theirs)).await?;
         let output = read_output(&mut ours, longest);
@@ -228,11 +228,13 @@ fn exit_code_of(error: &Error) -> i32 {
     }
 }
 
-fn spec(container: &Container, exec: &Exec, options: &ExecStartConfig) -> ExecSpec {
+fn spec(engine: &Engine, container: &Container, exec: &Exec, options: &ExecStartConfig) -> ExecSpec {
     let config = &exec.config;
     let record = container.record();
     let size = options.console_size.or(config.console_size);
-    let process = yare_specgen::exec_process(&record.plan, config, size);
+    // A container that its links mean may have ended: what is known of others is no reason to refuse.
+    let plan = crate::links::plan(engine, &record).unwrap_or(std::borrow::Cow::Borrowed(&record.plan));
+    let process = yare_specgen::exec_process(&plan, config, size);
     let attach = AttachSpec {
         stdin: config.attach_stdin,
         stdout: config.attach_stdout || config.tty,

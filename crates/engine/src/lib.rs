@@ -26,6 +26,7 @@ pub mod health;
 mod holders;
 pub mod images;
 pub mod lifecycle;
+pub mod links;
 pub mod networks;
 mod prepare;
 pub mod records;

@@ -2,7 +2,7 @@
 
 use crate::container::Container;
 use parking_lot::RwLock;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use yare_errdefs::{Error, Result};
 
@@ -17,6 +17,27 @@ struct Index {
     by_id: BTreeMap<String, Arc<Container>>,
     /// Names without a slash, to ids. A name is here from its claim on.
     by_name: HashMap<String, String>,
+    /// Who has links to a container, by its id.
+    holders: HashMap<String, BTreeSet<String>>,
+}
+
+impl Index {
+    fn link(&mut self, container: &Container) {
+        for link in &container.record().links {
+            self.holders.entry(link.id.clone()).or_default().insert(container.id.clone());
+        }
+    }
+
+    fn unlink(&mut self, container: &Container) {
+        for link in &container.record().links {
+            if let Some(holders) = self.holders.get_mut(&link.id) {
+                holders.remove(&container.id);
+                if holders.is_empty() {
+                    self.holders.remove(&link.id);
+                }
+            }
+        }
+    }
 }
 
 /// A claimed name. Dropped before it is kept, it is free again.
@@ -74,7 +95,9 @@ impl Registry {
 
     /// Adds a container whose name is claimed.
     pub(crate) fn insert(&self, container: Arc<Container>) {
-        self.index.write().by_id.insert(container.id.clone(), container);
+        let mut index = self.index.write();
+        index.link(&container);
+        index.by_id.insert(container.id.clone(), container);
     }
 
     /// Adds a container found on disk, and its name if nobody has it.
@@ -82,6 +105,7 @@ impl Registry {
         let mut index = self.index.write();
         let name = container.record().name.clone();
         index.by_name.entry(name).or_insert_with(|| container.id.clone());
+        index.link(&container);
         index.by_id.insert(container.id.clone(), container);
     }
 
@@ -89,6 +113,8 @@ impl Registry {
     pub(crate) fn remove(&self, id: &str) {
         let mut index = self.index.write();
         if let Some(container) = index.by_id.remove(id) {
+            index.unlink(&container);
+            index.holders.remove(id);
             let name = container.record().name.clone();
             if index.by_name.get(&name).is_some_and(|holder| holder == id) {
                 index.by_name.remove(&name);
@@ -96,12 +122,28 @@ impl Registry {
         }
     }
 
+    /// The containers that have links to one.
+    pub(crate) fn holders_of(&self, id: &str) -> Vec<Arc<Container>> {
+        let index = self.index.read();
+        let holders = index.holders.get(id).into_iter().flatten();
+        holders.filter_map(|holder| index.by_id.get(holder).cloned()).collect()
+    }
+
+    /// Gives a container other links.
+    pub(crate) fn relink(&self, container: &Container, links: Vec<crate::links::Link>) {
+        let mut index = self.index.write();
+        index.unlink(container);
+        container.update(|record| record.links = links);
+        index.link(container);
+    }
+
     /// The container with this exact id.
     pub(crate) fn by_id(&self, id: &str) -> Option<Arc<Container>> {
         self.index.read().by_id.get(id).cloned()
     }
 
-    /// The container that a user means: full id, name with or without `/`, or unique start of an id.
+    /// The container that a user means: full id, name with or without `/`, unique start of an id, or the name that
+    /// another one has for it (`holder/alias`).
     pub(crate) fn find(&self, wanted: &str) -> Result<Arc<Container>> {
         let index = self.index.read();
         let name = wanted.trim_start_matches('/');
@@ -110,6 +152,14 @@ impl Registry {
         }
         if let Some(found) = index.by_name.get(name).and_then(|id| index.by_id.get(id)) {
             return Ok(Arc::clone(found));
+        }
+        let linked = name.split_once('/').and_then(|(holder, alias)| {
+            let holder = index.by_name.get(holder).and_then(|id| index.by_id.get(id))?.record();
+            let link = holder.links.iter().find(|link| link.alias == alias)?;
+            index.by_id.get(&link.id).cloned()
+        });
+        if let Some(found) = linked {
+            return Ok(found);
         }
         let missing = || Error::not_found(yare_api::texts::no_such_container(wanted));
         if wanted.is_empty() || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {

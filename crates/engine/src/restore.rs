@@ -33,9 +33,12 @@ pub(crate) fn restore(engine: &Arc<Engine>) -> Result<()> {
         }
     }
     sweep(engine, &containers, &unreadable)?;
+    let starting: Arc<HashSet<String>> =
+        Arc::new(to_start.iter().map(|container| container.id.clone()).collect());
     for container in to_start {
-        let engine = Arc::clone(engine);
+        let (engine, starting) = (Arc::clone(engine), Arc::clone(&starting));
         tokio::spawn(async move {
+            crate::links::wait(&engine, &container.record(), &starting).await;
             if let Err(error) = crate::containers::start::start_found(&engine, &container, Cause::Boot).await
             {
                 tracing::warn!(container = container.id, error = yare_errdefs::chain(&error), "cannot start");

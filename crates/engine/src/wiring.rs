@@ -91,7 +91,8 @@ pub(crate) fn write_files(engine: &Engine, record: &Record, endpoints: &[Endpoin
     if mode.starts_with("container:") {
         return Ok(());
     }
-    let extra = extra_hosts(engine, record)?;
+    let mut extra = extra_hosts(engine, record)?;
+    extra.extend(crate::links::hosts(engine, record)?);
     let hosts = match mode {
         networks::HOST => yare_net::hosts::on_host_network(&read_host("/etc/hosts"), &extra),
         _ => HostsFile {
@@ -156,6 +157,23 @@ pub(crate) fn hosts_changed(engine: &Engine, record: &Record, ips: &[IpAddr], co
     let file = HostsFile { hostname, domainname, ips, extra: &[], ipv6_loopback: false };
     let changed = if come { file.added_to(&text) } else { file.taken_from(&text) };
     std::fs::write(&path, changed).map_err(failed)
+}
+
+/// Writes another address of a container that one has a link to into its hosts file while it runs.
+pub(crate) fn link_moved(
+    engine: &Engine,
+    record: &Record,
+    alias: &str,
+    endpoint: &EndpointRecord,
+) -> Result<()> {
+    let path = engine.container_dir(&record.id).join("hosts");
+    let failed =
+        |error: std::io::Error| Error::internal(format!("cannot change {}", path.display())).caused_by(error);
+    let mut text = std::fs::read_to_string(&path).map_err(failed)?;
+    for ip in networks::addresses(endpoint) {
+        text = yare_net::hosts::moved(&text, alias, ip);
+    }
+    std::fs::write(&path, text).map_err(failed)
 }
 
 fn read_host(path: &str) -> String {
@@ -238,11 +256,11 @@ pub(crate) fn rootfs(rootfs: yare_snapshot::Rootfs) -> yare_shim::Rootfs {
     }
 }
 
-/// The plan; a container in another's network also has that one's name.
+/// The plan, with what links add; a container in another's network also has that one's name.
 fn named<'a>(engine: &Engine, record: &'a Record) -> Result<Cow<'a, Plan>> {
     let mode = networks::of_mode(&record.host_config.network_mode);
     if !mode.starts_with("container:") {
-        return Ok(Cow::Borrowed(&record.plan));
+        return crate::links::plan(engine, record);
     }
     let other = joined(engine, mode)?;
     let mut plan = record.plan.clone();

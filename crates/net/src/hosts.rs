@@ -111,6 +111,22 @@ impl HostsFile<'_> {
     }
 }
 
+/// `text` with another address of the family of `ip` in the lines whose first name is `name`.
+pub fn moved(text: &str, name: &str, ip: IpAddr) -> String {
+    let mut changed = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let (address, names) = line.split_once('\t').unwrap_or((line, ""));
+        let is_meant = names.split_whitespace().next() == Some(name)
+            && address.parse::<IpAddr>().is_ok_and(|old| old.is_ipv4() == ip.is_ipv4());
+        match is_meant {
+            // Writing to a string cannot fail.
+            true => drop(write!(changed, "{ip}\t{names}")),
+            false => changed.push_str(line),
+        }
+    }
+    changed
+}
+
 /// The hosts file of a container in the host's network: the host's own, then the extra hosts.
 pub fn on_host_network(host_file: &str, extra: &[ExtraHost]) -> String {
     let mut text = host_file.to_owned();
@@ -191,6 +207,18 @@ mod tests {
     fn without_a_network_there_is_no_own_line() {
         let file = HostsFile { hostname: "web", domainname: "", ips: &[], extra: &[], ipv6_loopback: false };
         assert_eq!(file.render(), "127.0.0.1\tlocalhost\n");
+    }
+
+    #[test]
+    fn a_name_moves_and_others_stay() {
+        let text = "127.0.0.1\tlocalhost\n172.17.0.2\tdb 0123 store\nfd00::2\tdb 0123 store\n172.17.0.2\tstore db\n172.17.0.3\tdbs";
+        assert_eq!(
+            moved(text, "db", IpAddr::from([172, 17, 0, 9])),
+            text.replacen("172.17.0.2", "172.17.0.9", 1),
+        );
+        assert_eq!(moved(text, "db", "fd00::9".parse().unwrap()), text.replace("fd00::2", "fd00::9"));
+        assert_eq!(moved(text, "dbs", IpAddr::from([10, 0, 0, 1])), text.replace("172.17.0.3", "10.0.0.1"));
+        assert_eq!(moved(text, "web", IpAddr::from([10, 0, 0, 1])), text);
     }
 
     #[test]

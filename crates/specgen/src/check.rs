@@ -184,14 +184,6 @@ pub(crate) fn host_config(host_config: &HostConfig, facts: &HostFacts, report: &
     if host_config.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
         report.error("--storage-opt is supported only for overlay over xfs with 'pquota' mount option");
     }
-    // On networks of one's own, links are names that the network's settings have.
-    let on_bridge = matches!(NetworkMode::parse(&host_config.network_mode), Ok(NetworkMode::Bridge));
-    if on_bridge && host_config.links.as_ref().is_some_and(|links| !links.is_empty()) {
-        report.errors.push(
-            Error::unimplemented("links are not built into this Yare yet")
-                .with_hint("put both containers into one network"),
-        );
-    }
     cgroup_parent(&host_config.cgroup_parent, report);
     if !facts.ipv4_forwarding && !["host", "none"].contains(&host_config.network_mode.as_str()) {
         report.warn("IPv4 forwarding is disabled. Networking will not work.");

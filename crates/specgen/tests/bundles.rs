@@ -253,7 +253,6 @@ fn refused(flags: &str) -> Option<&'static str> {
         ("--log-opt x", "unknown log opt 'x'"),
         ("--health-interval 1us", "Interval in Healthcheck cannot be less than 1ms"),
         ("--storage-opt", "--storage-opt is supported only"),
-        ("--link", "links are not built"),
         ("-p 80:0", "invalid port specification: \"0\""),
         ("--expose 80/bogus", "unknown protocol \"bogus\""),
     ];

@@ -207,6 +207,7 @@ impl<'a> Step<'a> {
             config,
             host_config,
             networks: BTreeMap::new(),
+            links: Vec::new(),
             plan,
             mounts: Vec::new(),
             origins: BTreeMap::new(),

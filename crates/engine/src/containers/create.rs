@@ -45,6 +45,7 @@ async fn create_now(
     let mut plan = yare_specgen::settle(&request, &image.config, &engine.facts).map_err(together)?;
     plan.identify(&id);
     let networks = wanted_endpoints(engine, &request)?;
+    let links = crate::links::resolve(engine, &plan.host_config)?;
     let warnings = std::mem::take(&mut plan.warnings);
     let mut prepared = prepare::mounts(engine, &id, &plan).await?;
     let holds = (std::mem::take(&mut prepared.holds), std::mem::take(&mut prepared.leases));
@@ -54,7 +55,8 @@ async fn create_now(
         anonymous: prepared.anonymous.clone(),
         kept: false,
     };
-    let record = record(engine, (id.clone(), name), &request, &image, plan, (&prepared, networks));
+    let mut record = record(engine, (id.clone(), name), &request, &image, plan, (&prepared, networks));
+    record.links = links;
     blocking({
         let (engine, record) = (Arc::clone(engine), record.clone());
         move || make(&engine, &record, &prepared)
@@ -134,6 +136,7 @@ fn record(
         config,
         host_config,
         networks,
+        links: Vec::new(),
         plan,
         mounts: prepared.points.clone(),
         origins: prepared.origins.clone(),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use yare_api::{
     ContainerInspectResponse, ContainerState, ContainerTopResponse, ContainerWaitResponse, GraphDriver,
-    NetworkSettings, PortBinding, PortMap,
+    HostConfig, NetworkSettings, PortBinding, PortMap,
 };
 use yare_errdefs::{Error, Result};
 use yare_net::EndpointRecord;
@@ -62,7 +62,7 @@ pub fn inspect(engine: &Engine, id: &str, size: bool) -> Result<ContainerInspect
         driver: "overlay2".to_owned(),
         platform: "linux".to_owned(),
         exec_ids: (!execs.is_empty()).then_some(execs),
-        host_config: record.host_config.clone(),
+        host_config: HostConfig { links: crate::links::shown(engine, &record), ..record.host_config.clone() },
         graph_driver: graph_driver(engine, &record),
         size_rw,
         size_root_fs,

@@ -232,7 +232,7 @@ pub(crate) fn summary(engine: &Engine, record: &Record, size: bool) -> Container
     let state = &record.state;
     let mut summary = ContainerSummary {
         id: record.id.clone(),
-        names: vec![format!("/{}", record.name)],
+        names: names(engine, record),
         image: image_shown(engine, record),
         image_id: record.image.to_string(),
         command: command(record),
@@ -260,6 +260,12 @@ pub(crate) fn summary(engine: &Engine, record: &Record, size: bool) -> Container
         summary.size_root_fs = whole;
     }
     summary
+}
+
+/// Its name, then those that others have for it.
+fn names(engine: &Engine, record: &Record) -> Vec<String> {
+    let own = format!("/{}", record.name);
+    [own].into_iter().chain(crate::links::names(engine, &record.id)).collect()
 }
 
 /// Bytes of the writable layer, and of it with the image's layers.

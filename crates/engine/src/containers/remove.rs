@@ -18,14 +18,14 @@ pub struct RemoveOptions {
     pub force: bool,
     /// Remove the volumes made for it too.
     pub volumes: bool,
-    /// Remove a link instead (Docker's legacy links).
+    /// Remove a link instead: the name that one container has for another.
     pub link: bool,
 }
 
 /// Removes a container. Goes on when the caller leaves.
 pub async fn remove(engine: &Arc<Engine>, id: &str, options: RemoveOptions) -> Result<()> {
     if options.link {
-        return Err(Error::unimplemented("removing legacy links is not built into this Yare"));
+        return crate::links::remove(engine, id).await;
     }
     let container = engine.containers.find(id)?;
     let (engine, id) = (Arc::clone(engine), id.to_owned());

@@ -91,6 +91,7 @@ fn launch(engine: &Engine, container: &Container) -> Result<Run> {
     let uses = crate::volumes::local::use_all(engine, &record, &record.id)?;
     let mut network = Wired::connect(engine, &record)?;
     wiring::write_files(engine, &record, &network.endpoints)?;
+    crate::links::follow(engine, &record.id, &network.endpoints);
     let spec = wiring::spec(engine, &record)?;
     let run_dir = make_run_dir(engine, &record, network.endpoints.clone())?;
     let (attaches, streams): (Vec<AttachSpec>, Vec<OwnedFd>) =

@@ -64,6 +64,7 @@ mod images;
 mod import;
 mod lifecycle;
 mod limits;
+mod links;
 mod listing;
 mod llb;
 mod llb_sources;
@@ -105,6 +106,7 @@ fn main() {
         history::CASES,
         removal::CASES,
         lifecycle::CASES,
+        links::CASES,
         listing::CASES,
         policy::CASES,
         flags::CASES,
