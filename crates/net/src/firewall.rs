@@ -155,7 +155,7 @@ impl Firewall {
 
     /// Chains of others that drop what this bridge forwards.
     pub(crate) fn dropping(&mut self, bridge: &str) -> Result<Vec<Dropping>, Refused> {
-        forward::dropping(&mut self.socket, &self.table.name, bridge)
+        forward::dropping(&mut self.socket, &self.table.name, bridge, self.beside.is_some())
     }
 
     /// Deletes the tables.

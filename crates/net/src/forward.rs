@@ -38,14 +38,18 @@ impl fmt::Display for Dropping {
              let them pass with: "
         )?;
         let directions = [("-i", "iifname"), ("-o", "oifname")];
-        let commands =
-            directions.map(|(flag, name)| match self.family == nft::FAMILY_IP && table == "filter" {
-                true => {
-                    let chain = if self.for_users { USERS } else { chain };
-                    format!("iptables -I {chain} {flag} {bridge} -j ACCEPT")
-                }
-                false => format!("nft insert rule {family} {table} {chain} {name} {bridge} accept"),
-            });
+        let iptables = match self.family {
+            nft::FAMILY_IP if table == "filter" => Some("iptables"),
+            nft::FAMILY_IP6 if table == "filter" => Some("ip6tables"),
+            _ => None,
+        };
+        let commands = directions.map(|(flag, name)| match iptables {
+            Some(program) => {
+                let chain = if self.for_users { USERS } else { chain };
+                format!("{program} -I {chain} {flag} {bridge} -j ACCEPT")
+            }
+            None => format!("nft insert rule {family} {table} {chain} {name} {bridge} accept"),
+        });
         f.write_str(&commands.join("; "))
     }
 }
@@ -54,12 +58,21 @@ impl fmt::Display for Dropping {
 const USERS: &str = "DOCKER-USER";
 
 fn family_name(family: u8) -> &'static str {
-    if family == nft::FAMILY_IP { "ip" } else { "inet" }
+    match family {
+        nft::FAMILY_IP => "ip",
+        nft::FAMILY_IP6 => "ip6",
+        _ => "inet",
+    }
 }
 
 /// Chains of tables other than `own` that drop forwarded packets by their policy, in tables that have no rule
-/// which names the bridge.
-pub(crate) fn dropping(socket: &mut Socket, own: &str, bridge: &str) -> Result<Vec<Dropping>, Refused> {
+/// which names the bridge. Tables that only IPv6 packets pass count where the bridge has `ipv6`.
+pub(crate) fn dropping(
+    socket: &mut Socket,
+    own: &str,
+    bridge: &str,
+    ipv6: bool,
+) -> Result<Vec<Dropping>, Refused> {
     let mut found = Vec::new();
     let mut users = BTreeSet::new();
     let mut batch = socket.batch();
@@ -69,7 +82,8 @@ pub(crate) fn dropping(socket: &mut Socket, own: &str, bridge: &str) -> Result<V
         if chain.name == USERS {
             users.insert((chain.family, chain.table.clone()));
         }
-        if chain.drops && chain.table != own {
+        let concerns = ipv6 || chain.family != nft::FAMILY_IP6;
+        if chain.drops && concerns && chain.table != own {
             found.push(chain);
         }
     })?;
@@ -97,10 +111,10 @@ struct Chain {
     drops: bool,
 }
 
-/// A message about a chain of a family that IPv4 packets pass.
+/// A message about a chain of a family that IP packets pass.
 fn read_chain(payload: &[u8]) -> Option<Chain> {
     let family = *payload.first()?;
-    if family != nft::FAMILY_IP && family != nft::FAMILY_INET {
+    if ![nft::FAMILY_IP, nft::FAMILY_IP6, nft::FAMILY_INET].contains(&family) {
         return None;
     }
     let attributes = payload.get(4..)?;
@@ -131,6 +145,9 @@ mod tests {
             ),
             "{said}"
         );
+        let said = dropping(nft::FAMILY_IP6, "filter", false);
+        assert!(said.contains("the packet filter's table ip6 filter drops forwarded packets"), "{said}");
+        assert!(said.ends_with("ip6tables -I FORWARD -o yare0 -j ACCEPT"), "{said}");
         let said = dropping(nft::FAMILY_INET, "fw", false);
         assert!(
             said.contains("nft insert rule inet fw FORWARD iifname yare0 accept; nft insert rule"),

@@ -15,7 +15,8 @@ const BATCH_END: u16 = 0x11;
 /// Tables of IPv4, and of IPv4 and IPv6 together.
 pub(crate) const FAMILY_IP: u8 = 2;
 pub(crate) const FAMILY_INET: u8 = 1;
-const FAMILY_IP6: u8 = 10;
+/// Tables of IPv6.
+pub(crate) const FAMILY_IP6: u8 = 10;
 
 /// Type of a message of the nftables subsystem.
 pub(crate) const fn kind(message: u16) -> u16 {

@@ -217,7 +217,7 @@ fn a_container_without_ipv6_is_carried_to() {
         // Nothing would lead SCTP from IPv6 to IPv4.
         assert_eq!(rows(&web.endpoint.ports), ["0.0.0.0:8080", "[::]:8080", "[::1]:8081", "0.0.0.0:9000"]);
         for client in [on(HOST, 8080), on(Ipv6Addr::LOCALHOST, 8080), on(Ipv6Addr::LOCALHOST, 8081)] {
-            assert_eq!(porter.ask(client), Some("10.70.5.2:80".into()), "{client}");
+            assert_eq!(porter.ask(client), Some(format!("{}:80", web.endpoint.ip)), "{client}");
         }
         assert!(TcpStream::connect_timeout(&on(HOST, 8081), NEVER).is_err(), "it is for ::1 alone");
 
@@ -301,5 +301,16 @@ fn the_kernel_holds_the_ipv6_half() {
             eventually(attack, std::time::Duration::from_secs(1), intact);
         }
         assert!(!networks.heal().unwrap(), "nothing is left to mend");
+        // A firewall of the host's that knows nothing of it.
+        program("nft", "add table ip6 filter");
+        program(
+            "nft",
+            "add chain ip6 filter FORWARD { type filter hook forward priority 0 ; policy drop ; }",
+        );
+        let named = |networks: &Network| {
+            networks.dropping().unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        assert!(named(&networks).contains("ip6tables -I FORWARD -i ys7 -j ACCEPT"), "{}", named(&networks));
+        assert_eq!(named(&open(8, false, &Arc::default())), "", "IPv4 alone does not pass it");
     });
 }
