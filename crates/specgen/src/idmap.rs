@@ -1,7 +1,30 @@
 //! How the owners of a mount's files appear: as asked for.
 
+use crate::mounts::{MountPlan, MountSource};
 use yare_api::IdMapping as Asked;
+use yare_errdefs::Error;
+use yare_oci::path::clean;
 use yare_oci::runtime::{IdMap, IdMapping};
+
+/// The label that says it for clients whose requests cannot: compose.
+pub(crate) const LABEL: &str = "yare.idmap";
+
+/// Reads the label: destinations of mounts, each alone or as `/data=USER` or `/data=uids=…;gids=…`.
+pub(crate) fn by_label(text: &str, mounts: &mut [MountPlan]) -> Result<(), Error> {
+    for part in text.split(',').map(str::trim) {
+        let wrong = |why: &str| Error::invalid(format!("invalid label {LABEL}: {part:?}: {why}"));
+        let place = part.split_once('=').map_or(part, |(place, _)| place);
+        let map = parse_word(&format!("idmap{}", &part[place.len()..]));
+        let map = map.ok_or_else(|| wrong("want a destination, or one with =USER or =uids=…;gids=…"))?;
+        let can_be = |mount: &&mut MountPlan| {
+            let source = matches!(mount.source, MountSource::Bind { .. } | MountSource::Volume { .. });
+            source && place.starts_with('/') && mount.destination == clean(place)
+        };
+        let found = mounts.iter_mut().find(can_be);
+        found.ok_or_else(|| wrong("neither a bind nor a volume is mounted there"))?.id_map = Some(map);
+    }
+    Ok(())
+}
 
 /// Reads `BindOptions.IDMapping`. The error is the end of a sentence.
 pub(crate) fn parse(asked: &Asked) -> Result<IdMap, String> {
@@ -93,6 +116,45 @@ mod tests {
         ] {
             assert_eq!(parse_word(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_label_names_mounts() {
+        let volume = |text: &str| crate::mounts::parse_bind(text, "").unwrap();
+        let mut mounts = [volume("/a:/a"), volume("v:/b"), volume("/c:/c:idmap=app"), volume("/d:/d")];
+        by_label("/a, /b/=app,/c=uids=1-2-3;gids=1-2-3", &mut mounts).unwrap();
+        assert_eq!(mounts[0].id_map, Some(IdMap::Owner(String::new())));
+        assert_eq!(mounts[1].id_map, Some(IdMap::Owner("app".into())));
+        assert!(matches!(mounts[2].id_map, Some(IdMap::Ranges { .. })));
+        assert_eq!(mounts[3].id_map, None);
+        for (text, reason) in [
+            ("", "\"\": neither a bind"),
+            ("/x", "neither a bind nor a volume is mounted there"),
+            ("a", "neither a bind"),
+            ("/a=", "want a destination"),
+            ("/a=uids=1", "want a destination"),
+        ] {
+            let error = by_label(text, &mut mounts).unwrap_err().to_string();
+            assert!(error.starts_with("invalid label yare.idmap: ") && error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_image_maps_nothing() {
+        let facts = crate::HostFacts::default();
+        let settled = |own: &str, image: &str| {
+            let request = format!(r#"{{"Cmd":["x"],"Labels":{{{own}}},"HostConfig":{{"Binds":["/a:/a"]}}}}"#);
+            let image = format!(r#"{{"config":{{"Labels":{{{image}}}}}}}"#);
+            let plan = crate::settle(
+                &serde_json::from_str(&request).unwrap(),
+                &serde_json::from_str(&image).unwrap(),
+                &facts,
+            );
+            plan.unwrap().mounts[0].id_map.clone()
+        };
+        let label = r#""yare.idmap":"/a""#;
+        assert_eq!(settled(label, ""), Some(IdMap::Owner(String::new())));
+        assert_eq!(settled("", label), None);
     }
 
     #[test]

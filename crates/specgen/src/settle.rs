@@ -59,7 +59,11 @@ pub fn settle(
         // An image may say `app`; it is meant from the root.
         config.working_dir = working_dir(&config.working_dir);
     }
-    let plan = assemble(config, host_config, facts, &mut report);
+    let mut plan = assemble(config, host_config, facts, &mut report);
+    if let Some(text) = request.config.labels.as_ref().and_then(|labels| labels.get(crate::idmap::LABEL)) {
+        // The user's label alone: an image does not decide whose the host's files are.
+        report.take(crate::idmap::by_label(text, &mut plan.mounts));
+    }
     if report.errors.is_empty() { Ok(Plan { warnings: report.warnings, ..plan }) } else { Err(report.errors) }
 }
 

@@ -272,6 +272,8 @@ fn the_owner_of_a_bind_is_the_containers_user(c: &Client) {
         let mount = "type=bind,src=$PWD/own,dst=/d,bind-idmap=match-user:5:6";
         c.says(&format!("docker run --rm --mount {mount} busybox stat -c %u:%g /d"), "5:6\n");
     }
+    // By label, as compose has to.
+    c.says("docker run --rm -u 5:6 -l yare.idmap=/d -v $PWD/own:/d busybox stat -c %u:%g /d", "5:6\n");
     // Volumes, and mounts that are taken over.
     c.ok("docker run --rm -v $n-v:/v busybox chown 1234:2345 /v");
     c.ok("docker run -d --name $n -u 33:44 -v $n-v:/v:nocopy,idmap busybox sleep 100");
