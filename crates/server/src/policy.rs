@@ -194,14 +194,26 @@ impl Policy {
         ))
     }
 
-    /// Flags of `ps` may ask for environments.
+    /// Flags of `ps` may ask for environments. What shapes its table is denied: with columns of one's own choice, or
+    /// without titles, a number that is something else passes for that of a process, and rows of any process of the
+    /// host for the container's.
     pub(crate) fn check_ps(&self, arguments: &str) -> Result<()> {
-        match arguments.is_empty() || self.grants(Grant::Values) {
-            true => Ok(()),
-            false => Err(self.denied("top with arguments for ps")),
+        let is_plain = || arguments.chars().all(|letter| PS_LETTERS.contains(letter) || letter == ' ');
+        if arguments.is_empty() {
+            Ok(())
+        } else if !self.grants(Grant::Values) {
+            Err(self.denied("top with arguments for ps"))
+        } else if is_plain() {
+            Ok(())
+        } else {
+            Err(self.denied(format_args!("top with arguments for ps of more than the letters {PS_LETTERS}")))
         }
     }
 }
+
+/// What flags of `ps` may be made of: they choose processes and one of its own tables, where the number of a process
+/// stands before anything that has spaces in it.
+const PS_LETTERS: &str = "AFHaefjluwxy-";
 
 /// What takes the place of a value.
 const HIDDEN: &str = "(hidden)";

@@ -235,4 +235,19 @@ fn values_are_hidden_unless_they_are_granted() {
     }
     assert!(policy(&[Grant::Read]).check_ps("").is_ok());
     assert!(policy(&[Grant::Read]).check_ps("auxe").is_err());
+    let values = policy(&[Grant::Read, Grant::Values]);
+    for plain in ["", "auxe", "-ef", "axjf ww"] {
+        assert!(values.check_ps(plain).is_ok(), "{plain}");
+    }
+    // The first shows environments of the host's processes: their age stands where the title is "PID".
+    for shaped in [
+        "axe o lstart,etimes,user,user,user,pid,args",
+        "-eo etimes=PID,args",
+        "axh",
+        "-eZ",
+        "--format=pid",
+        "ax\to",
+    ] {
+        assert!(values.check_ps(shaped).is_err(), "{shaped}");
+    }
 }
