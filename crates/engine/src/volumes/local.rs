@@ -209,7 +209,7 @@ fn mount(folder: &Path, options: &Options) -> Result<()> {
     yare_runtime::mount_at(&mount, &place).map_err(|error| {
         let data = match mount.options.as_slice() {
             [] => String::new(),
-            words => format!(", data: {}", words.join(",")),
+            words => format!(", data: {}", shown(words)),
         };
         let text = format!(
             "{}: failed to mount local volume: mount {}:{path}{data}: {error}",
@@ -218,6 +218,26 @@ fn mount(folder: &Path, options: &Options) -> Result<()> {
         );
         Error::new(yare_errdefs::Classified::class(&error), text)
     })
+}
+
+/// Options as messages have them, which more people see than the volume: with dockerd's stars for passwords.
+fn shown(words: &[String]) -> String {
+    let (mut shown, mut in_password) = (Vec::new(), false);
+    for word in words {
+        match word.split_once('=') {
+            Some((name, _)) if name.starts_with("pass") => {
+                in_password = true;
+                shown.push(format!("{name}=********"));
+            }
+            // What stands behind a comma may be the rest of one.
+            None if in_password => {}
+            _ => {
+                in_password = false;
+                shown.push(word.clone());
+            }
+        }
+    }
+    shown.join(",")
 }
 
 /// Takes whatever is mounted at a volume's folder off it. What is busy goes when it is not any more.
@@ -277,5 +297,16 @@ mod tests {
         );
         let cifs = words(&[("type", "cifs"), ("device", "//files.example/share"), ("o", "user=me")]);
         assert_eq!(cifs.unwrap(), "user=me,addr=192.0.2.7");
+    }
+
+    #[test]
+    fn messages_have_no_passwords() {
+        let folder = tempfile::tempdir().unwrap();
+        let cifs = |o: &str| options(&[("type", "nosuchfs"), ("device", "//x/y"), ("o", o)]);
+        let text = mount(folder.path(), &cifs("username=me,password=sec,,ret,ro=1,pass=secret"))
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("data: username=me,password=********,ro=1,pass=********: "), "{text}");
+        assert!(!text.contains("ret"), "{text}");
     }
 }
