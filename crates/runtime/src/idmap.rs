@@ -87,10 +87,21 @@ fn own_user(plan: &Plan<'_>, root: &OwnedFd) -> Result<(u32, u32)> {
 
 type Ranges = (Vec<IdMapping>, Vec<IdMapping>);
 
-/// The owner of what is mounted appears as this user, and nobody else as anybody.
+/// The owner of what is mounted appears as this user, and nobody else as anybody. Root does so as root alone: files
+/// that anybody else makes there would be root's on the host, programs that run as root included.
 fn owner_as(mount: &Mount, source: &OwnedFd, uid: u32, gid: u32) -> Result<Ranges> {
     let owner = rustix::fs::statx(source, c"", AtFlags::EMPTY_PATH, StatxFlags::UID | StatxFlags::GID)
         .map_err(|error| StartError::io(Step::Mounts, format!("cannot look at {}", mount.source), error))?;
+    if uid != 0 && (owner.stx_uid == 0 || (owner.stx_gid == 0 && gid != 0)) {
+        let text = format!(
+            "{} belongs to root or its group: what {uid}:{gid} makes at {} would be theirs on the host",
+            mount.source, mount.destination
+        );
+        let ranges = format!("idmap=uids={}-{uid}-1;gids={}-{gid}-1", owner.stx_uid, owner.stx_gid);
+        return Err(StartError::invalid(Step::Mounts, text).with_hint(format!(
+            "change its owner and group with chown, or insist on it in numbers: {ranges}"
+        )));
+    }
     let one = |container_id, host_id| vec![IdMapping { container_id, host_id, size: 1 }];
     Ok((one(owner.stx_uid, uid), one(owner.stx_gid, gid)))
 }

@@ -49,6 +49,7 @@ tests! {
     roots_can_be_read_only,
     binds_can_be_read_only,
     the_owner_of_a_bind_is_the_user,
+    nobody_is_root_on_the_host,
     ids_are_mapped_by_number,
     what_cannot_be_id_mapped_is_named,
     names_and_parameters_are_set,
@@ -544,6 +545,32 @@ fn the_owner_of_a_bind_is_the_user() {
         } else {
             assert!(output.contains("touch: made: Value too large"), "{user}: {output}");
             assert!(!volume.path().join("made").exists());
+        }
+    }
+}
+
+fn nobody_is_root_on_the_host() {
+    use std::os::unix::fs::chown;
+    let (root, volume) = (RootFs::new(), owned());
+    let mut spec = spec(&["sh", "-c", "touch /v/made; chmod 6755 /v/made"]);
+    spec.mounts.push(bind(volume.path(), "/v", &["rbind", "rprivate"]));
+    let origins = mapped(IdMap::Owner(String::new()));
+    for (owner, group, user, starts) in [
+        (0, 2345, "app", false),
+        (1234, 0, "app", false),
+        (0, 0, "app:root", false),
+        (1234, 0, "app:root", true),
+        (0, 0, "root", true),
+    ] {
+        chown(volume.path(), Some(owner), Some(group)).unwrap();
+        let options = Options { user: Some(user), origins: &origins, ..Options::default() };
+        let started = run_with(&root, &spec, &options);
+        assert_eq!(volume.path().join("made").exists(), starts, "{user} at {owner}:{group}: {started:?}");
+        if starts {
+            std::fs::remove_file(volume.path().join("made")).unwrap();
+        } else {
+            let error = started.unwrap_err().to_string();
+            assert!(error.contains(" belongs to root or its group: what "), "{error}");
         }
     }
 }
