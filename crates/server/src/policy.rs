@@ -248,6 +248,7 @@ impl Hide for ContainerInspectResponse {
             return;
         }
         hide_environment(&mut self.config.env);
+        hide_all(self.config.on_build.iter_mut().flatten());
         let LogConfig { config, .. } = &mut self.host_config.log_config;
         hide_all(config.iter_mut().flat_map(|options| options.values_mut()));
         let mounts = self.host_config.mounts.iter_mut().flatten();
@@ -262,6 +263,7 @@ impl Hide for ImageInspect {
     fn hide(&mut self, policy: &Policy) {
         if !policy.grants(Grant::Values) {
             hide_environment(&mut self.config.env);
+            hide_all(self.config.on_build.iter_mut().flatten());
         }
     }
 }

@@ -196,7 +196,7 @@ async fn a_denial_names_socket_policy_and_request() {
 #[test]
 fn values_are_hidden_unless_they_are_granted() {
     let container = serde_json::json!({
-        "Config": {"Env": ["PASSWORD=secret", "EMPTY"], "Labels": {"traefik.enable": "true"}},
+        "Config": {"Env": ["PASSWORD=secret", "EMPTY"], "OnBuild": ["ENV A=secret"], "Labels": {"traefik.enable": "true"}},
         "HostConfig": {
             "LogConfig": {"Type": "splunk", "Config": {"splunk-token": "secret"}},
             "Mounts": [{"Type": "volume", "VolumeOptions": {"DriverConfig": {"Options": {"o": "password=secret"}}}}],
@@ -215,7 +215,7 @@ fn values_are_hidden_unless_they_are_granted() {
         assert!(read.contains(kept), "{kept} is not in {read}");
     }
     assert_eq!(shown(&[Grant::Read, Grant::Logs]).matches("secret").count(), 1);
-    assert_eq!(shown(&[Grant::Read, Grant::Logs, Grant::Values]).matches("secret").count(), 4);
+    assert_eq!(shown(&[Grant::Read, Grant::Logs, Grant::Values]).matches("secret").count(), 5);
 
     let volume = serde_json::json!({"Name": "v", "Options": {"o": "password=secret"}});
     let mut usage: yare_api::SystemDataUsageResponse = serde_json::from_value(
@@ -224,8 +224,10 @@ fn values_are_hidden_unless_they_are_granted() {
     .expect("an answer");
     let mut list: yare_api::VolumeListResponse =
         serde_json::from_value(serde_json::json!({ "Volumes": [volume] })).expect("an answer");
-    let mut image: yare_api::ImageInspect =
-        serde_json::from_value(serde_json::json!({"Config": {"Env": ["A=secret"]}})).expect("an answer");
+    let mut image: yare_api::ImageInspect = serde_json::from_value(
+        serde_json::json!({"Config": {"Env": ["A=secret"], "OnBuild": ["ENV A=secret"]}}),
+    )
+    .expect("an answer");
     usage.hide(&policy(&[Grant::Read]));
     list.hide(&policy(&[Grant::Read]));
     image.hide(&policy(&[Grant::Read]));
