@@ -58,7 +58,7 @@ impl Page {
 pub(crate) async fn get(wire: &Wire, url: &str, headers: &[(HeaderName, String)]) -> Result<Page> {
     let (url, login) = split_login(url);
     let address: Uri = url.parse().map_err(|_| Error::Settings { what: format!("{url:?} is no address") })?;
-    let asked = Asked::new("download", printable(&address));
+    let asked = Asked::new("read the content", printable(&address));
     let first = address.clone();
     let (mut address, mut reach) = (address, Reach::Link);
     for _ in 0..=REDIRECTS {
