@@ -77,6 +77,8 @@ pub struct Config {
     pub cleaning: crate::cleaning::CleaningSettings,
     /// Sockets it listens on, as text for `info` and start-up messages.
     pub hosts: Vec<String>,
+    /// What whoever starts the engine has to say about how, for `info`.
+    pub warnings: Vec<String>,
 }
 
 impl Default for Config {
@@ -114,6 +116,7 @@ impl Default for Config {
             build_cache: BuildCacheSettings::default(),
             cleaning: crate::cleaning::CleaningSettings::default(),
             hosts: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 }

@@ -323,7 +323,7 @@ pub(crate) fn dropping(engine: &Engine) -> Vec<String> {
     let mut warnings = Vec::new();
     for bridge in engine.bridge.iter().chain(users) {
         match bridge.dropping() {
-            Ok(chains) => warnings.extend(chains.iter().map(|chain| format!("WARNING: {chain}"))),
+            Ok(chains) => warnings.extend(chains.iter().map(ToString::to_string)),
             Err(error) => {
                 tracing::warn!(error = yare_errdefs::chain(&error), "cannot see whether others drop packets");
             }

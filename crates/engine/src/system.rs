@@ -106,13 +106,12 @@ fn security_options(engine: &Engine) -> Vec<String> {
     apparmor.into_iter().chain(seccomp).collect()
 }
 
-/// What is wrong with this host: as found at the start, what others do to the packet filter now, and faults of
-/// files that describe devices.
+/// What is wrong with this engine and its host: how it was started, what was found then, what others do to the
+/// packet filter now, and faults of files that describe devices. Clients show them as they are.
 fn warnings(engine: &Engine, faults: Vec<String>) -> Vec<String> {
-    let mut warnings = engine.warnings.clone();
-    warnings.extend(faults);
-    warnings.extend(crate::networks::dropping(engine));
-    warnings
+    let known = engine.config.warnings.iter().chain(&engine.warnings).cloned();
+    let all = known.chain(faults).chain(crate::networks::dropping(engine));
+    all.map(|warning| format!("WARNING: {warning}")).collect()
 }
 
 impl State {

@@ -187,6 +187,7 @@ fn plan(settings: &Settings) -> Result<Plan> {
     if hosts.is_empty() {
         hosts.push(format!("unix://{}", exec_root.join("yare.sock").display()));
     }
+    let tls = tls::settings(settings, |name| std::env::var(name).ok())?;
     let engine = Config {
         data_root: absolute(path("data-root", defaults.data_root.clone()))?,
         bridge: text("bridge", &defaults.bridge),
@@ -226,6 +227,7 @@ fn plan(settings: &Settings) -> Result<Plan> {
         cdi_spec_dirs: cdi_spec_dirs(settings, defaults.cdi_spec_dirs)?,
         debug: is_on(settings, "debug"),
         hosts: hosts.clone(),
+        warnings: tls.warnings(&hosts),
         exec_root: exec_root.clone(),
     };
     Ok(Plan {
@@ -240,7 +242,7 @@ fn plan(settings: &Settings) -> Result<Plan> {
             Some("json") => log::Format::Json,
             Some(other) => return Err(Error::invalid(format!("invalid log format: {other}"))),
         },
-        tls: tls::settings(settings, |name| std::env::var(name).ok())?,
+        tls,
         allowed_hosts: allowed_hosts(&many(settings, "allowed-host"))?,
         engine,
     })

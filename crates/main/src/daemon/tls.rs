@@ -43,6 +43,24 @@ pub(super) fn settings(settings: &Settings, environment: impl Fn(&str) -> Option
 }
 
 impl Tls {
+    /// Whether clients have to prove who they are.
+    fn verifies(&self) -> bool {
+        self.files.as_ref().is_some_and(|files| files.client_authorities.is_some())
+    }
+
+    /// What `info` says, in dockerd's words, of those of the listeners that ask their clients for nothing.
+    pub(super) fn warnings(&self, hosts: &[String]) -> Vec<String> {
+        let open = hosts.iter().filter_map(|host| host.strip_prefix("tcp://")).filter(|_| !self.verifies());
+        let fault = |address: &str| match self.files {
+            None => format!("API is accessible on http://{address} without encryption."),
+            Some(_) => format!("API is accessible on https://{address} without TLS client verification."),
+        };
+        open.map(|address| {
+            format!("{} Access to the API is equivalent to root access on the host.", fault(address))
+        })
+        .collect()
+    }
+
     /// The port of an address that has none.
     fn port(&self) -> u16 {
         if self.files.is_some() { 2376 } else { 2375 }
@@ -74,8 +92,7 @@ impl Tls {
 
     /// Refuses, or at least warns of, a listener that asks its clients for nothing.
     fn check(&self, what: &str) -> Result<()> {
-        let verifies = self.files.as_ref().is_some_and(|files| files.client_authorities.is_some());
-        if verifies {
+        if self.verifies() {
             return Ok(());
         }
         if !self.is_open {
@@ -177,6 +194,17 @@ mod tests {
         for wrong in [":port", "0.0.0.0:5555/p", "[::1]x", "::1:9", "127.0.0.1/", "0.0.0.0:1234567890"] {
             assert!(plain.parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn open_listeners_are_told_of() {
+        let hosts = ["unix:///run/x.sock".to_owned(), "tcp://0.0.0.0:1".to_owned()];
+        let told = |args: &[&str]| tls(args, &[]).warnings(&hosts);
+        let open = "API is accessible on http://0.0.0.0:1 without encryption. ";
+        assert!(matches!(told(&["--tcp-without-tls"]).as_slice(), [one] if one.starts_with(open)));
+        let unverified = "API is accessible on https://0.0.0.0:1 without TLS client verification. ";
+        assert!(matches!(told(&["--tlsverify=false"]).as_slice(), [one] if one.starts_with(unverified)));
+        assert_eq!(told(&["--tlsverify"]), Vec::<String>::new());
     }
 
     #[test]
