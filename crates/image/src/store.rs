@@ -10,7 +10,7 @@ use crate::lease::{Lease, Leased};
 use crate::platforms::ImageIndex;
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -581,10 +581,16 @@ fn build_index(
 ) -> (Index, gc::Marked) {
     let mut index = Index::default();
     let mut spared = gc::Marked::default();
+    // Given to an image all at once: one after the other, each would copy and sort those before it.
+    let (mut tags, mut digests) = (names_of(&records.tags), names_of(&records.digests));
     for (id, record) in &records.images {
         match read_image(*id, record, &records, content, present) {
             Ok((image, layers)) if record.detached => index.insert_detached(Arc::new(image), &layers),
-            Ok((image, layers)) => index.insert(Arc::new(image), &layers),
+            Ok((mut image, layers)) => {
+                image.references = tags.remove(id).unwrap_or_default();
+                image.digests = digests.remove(id).unwrap_or_default();
+                index.insert(Arc::new(image), &layers);
+            }
             Err(error) => {
                 tracing::error!(image = %id, error = %chain(&error), "an image is damaged and not shown");
                 let root = gc::Root {
@@ -599,18 +605,18 @@ fn build_index(
             }
         }
     }
-    for (reference, id) in &records.tags {
-        if index.image(id).is_some() {
-            index.tag(*id, reference);
-        }
-    }
-    for (reference, id) in &records.digests {
-        if index.image(id).is_some() {
-            index.add_digest(*id, reference);
-        }
-    }
     add_indexes(&mut index, &mut spared, &records, content);
     (index, spared)
+}
+
+/// The names of each image, sorted.
+fn names_of(names: &[(Reference, ImageId)]) -> HashMap<ImageId, Vec<Reference>> {
+    let mut by_image: HashMap<ImageId, Vec<Reference>> = HashMap::new();
+    for (reference, id) in names {
+        by_image.entry(*id).or_default().push(reference.clone());
+    }
+    by_image.values_mut().for_each(|names| names.sort());
+    by_image
 }
 
 /// Puts the indexes into memory. The names of one that is damaged show the image that they showed.
