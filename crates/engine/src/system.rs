@@ -26,13 +26,22 @@ pub fn full_text(error: &Error) -> String {
 
 /// What `info` shows.
 pub fn info(engine: &Engine) -> SystemInfo {
+    let (devices, faults) = crate::devices::discovered(engine);
+    SystemInfo {
+        discovered_devices: Some(devices),
+        warnings: Some(warnings(engine, faults)).filter(|warnings| !warnings.is_empty()),
+        ..description(engine)
+    }
+}
+
+/// What the engine knows of itself: no devices are looked for, and no packet filter is read.
+fn description(engine: &Engine) -> SystemInfo {
     let facts = &engine.facts;
     let states: Vec<State> = engine.containers.all().iter().map(|container| container.state()).collect();
     let count = |wanted: &dyn Fn(State) -> bool| {
         i64::try_from(states.iter().filter(|state| wanted(**state)).count()).unwrap_or(i64::MAX)
     };
     let (system, system_version) = crate::facts::operating_system();
-    let (devices, faults) = crate::devices::discovered(engine);
     SystemInfo {
         id: engine.engine_id.clone(),
         containers: count(&|_| true),
@@ -92,8 +101,6 @@ pub fn info(engine: &Engine) -> SystemInfo {
         security_options: security_options(engine),
         firewall_backend: Some(FirewallInfo { driver: "nftables".to_owned(), info: None }),
         cdi_spec_dirs: engine.config.cdi_spec_dirs.iter().map(|path| path.display().to_string()).collect(),
-        discovered_devices: Some(devices),
-        warnings: Some(warnings(engine, faults)).filter(|warnings| !warnings.is_empty()),
         ..SystemInfo::default()
     }
 }
@@ -306,7 +313,7 @@ fn gauge(text: &mut String, name: &str, help: &str, rows: &[(String, i64)]) {
 
 /// What dockerd calls them, for dashboards that are made for it; of its figures those that are known here.
 fn dockers_metrics(engine: &Engine, text: &mut String) {
-    let info = info(engine);
+    let info = description(engine);
     let plain = |value: i64| [(String::new(), value)];
     let states = [
         ("paused", info.containers_paused),
