@@ -4,6 +4,7 @@
 //! the same words everywhere, and there is one place that decides whom a client believes.
 
 mod client;
+pub mod der;
 mod pem;
 mod server;
 mod watched;

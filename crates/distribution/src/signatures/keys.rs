@@ -8,14 +8,14 @@ use ring::signature::{
     RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
 };
 use std::path::PathBuf;
+use yare_tls::der::{BIT_STRING, INTEGER, SEQUENCE, expect};
 
 const KNOWN: &str = "known are ECDSA P-256 and P-384 (P-521 is not), RSA of 2048 to 8192 bits and Ed25519";
 /// Bits of an RSA key.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
+/// The most bytes of a key's DER, several times what the longest takes.
+const LONGEST: usize = 64 << 10;
 
 /// How a key is written.
 enum Form {
@@ -109,33 +109,19 @@ fn pem(text: &str) -> Option<Vec<u8>> {
 
 /// Algorithm and key of a SubjectPublicKeyInfo.
 fn public_key(der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (info, []) = element(der, SEQUENCE)? else { return None };
-    let (algorithm, rest) = element(info, SEQUENCE)?;
-    let (bits, []) = element(rest, BIT_STRING)? else { return None };
+    let (info, []) = expect(SEQUENCE, der).filter(|_| der.len() <= LONGEST)? else { return None };
+    let (algorithm, rest) = expect(SEQUENCE, info)?;
+    let (bits, []) = expect(BIT_STRING, rest)? else { return None };
     // A key is whole bytes: none of the bits of the last one is unused.
     Some((algorithm, bits.strip_prefix(&[0])?))
 }
 
 /// How many bits an RSA key has.
 fn modulus_bits(key: &[u8]) -> Option<usize> {
-    let (numbers, []) = element(key, SEQUENCE)? else { return None };
-    let (modulus, _) = element(numbers, INTEGER)?;
+    let (numbers, []) = expect(SEQUENCE, key)? else { return None };
+    let (modulus, _) = expect(INTEGER, numbers)?;
     let start = modulus.iter().position(|byte| *byte != 0)?;
     Some((modulus.len() - start) * 8 - modulus[start].leading_zeros() as usize)
-}
-
-/// The content of the element of this tag at the beginning, and what follows it (DER; up to 64 KiB).
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (&length, rest) = der.strip_prefix(&[tag])?.split_first()?;
-    let (length, rest) = match length {
-        0..=0x7f => (usize::from(length), rest),
-        0x81 | 0x82 => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
-            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
-        }
-        _ => return None,
-    };
-    rest.split_at_checked(length)
 }
 
 #[cfg(test)]

@@ -3,16 +3,16 @@
 //! The certificate was verified against the configured authorities before it gets here. Only as much of DER
 //! is read as leads to the subject; what is not as expected names nobody.
 
+use yare_tls::der::{INTEGER, SEQUENCE, expect, value};
+
 /// The object identifier of common names, 2.5.4.3.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 /// The longest name that X.520 allows (ub-common-name).
 const LONGEST: usize = 64;
 
-const INTEGER: u8 = 0x02;
 const OBJECT: u8 = 0x06;
 const UTF8: u8 = 0x0c;
 const PRINTABLE: u8 = 0x13;
-const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 /// The tag of the version, which may be left out.
 const VERSION: u8 = 0xa0;
@@ -52,28 +52,6 @@ fn text(encoded: &[u8]) -> Option<String> {
         && text.chars().count() <= LONGEST
         && !text.contains(|character: char| character == ':' || character.is_control());
     (is_name && rest.is_empty()).then(|| text.to_owned())
-}
-
-/// The content of a value with this tag, and what follows it.
-fn expect(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (found, content, rest) = value(bytes)?;
-    (found == tag).then_some((content, rest))
-}
-
-/// The tag and the content of the first value, and what follows it.
-fn value(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x83 => {
-            let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
-        }
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
 }
 
 #[cfg(test)]
