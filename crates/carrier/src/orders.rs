@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
-
-/// The longest message; the kernel carries more.
-const LONGEST: usize = 64 << 10;
+use yare_sys::companion;
 
 /// How many ports one message names at most.
 pub(crate) const PORTS: usize = 500;
@@ -41,22 +39,13 @@ pub(crate) enum Order {
 
 /// Sends an order.
 pub(crate) fn send(socket: impl AsFd, order: &Order, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let bytes = serde_json::to_vec(order).map_err(io::Error::other)?;
-    if bytes.len() > LONGEST {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    yare_sys::socket::send_with_fds(socket, &bytes, descriptors)
+    companion::send(socket, &serde_json::to_vec(order).map_err(io::Error::other)?, descriptors)
 }
 
 /// Waits for the next order; `None` at the end.
 pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<(Order, Vec<OwnedFd>)>> {
-    let mut buffer = vec![0; LONGEST];
-    let (length, descriptors) = yare_sys::socket::recv_with_fds(socket, &mut buffer)?;
-    if length == 0 {
-        return Ok(None);
-    }
-    let order = serde_json::from_slice(&buffer[..length]).map_err(io::Error::other)?;
-    Ok(Some((order, descriptors)))
+    let Some((bytes, descriptors)) = companion::receive(socket)? else { return Ok(None) };
+    Ok(Some((serde_json::from_slice(&bytes).map_err(io::Error::other)?, descriptors)))
 }
 
 /// Says that an order was carried out.

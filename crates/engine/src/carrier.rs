@@ -116,24 +116,13 @@ impl Carrier {
     }
 
     /// Waits for the end of a process, and starts another one if ports need it.
-    fn watch(&self, mut child: Child) {
-        let (carrier, pid) = (Weak::clone(&self.myself), child.id());
-        let watching = std::thread::Builder::new().name("carrier".to_owned()).spawn(move || {
-            let ended = child.wait();
-            let Some(carrier) = carrier.upgrade() else { return };
-            let mut state = carrier.state.lock();
-            if state.process.as_ref().is_none_or(|process| process.pid() != pid) {
-                return;
-            }
-            state.process = None;
-            tracing::error!(?ended, "the carrier of published ports died");
-            drop(state);
-            std::thread::sleep(companion::PAUSE);
-            carrier.begin(&mut carrier.state.lock());
-        });
-        if let Err(error) = watching {
-            tracing::warn!(%error, "the carrier is not watched");
-        }
+    fn watch(&self, child: Child) {
+        let pid = child.id();
+        let forget = move |carrier: &Self| {
+            carrier.state.lock().process.take_if(|process| process.pid() == pid).is_some()
+        };
+        let again = |carrier: &Self| carrier.begin(&mut carrier.state.lock());
+        companion::watch(NAME, child, Weak::clone(&self.myself), forget, again);
     }
 }
 

@@ -1,10 +1,12 @@
 //! Processes that outlive an engine and serve its containers, as their engine and the next one know them.
 
 use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::Weak;
 use std::time::Duration;
 
 /// How long after the death of a process another one is started: it may die at once again.
-pub(crate) const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(200);
 
 fn file(exec_root: &Path, name: &str) -> PathBuf {
     exec_root.join(format!("{name}.pid"))
@@ -30,6 +32,29 @@ pub(crate) fn predecessor(exec_root: &Path, name: &str) -> Option<u32> {
     let (pid, birth) = text.trim().split_once(' ')?;
     let pid = pid.parse().ok()?;
     (born(pid)? == birth).then_some(pid)
+}
+
+/// Waits, in a thread of its own, for the end of a process of `owner`, which `forget` makes it forget: unless it had
+/// given the process up before, `again` is called a while later.
+pub(crate) fn watch<T: Send + Sync + 'static>(
+    name: &'static str,
+    mut child: Child,
+    owner: Weak<T>,
+    forget: impl FnOnce(&T) -> bool + Send + 'static,
+    again: fn(&T),
+) {
+    let watching = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let ended = child.wait();
+        let Some(owner) = owner.upgrade() else { return };
+        if forget(&owner) {
+            tracing::error!(?ended, "the {name} died");
+            std::thread::sleep(PAUSE);
+            again(&owner);
+        }
+    });
+    if let Err(error) = watching {
+        tracing::warn!(%error, "the {name} is not watched");
+    }
 }
 
 /// Ends a process.

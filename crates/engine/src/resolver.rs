@@ -150,28 +150,19 @@ impl Resolver {
     }
 
     /// Waits for the end of a process, and starts another one if containers need it.
-    fn watch(&self, mut child: Child) {
-        let (resolver, pid) = (Weak::clone(&self.myself), child.id());
-        let watching = std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
-            let ended = child.wait();
-            let Some(resolver) = resolver.upgrade() else { return };
-            let mut state = resolver.state.lock();
-            if state.process.as_ref().is_none_or(|process| process.pid() != pid) {
-                return;
-            }
-            state.process = None;
-            tracing::error!(?ended, "the resolver of networks died");
-            drop(state);
-            std::thread::sleep(companion::PAUSE);
+    fn watch(&self, child: Child) {
+        let pid = child.id();
+        let forget = move |resolver: &Self| {
+            resolver.state.lock().process.take_if(|process| process.pid() == pid).is_some()
+        };
+        let again = |resolver: &Self| {
             let mut state = resolver.state.lock();
             if !state.clients.is_empty()
                 && let Err(error) = resolver.start(&mut state)
             {
                 tracing::error!(error = yare_errdefs::chain(&error), "containers resolve no names");
             }
-        });
-        if let Err(error) = watching {
-            tracing::warn!(%error, "the resolver is not watched");
-        }
+        };
+        companion::watch(NAME, child, Weak::clone(&self.myself), forget, again);
     }
 }

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
-
-/// The longest message; the kernel carries more.
-const LONGEST: usize = 64 << 10;
+use yare_sys::companion;
 
 /// An order. What it names by `id` is a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,22 +58,13 @@ pub struct Member {
 
 /// Sends an order.
 pub(crate) fn send(socket: impl AsFd, order: &Order, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let bytes = serde_json::to_vec(order).map_err(io::Error::other)?;
-    if bytes.len() > LONGEST {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    yare_sys::socket::send_with_fds(socket, &bytes, descriptors)
+    companion::send(socket, &serde_json::to_vec(order).map_err(io::Error::other)?, descriptors)
 }
 
 /// The next order, if one is there; `None` at the end.
 pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<(Order, Vec<OwnedFd>)>> {
-    let mut buffer = vec![0; LONGEST];
-    let (length, descriptors) = yare_sys::socket::try_recv_with_fds(socket, &mut buffer)?;
-    if length == 0 {
-        return Ok(None);
-    }
-    let order = serde_json::from_slice(&buffer[..length]).map_err(io::Error::other)?;
-    Ok(Some((order, descriptors)))
+    let Some((bytes, descriptors)) = companion::try_receive(socket)? else { return Ok(None) };
+    Ok(Some((serde_json::from_slice(&bytes).map_err(io::Error::other)?, descriptors)))
 }
 
 #[cfg(test)]

@@ -21,6 +21,36 @@ const NOBODY: u32 = 65534;
 /// How long a companion may take for what an engine says: it needs microseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The longest message between an engine and a companion, in bytes; the kernel carries more.
+const LONGEST: usize = 64 << 10;
+
+/// Sends a message.
+pub fn send(socket: impl AsFd, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if message.len() > LONGEST {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    socket::send_with_fds(socket, message, descriptors)
+}
+
+/// Waits for the next message; `None` at the end.
+pub fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    message(|buffer| socket::recv_with_fds(socket, buffer))
+}
+
+/// As [`receive`], but `WouldBlock` at once when nothing is there.
+pub fn try_receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    message(|buffer| socket::try_recv_with_fds(socket, buffer))
+}
+
+fn message(
+    receive: impl FnOnce(&mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)>,
+) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    let mut buffer = vec![0; LONGEST];
+    let (length, descriptors) = receive(&mut buffer)?;
+    buffer.truncate(length);
+    Ok((length > 0).then_some((buffer, descriptors)))
+}
+
 /// A companion that an engine has started.
 #[derive(Debug)]
 pub struct Companion {
