@@ -147,16 +147,11 @@ pub(crate) fn resolv_changed(engine: &Engine, record: &Record, endpoints: &[Endp
 }
 
 /// Adds a container's lines in its hosts file for addresses that it has got, or takes away those of addresses
-/// that it has lost. The file is the same one, for the container has it mounted.
+/// that it has lost.
 pub(crate) fn hosts_changed(engine: &Engine, record: &Record, ips: &[IpAddr], come: bool) -> Result<()> {
-    let path = engine.container_dir(&record.id).join("hosts");
-    let failed =
-        |error: std::io::Error| Error::internal(format!("cannot change {}", path.display())).caused_by(error);
-    let text = std::fs::read_to_string(&path).map_err(failed)?;
     let (hostname, domainname) = (&record.plan.hostname, &record.plan.domainname);
     let file = HostsFile { hostname, domainname, ips, extra: &[], ipv6_loopback: false };
-    let changed = if come { file.added_to(&text) } else { file.taken_from(&text) };
-    std::fs::write(&path, changed).map_err(failed)
+    edit_hosts(engine, record, |text| if come { file.added_to(&text) } else { file.taken_from(&text) })
 }
 
 /// Writes another address of a container that one has a link to into its hosts file while it runs.
@@ -166,14 +161,17 @@ pub(crate) fn link_moved(
     alias: &str,
     endpoint: &EndpointRecord,
 ) -> Result<()> {
+    let ips = networks::addresses(endpoint).into_iter();
+    edit_hosts(engine, record, |text| ips.fold(text, |text, ip| yare_net::hosts::moved(&text, alias, ip)))
+}
+
+/// Changes a container's hosts file. It stays the same file, for the container has it mounted.
+fn edit_hosts(engine: &Engine, record: &Record, edit: impl FnOnce(String) -> String) -> Result<()> {
     let path = engine.container_dir(&record.id).join("hosts");
     let failed =
         |error: std::io::Error| Error::internal(format!("cannot change {}", path.display())).caused_by(error);
-    let mut text = std::fs::read_to_string(&path).map_err(failed)?;
-    for ip in networks::addresses(endpoint) {
-        text = yare_net::hosts::moved(&text, alias, ip);
-    }
-    std::fs::write(&path, text).map_err(failed)
+    let text = std::fs::read_to_string(&path).map_err(failed)?;
+    std::fs::write(&path, edit(text)).map_err(failed)
 }
 
 fn read_host(path: &str) -> String {
