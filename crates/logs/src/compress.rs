@@ -6,6 +6,7 @@ use std::io::{self, BufReader, BufWriter, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Work that [`crate::Writer::compression`] hands out: it reads the rotated file by descriptor, wherever its name has
 /// moved meanwhile, and writes a temporary file. [`crate::Writer::compressed`] then puts that in its place.
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 /// A shim runs it in a forked child at low priority, so that the container's output never waits for it.
 #[derive(Debug)]
 pub struct Compression {
-    pub(crate) source: File,
+    pub(crate) source: Arc<File>,
     pub(crate) temporary: PathBuf,
 }
 

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Encoded bytes after which they are written without waiting for [`Writer::flush`].
 const BATCH: usize = 128 << 10;
@@ -45,8 +46,9 @@ pub struct Writer {
     encoder: Encoder,
     lines: Lines,
     last: Timestamp,
-    /// Inode of the rotated file that is being compressed.
-    compressing: Option<u64>,
+    /// The rotated file that is being compressed. It is told by its inode, which belongs to it for as long as it is
+    /// open: were it closed, the filesystem would give the number of a file that was rotated away to a new one.
+    compressing: Option<Arc<File>>,
     may_compress: bool,
     failure: Option<LogError>,
 }
@@ -142,16 +144,17 @@ impl Writer {
         self.may_compress = false;
         let name =
             files::list(&self.path).ok()?.into_iter().find(|name| name.index > 0 && !name.compressed)?;
-        let source = files::open(&name.of(&self.path)).ok()?;
+        let source = Arc::new(files::open(&name.of(&self.path)).ok()?);
         let inode = source.metadata().ok()?.ino();
-        self.compressing = Some(inode);
+        self.compressing = Some(Arc::clone(&source));
         Some(Compression { source, temporary: files::temporary(&self.path, inode) })
     }
 
     /// Puts a compressed file in the place of the plain one, wherever that has moved; drops it when that is
     /// gone, or when compressing failed.
     pub fn compressed(&mut self, success: bool) {
-        let Some(inode) = self.compressing.take() else { return };
+        let Some(source) = self.compressing.take() else { return };
+        let Ok(inode) = source.metadata().map(|metadata| metadata.ino()) else { return };
         let temporary = files::temporary(&self.path, inode);
         let index = (1..self.files()).find(|index| self.inode(*index) == Some(inode)).filter(|_| success);
         match index {

@@ -229,6 +229,25 @@ fn compressed_files_are_read_like_others() {
     }
 }
 
+/// A filesystem like ext4 gives the number of a file that is gone to the next one that is made.
+#[test]
+fn a_late_compression_replaces_no_other_file() {
+    for lines in (30..90).step_by(3) {
+        let log = Log::new();
+        let mut writer = log.writer(Some(1000), 4, true);
+        write_numbers(&mut writer, 0..15, false);
+        let work = writer.compression().unwrap();
+        work.run().unwrap();
+        // As when the process that compressed has ended, and its file is rotated away before that is noticed.
+        drop(work);
+        write_numbers(&mut writer, 15..15 + lines, false);
+        writer.compressed(true);
+        let kept = numbers(&read(&log.path, all()));
+        let newest = 15 + lines;
+        assert_eq!(kept, (newest - kept.len() as u64..newest).collect::<Vec<_>>(), "{:?}", log.names());
+    }
+}
+
 #[test]
 fn a_slow_compression_finds_its_file_wherever_it_is() {
     let log = Log::new();
