@@ -10,8 +10,9 @@ S3 := $(CURDIR)/target/s3-server
 CLIENTS := $(CURDIR)/target/registry-clients
 CLIENTS_ENV := scripts/python-env $(CLIENTS) oras==0.2.43 docker==7.2.0
 AZURITE := $(CURDIR)/target/azurite
-# The tests of several registries over one store, which YARE_TEST_STORE names.
-STORE_TESTS := cargo test --locked --package yare-registry --test it -- replicas:: replication::of_several
+# The tests of several registries over one store, which YARE_TEST_STORE names. The whole workspace, since one package
+# alone would have its dependencies compiled again, with fewer features.
+STORE_TESTS := cargo test --workspace --locked --test it -- replicas:: replication::of_several
 
 .PHONY: build demo check test soak fuzz bench compare-builds dist clean vm-v2
 
@@ -28,13 +29,14 @@ check:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
+# Most tests wait for something, so there are more threads than processors.
 test:
 	scripts/setup test
 	scripts/docker-plugins $(PLUGINS)
 	scripts/python-env $(S3) 'moto[server]==5.*'
 	$(CLIENTS_ENV)
 	cargo build --locked --package yare
-	YARE_REQUIRE_ROOT=1 YARE_TEST_DOCKER_PLUGINS=$(PLUGINS) YARE_TEST_S3_PYTHON=$(S3)/bin/python YARE_TEST_CLIENTS_PYTHON=$(CLIENTS)/bin/python YARE_BIN=$(CURDIR)/$(DEBUG) cargo test --workspace --locked --no-fail-fast
+	YARE_REQUIRE_ROOT=1 YARE_TEST_DOCKER_PLUGINS=$(PLUGINS) YARE_TEST_S3_PYTHON=$(S3)/bin/python YARE_TEST_CLIENTS_PYTHON=$(CLIENTS)/bin/python YARE_BIN=$(CURDIR)/$(DEBUG) RUST_TEST_THREADS=4 cargo test --workspace --locked --no-fail-fast
 	YARE_TEST_STORE=gcs YARE_TEST_S3_PYTHON=$(S3)/bin/python $(STORE_TESTS)
 
 soak: build
