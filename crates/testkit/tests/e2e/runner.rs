@@ -166,7 +166,7 @@ fn run_all(options: &Options, chosen: Vec<Turn>, mut ignored: usize, filtered: u
 }
 
 /// Cases that failed beside others are run once more, alone: on a busy machine a client may be too late for
-/// what a case waits for. What fails alone too has failed; what does not is named, so that it is looked at.
+/// what a case waits for. What fails alone too has failed; what does not is shown, so that it is looked at.
 fn run_again(turns: &[Turn], host: &Host, report: &Report) {
     let failed: Vec<String> = report.failures.lock().unwrap().iter().map(|(name, _)| name.clone()).collect();
     for turn in turns.iter().filter(|turn| failed.contains(&turn.name)) {
@@ -174,8 +174,16 @@ fn run_again(turns: &[Turn], host: &Host, report: &Report) {
         let mut again = turn.clone();
         again.prefix.push_str("-again");
         if run_one(&again, host).is_ok() {
-            println!("test {} ... ok alone, after it had failed beside others", turn.name);
-            report.failures.lock().unwrap().retain(|(name, _)| *name != turn.name);
+            let mut failures = report.failures.lock().unwrap();
+            let messages =
+                failures.extract_if(.., |(name, _)| *name == turn.name).map(|(_, message)| message);
+            let messages: Vec<String> = messages.collect();
+            println!(
+                "test {} ... ok alone, after it had failed beside others:\n{}",
+                turn.name,
+                messages.join("\n")
+            );
+            drop(failures);
             report.passed.fetch_add(1, Ordering::Relaxed);
         }
     }
