@@ -2,7 +2,7 @@
 
 use crate::name::{Reference, RepositoryName, parse_digest};
 use crate::problem::{Code, Refusal};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 use yare_oci::ContentDigest;
 
@@ -98,6 +98,17 @@ pub fn parse(path: &str) -> Result<Target, Refusal> {
         Part::Manifest(reference) => Target::Manifest(name, Reference::parse(reference)?),
         Part::Referrers(digest) => Target::Referrers(name, parse_digest(digest)?),
         Part::Tags => Target::Tags(name),
+    })
+}
+
+/// What a request is about. By a tag that cannot be there is no manifest: that is all that those are told who ask
+/// for one, or delete it. Who pushes is told what is wrong with the tag.
+pub fn of_request(method: &Method, path: &str) -> Result<Target, Refusal> {
+    parse(path).map_err(|refusal| match (refusal.code, method) {
+        (Code::TagInvalid, &(Method::GET | Method::HEAD | Method::DELETE)) => {
+            Refusal::new(Code::ManifestUnknown, "manifest unknown").with_detail(refusal.detail)
+        }
+        _ => refusal,
     })
 }
 

@@ -150,7 +150,7 @@ impl Service {
         if peer.control {
             return control::answer(&self, &parts, &query).await;
         }
-        let target = route::parse(parts.uri.path())?;
+        let target = route::of_request(&parts.method, parts.uri.path())?;
         line.kind = target.kind();
         line.repository = target.repository().map(ToString::to_string);
         let identified = self.auth.identify(&parts.headers, &peer, &target).await;

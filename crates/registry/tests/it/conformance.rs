@@ -69,6 +69,7 @@ const CASES: &[Case] = &[
     ("management: blobs", By::All, delete_blob),
     ("errors", By::All, errors),
     ("errors: methods", By::All, methods),
+    ("errors: tags that cannot be", By::Ours, impossible_tags),
     ("errors: other digests than SHA-256 and SHA-512", By::Ours, other_digests),
 ];
 
@@ -228,6 +229,8 @@ fn pull_nothing(client: &Client) {
     client.get("/v2/pull/some/manifests/v2").refused(404, "MANIFEST_UNKNOWN");
     client.get(&format!("/v2/pull/some/manifests/{digest}")).refused(404, "MANIFEST_UNKNOWN");
     client.head("/v2/pull/some/manifests/v2").expect(404);
+    client.get("/v2/pull/some/manifests/.INVALID_MANIFEST_NAME").expect(404);
+    client.head("/v2/pull/some/manifests/.INVALID_MANIFEST_NAME").expect(404);
     client.get(&format!("/v2/pull/some/blobs/{digest}")).refused(404, "BLOB_UNKNOWN");
     client.get("/v2/pull/none/tags/list").refused(404, "NAME_UNKNOWN");
 }
@@ -627,6 +630,21 @@ fn methods(client: &Client) {
     client.push_image("methods", "v1", "methods");
     client.send("POST", "/v2/methods/manifests/v1", &[], b"").expect(405);
     client.send("PUT", "/v2/methods/tags/list", &[], b"").expect(405);
+}
+
+/// By such a tag nothing can be there, which is what those learn who look for it; who pushes learns more.
+fn impossible_tags(client: &Client) {
+    let image = client.push_image("impossible", "v1", "impossible");
+    for tag in [".hidden".to_owned(), "-v1".to_owned(), "a+b".to_owned(), "a".repeat(129)] {
+        let path = format!("/v2/impossible/manifests/{tag}");
+        client.get(&path).refused(404, "MANIFEST_UNKNOWN");
+        client.head(&path).expect(404);
+        client.delete(&path).refused(404, "MANIFEST_UNKNOWN");
+        client.put("impossible", &tag, MediaType::OCI_MANIFEST, &image.bytes).refused(400, "TAG_INVALID");
+        let both = format!("{}?tag={tag}", image.digest);
+        client.put("impossible", &both, MediaType::OCI_MANIFEST, &image.bytes).refused(400, "TAG_INVALID");
+    }
+    assert_eq!(client.get("/v2/impossible/tags/list").json()["tags"], json!(["v1"]));
 }
 
 /// Algorithms that are not registered, or not here, are refused and not misread.
