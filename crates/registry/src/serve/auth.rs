@@ -5,6 +5,7 @@ use crate::access::{Action, Caller, Policy};
 use crate::clock::now;
 use crate::config::Config;
 use crate::htpasswd::Htpasswd;
+use crate::name::RepositoryName;
 use crate::problem::{Code, Error, Refusal, Result};
 use crate::route::Target;
 use crate::token::Tokens;
@@ -16,6 +17,16 @@ use std::path::Path;
 
 /// Said to those who tried. Docker's clients show only a text that is not the usual one.
 const INCORRECT: &str = "incorrect username or password";
+
+/// What a client asks for: by this it is decided whether it gets it, and how it is told to prove who it is.
+pub(crate) struct Asked<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) target: &'a Target,
+    /// The other repository that a blob is to be mounted from.
+    pub(crate) source: Option<&'a RepositoryName>,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) peer: &'a Peer,
+}
 
 /// Users, tokens and rules.
 #[derive(Debug)]
@@ -45,30 +56,29 @@ impl Auth {
 
     /// Who is asking: by what was sent, else by the client's certificate. Wrong credentials are refused, not taken
     /// for none.
-    pub(crate) async fn identify(&self, headers: &HeaderMap, peer: &Peer, target: &Target) -> Result<Caller> {
-        let Some(sent) = headers.get(AUTHORIZATION).filter(|_| self.policy.asks) else {
-            let user = peer.user.clone().filter(|_| self.policy.asks);
+    pub(crate) async fn identify(&self, asked: &Asked<'_>) -> Result<Caller> {
+        let Some(sent) = asked.headers.get(AUTHORIZATION).filter(|_| self.policy.asks) else {
+            let user = asked.peer.user.clone().filter(|_| self.policy.asks);
             return Ok(user.map_or(Caller::Anonymous, Caller::User));
         };
         let sent = sent.to_str().unwrap_or_default();
         let (scheme, rest) = sent.split_once(' ').unwrap_or((sent, ""));
         if scheme.eq_ignore_ascii_case("bearer") {
             let Some(tokens) = &self.tokens else {
-                return Err(self.unauthorized(headers, peer, target, "").into());
+                return Err(self.unauthorized(asked, "").into());
             };
             return tokens.verify(rest.trim(), now()).map_err(|why| {
                 tracing::debug!(why, "a token is not taken");
-                self.unauthorized(headers, peer, target, "invalid_token").into()
+                self.unauthorized(asked, "invalid_token").into()
             });
         }
         let given = scheme.eq_ignore_ascii_case("basic").then(|| basic(rest)).flatten();
         if let (Some((user, password)), Some(users)) = (given, &self.users)
-            && users.check(&user, &password, &peer.client).await?
+            && users.check(&user, &password, &asked.peer.client).await?
         {
             return Ok(Caller::User(user));
         }
-        let refusal = Refusal::new(Code::Unauthorized, INCORRECT);
-        Err(self.with_challenge(refusal, headers, peer, (&Method::GET, target), "").into())
+        Err(self.with_challenge(Refusal::new(Code::Unauthorized, INCORRECT), asked, "").into())
     }
 
     /// Who a user is that sends its password in a form.
@@ -104,18 +114,14 @@ impl Auth {
     }
 
     fn not_logged_in(&self, message: &str, peer: &Peer) -> Error {
-        let refusal = Refusal::new(Code::Unauthorized, message);
-        self.with_challenge(refusal, &HeaderMap::new(), peer, (&Method::POST, &Target::Token), "").into()
+        let (method, target, headers) = (&Method::POST, &Target::Token, &HeaderMap::new());
+        let asked = Asked { method, target, source: None, headers, peer };
+        self.with_challenge(Refusal::new(Code::Unauthorized, message), &asked, "").into()
     }
 
     /// Refuses what the caller may not do.
-    pub(crate) fn authorise(
-        &self,
-        caller: &Caller,
-        (method, target): (&Method, &Target),
-        (headers, peer): (&HeaderMap, &Peer),
-    ) -> Result<()> {
-        let is_allowed = match (needed(method, target), target.repository()) {
+    pub(crate) fn authorise(&self, caller: &Caller, asked: &Asked<'_>) -> Result<()> {
+        let is_allowed = match (needed(asked.method, asked.target), asked.target.repository()) {
             (Need::Nothing, _) => true,
             // Clients learn here how to log in, so strangers are asked even where they may read.
             (Need::Name, _) => !self.policy.asks || *caller != Caller::Anonymous,
@@ -124,14 +130,9 @@ impl Auth {
             (Need::Action(_), None) => false,
         };
         match caller {
-            _ if is_allowed => Ok(()),
-            Caller::Anonymous => Err(self.unauthorized(headers, peer, target, "").into()),
-            Caller::Bearer { .. } => {
-                let refusal = self.unauthorized(headers, peer, target, "insufficient_scope");
-                Err(self
-                    .with_challenge(refusal, headers, peer, (method, target), "insufficient_scope")
-                    .into())
-            }
+            _ if is_allowed && !self.lacks_source(caller, asked) => Ok(()),
+            Caller::Anonymous => Err(self.unauthorized(asked, "").into()),
+            Caller::Bearer { .. } => Err(self.unauthorized(asked, "insufficient_scope").into()),
             Caller::User(user) => {
                 let message = format!("user {user} may not do this");
                 Err(Refusal::new(Code::Denied, message).into())
@@ -139,30 +140,37 @@ impl Auth {
         }
     }
 
-    fn unauthorized(&self, headers: &HeaderMap, peer: &Peer, target: &Target, error: &str) -> Refusal {
-        let refusal = Refusal::new(Code::Unauthorized, "authentication required");
-        self.with_challenge(refusal, headers, peer, (&Method::GET, target), error)
+    /// Whether another token of the same user would do for the source of a mount, where this one does not: it is
+    /// asked for then. Who may not read the source at all has to send the blob.
+    fn lacks_source(&self, caller: &Caller, asked: &Asked<'_>) -> bool {
+        let (Some(source), Some(owner)) = (asked.source, self.owner(caller)) else { return false };
+        let may_read = |caller| self.policy.allows(caller, source.as_str(), Action::Pull);
+        !may_read(caller) && may_read(&owner)
+    }
+
+    /// Whose token it is that the caller bears. Of another server's tokens only that server knows what their owners
+    /// may do.
+    pub(crate) fn owner(&self, caller: &Caller) -> Option<Caller> {
+        let Caller::Bearer { user, .. } = caller else { return None };
+        self.tokens.as_ref().filter(|tokens| tokens.issues())?;
+        Some(if user.is_empty() { Caller::Anonymous } else { Caller::User(user.clone()) })
+    }
+
+    fn unauthorized(&self, asked: &Asked<'_>, error: &str) -> Refusal {
+        self.with_challenge(Refusal::new(Code::Unauthorized, "authentication required"), asked, error)
     }
 
     /// Adds the challenge: how to prove who one is, and what to ask a token for.
-    pub(crate) fn with_challenge(
-        &self,
-        mut refusal: Refusal,
-        headers: &HeaderMap,
-        peer: &Peer,
-        (method, target): (&Method, &Target),
-        error: &str,
-    ) -> Refusal {
-        refusal.headers.retain(|(name, _)| *name != WWW_AUTHENTICATE);
-        let Some(tokens) = self.tokens.as_ref().filter(|_| *target != Target::Token) else {
+    fn with_challenge(&self, refusal: Refusal, asked: &Asked<'_>, error: &str) -> Refusal {
+        let Some(tokens) = self.tokens.as_ref().filter(|_| *asked.target != Target::Token) else {
             return refusal.with_header(WWW_AUTHENTICATE, &format!("Basic realm=\"{}\"", self.realm));
         };
         let realm = tokens.realm.clone().unwrap_or_else(|| {
-            let base = base(headers, peer);
+            let base = base(asked.headers, asked.peer);
             format!("{}/token", base.as_deref().unwrap_or("http://localhost"))
         });
         let mut challenge = format!("Bearer realm=\"{realm}\",service=\"{}\"", tokens.service);
-        if let Some(scope) = scope(method, target) {
+        if let Some(scope) = scope(asked) {
             challenge.push_str(&format!(",scope=\"{scope}\""));
         }
         if !error.is_empty() {
@@ -194,14 +202,16 @@ fn needed(method: &Method, target: &Target) -> Need {
 }
 
 /// The scope that a token for this request has.
-fn scope(method: &Method, target: &Target) -> Option<String> {
-    match (needed(method, target), target.repository()) {
-        (Need::Catalog, _) => Some("registry:catalog:*".to_owned()),
-        (Need::Action(Action::Pull), Some(name)) => Some(format!("repository:{name}:pull")),
-        (Need::Action(Action::Push), Some(name)) => Some(format!("repository:{name}:pull,push")),
-        (Need::Action(Action::Delete), Some(name)) => Some(format!("repository:{name}:delete")),
-        _ => None,
-    }
+fn scope(asked: &Asked<'_>) -> Option<String> {
+    let actions = match needed(asked.method, asked.target) {
+        Need::Catalog => return Some("registry:catalog:*".to_owned()),
+        Need::Action(Action::Pull) => "pull",
+        Need::Action(Action::Push) => "pull,push",
+        Need::Action(Action::Delete) => "delete",
+        Need::Nothing | Need::Name => return None,
+    };
+    let source = asked.source.map(|name| format!(" repository:{name}:pull"));
+    Some(format!("repository:{}:{actions}{}", asked.target.repository()?, source.unwrap_or_default()))
 }
 
 fn basic(encoded: &str) -> Option<(String, String)> {

@@ -1,6 +1,6 @@
 //! What happens to every request: which target, who asks, whether he may, the handler, the record of it.
 
-use super::auth::Auth;
+use super::auth::{Asked, Auth};
 use super::body::Body;
 use super::intake::Intake;
 use super::query::Query;
@@ -59,14 +59,10 @@ impl Call {
 
     /// Whether a token that allows listing shows its bearer this repository.
     pub(crate) fn may_list(&self, repository: &str) -> bool {
-        let Caller::Bearer { user, catalog: true, .. } = &self.caller else { return false };
+        let Caller::Bearer { catalog: true, .. } = &self.caller else { return false };
         let auth = &self.service.auth;
-        // Of another server's tokens only that server knows what the user may see.
-        if !auth.tokens.as_ref().is_some_and(crate::token::Tokens::issues) {
-            return true;
-        }
-        let caller = if user.is_empty() { Caller::Anonymous } else { Caller::User(user.clone()) };
-        auth.policy.allows(&caller, repository, Action::Pull)
+        let owner = auth.owner(&self.caller);
+        owner.is_none_or(|owner| auth.policy.allows(&owner, repository, Action::Pull))
     }
 }
 
@@ -153,12 +149,15 @@ impl Service {
         let target = route::of_request(&parts.method, parts.uri.path())?;
         line.kind = target.kind();
         line.repository = target.repository().map(ToString::to_string);
-        let identified = self.auth.identify(&parts.headers, &peer, &target).await;
+        let source = uploads::mount_source(&parts.method, &target, &query);
+        let (method, headers) = (&parts.method, &parts.headers);
+        let asked = Asked { method, target: &target, source: source.as_ref(), headers, peer: &peer };
+        let identified = self.auth.identify(&asked).await;
         // Who could not prove who it is counts as its address: a refusal is an answer, too.
         self.limit(identified.as_ref().ok(), &peer)?;
         let caller = identified?;
         caller.name().clone_into(&mut line.user);
-        self.auth.authorise(&caller, (&parts.method, &target), (&parts.headers, &peer))?;
+        self.auth.authorise(&caller, &asked)?;
         let call = Call { parts, query, caller, peer, service: Arc::clone(&self) };
         self.handle(&call, intake, &target).await
     }

@@ -1,6 +1,7 @@
 //! Uploads: in one request, in one piece, in many pieces, gone on with, mounted, cancelled.
 
 use super::intake::Intake;
+use super::query::Query;
 use super::reply::{Reply, UPLOAD_ID, set, set_digest, status};
 use super::service::Call;
 use crate::access::Action;
@@ -9,9 +10,10 @@ use crate::name::{RepositoryName, parse_digest};
 use crate::problem::{Code, Error, Refusal, Result};
 use crate::range;
 use crate::registry::Registry;
+use crate::route::Target;
 use crate::uploads::{Upload, Writer};
 use http::header::{CONTENT_RANGE, HeaderName, LOCATION, RANGE};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use yare_errdefs::{Class, Classified};
 use yare_oci::ContentDigest;
 
@@ -54,6 +56,14 @@ pub(crate) async fn start(
     }
     registry.finish(writer, (name.as_str(), digest), registry.hooks.origin(call)).await?;
     Ok(created(name, &digest))
+}
+
+/// Which other repository a mount names. One that cannot be is refused later, with what is wrong with it.
+pub(crate) fn mount_source(method: &Method, target: &Target, query: &Query) -> Option<RepositoryName> {
+    let (&Method::POST, Target::Uploads(name), Some(_)) = (method, target, query.get("mount")) else {
+        return None;
+    };
+    RepositoryName::parse(query.get("from")?).ok().filter(|source| source != name)
 }
 
 /// `GET /v2/<name>/blobs/uploads/<id>`

@@ -172,6 +172,90 @@ fn tokens() {
     assert_eq!(nobody.get("/token/keys").expect(200).json()["keys"][0]["kty"], "OKP");
 }
 
+/// The scope that a challenge asks a token for.
+#[track_caller]
+fn scope(answer: Answer) -> String {
+    let answer = answer.refused(401, "UNAUTHORIZED");
+    let challenge = answer.header("WWW-Authenticate").unwrap();
+    let (_, rest) = challenge.split_once("scope=\"").expect(challenge);
+    rest.split('"').next().unwrap().to_owned()
+}
+
+#[test]
+fn challenges_name_what_the_request_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = served(folder.path(), "[auth.token]\nservice = 'test'\n");
+    let digest = Digest::of("x");
+    let (manifest, blob) = (format!("/v2/a/b/manifests/{digest}"), format!("/v2/a/b/blobs/{digest}"));
+    let uploads = "/v2/a/b/blobs/uploads/";
+    let mount = |from: &str| format!("{uploads}?mount={digest}&from={from}");
+    let cases = [
+        ("GET", "/v2/a/b/tags/list", "repository:a/b:pull"),
+        ("GET", &manifest, "repository:a/b:pull"),
+        ("PUT", &manifest, "repository:a/b:pull,push"),
+        ("DELETE", &manifest, "repository:a/b:delete"),
+        ("GET", &blob, "repository:a/b:pull"),
+        ("DELETE", &blob, "repository:a/b:delete"),
+        ("POST", uploads, "repository:a/b:pull,push"),
+        ("POST", &mount("c/d"), "repository:a/b:pull,push repository:c/d:pull"),
+        ("POST", &mount("a/b"), "repository:a/b:pull,push"),
+        ("POST", &mount("C"), "repository:a/b:pull,push"),
+        ("POST", &format!("{uploads}?from=c/d"), "repository:a/b:pull,push"),
+        ("GET", &format!("{uploads}1?mount={digest}&from=c/d"), "repository:a/b:pull,push"),
+    ];
+    let expired = served.client.with("Bearer x");
+    for (method, path, want) in cases {
+        assert_eq!(scope(served.client.send(method, path, &[], b"")), want, "{method} {path}");
+        assert_eq!(
+            scope(expired.send(method, path, &[], b"")),
+            want,
+            "{method} {path}, with what is no token"
+        );
+    }
+    assert_eq!(scope(expired.get("/v2/_catalog")), "registry:catalog:*");
+}
+
+/// Sends something as a client does that knows no more of scopes than what the challenge tells it.
+fn as_challenged(served: &Served, user: &Client, tried: &Client, (method, path): (&str, &str)) -> Answer {
+    let wanted = scope(tried.send(method, path, &[], b"")).replace(' ', "%20");
+    served.client.with(token(user, &format!("service=test&scope={wanted}"))).send(method, path, &[], b"")
+}
+
+#[test]
+fn one_challenge_is_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = served(folder.path(), "[auth.token]\nservice = 'test'\n");
+    let (nobody, alice) = (&served.client, served.client.with(basic("alice", "alice-secret")));
+    let pushed = alice.push_image("secret/from", "v1", "mounted");
+    let mount = format!("/v2/secret/to/blobs/uploads/?mount={}&from=secret/from", pushed.layer);
+    as_challenged(&served, &alice, nobody, ("POST", "/v2/secret/to/blobs/uploads/")).expect(202);
+    as_challenged(&served, &alice, nobody, ("POST", &mount)).expect(201);
+    // What a client has for pushes does not reach the other repository.
+    let pusher = served.client.with(token(&alice, "service=test&scope=repository:secret/to:pull,push"));
+    as_challenged(&served, &alice, &pusher, ("POST", &mount)).expect(201);
+    let mounted = format!("/v2/secret/to/blobs/{}", pushed.layer);
+    as_challenged(&served, &alice, nobody, ("GET", &mounted)).expect(200);
+    as_challenged(&served, &alice, nobody, ("DELETE", &mounted)).expect(202);
+    as_challenged(&served, &alice, nobody, ("DELETE", "/v2/secret/from/manifests/v1")).expect(202);
+}
+
+#[test]
+fn who_may_not_read_the_source_of_a_mount_is_not_asked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = htpasswd(folder.path());
+    let served = Served::new(&format!(
+        "[auth]\nhtpasswd = '{users}'\n[auth.token]\nservice = 'test'\n
+        [[access]]\nrepositories = 'a/**'\nactions = ['pull', 'push']\nusers = ['alice']\n
+        [[access]]\nrepositories = 'b/**'\nactions = ['pull', 'push']\nusers = ['bob']\n"
+    ));
+    let alice = served.client.with(basic("alice", "alice-secret"));
+    let bob = served.client.with(basic("bob", "bob-secret"));
+    let digest = alice.push_blob("a/x", b"secret of alice");
+    let path = format!("/v2/b/x/blobs/uploads/?mount={digest}&from=a/x");
+    as_challenged(&served, &bob, &served.client, ("POST", &path)).expect(202);
+    bob.head(&format!("/v2/b/x/blobs/{digest}")).expect(404);
+}
+
 /// Posts a form to the token endpoint.
 fn post(client: &Client, form: &str) -> crate::client::Answer {
     client.send("POST", "/token", &[("Content-Type", "application/x-www-form-urlencoded")], form.as_bytes())
