@@ -51,11 +51,8 @@ pub(crate) fn complete(cx: &Context, words: &[String]) -> Result<i32, Failure> {
 /// What may stand in the last word's place. Nothing is asked of the engine: completion must not start one.
 fn candidates(words: &[String]) -> Vec<String> {
     let (last, before) = words.split_last().map_or(("", &[][..]), |(last, before)| (last.as_str(), before));
-    let names: Vec<&str> = before.iter().filter(|word| !word.starts_with('-')).map(String::as_str).collect();
-    let command = names
-        .get(..2)
-        .and_then(|two| table::find(&two.join(" ")))
-        .or_else(|| names.first().and_then(|one| table::find(one)));
+    let names: Vec<String> = before.iter().filter(|word| !word.starts_with('-')).cloned().collect();
+    let command = table::named(&names, table::find).map(|(command, _)| command);
     let mut found: Vec<String> = match (command, names.as_slice()) {
         (Some(command), _) if last.starts_with('-') => command
             .flags()
@@ -69,18 +66,20 @@ fn candidates(words: &[String]) -> Vec<String> {
         (None, []) => table::commands()
             .filter(|command| !command.hidden)
             .flat_map(|command| command.names())
-            .filter(|name| !name.contains(' '))
             .chain(GROUPS.iter().map(|group| group.name))
+            .filter(|name| !name.contains(' '))
             .map(str::to_owned)
             .collect(),
-        (None, [group, ..]) => table::commands()
+        (None, group) => table::commands()
             .filter(|command| !command.hidden)
             .flat_map(|command| command.names())
-            .filter_map(|name| Some(name.strip_prefix(group)?.strip_prefix(' ')?.to_owned()))
+            .filter_map(|name| name.strip_prefix(&group.join(" "))?.strip_prefix(' '))
+            .filter_map(|rest| rest.split(' ').next().map(str::to_owned))
             .collect(),
     };
     found.retain(|candidate| candidate.starts_with(last));
     found.sort_unstable();
+    found.dedup();
     found
 }
 
@@ -96,5 +95,8 @@ mod tests {
         assert!(ask("run --mem").contains(&"--memory=".to_owned()));
         assert!(ask("").contains(&"container".to_owned()));
         assert_eq!(ask("ps --no-t"), ["--no-trunc"]);
+        assert_eq!(ask("buildx i"), ["imagetools"]);
+        assert_eq!(ask("buildx imagetools "), ["create", "inspect"]);
+        assert_eq!(ask("buildx imagetools create --dr"), ["--dry-run"]);
     }
 }

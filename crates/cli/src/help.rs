@@ -66,7 +66,7 @@ pub(crate) fn top(cx: &Context) -> Result<i32, Failure> {
 /// Our groups and the plugins, which have a star.
 fn management(plugins: &[Plugin]) -> Vec<(String, &str)> {
     let is_shown = |name: &str| plugins.iter().all(|plugin| plugin.name != name);
-    let ours = GROUPS.iter().filter(|group| is_shown(group.name));
+    let ours = GROUPS.iter().filter(|group| !group.name.contains(' ') && is_shown(group.name));
     let ours = ours.map(|group| (group.name.to_owned(), group.about));
     let shown = plugins.iter().filter_map(|plugin| {
         let metadata = plugin.metadata.as_ref().ok().filter(|metadata| !metadata.hidden)?;
@@ -105,7 +105,10 @@ fn group_text(cx: &Context, name: &str) -> String {
         .flat_map(|command| {
             std::iter::once(command.path).chain(own_alias(command)).map(move |name| (name, command.short))
         })
+        .chain(GROUPS.iter().map(|group| (group.name, group.about)))
         .filter_map(|(path, short)| Some((path.strip_prefix(name)?.strip_prefix(' ')?, short)))
+        // What is in a group of its own, that one lists.
+        .filter(|(entry, _)| !entry.contains(' '))
         .collect();
     entries.sort_unstable();
     let longest = entries.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(11);

@@ -129,9 +129,14 @@ fn dispatch(cx: &mut Context, words: &[String], autostart: Option<Autostart>) ->
     }
     let (command, rest) = match find(words) {
         Found::Command(command, rest) => (command, rest),
-        Found::Group(name) if words.len() == 1 => return help::group_without_command(cx, name),
-        Found::Group(name) if matches!(words[1].as_str(), "--help" | "-h") => return help::group(cx, name),
-        Found::Group(name) => return Err(unknown(cx, &words[..2], &format!(" {name}"))),
+        Found::Group(name, []) => return help::group_without_command(cx, name),
+        Found::Group(name, [first, rest @ ..]) => {
+            let typed = &words[..words.len() - rest.len()];
+            return match first.as_str() {
+                "--help" | "-h" => help::group(cx, name),
+                _ => Err(unknown(cx, typed, &format!(" {name}"))),
+            };
+        }
         Found::Nothing => {
             let not_a_plugin = plugins::run(cx, &words[0]);
             return Err(not_a_plugin.unwrap_or_else(|| unknown(cx, &words[..1], "")));
@@ -173,22 +178,17 @@ pub(crate) fn config_directory(environment: &Environment) -> PathBuf {
 
 enum Found<'w> {
     Command(&'static Command, &'w [String]),
-    Group(&'static str),
+    Group(&'static str, &'w [String]),
     Nothing,
 }
 
-/// The command that the first one or two words name.
+/// The command, or else the group, that the first words name, and what follows them.
 fn find(words: &[String]) -> Found<'_> {
-    if let [first, second, ..] = words
-        && let Some(command) = table::find(&format!("{first} {second}"))
-    {
-        return Found::Command(command, &words[2..]);
+    if let Some((command, count)) = table::named(words, table::find) {
+        return Found::Command(command, &words[count..]);
     }
-    if let Some(command) = table::find(&words[0]) {
-        return Found::Command(command, &words[1..]);
-    }
-    match table::group(&words[0]) {
-        Some(group) => Found::Group(group.name),
+    match table::named(words, table::group) {
+        Some((group, count)) => Found::Group(group.name, &words[count..]),
         None => Found::Nothing,
     }
 }

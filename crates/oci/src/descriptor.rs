@@ -41,7 +41,8 @@ impl MediaType {
     }
 }
 
-/// A pointer to content: what it is, its hash and its size (image-spec, descriptor.md).
+/// A pointer to content: what it is, its hash and its size (image-spec, descriptor.md). The order of the members
+/// is the one in which Go's programs write them, so that an index of the same entries has the same digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
@@ -58,6 +59,9 @@ pub struct Descriptor {
     /// Free annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// The content itself, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
     /// What it was built for, in an index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
@@ -80,6 +84,7 @@ impl Descriptor {
             size,
             urls: Vec::new(),
             annotations: BTreeMap::new(),
+            data: None,
             platform: None,
             artifact_type: None,
         }

@@ -31,13 +31,7 @@ impl Platform {
     /// A platform from its three usual parts, normalised.
     pub fn new(os: &str, architecture: &str, variant: &str) -> Self {
         let (architecture, variant) = normalise(architecture, variant);
-        Self {
-            architecture,
-            os: os.to_ascii_lowercase(),
-            variant,
-            os_version: String::new(),
-            os_features: Vec::new(),
-        }
+        Self { architecture, os: system(os), variant, os_version: String::new(), os_features: Vec::new() }
     }
 
     /// Parses `os`, `arch`, `os/arch` or `os/arch/variant`, as `--platform` takes it.
@@ -71,7 +65,7 @@ impl Platform {
     /// (containerd's `platforms.Only`).
     pub fn rank(&self, wanted: &Self) -> Option<usize> {
         let mine = Self::new(&self.os, &self.architecture, &self.variant);
-        let fits = mine.os == wanted.os.to_ascii_lowercase() && self.system_fits(wanted);
+        let fits = mine.os == system(&wanted.os) && self.system_fits(wanted);
         let mine = (mine.architecture, mine.variant);
         let place = served(&wanted.architecture, &wanted.variant).into_iter().position(|own| own == mine);
         place.filter(|_| fits)
@@ -143,6 +137,14 @@ fn go_arch(rust: &str) -> &str {
     }
 }
 
+/// The name of an operating system in Go's words.
+fn system(os: &str) -> String {
+    match os.to_ascii_lowercase() {
+        os if os == "macos" => "darwin".to_owned(),
+        os => os,
+    }
+}
+
 fn normalise(architecture: &str, variant: &str) -> (String, String) {
     let (architecture, variant) = (architecture.to_ascii_lowercase(), variant.to_ascii_lowercase());
     let (architecture, variant) = match (architecture.as_str(), variant.as_str()) {
@@ -200,6 +202,7 @@ mod tests {
             ("linux/arm", "linux/arm/v7"),
             ("aarch64", "linux/arm64"),
             ("linux/x86_64", "linux/amd64"),
+            ("macOS/aarch64", "darwin/arm64"),
         ] {
             assert_eq!(Platform::parse(text).unwrap().to_string(), printed, "{text}");
         }

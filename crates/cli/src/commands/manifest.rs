@@ -1,12 +1,11 @@
 //! `manifest create`, `annotate`, `inspect`, `push` and `rm`: lists of images of several platforms, put together
 //! from what registries have. No engine takes part.
 
-use serde::Deserialize;
-use yare_distribution::{Client, Document, Intent, LARGEST_MANIFEST, Name, Repository, Resume};
+use yare_distribution::{Client, Document, Intent, Name, Repository};
 use yare_errdefs::{Class, Classified as _};
-use yare_oci::{Descriptor, Index, Manifest, MediaType, Platform, Reference};
+use yare_oci::{Index, MediaType, Reference};
 
-use super::remote::{client, failed, name, open, reference};
+use super::remote::{Told, client, failed, name, open, reference, told};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::flags::Given;
@@ -35,26 +34,6 @@ const PLATFORMS: &[(&str, &[&str])] = &[
     ("wasip1", &["wasm"]),
     ("windows", &["386", "amd64", "arm", "arm64"]),
 ];
-
-/// What a config says of its platform; of some artifacts nothing.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Told {
-    architecture: String,
-    os: String,
-    variant: String,
-    #[serde(rename = "os.version")]
-    os_version: String,
-    #[serde(rename = "os.features")]
-    os_features: Vec<String>,
-}
-
-impl From<Told> for Platform {
-    fn from(told: Told) -> Self {
-        let Told { architecture, os, variant, os_version, os_features } = told;
-        Self { architecture, os, variant, os_version, os_features }
-    }
-}
 
 fn lists(cx: &Context) -> Lists {
     Lists::of(&cx.config_directory)
@@ -233,11 +212,7 @@ async fn fetch(cx: &Context, client: &Client, image: &Reference) -> Result<Entry
 }
 
 async fn entry(repository: &Repository, image: &Reference, found: &Document) -> Result<Entry, Failure> {
-    let read: Manifest = serde_json::from_slice(&found.bytes)
-        .map_err(|error| Failure::new(format!("the manifest of {image} is not understood: {error}")))?;
-    let config = small_blob(repository, &read.config).await?;
-    let told: Told = serde_json::from_slice(&config)
-        .map_err(|error| Failure::new(format!("the config of {image} is not understood: {error}")))?;
+    let told = told(repository, image, &found.bytes).await?;
     Entry::new(image, found.descriptor.clone(), told.into(), &found.bytes)
 }
 
@@ -260,17 +235,4 @@ async fn members(
         entries.push(Entry::new(&place, image.descriptor, platform, &image.bytes)?);
     }
     Ok(entries)
-}
-
-/// A blob that is a document.
-async fn small_blob(repository: &Repository, blob: &Descriptor) -> Result<Vec<u8>, Failure> {
-    if blob.size > LARGEST_MANIFEST as u64 {
-        return Err(Failure::new(format!("the config {} has {} bytes", blob.digest, blob.size)));
-    }
-    let mut stream = repository.blob(blob, Resume::default()).map_err(|error| failed(&error))?;
-    let mut bytes = Vec::new();
-    while let Some(chunk) = stream.chunk().await.map_err(|error| failed(&error))? {
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
 }

@@ -12,6 +12,7 @@ pub(crate) mod du;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod images;
+pub(crate) mod imagetools;
 pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod lifecycle;

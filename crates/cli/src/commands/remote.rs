@@ -1,7 +1,12 @@
 //! `image copy`, `image referrers`: what is asked of registries without an engine.
 
-use yare_distribution::{Client, Credentials, Insecure, Intent, Name, Proxies, Repository, Secret, Settings};
-use yare_oci::Reference;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use yare_distribution::{
+    Client, Credentials, Insecure, Intent, LARGEST_MANIFEST, Name, Proxies, Repository, Resume, Secret,
+    Settings,
+};
+use yare_oci::{Descriptor, Manifest, Platform, Reference};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -10,6 +15,26 @@ use crate::table::Outcome;
 
 /// The folders of registries, as the engine looks for them.
 const CERTS_D: &[&str] = &["/etc/yare/certs.d", "/etc/docker/certs.d"];
+
+/// What a config says of its platform; of some artifacts nothing.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(super) struct Told {
+    pub architecture: String,
+    pub os: String,
+    pub variant: String,
+    #[serde(rename = "os.version")]
+    os_version: String,
+    #[serde(rename = "os.features")]
+    os_features: Vec<String>,
+}
+
+impl From<Told> for Platform {
+    fn from(told: Told) -> Self {
+        let Told { architecture, os, variant, os_version, os_features } = told;
+        Self { architecture, os, variant, os_version, os_features }
+    }
+}
 
 /// What is told of a registry's error.
 pub(super) fn failed(error: &yare_distribution::Error) -> Failure {
@@ -73,6 +98,48 @@ pub(super) async fn open(
         _ => Credentials::Anonymous,
     };
     client.repository(reference, &credentials, intent).await.map_err(|error| failed(&error))
+}
+
+/// A document of a registry, read.
+pub(super) fn read<T: DeserializeOwned>(what: &str, of: &Reference, bytes: &[u8]) -> Result<T, Failure> {
+    let failed = |error| Failure::new(format!("the {what} of {of} is not understood: {error}"));
+    serde_json::from_slice(bytes).map_err(failed)
+}
+
+/// The config of the image that has this manifest.
+pub(super) async fn config(
+    repository: &Repository,
+    image: &Reference,
+    manifest: &[u8],
+) -> Result<Vec<u8>, Failure> {
+    let manifest: Manifest = read("manifest", image, manifest)?;
+    small_blob(repository, "config", &manifest.config).await
+}
+
+/// What the config of the image that has this manifest says of its platform.
+pub(super) async fn told(
+    repository: &Repository,
+    image: &Reference,
+    manifest: &[u8],
+) -> Result<Told, Failure> {
+    read("config", image, &config(repository, image, manifest).await?)
+}
+
+/// A blob that is a document.
+pub(super) async fn small_blob(
+    repository: &Repository,
+    what: &str,
+    blob: &Descriptor,
+) -> Result<Vec<u8>, Failure> {
+    if blob.size > LARGEST_MANIFEST as u64 {
+        return Err(Failure::new(format!("the {what} {} has {} bytes", blob.digest, blob.size)));
+    }
+    let mut stream = repository.blob(blob, Resume::default()).map_err(|error| failed(&error))?;
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stream.chunk().await.map_err(|error| failed(&error))? {
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
 }
 
 /// `image copy`: an image, or an index with all its images, from registry to registry.

@@ -82,7 +82,7 @@ impl Json {
 
     /// On one line, with what HTML would take for markup escaped, as Go's encoder does by default.
     pub(crate) fn compact_escaped(&self) -> String {
-        self.compact().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+        escaped(&self.compact())
     }
 
     /// Over several lines, each level indented by `indent`.
@@ -90,6 +90,11 @@ impl Json {
         let mut out = String::new();
         self.write(&mut out, Some(indent), 0);
         out
+    }
+
+    /// The same with what HTML would take for markup escaped.
+    pub(crate) fn pretty_escaped(&self, indent: &str) -> String {
+        escaped(&self.pretty(indent))
     }
 
     fn write(&self, out: &mut String, indent: Option<&str>, depth: usize) {
@@ -112,6 +117,11 @@ impl Json {
             }
         }
     }
+}
+
+/// These letters stand in texts alone.
+fn escaped(json: &str) -> String {
+    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
 fn write_text(out: &mut String, text: &str) {

@@ -9,8 +9,8 @@ use crate::clock::Now;
 
 pub(crate) use json::Json;
 pub(crate) use list::{Layout, Row, labels, write_list};
-pub(crate) use table::tabulate;
-pub(crate) use template::{Render, compile};
+pub(crate) use table::{tabulate, tabulate_closely};
+pub(crate) use template::{Render, compile, compile_for_images};
 
 /// Shortens an ID to its first twelve characters, without `sha256:`.
 pub(crate) fn short_id(id: &str) -> &str {

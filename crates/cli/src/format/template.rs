@@ -13,11 +13,24 @@ pub(crate) trait Render {
     fn render(&self, document: &Json) -> Result<String, String>;
 }
 
-/// Reads a template.
+/// Reads a template for documents of the engine.
 ///
 /// # Errors
 /// The parser's own text.
 pub(crate) fn compile(text: &str, header: bool) -> Result<Box<dyn Render>, String> {
+    compile_for(&ENGINE, text, header)
+}
+
+/// Reads a template for what registries have, in the names of the image specification; `json` writes over
+/// several lines.
+///
+/// # Errors
+/// The parser's own text.
+pub(crate) fn compile_for_images(text: &str) -> Result<Box<dyn Render>, String> {
+    compile_for(&IMAGES, text, false)
+}
+
+fn compile_for(form: &'static Form, text: &str, header: bool) -> Result<Box<dyn Render>, String> {
     let mut template = Template::default();
     let functions: &[(&str, gtmpl_ng::Func)] = &[
         ("json", if header { same } else { to_json }),
@@ -34,10 +47,10 @@ pub(crate) fn compile(text: &str, header: bool) -> Result<Box<dyn Render>, Strin
     ];
     template.add_funcs(functions);
     template.parse(rewrite(text)).map_err(|error| tidy(&error.to_string()))?;
-    Ok(Box::new(Compiled(template)))
+    Ok(Box::new(Compiled(template, form)))
 }
 
-struct Compiled(Template);
+struct Compiled(Template, &'static Form);
 
 /// An error in Go's words: without the whole document, and with one column.
 fn tidy(text: &str) -> String {
@@ -60,14 +73,122 @@ fn tidy(text: &str) -> String {
 thread_local! {
     /// The document being rendered: `json` looks the original of a value up in it, because the engine's maps
     /// forget the order of members and the difference between an empty list and none.
-    static DOCUMENT: RefCell<Option<Json>> = const { RefCell::new(None) };
+    static DOCUMENT: RefCell<Option<(Json, &'static Form)>> = const { RefCell::new(None) };
 }
 
 impl Render for Compiled {
     fn render(&self, document: &Json) -> Result<String, String> {
-        DOCUMENT.with_borrow_mut(|current| *current = Some(document.clone()));
-        let context = Context::from(to_value(document, ""));
-        self.0.render(&context).map_err(|error| tidy(&error.to_string()))
+        let Self(template, form) = self;
+        DOCUMENT.with_borrow_mut(|current| *current = Some((document.clone(), form)));
+        let context = Context::from(to_value(document, "", form));
+        template.render(&context).map_err(|error| tidy(&error.to_string()))
+    }
+}
+
+/// How documents look to templates.
+struct Form {
+    /// Members that are maps with keys of the user's, where a missing key is no error.
+    free: &'static [&'static str],
+    /// Go's names of members whose JSON names are spelled otherwise.
+    go_names: &'static [(&'static str, &'static str)],
+    /// Members that are left out when they are empty.
+    optional: &'static [Optional],
+    /// What a value is to `json`.
+    json: fn(&Json) -> String,
+    /// Members below which all objects are maps with keys of the user's.
+    open: &'static [&'static str],
+    /// All of it is below such a member.
+    is_open: bool,
+}
+
+impl Form {
+    fn is_free(&self, name: &str, members: &[(String, Json)]) -> bool {
+        // Nothing in Go has a slash in its name.
+        let are_keys = !members.is_empty() && members.iter().all(|(name, _)| name.contains('/'));
+        self.is_open || self.free.contains(&name) || are_keys
+    }
+
+    /// The form of what is below a member.
+    fn below(&'static self, name: &str) -> &'static Self {
+        if self.open.contains(&name) { &OPEN } else { self }
+    }
+}
+
+/// Documents of the engine.
+static ENGINE: Form = Form {
+    free: FREE,
+    go_names: GO_NAMES,
+    optional: OPTIONAL,
+    json: Json::compact,
+    open: &[],
+    is_open: false,
+};
+
+/// What registries have.
+static IMAGES: Form = Form {
+    free: &["annotations", "Annotations", "Labels", "Volumes", "ExposedPorts", "SBOM", "Provenance"],
+    go_names: &[
+        ("name", "Name"),
+        ("manifest", "Manifest"),
+        ("image", "Image"),
+        ("schemaVersion", "SchemaVersion"),
+        ("mediaType", "MediaType"),
+        ("digest", "Digest"),
+        ("size", "Size"),
+        ("urls", "URLs"),
+        ("annotations", "Annotations"),
+        ("data", "Data"),
+        ("platform", "Platform"),
+        ("artifactType", "ArtifactType"),
+        ("manifests", "Manifests"),
+        ("architecture", "Architecture"),
+        ("os", "OS"),
+        ("os.version", "OSVersion"),
+        ("os.features", "OSFeatures"),
+        ("variant", "Variant"),
+        ("created", "Created"),
+        ("author", "Author"),
+        ("config", "Config"),
+        ("rootfs", "RootFS"),
+        ("type", "Type"),
+        ("diff_ids", "DiffIDs"),
+        ("history", "History"),
+        ("created_by", "CreatedBy"),
+        ("comment", "Comment"),
+        ("empty_layer", "EmptyLayer"),
+    ],
+    optional: &[
+        Optional {
+            mark: "digest",
+            texts: &["ArtifactType"],
+            lists: &["URLs", "Annotations", "Data"],
+            pointers: &["Platform"],
+        },
+        Optional {
+            mark: "architecture",
+            texts: &["OSVersion", "Variant"],
+            lists: &["OSFeatures"],
+            pointers: &[],
+        },
+        Optional { mark: "rootfs", texts: &["Author", "Created"], lists: &["History"], pointers: &[] },
+    ],
+    json: image_json,
+    open: &["SLSA", "SPDX", "AdditionalSPDXs"],
+    is_open: false,
+};
+
+/// What is below a member that may be anything.
+static OPEN: Form =
+    Form { free: &[], go_names: &[], optional: &[], json: Json::compact, open: &[], is_open: true };
+
+/// As Buildx writes it. What is asked for with effort is no member of the whole.
+fn image_json(value: &Json) -> String {
+    match value {
+        Json::Object(members) if value.get("manifest").is_some() => {
+            let members = members.iter().filter(|(name, _)| !matches!(&**name, "SBOM" | "Provenance"));
+            Json::Object(members.cloned().collect()).pretty_escaped("  ")
+        }
+        other => other.pretty_escaped("  "),
     }
 }
 
@@ -155,10 +276,11 @@ struct Optional {
     pointers: &'static [&'static str],
 }
 
-fn to_value(document: &Json, name: &str) -> Value {
+fn to_value(document: &Json, name: &str, form: &'static Form) -> Value {
+    let form = form.below(name);
     match document {
         // Most things that are null are lists or maps without members, which Go prints so.
-        Json::Null if FREE.contains(&name) => Value::Map(HashMap::new()),
+        Json::Null if form.free.contains(&name) => Value::Map(HashMap::new()),
         Json::Null if name == "Platform" => Value::String("<nil>".to_owned()),
         Json::Null => Value::Array(Vec::new()),
         Json::Bool(value) => Value::Bool(*value),
@@ -168,14 +290,14 @@ fn to_value(document: &Json, name: &str) -> Value {
             (_, _, value) => Value::from(value.unwrap_or(0.0)),
         },
         Json::Text(text) => Value::String(text.clone()),
-        Json::List(items) => Value::Array(items.iter().map(|item| to_value(item, "")).collect()),
+        Json::List(items) => Value::Array(items.iter().map(|item| to_value(item, "", form)).collect()),
         Json::Object(members) => {
             let mut map: HashMap<String, Value> =
-                members.iter().map(|(name, value)| (name.clone(), to_value(value, name))).collect();
-            if FREE.contains(&name) {
+                members.iter().map(|(name, value)| (name.clone(), to_value(value, name, form))).collect();
+            if form.is_free(name, members) {
                 return Value::Map(map);
             }
-            for (json, go) in GO_NAMES {
+            for (json, go) in form.go_names {
                 if !map.contains_key(*go)
                     && let Some(value) = map.get(*json)
                 {
@@ -183,20 +305,21 @@ fn to_value(document: &Json, name: &str) -> Value {
                     map.insert((*go).to_owned(), value);
                 }
             }
-            fill(&mut map);
+            fill(&mut map, form);
             Value::Object(map)
         }
     }
 }
 
-/// Adds what the API left out.
-fn fill(map: &mut HashMap<String, Value>) {
-    let known: Vec<&Optional> = OPTIONAL.iter().filter(|optional| map.contains_key(optional.mark)).collect();
+/// Adds what was left out.
+fn fill(map: &mut HashMap<String, Value>, form: &'static Form) {
+    let known: Vec<&Optional> =
+        form.optional.iter().filter(|optional| map.contains_key(optional.mark)).collect();
     for Optional { texts, lists, pointers, .. } in known {
         let empty = texts
             .iter()
             .map(|name| (*name, Value::String(String::new())))
-            .chain(lists.iter().map(|name| (*name, to_value(&Json::Null, name))))
+            .chain(lists.iter().map(|name| (*name, to_value(&Json::Null, name, form))))
             .chain(pointers.iter().map(|name| (*name, Value::Nil)));
         for (name, value) in empty {
             map.entry(name.to_owned()).or_insert(value);
@@ -299,27 +422,30 @@ fn to_json(arguments: &[Value]) -> Result<Value, FuncError> {
 
 fn json_of(value: &Value) -> String {
     let found = DOCUMENT.with_borrow(|document| {
-        let document = document.as_ref()?;
+        let (document, form) = document.as_ref()?;
         // A row writes itself, and escapes what it writes.
-        match original(document, value, "")? {
+        match original(document, value, "", form)? {
             Json::Object(members) if members.iter().any(|(name, _)| name == LABELS) => {
                 let fields = members.iter().filter(|(name, _)| name != LABELS).cloned().collect();
                 Some(Json::Object(fields).compact_escaped())
             }
-            other => Some(other.compact()),
+            other => Some((form.json)(other)),
         }
     });
     found.unwrap_or_else(|| from_value(value).compact())
 }
 
 /// The part of the document that this value was made from.
-fn original<'d>(document: &'d Json, value: &Value, name: &str) -> Option<&'d Json> {
-    if to_value(document, name) == *value {
+fn original<'d>(document: &'d Json, value: &Value, name: &str, form: &'static Form) -> Option<&'d Json> {
+    if to_value(document, name, form) == *value {
         return Some(document);
     }
+    let form = form.below(name);
     match document {
-        Json::List(items) => items.iter().find_map(|item| original(item, value, "")),
-        Json::Object(members) => members.iter().find_map(|(name, member)| original(member, value, name)),
+        Json::List(items) => items.iter().find_map(|item| original(item, value, "", form)),
+        Json::Object(members) => {
+            members.iter().find_map(|(name, member)| original(member, value, name, form))
+        }
         _ => None,
     }
 }
@@ -348,9 +474,9 @@ fn json_path(arguments: &[Value]) -> Result<Value, FuncError> {
         return Ok(Value::String(json_of(root)));
     }
     let found = DOCUMENT.with_borrow(|document| {
-        let document = document.as_ref()?;
-        let base = original(document, root, "")?;
-        base.at(path).map(Json::compact)
+        let (document, form) = document.as_ref()?;
+        let base = original(document, root, "", form)?;
+        base.at(path).map(form.json)
     });
     if let Some(found) = found {
         return Ok(Value::String(found));
@@ -522,6 +648,39 @@ mod tests {
         assert!(compile("{{.State", false).is_err());
         let missing = compile("{{.Nope}}", false).unwrap();
         assert!(missing.render(&serde_json::from_str(document).unwrap()).is_err());
+    }
+
+    #[test]
+    fn what_registries_have_goes_by_gos_names_too() {
+        let document = r#"{"name":"a","manifest":{"mediaType":"m","digest":"sha256:0","size":1,"manifests":[
+            {"mediaType":"n","digest":"sha256:1","size":2,"platform":{"architecture":"arm","os":"linux"}},
+            {"mediaType":"n","digest":"sha256:2","size":2,"annotations":{"a.b":"<c>"}}]},
+            "image":{"linux/amd64":{"architecture":"amd64","config":{"Env":["A=1"]},"rootfs":{"diff_ids":[]}}},
+            "Provenance":{"linux/amd64":{"SLSA":{"name":"x","b":{"os":"y"}}}},"SBOM":{}}"#;
+        let document: Json = serde_json::from_str(document).unwrap();
+        let render = |template: &str| compile_for_images(template).unwrap().render(&document);
+        for (template, expected) in [
+            ("{{.Name}} {{.Manifest.MediaType}} {{len .Manifest.Manifests}}", "a m 2"),
+            (
+                "{{range .Manifest.Manifests}}{{.Digest}}{{with .Platform}} {{.OS}}{{end}},{{end}}",
+                "sha256:1 linux,sha256:2,",
+            ),
+            (r#"{{range .Manifest.Manifests}}{{index .Annotations "a.b"}}|{{end}}"#, "|<c>|"),
+            (r#"{{json (index .Manifest.Manifests 1).Annotations}}"#, "{\n  \"a.b\": \"\\u003cc\\u003e\"\n}"),
+            (r#"{{(index .Image "linux/amd64").Architecture}}"#, "amd64"),
+            (
+                "{{range $name, $image := .Image}}{{$name}}: {{$image.Config.Env}}{{end}}",
+                "linux/amd64: [A=1]",
+            ),
+            (r#"{{json (index .Provenance "linux/amd64").SLSA.b}}"#, "{\n  \"os\": \"y\"\n}"),
+            ("{{range $k, $v := (index .Provenance \"linux/amd64\").SLSA.b}}{{$k}}={{$v}}{{end}}", "os=y"),
+            ("{{json .SBOM}} {{json .SBOM.SPDX}}", "{} null"),
+        ] {
+            assert_eq!(render(template).as_deref(), Ok(expected), "{template}");
+        }
+        let whole = render("{{json .}}").unwrap();
+        assert!(whole.starts_with("{\n  \"name\": \"a\",") && !whole.contains("SLSA"), "{whole}");
+        assert!(render("{{.Nope}}").is_err());
     }
 
     #[test]

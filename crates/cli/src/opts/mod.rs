@@ -1,5 +1,6 @@
 //! The values of flags: Docker's small languages for mounts, ports, networks, devices, limits.
 
+pub(crate) mod annotation;
 pub(crate) mod capability;
 pub(crate) mod device;
 pub(crate) mod env;

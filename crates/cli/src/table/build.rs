@@ -3,12 +3,12 @@
 //! Names, defaults and texts are those of docker CLI 28.2 with buildx 0.29, whose `build` most people know;
 //! flags that are only the classic builder's or only ours are marked so.
 
-use crate::commands::{build, du, prune};
+use crate::commands::{build, du, imagetools, prune};
 use crate::flags::Kind::{
     Bool, Bytes, Decimal, ExtraHost, Filter, Int, Label, List, Strings, SwapBytes, Text, Ulimit,
 };
 use crate::flags::{Flag, flag};
-use crate::table::{Command, NONE, exactly};
+use crate::table::{Command, NONE, at_least, exactly};
 
 /// What Buildx's `build` has.
 const BUILD: &[Flag] = &[
@@ -24,7 +24,7 @@ const BUILD: &[Flag] = &[
     flag("attest", None, List, "", "Attestation parameters (format: \"type=sbom,generator=image\")"),
     flag("build-arg", None, List, "", "Set build-time variables"),
     flag("build-context", None, List, "", "Additional build contexts (e.g., name=path)"),
-    flag("builder", None, Text, "", "Override the configured builder instance").hidden(),
+    BUILDER,
     flag(
         "cache-from",
         None,
@@ -151,6 +151,38 @@ const DU: &[Flag] = &[
     flag("verbose", None, Bool, "", "Provide a more verbose output"),
 ];
 
+const BUILDER: Flag = flag("builder", None, Text, "", "Override the configured builder instance").hidden();
+
+const IMAGETOOLS_CREATE: &[Flag] = &[
+    flag("annotation", None, List, "", "Add annotation to the image"),
+    flag("append", None, Bool, "", "Append to existing manifest"),
+    BUILDER,
+    flag("dry-run", None, Bool, "", "Show final image instead of pushing"),
+    flag("file", Some('f'), List, "", "Read source descriptor from file"),
+    flag("platform", Some('p'), Strings, "", "Filter specified platforms of target image"),
+    flag(
+        "prefer-index",
+        None,
+        Bool,
+        "true",
+        "When only a single source is specified, prefer outputting an image index or manifest list instead of performing a carbon copy",
+    ),
+    flag(
+        "progress",
+        None,
+        Text,
+        "\"auto\"",
+        "Set type of progress output (\"auto\", \"none\", \"plain\", \"rawjson\", \"tty\"). Use plain to show container output",
+    ),
+    flag("tag", Some('t'), List, "", "Set reference for new image"),
+];
+
+const IMAGETOOLS_INSPECT: &[Flag] = &[
+    BUILDER,
+    flag("format", None, Text, "", "Format the output using the given Go template"),
+    flag("raw", None, Bool, "", "Show original, unformatted JSON manifest"),
+];
+
 /// The commands.
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -188,5 +220,29 @@ pub(super) const COMMANDS: &[Command] = &[
         stop_at_positional: false,
         hidden: false,
         run: |cx, given| Box::pin(du::du(cx, given)),
+    },
+    Command {
+        path: "buildx imagetools create",
+        aliases: &["builder imagetools create"],
+        usage: "[OPTIONS] [SOURCE...]",
+        short: "Create a new image based on source images",
+        about: "Create a new image based on source images",
+        flags: &[IMAGETOOLS_CREATE],
+        arguments: at_least(0),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(imagetools::create(cx, given)),
+    },
+    Command {
+        path: "buildx imagetools inspect",
+        aliases: &["builder imagetools inspect"],
+        usage: "[OPTIONS] NAME",
+        short: "Show details of an image in the registry",
+        about: "Show details of an image in the registry",
+        flags: &[IMAGETOOLS_INSPECT],
+        arguments: exactly(1),
+        stop_at_positional: false,
+        hidden: false,
+        run: |cx, given| Box::pin(imagetools::inspect(cx, given)),
     },
 ];

@@ -118,7 +118,7 @@ impl Command {
     }
 }
 
-/// A group of commands, `container`.
+/// A group of commands, `container`; or one within another, `buildx imagetools`.
 #[derive(Debug)]
 pub(crate) struct Group {
     /// Its name.
@@ -127,11 +127,15 @@ pub(crate) struct Group {
     pub about: &'static str,
 }
 
+const IMAGETOOLS: &str = "Commands to work on images in registry";
+
 /// The groups, in the order of the top-level help.
 pub(crate) const GROUPS: &[Group] = &[
     Group { name: "artifact", about: "Manage artifacts" },
     Group { name: "builder", about: "Manage builds" },
+    Group { name: "builder imagetools", about: IMAGETOOLS },
     Group { name: "buildx", about: "Manage builds, as scripts for Docker Buildx call it" },
+    Group { name: "buildx imagetools", about: IMAGETOOLS },
     Group { name: "container", about: "Manage containers" },
     Group { name: "context", about: "Manage contexts" },
     Group { name: "image", about: "Manage images" },
@@ -161,6 +165,18 @@ pub(crate) fn commands() -> impl Iterator<Item = &'static Command> {
     ]
     .into_iter()
     .flat_map(|group| group.iter())
+}
+
+/// Words of the longest name of a command or group.
+const LONGEST: usize = 3;
+
+/// What the first words name, as many as possible, and how many those are.
+pub(crate) fn named<T>(
+    words: &[String],
+    find: impl Fn(&str) -> Option<&'static T>,
+) -> Option<(&'static T, usize)> {
+    let counts = (1..=words.len().min(LONGEST)).rev();
+    counts.into_iter().find_map(|count| Some((find(&words[..count].join(" "))?, count)))
 }
 
 /// The command with this full name or alias.

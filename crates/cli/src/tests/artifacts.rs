@@ -10,14 +10,14 @@ use crate::context::Environment;
 use crate::session::Stdio;
 
 /// A registry that serves until it is dropped.
-struct Served {
-    address: String,
+pub(super) struct Served {
+    pub(super) address: String,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Served {
-    fn new(root: &Path) -> Self {
+    pub(super) fn new(root: &Path) -> Self {
         let mut config = yare_registry::Config::parse("").unwrap();
         config.root = root.to_owned();
         config.limits.reserve = 0;
@@ -45,18 +45,18 @@ impl Drop for Served {
 }
 
 /// A user with a home and what his commands print.
-struct User(tempfile::TempDir);
+pub(super) struct User(tempfile::TempDir);
 
 impl User {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn home(&self) -> &Path {
+    pub(super) fn home(&self) -> &Path {
         self.0.path()
     }
 
-    fn run(&self, line: &str) -> Result<String, String> {
+    pub(super) fn run(&self, line: &str) -> Result<String, String> {
         let output = self.home().join("output");
         let null = || leaked(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap());
         let file = leaked(std::fs::File::create(&output).unwrap());

@@ -4,6 +4,7 @@ mod artifacts;
 mod build;
 mod credentials;
 mod goldens;
+mod imagetools;
 mod requests;
 mod server;
 mod streams;
@@ -66,11 +67,8 @@ pub(super) fn words(line: &str) -> Vec<String> {
 /// Reads a command line.
 pub(super) fn parse(cx: &mut Context, line: &str) -> Result<(&'static Command, Given), String> {
     let words = words(line);
-    let two = words.iter().take(2).cloned().collect::<Vec<_>>().join(" ");
-    let (command, used) = match table::find(&two) {
-        Some(command) => (command, words.len().min(2)),
-        None => (table::find(&words[0]).unwrap_or_else(|| panic!("no command in {line}")), 1),
-    };
+    let named = table::named(&words, table::find);
+    let (command, used) = named.unwrap_or_else(|| panic!("no command in {line}"));
     cx.command = words[..used].join(" ");
     match crate::parse_command(cx, command, &words[used..]) {
         Ok(Some(given)) => Ok((command, given)),

@@ -61,6 +61,7 @@ mod health;
 mod history;
 mod hostile_clients;
 mod images;
+mod imagetools;
 mod import;
 mod lifecycle;
 mod limits;
@@ -102,6 +103,7 @@ fn main() {
     }
     let themes = [
         images::CASES,
+        imagetools::CASES,
         import::CASES,
         history::CASES,
         removal::CASES,

@@ -1,4 +1,4 @@
-//! The small languages of `build`'s flags: outputs, caches, attestations, annotations, secrets, agents.
+//! The small languages of `build`'s flags: outputs, caches, attestations, secrets, agents.
 
 use std::collections::BTreeMap;
 
@@ -133,46 +133,6 @@ pub(super) fn attestation(
     Ok(())
 }
 
-/// Reads one `--annotation`, `[TYPE[,TYPE][[PLATFORM]]:]KEY=VALUE`, as the names that the engine takes: one
-/// a type, `TYPE[[PLATFORM]]:KEY`, and only `KEY` where no type is given.
-pub(super) fn annotations(text: &str) -> Result<Vec<(String, String)>, String> {
-    let Some((name, value)) = text.split_once('=') else {
-        return Err(format!("invalid annotation {}, expected key=value", quote(text)));
-    };
-    let Some((types, key)) = name.split_once(':') else {
-        return Ok(vec![(checked_key(name, text)?.to_owned(), value.to_owned())]);
-    };
-    let key = checked_key(key, text)?;
-    types
-        .split(',')
-        .map(|one| {
-            let kind = match one.split_once('[') {
-                Some((kind, platform)) => {
-                    let platform = platform.strip_suffix(']');
-                    let platform = platform.ok_or_else(|| format!("invalid annotation {}", quote(text)))?;
-                    yare_oci::Platform::parse(platform)
-                        .map_err(|error| format!("invalid platform {}: {error}", quote(platform)))?;
-                    kind
-                }
-                None => one,
-            };
-            match kind {
-                "index" | "index-descriptor" | "manifest" | "manifest-descriptor" => {
-                    Ok((format!("{one}:{key}"), value.to_owned()))
-                }
-                _ => Err(format!("unknown annotation type {}", quote(kind))),
-            }
-        })
-        .collect()
-}
-
-fn checked_key<'k>(key: &'k str, text: &str) -> Result<&'k str, String> {
-    if key.is_empty() || key.contains(char::is_whitespace) {
-        return Err(format!("invalid annotation {}: the key is empty or has spaces", quote(text)));
-    }
-    Ok(key)
-}
-
 /// Where a secret's value is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Secret {
@@ -303,21 +263,6 @@ mod tests {
         attestation(&mut all, Some("sbom"), "false").unwrap();
         assert!(!all.contains_key("sbom"));
         assert_eq!(attestation(&mut all, None, "mode=x").unwrap_err(), "attestation type not specified");
-    }
-
-    /// The table of buildx's own test.
-    #[test]
-    fn annotations_with_types_and_platforms() {
-        let pair = |name: &str| (name.to_owned(), "a".to_owned());
-        assert_eq!(annotations("a=b").unwrap(), [("a".to_owned(), "b".to_owned())]);
-        assert_eq!(annotations("com.example=a").unwrap(), [pair("com.example")]);
-        assert_eq!(annotations("manifest:com.example=a").unwrap(), [pair("manifest:com.example")]);
-        assert!(annotations("bad:com.example=a").unwrap_err().contains("unknown annotation type"));
-        assert_eq!(
-            annotations("index,manifest[linux/arm64]:com.example=a").unwrap(),
-            [pair("index:com.example"), pair("manifest[linux/arm64]:com.example")]
-        );
-        assert!(annotations("a").is_err() && annotations("=b").is_err() && annotations("index:=b").is_err());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod receive;
 mod send;
 mod show;
 mod source;
+mod steps;
 mod terminal;
 
 use serde_json::Value;
@@ -33,18 +34,25 @@ use options::Plan;
 use receive::Receiver;
 use send::Upload;
 use show::Show;
+pub(super) use steps::{Step, Steps};
 
 /// `build`.
 pub(crate) async fn build(cx: &Context, given: &Given) -> Outcome {
+    // The connection goes with the work, which is how the engine learns that nobody wants it any more.
+    until_called_off(build_to_the_end(cx, given), "ERROR: failed to build: ").await
+}
+
+/// Does the work unless a signal ends it first, so that the terminal is put back; `said` is before whatever is
+/// told of a failure.
+pub(super) async fn until_called_off(work: impl Future<Output = Outcome>, said: &str) -> Outcome {
     let mut signals = Signals::endings();
     let outcome = tokio::select! {
-        outcome = build_to_the_end(cx, given) => outcome,
-        // The connection goes with the work, which is how the engine learns that nobody wants it any more.
+        outcome = work => outcome,
         number = signals.number() => return Err(Failure::new("ERROR: canceled").with_code(128 + number)),
     };
     outcome.map_err(|failure| match failure.text.as_str() {
         "" => failure,
-        text => Failure { text: format!("ERROR: failed to build: {text}"), ..failure },
+        text => Failure { text: format!("{said}{text}"), ..failure },
     })
 }
 

@@ -132,7 +132,8 @@ fn names_and_arguments(cx: &Context, given: &Given, request: &mut BuildRequest) 
     }
     request.labels = opts::key_values(&given.list("label"));
     for text in given.list("annotation") {
-        request.annotations.extend(attributes::annotations(&text)?);
+        let annotations = opts::annotation::parse(&text)?;
+        request.annotations.extend(annotations.into_iter().map(|one| (one.name(), one.value)));
     }
     given.text("target").clone_into(&mut request.target);
     let mut platforms = given.comma_list("platform");
@@ -307,7 +308,8 @@ fn choice(given: &Given, flag: &str, choices: &[&str]) -> Result<String, String>
     }
 }
 
-fn display(cx: &Context, given: &Given) -> Result<Display, String> {
+/// How progress is shown, by the flags and the environment.
+pub(super) fn display(cx: &Context, given: &Given) -> Result<Display, String> {
     let wanted = given.text_opt("progress").map(str::to_owned);
     let wanted = wanted.or_else(|| cx.environment.nonempty("BUILDKIT_PROGRESS"));
     let wanted = wanted.unwrap_or_else(|| "auto".to_owned());
