@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::Weak;
 use std::time::Duration;
+use yare_sys::process::birth;
 
 /// How long after the death of a process another one is started: it may die at once again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -14,24 +15,18 @@ fn file(exec_root: &Path, name: &str) -> PathBuf {
 
 /// Notes a process for the next engine: its number, and its birth, for numbers come again.
 pub(crate) fn note(exec_root: &Path, name: &str, pid: u32) {
-    let text = format!("{pid} {}\n", born(pid).unwrap_or_default());
+    let text = format!("{pid} {}\n", birth(pid).unwrap_or_default());
     if let Err(error) = std::fs::write(file(exec_root, name), text) {
         tracing::warn!(%error, name, "cannot note a process");
     }
 }
 
-/// When a process was started, in ticks since the boot (proc_pid_stat(5), field 22).
-fn born(pid: u32) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(stat[stat.rfind(')')? + 1..].split_whitespace().nth(19)?.to_owned())
-}
-
 /// The process that the last engine has left, if it lives.
 pub(crate) fn predecessor(exec_root: &Path, name: &str) -> Option<u32> {
     let text = std::fs::read_to_string(file(exec_root, name)).ok()?;
-    let (pid, birth) = text.trim().split_once(' ')?;
+    let (pid, born) = text.trim().split_once(' ')?;
     let pid = pid.parse().ok()?;
-    (born(pid)? == birth).then_some(pid)
+    (birth(pid)? == born).then_some(pid)
 }
 
 /// Waits, in a thread of its own, for the end of a process of `owner`, which `forget` makes it forget: unless it had

@@ -1,6 +1,7 @@
 //! The mount API by descriptor: what rustix lacks.
 #![expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
 
+use crate::privilege::Privilege;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
@@ -215,6 +216,11 @@ fn is_since(release: &str, (major, minor): (u32, u32)) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }
 
+/// Whether overlay has to be told (`userxattr`) to keep its notes in attributes that are not root's alone.
+pub fn overlay_is_users() -> bool {
+    Privilege::current() != Privilege::Host
+}
+
 /// Makes an overlay by `mount(2)`, for kernels without [`has_single_lower_dirs`], and gives it detached.
 ///
 /// The one string that all options are passed in holds 200 lower directories (top first), as they are named
@@ -242,6 +248,9 @@ pub fn overlay_by_string(
     let mut text = format!("lowerdir={}", layers.join(":"));
     for (key, value) in options {
         text.push_str(&format!(",{key}={value}"));
+    }
+    if overlay_is_users() {
+        text.push_str(",userxattr");
     }
     let mut flags = MountFlags::RDONLY;
     if let Some((upper, work)) = upper {

@@ -15,6 +15,24 @@ pub fn unshare_network() -> io::Result<()> {
     Ok(())
 }
 
+/// Brings up the loopback interface of the calling thread's network namespace.
+pub fn raise_loopback() -> io::Result<()> {
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: ifreq is a plain struct of bytes and numbers, for which all zeroes is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the ioctl reads an ifreq, which lives through the call; the descriptor is open.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Sets a socket's send buffer to `bytes` even above `net.core.wmem_max`; needs `CAP_NET_ADMIN`.
 ///
 /// A netlink message (an nftables batch is one) must fit the send buffer as a whole.

@@ -6,7 +6,8 @@ use std::mem;
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Where a packet over IPv6 comes from, and where it went.
+/// Where a packet over IPv6 comes from, and where it went. An IPv6 socket that is bound to an address of IPv4 has
+/// packets of that, and addresses that stand for those of IPv4 (`::ffff:192.0.2.1`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Way {
     /// Who sent it.
@@ -128,28 +129,34 @@ const fn size_of_u32<T>() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::UdpSocket;
+    use std::net::{IpAddr, Ipv4Addr, UdpSocket};
     use std::time::Duration;
 
     #[test]
     fn an_answer_comes_from_the_address_that_was_asked() {
-        let Ok(server) = UdpSocket::bind("[::]:0") else {
-            println!("SKIP an_answer_comes_from_the_address_that_was_asked: needs IPv6");
-            return;
-        };
-        tell_destination(&server).unwrap();
-        let mut buffer = [0; 16];
-        assert_eq!(receive(&server, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        let client = UdpSocket::bind("[::1]:0").unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        client.connect(("::1", server.local_addr().unwrap().port())).unwrap();
-        client.send(b"question").unwrap();
-        let (length, way) = receive(&server, &mut buffer).unwrap();
-        assert_eq!(&buffer[..length], b"question");
-        assert_eq!(way.peer.port(), client.local_addr().unwrap().port());
-        assert_eq!((way.local, way.peer.ip()), (Ipv6Addr::LOCALHOST, &Ipv6Addr::LOCALHOST));
-        answer(&server, b"answer", way).unwrap();
-        let length = client.recv(&mut buffer).unwrap();
-        assert_eq!(&buffer[..length], b"answer");
+        let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+        for (bound, asked, local) in [
+            ("[::]:0", IpAddr::from(Ipv6Addr::LOCALHOST), Ipv6Addr::LOCALHOST),
+            ("[::ffff:127.0.0.1]:0", Ipv4Addr::LOCALHOST.into(), mapped),
+        ] {
+            let Ok(server) = UdpSocket::bind(bound) else {
+                println!("SKIP an_answer_comes_from_the_address_that_was_asked: needs IPv6");
+                return;
+            };
+            tell_destination(&server).unwrap();
+            let mut buffer = [0; 16];
+            assert_eq!(receive(&server, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            let client = UdpSocket::bind((asked, 0)).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            client.connect((asked, server.local_addr().unwrap().port())).unwrap();
+            client.send(b"question").unwrap();
+            let (length, way) = receive(&server, &mut buffer).unwrap();
+            assert_eq!(&buffer[..length], b"question");
+            assert_eq!(way.peer.port(), client.local_addr().unwrap().port());
+            assert_eq!((way.local, way.peer.ip()), (local, &local));
+            answer(&server, b"answer", way).unwrap();
+            let length = client.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], b"answer");
+        }
     }
 }

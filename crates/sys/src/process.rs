@@ -96,6 +96,53 @@ pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
     }
 }
 
+/// As [`fork`], but the child is born in the pid namespace that `place` is in or is: a process's descriptor, or a
+/// namespace's file.
+///
+/// Who is root of a user namespace cannot come back from a pid namespace into the host's. So another child goes there
+/// and makes the one that is wanted as its sibling; where it is the caller's own nobody needs to go.
+pub fn fork_within(place: impl AsFd, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+    let place = place.as_fd();
+    if is_own_pid_namespace(place)? {
+        return fork(flags, cgroup);
+    }
+    let (ours, theirs) = crate::socket::seqpacket_pair()?;
+    let go = || {
+        join_namespaces(place, NEWPID)?;
+        fork(flags | SIBLING, cgroup)
+    };
+    match fork(0, None)? {
+        Fork::Child => match go() {
+            Ok(Fork::Child) => Ok(Fork::Child),
+            Ok(Fork::Parent { pidfd, .. }) => {
+                let told = crate::socket::send_with_fds(&theirs, &[0], &[pidfd.as_fd()]);
+                exit_now(i32::from(told.is_err()))
+            }
+            Err(error) => exit_now(error.raw_os_error().unwrap_or(libc::EIO)),
+        },
+        Fork::Parent { pidfd: messenger, .. } => {
+            drop(theirs);
+            let answer = crate::socket::recv_with_fds(&ours, &mut [0]);
+            let end = wait(&messenger, true)?;
+            let Some(pidfd) = answer?.1.into_iter().next() else {
+                return Err(io::Error::from_raw_os_error(end.map_or(libc::EIO, Exit::code)));
+            };
+            let pid = number_in_proc(&pidfd)?.cast_signed();
+            Ok(Fork::Parent { pid, pidfd })
+        }
+    }
+}
+
+/// Whether a process, or a namespace, is in the caller's pid namespace.
+fn is_own_pid_namespace(place: BorrowedFd<'_>) -> io::Result<bool> {
+    let own = rustix::fs::stat("/proc/self/ns/pid")?;
+    let other = match number_in_proc(&place) {
+        Ok(number) => rustix::fs::stat(format!("/proc/{number}/ns/pid"))?,
+        Err(_) => rustix::fs::fstat(place)?,
+    };
+    Ok((own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
+}
+
 /// A user namespace with these maps, lines of `ID-INSIDE ID-OUTSIDE COUNT`. `/proc` must show this process.
 ///
 /// A namespace needs somebody in it while its maps are written: a child, which is gone afterwards.
@@ -123,8 +170,8 @@ pub fn user_namespace(uids: &str, gids: &str) -> io::Result<OwnedFd> {
 }
 
 /// A process's number as `/proc` has it, which may be that of another namespace.
-fn number_in_proc(pidfd: &OwnedFd) -> io::Result<u32> {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+fn number_in_proc(pidfd: &impl AsFd) -> io::Result<u32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd()))?;
     let number = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
     number.ok_or_else(|| io::Error::other("/proc does not show a child of this process"))
 }
@@ -343,6 +390,13 @@ fn set_mask(mask: u64) -> io::Result<()> {
         )
     };
     check(result)
+}
+
+/// When a process was started, in ticks since the boot (proc_pid_stat(5), field 22): numbers of processes come again,
+/// this with the same number does not.
+pub fn birth(pid: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat[stat.rfind(')')? + 1..].split_whitespace().nth(19)?.to_owned())
 }
 
 /// Waits for any blocked signal and takes it; gives its number. Without one in time: `WouldBlock`.
