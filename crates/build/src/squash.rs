@@ -19,7 +19,6 @@ use std::path::Path;
 use yare_sys::fs::{open_strict, set_xattr, xattr};
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW);
-const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// Merges `layers`, the topmost first, into the empty directory `target`; `base` is what they lie on, as one
 /// tree. Gives the bytes of their files.
@@ -40,6 +39,11 @@ pub(crate) fn squash(
         merge.settle(path, *layer)?;
     }
     Ok(merge.bytes)
+}
+
+/// The mark of a directory that hides what is below it.
+fn opaque() -> &'static str {
+    yare_sys::privilege::Privilege::current().opaque_xattr()
 }
 
 fn failed(path: &[u8], error: io::Error) -> Error {
@@ -82,7 +86,7 @@ impl Merge<'_> {
         for (place, layer) in self.layers.iter().enumerate() {
             layers.push(place);
             if is_opaque(layer.as_fd()).map_err(|error| failed(b"", error))? {
-                set_xattr(self.target, OPAQUE.as_bytes(), b"y").map_err(|error| failed(b"", error))?;
+                set_xattr(self.target, opaque().as_bytes(), b"y").map_err(|error| failed(b"", error))?;
                 on_base = false;
                 break;
             }
@@ -117,7 +121,7 @@ impl Merge<'_> {
                     let is_folder = there.is_some_and(|found| is_folder(&found));
                     if hides && is_folder {
                         let made = open(target.as_fd(), name.to_bytes())?;
-                        set_xattr(made.as_fd(), OPAQUE.as_bytes(), b"y")?;
+                        set_xattr(made.as_fd(), opaque().as_bytes(), b"y")?;
                     }
                     let path = match folder.path.as_slice() {
                         [] => name.to_bytes().to_vec(),
@@ -195,7 +199,7 @@ fn is_whiteout(found: &Stat) -> bool {
 }
 
 fn is_opaque(folder: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(xattr(folder, OPAQUE)?.as_deref() == Some(b"y"))
+    Ok(xattr(folder, opaque())?.as_deref() == Some(b"y"))
 }
 
 #[cfg(test)]
@@ -226,7 +230,7 @@ mod tests {
 
         fn opaque(self, path: &str) -> Self {
             std::fs::create_dir_all(self.0.path().join(path)).unwrap();
-            set_xattr(self.open(path).as_fd(), OPAQUE.as_bytes(), b"y").unwrap();
+            set_xattr(self.open(path).as_fd(), opaque().as_bytes(), b"y").unwrap();
             self
         }
 

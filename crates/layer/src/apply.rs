@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use yare_oci::DiffId;
+use yare_sys::privilege::Privilege;
 
 /// Bounds on what a layer may make this machine do.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +40,8 @@ pub struct ApplyOptions<'a> {
     /// Receives the record from which [`crate::rebuild_tar`] makes the same tar again.
     pub record: Option<&'a mut (dyn Write + Send)>,
     /// Without root: owners and devices are passed over, opaque directories are marked in the `user.`
-    /// namespace. The default is what the calling process is.
+    /// namespace. The default is what the calling process is. For root of a user namespace, who can do all but
+    /// make devices and mark directories otherwise, it is off.
     pub unprivileged: bool,
     /// What the tar holds. In a plain one `.wh.` names are names like others, and hard links end in the tar.
     pub form: Form,
@@ -290,7 +292,9 @@ impl<R: Read> Applier<'_, '_, R> {
             Kind::Character if entry.device == (0, 0) && self.form == Form::Overlay => {
                 self.tree.white_out(place, name)
             }
-            Kind::Character | Kind::Block if self.unprivileged => Ok(()),
+            Kind::Character | Kind::Block if self.unprivileged || !Privilege::current().makes_devices() => {
+                Ok(())
+            }
             Kind::Character if entry.device == (0, 0) => Err(ApplyError::Entry {
                 path: lossy(&entry.path),
                 reason: "a character device 0:0 is overlay's mark for a deleted file".into(),

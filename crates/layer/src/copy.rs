@@ -14,6 +14,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::rc::Rc;
 use yare_sys::fs as files;
+use yare_sys::privilege::Privilege;
 
 /// Copies everything below `src` into the directory `dst`, and the metadata of `src` itself to `dst`:
 /// owner, mode, times, attributes, hard links, devices, holes. Links are copied, never followed. A name
@@ -172,6 +173,11 @@ impl<'a> Copy<'a> {
                 rustix::fs::symlinkat(link, &parent, name)
                     .map_err(|error| failed("make the copy of", path, error))?;
                 self.finish_special(&parent, path, &metadata, true)
+            }
+            FileType::CharacterDevice | FileType::BlockDevice
+                if !is_whiteout(&found.stat) && !Privilege::current().makes_devices() =>
+            {
+                Ok(())
             }
             _ if self.unprivileged && kind != FileType::Fifo => Ok(()),
             _ => {

@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 use yare_sys::fs as files;
+use yare_sys::privilege::Privilege;
 
 /// The longest path inside a layer, in bytes.
 const MOST_PATH: usize = 4000;
@@ -93,7 +94,8 @@ fn as_path(bytes: &[u8]) -> &Path {
 
 impl<'a> Tree<'a> {
     pub(crate) fn new(root: BorrowedFd<'a>, unprivileged: bool, limit: u64) -> Self {
-        let opaque_xattr = if unprivileged { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
+        let privilege = if unprivileged { Privilege::User } else { Privilege::current() };
+        let opaque_xattr = privilege.opaque_xattr();
         Self {
             root,
             cache: HashMap::new(),

@@ -83,6 +83,7 @@ fn new_overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> io::Result<O
     let upper_names = upper.map(|(upper, work)| Ok::<_, io::Error>((short.name(upper)?, short.name(work)?)));
     let upper_names = upper_names.transpose()?;
     let mut options: Vec<_> = OPTIONS.iter().map(|(key, value)| (*key, Some(*value))).collect();
+    options.extend(yare_sys::mount::overlay_is_users().then_some(("userxattr", None)));
     options.extend(layers.iter().map(|path| ("lowerdir+", Some(path.as_str()))));
     let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
     if let Some((upper, work)) = &upper_names {

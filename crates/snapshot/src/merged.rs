@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use yare_sys::fs as files;
+use yare_sys::privilege::Privilege;
 
 const MOST_LINKS: usize = 40;
 
@@ -39,13 +40,9 @@ impl Node {
     }
 }
 
-fn opaque_xattr() -> &'static str {
-    if rustix::process::geteuid().is_root() { "trusted.overlay.opaque" } else { "user.overlay.opaque" }
-}
-
 /// Whether a directory hides what the layers below have in it.
 pub(crate) fn is_opaque(dir: &OwnedFd) -> std::io::Result<bool> {
-    Ok(files::xattr(dir.as_fd(), opaque_xattr())?.as_deref() == Some(b"y"))
+    Ok(files::xattr(dir.as_fd(), Privilege::current().opaque_xattr())?.as_deref() == Some(b"y"))
 }
 
 fn is_whiteout(stat: &Stat) -> bool {

@@ -99,6 +99,9 @@ fn finish_overlay(fs: BorrowedFd<'_>, upper: Option<&Path>, work: Option<&Path>)
     for (name, value) in OVERLAY_OPTIONS {
         set(fs, name, value.as_bytes())?;
     }
+    if yare_sys::mount::overlay_is_users() {
+        fsconfig_set_flag(fs, "userxattr").map_err(|error| failure(fs, "userxattr", error))?;
+    }
     let mut attributes = MountAttrFlags::empty();
     if let (Some(upper), Some(work)) = (upper, work) {
         set(fs, "upperdir", &escape_overlay_path(upper))?;

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use yare_sys::privilege::Privilege;
 
 /// Where every process has something mounted.
 const ALWAYS: [&str; 6] = ["etc/resolv.conf", "etc/hosts", "etc/hostname", "proc", "sys", "dev"];
@@ -76,7 +77,7 @@ impl Stubs {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match yare_sys::fs::open_strict(root, path, flags, Mode::empty()) {
             Ok(fd) => {
-                let opaque = yare_sys::fs::xattr(fd.as_fd(), "trusted.overlay.opaque");
+                let opaque = yare_sys::fs::xattr(fd.as_fd(), Privilege::current().opaque_xattr());
                 opaque.map(|value| value.is_some()).map_err(|error| failed("read", path, error))
             }
             Err(_) => Ok(true),
