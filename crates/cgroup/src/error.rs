@@ -34,6 +34,9 @@ pub enum CgroupError {
     /// Nothing to keep groups in.
     #[error("no cgroup filesystem is mounted")]
     NoHierarchy,
+    /// Groups are not for this user to make.
+    #[error("this engine runs without root and has no control groups for its containers")]
+    NoGroups,
     /// A call failed.
     #[error("cannot {action} cgroup {path}")]
     Io {
@@ -64,7 +67,7 @@ impl Classified for CgroupError {
         match self {
             Self::InvalidLimit { .. } | Self::Refused { .. } | Self::InvalidPath(_) => Class::InvalidArgument,
             Self::InUse(_) => Class::Conflict,
-            Self::NoHierarchy => Class::FailedPrecondition,
+            Self::NoHierarchy | Self::NoGroups => Class::FailedPrecondition,
             Self::Io { source, .. } => yare_errdefs::class_of_io(source),
         }
     }

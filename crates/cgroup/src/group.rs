@@ -12,6 +12,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use yare_oci::runtime::Resources;
+use yare_sys::privilege::Privilege;
 
 /// A group: the same path beneath every hierarchy it uses. Dropping it changes nothing; see [`remove`].
 ///
@@ -84,7 +85,7 @@ impl Group {
             .map(|(index, _)| index)
             .collect();
         let v2 = host.hierarchies.v2.as_ref().and_then(|v2| open_group(v2, &path).ok());
-        if v1.is_empty() && v2.is_none() {
+        if host.has_groups() && v1.is_empty() && v2.is_none() {
             return Err(CgroupError::io("open", &path, io::ErrorKind::NotFound));
         }
         Ok(Self { host: host.clone(), path, v1, v2 })
@@ -212,7 +213,8 @@ impl Group {
     }
 
     fn apply_devices(&self, rules: &[device::Rule], warnings: &mut Vec<String>) -> Result<()> {
-        if rules.is_empty() {
+        // Who is not root of the host can neither make devices nor set rules about them.
+        if rules.is_empty() || !Privilege::current().makes_devices() || !self.host.has_groups() {
             return Ok(());
         }
         if let Some(devices) = self.directory_of(Some(Controller::Devices)).filter(|_| !self.is_v2()) {
@@ -326,6 +328,9 @@ impl Group {
 
     fn set_frozen(&self, frozen: bool) -> Result<()> {
         let action = if frozen { "freeze" } else { "thaw" };
+        if !self.host.has_groups() {
+            return if frozen { Err(CgroupError::NoGroups) } else { Ok(()) };
+        }
         let failed = |error: Errno| CgroupError::io(action, &self.path, error);
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -2,10 +2,11 @@
 
 use crate::error::{CgroupError, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode as FileMode, OFlags};
+use rustix::fs::{Access, Mode as FileMode, OFlags};
 use rustix::mount::FsPickFlags;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use yare_sys::privilege::Privilege;
 
 /// A resource controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,6 +95,14 @@ pub(crate) struct Hierarchy {
 pub(crate) struct Hierarchies {
     pub(crate) v1: Vec<Hierarchy>,
     pub(crate) v2: Option<Hierarchy>,
+    mode: Mode,
+}
+
+impl Hierarchies {
+    /// Nothing of these is ours: containers have no groups of their own.
+    fn none_of(mode: Mode) -> Self {
+        Self { v1: Vec::new(), v2: None, mode }
+    }
 }
 
 /// The cgroup hierarchies of this machine. Cheap to clone; survives a change of the mount namespace.
@@ -104,11 +113,27 @@ pub struct Host {
 
 impl Host {
     /// Reads `/proc/self/mountinfo` and opens every hierarchy.
+    ///
+    /// Of root of a user namespace only those count that it may make groups in: none for an engine without root, see
+    /// [`Host::has_groups`]; in the containers of others there may be some.
     pub fn detect() -> Result<Self> {
         let path = "/proc/self/mountinfo";
         let table = read_text(path).map_err(|error| CgroupError::io("find", path, error))?;
-        let mut hierarchies = Hierarchies { v1: Vec::new(), v2: None };
-        for found in parse_mountinfo(&table) {
+        let mut found = parse_mountinfo(&table);
+        let mode = mode_of(&found);
+        if Privilege::current() == Privilege::Namespace {
+            found.retain(|found| rustix::fs::access(&found.mount_point, Access::WRITE_OK).is_ok());
+            if found.is_empty() {
+                return Ok(Self { hierarchies: Arc::new(Hierarchies::none_of(mode)) });
+            }
+        }
+        let hierarchies = Self::open(found)?;
+        Ok(Self { hierarchies: Arc::new(hierarchies) })
+    }
+
+    fn open(all: Vec<Found>) -> Result<Hierarchies> {
+        let mut hierarchies = Hierarchies { v1: Vec::new(), v2: None, mode: mode_of(&all) };
+        for found in all {
             let Ok(root) = open_directory(&found.mount_point) else { continue };
             let hierarchy = Hierarchy {
                 controllers: found.controllers,
@@ -125,21 +150,23 @@ impl Host {
         if hierarchies.v1.is_empty() && hierarchies.v2.is_none() {
             return Err(CgroupError::NoHierarchy);
         }
-        Ok(Self { hierarchies: Arc::new(hierarchies) })
+        Ok(hierarchies)
+    }
+
+    /// Whether containers have groups of their own. Where they have not, a [`Group`](crate::Group) limits nothing,
+    /// holds nobody and knows nobody's processes.
+    pub fn has_groups(&self) -> bool {
+        self.hierarchies.v2.is_some() || !self.hierarchies.v1.is_empty()
     }
 
     /// How the hierarchies are arranged.
     pub fn mode(&self) -> Mode {
-        match (&self.hierarchies.v2, self.hierarchies.v1.is_empty()) {
-            (Some(_), true) => Mode::V2,
-            (Some(_), false) => Mode::Hybrid,
-            (None, _) => Mode::V1,
-        }
+        self.hierarchies.mode
     }
 
     /// Whether limits of this controller can be set.
     pub fn has(&self, controller: Controller) -> bool {
-        if self.mode() == Mode::V2 {
+        if self.mode() == Mode::V2 && self.has_groups() {
             return match controller {
                 Controller::Devices | Controller::Freezer | Controller::Cpuacct => true,
                 other => self.v2_controllers().iter().any(|name| name == other.v2_name()),
@@ -201,6 +228,15 @@ struct Found {
     controllers: Vec<Controller>,
     mount_point: PathBuf,
     options: String,
+}
+
+fn mode_of(found: &[Found]) -> Mode {
+    let (v2, v1) = (found.iter().any(|found| found.v2), found.iter().any(|found| !found.v2));
+    match (v2, v1) {
+        (true, false) => Mode::V2,
+        (true, true) => Mode::Hybrid,
+        (false, _) => Mode::V1,
+    }
 }
 
 /// The cgroup mounts of a mountinfo table; named hierarchies without controllers are left out.
@@ -270,6 +306,24 @@ mod tests {
 27 25 0:24 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
 28 25 0:25 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate
 ";
+
+    #[test]
+    fn a_host_without_groups_limits_nothing_and_stops_nobody() {
+        for mode in [Mode::V1, Mode::Hybrid, Mode::V2] {
+            let host = Host { hierarchies: Arc::new(Hierarchies::none_of(mode)) };
+            assert!(!host.has_groups() && host.mode() == mode && !host.prepare());
+            assert!(!host.has(Controller::Memory) && !host.has(Controller::Devices), "{mode:?}");
+            let device = yare_oci::runtime::DeviceRule { access: "rwm".to_owned(), ..Default::default() };
+            let resources = yare_oci::runtime::Resources { devices: vec![device], ..Default::default() };
+            let (group, warnings) = crate::Group::create(&host, "/yare/a", Some(&resources)).unwrap();
+            assert_eq!(warnings, [""; 0]);
+            assert!(group.v2_fd().is_none() && !group.needs_join() && group.mount_points().is_empty());
+            crate::Group::open(&host, "/yare/a").unwrap().thaw().unwrap();
+            assert!(matches!(group.freeze(), Err(CgroupError::NoGroups)));
+            group.kill().unwrap();
+            group.remove().unwrap();
+        }
+    }
 
     #[test]
     fn finds_v1_and_v2_and_leaves_named_hierarchies_out() {
