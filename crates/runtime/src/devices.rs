@@ -6,8 +6,10 @@ use crate::rootfs::{self, Links};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, makedev, mknodat, symlinkat};
 use rustix::io::Errno;
+use std::path::{Path, PathBuf};
 use yare_oci::runtime::{Device, Spec};
 use yare_sys::mount::{attach, clone_tree};
+use yare_sys::privilege::Privilege;
 use yare_sys::pty::{self, Pty};
 
 /// Name, major and minor of what every container has.
@@ -41,8 +43,8 @@ pub(crate) fn populate(layout: &Layout, spec: &Spec) -> Result<OwnedFd> {
         .map_err(|error| failed("/dev", error))?;
     if !layout.foreign_dev {
         for (name, major, minor) in NODES {
-            make_node(dev.as_fd(), name, FileType::CharacterDevice, 0o666, makedev(major, minor))
-                .map_err(|error| failed(&format!("/dev/{name}"), error))?;
+            let node = Node { kind: FileType::CharacterDevice, mode: 0o666, device: makedev(major, minor) };
+            node.place(dev.as_fd(), name, &format!("/dev/{name}"))?;
         }
         for (name, target) in LINKS {
             // Not every kernel has it.
@@ -70,21 +72,69 @@ pub(crate) fn populate(layout: &Layout, spec: &Spec) -> Result<OwnedFd> {
     Ok(null)
 }
 
-/// A node, or the same node that is there already.
-fn make_node(
-    directory: BorrowedFd<'_>,
-    name: &str,
+/// A special file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Node {
     kind: FileType,
     mode: u32,
     device: u64,
-) -> rustix::io::Result<()> {
-    match mknodat(directory, name, kind, Mode::from_raw_mode(mode), device) {
-        Err(Errno::EXIST) => {
-            let known = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            let same = FileType::from_raw_mode(known.st_mode) == kind && known.st_rdev == device;
-            if same { Ok(()) } else { Err(Errno::EXIST) }
+}
+
+impl Node {
+    /// Puts it at a name, or finds the same there already. `path` is where that is in the container.
+    fn place(self, directory: BorrowedFd<'_>, name: &str, path: &str) -> Result<()> {
+        let is_device = self.kind != FileType::Fifo;
+        if is_device && !Privilege::current().makes_devices() {
+            return self.bind(directory, name, path);
         }
-        other => other,
+        match mknodat(directory, name, self.kind, Mode::from_raw_mode(self.mode), self.device) {
+            Err(Errno::EXIST) if self.stands_at(directory, name).map_err(|error| failed(path, error))? => {
+                Ok(())
+            }
+            other => other.map_err(|error| failed(path, error)),
+        }
+    }
+
+    fn stands_at(self, directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<bool> {
+        let known = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(self.is(known.st_mode, known.st_rdev))
+    }
+
+    fn is(self, mode: u32, device: u64) -> bool {
+        FileType::from_raw_mode(mode) == self.kind && device == self.device
+    }
+
+    /// Mounts the host's node there: who cannot make one has what it allows to this user.
+    fn bind(self, directory: BorrowedFd<'_>, name: &str, path: &str) -> Result<()> {
+        let node = self.of_the_host(path)?;
+        let target = rootfs::make_file_at(directory, name).map_err(|error| failed(path, error))?;
+        clone_tree(&node, c"", false).and_then(|clone| attach(&clone, &target)).map_err(|error| {
+            StartError::io(Step::Mounts, format!("cannot bind the host's device at {path}"), error)
+        })
+    }
+
+    /// The host's node: where it has the container's name, or where the kernel has put it.
+    fn of_the_host(self, path: &str) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let own = [Some(PathBuf::from(path)), self.name_in_sysfs()].into_iter().flatten();
+        let mut opened = own.filter_map(|path| rustix::fs::open(path, flags, Mode::empty()).ok());
+        let found =
+            opened.find(|node| rustix::fs::fstat(node).is_ok_and(|stat| self.is(stat.st_mode, stat.st_rdev)));
+        found.ok_or_else(|| {
+            let (major, minor) = (rustix::fs::major(self.device), rustix::fs::minor(self.device));
+            let text =
+                format!("the host has no node of device {major}:{minor} for {path} that can be mounted");
+            StartError::invalid(Step::Mounts, text)
+                .with_hint("without root devices cannot be made, only the nodes of the host be shared")
+        })
+    }
+
+    fn name_in_sysfs(self) -> Option<PathBuf> {
+        let folder = if self.kind == FileType::BlockDevice { "block" } else { "char" };
+        let (major, minor) = (rustix::fs::major(self.device), rustix::fs::minor(self.device));
+        let text = std::fs::read_to_string(format!("/sys/dev/{folder}/{major}:{minor}/uevent")).ok()?;
+        let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+        Some(Path::new("/dev").join(name))
     }
 }
 
@@ -104,9 +154,10 @@ fn make_device(layout: &Layout, device: &Device) -> Result<()> {
     let parent =
         rootfs::make_directory(&layout.root, &parent, links).map_err(|error| failed(&device.path, error))?;
     let mode = device.file_mode.unwrap_or(0o666) & 0o777;
-    make_node(parent.as_fd(), name, kind, mode, rdev).map_err(|error| failed(&device.path, error))?;
+    Node { kind, mode, device: rdev }.place(parent.as_fd(), name, &device.path)?;
     let (uid, gid) = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
-    if (uid, gid) != (0, 0) {
+    // What is the host's keeps its owner.
+    if (uid, gid) != (0, 0) && (kind == FileType::Fifo || Privilege::current().makes_devices()) {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|error| failed(&device.path, error))?;

@@ -4,13 +4,14 @@ use crate::channel::{Report, await_joined, await_start, order_joined, order_star
 use crate::confine::{self, Confinement};
 use crate::container::{Missing, Settled, caught, enter_directory, fail, leave_the_caller, private_proc};
 use crate::error::{Result, StartError, Step};
-use crate::start::{end, in_pid_namespace, wait_for_program};
+use crate::start::{end, fork_in, wait_for_program};
 use crate::user::Wanted;
 use crate::{ExecTarget, Running, Stdio, devices};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::convert::Infallible;
 use yare_oci::runtime::Process;
+use yare_sys::privilege::Privilege;
 use yare_sys::process::{self as sys, Fork};
 use yare_sys::socket::seqpacket_pair;
 
@@ -37,7 +38,6 @@ pub fn exec(
     user: Option<&str>,
     groups: &[String],
 ) -> Result<Running> {
-    let failed = |error| StartError::io(Step::Namespaces, "cannot fork", error);
     let (ours, theirs) =
         seqpacket_pair().map_err(|error| StartError::io(Step::Namespaces, "cannot make a channel", error))?;
     let plan = Plan {
@@ -47,7 +47,7 @@ pub fn exec(
         user: user.map(|user| Wanted { user, groups }),
         channel: &theirs,
     };
-    let forked = in_pid_namespace(target.pidfd, || sys::fork(0, target.group.v2_fd()).map_err(failed))?;
+    let forked = fork_in(target.pidfd, 0, target.group.v2_fd())?;
     let (pid, pidfd) = match forked {
         Fork::Child => {
             drop(ours);
@@ -96,11 +96,17 @@ fn walk(plan: &Plan<'_>) -> Result<Infallible> {
     let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| StartError::io(Step::Root, "cannot open the container's root", error))?;
     if plan.process.oom_score_adj.is_some() || !plan.process.apparmor_profile.is_empty() {
-        let proc = private_proc()?;
-        if let Some(score) = plan.process.oom_score_adj {
-            confine::set_oom_score(proc.as_fd(), score, &mut warnings)?;
+        match private_proc() {
+            Ok(proc) => {
+                if let Some(score) = plan.process.oom_score_adj {
+                    confine::set_oom_score(proc.as_fd(), score, &mut warnings)?;
+                }
+                confine::set_apparmor(proc.as_fd(), &plan.process.apparmor_profile)?;
+            }
+            // In the host's pid namespace there is none for root of a user namespace, who has no profiles either.
+            Err(error) if Privilege::current() != Privilege::Namespace => return Err(error),
+            Err(_) => warnings.push("oom_score_adj stays as it is: no procfs can be mounted".to_owned()),
         }
-        confine::set_apparmor(proc.as_fd(), &plan.process.apparmor_profile)?;
     }
     let settled = Settled::new(&root, plan.process, plan.user)?;
     enter_directory(&root, &plan.process.cwd, Missing::Refused)?;

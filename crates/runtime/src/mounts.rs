@@ -17,6 +17,7 @@ use yare_oci::runtime::{Mount, Spec};
 use yare_sys::mount::{
     Attributes, Propagation, attach, clone_tree, new_filesystem, set_attributes, set_attributes_at,
 };
+use yare_sys::privilege::Privilege;
 
 /// Files beneath /proc that may be replaced (lxcfs and the like); everything else there stays the kernel's.
 const REPLACEABLE: [&str; 10] = [
@@ -337,7 +338,9 @@ fn attach_filesystem(
         data.push(("mode", Some(&mode)));
     }
     let source = Some(mount.source.as_str()).filter(|source| !source.is_empty());
-    let made = new_filesystem(&mount.kind, source, &data, options.own.flags())?;
+    let made = new_filesystem(&mount.kind, source, &data, options.own.flags());
+    let made =
+        made.or_else(|error| if mount.kind == "proc" { procfs_of_the_host(error) } else { Err(error) })?;
     attach(&made, target)?;
     if let Some((propagation, _)) = options.propagation {
         set_attributes(&made, &Attributes::propagation(propagation), false)?;
@@ -348,6 +351,16 @@ fn attach_filesystem(
         _ => {}
     }
     Ok(())
+}
+
+/// A clone of the procfs that is here: who is root of a user namespace alone cannot mount one of the host's pid
+/// namespace, which a container may share. Another refusal stays what it is.
+fn procfs_of_the_host(error: std::io::Error) -> std::io::Result<OwnedFd> {
+    let refused = Errno::from_io_error(&error) == Some(Errno::PERM);
+    if !refused || Privilege::current() != Privilege::Namespace {
+        return Err(error);
+    }
+    clone_tree(CWD, c"/proc", true)
 }
 
 /// Makes the attached root the root of this namespace and lets the old one go.

@@ -69,12 +69,18 @@ pub(crate) fn make_file(root: impl AsFd, path: &str, links: Links) -> Result<Own
     let (directory, name) = split(path);
     let name = name.ok_or(Errno::ISDIR)?;
     let parent = make_directory(&root, &directory, links)?;
+    make_file_at(parent.as_fd(), name)?;
+    locate(&root, path, links)
+}
+
+/// What is at a name of a directory, or else an empty file made there; a link is not followed.
+pub(crate) fn make_file_at(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-    match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)) {
+    match rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o644)) {
         Ok(_) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error),
     }
-    locate(&root, path, links)
+    rustix::fs::openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// The path's components; `.` and empty ones are dropped.

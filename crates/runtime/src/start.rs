@@ -6,11 +6,12 @@ use crate::container::{Plan, become_container};
 use crate::error::{Result, StartError, Step};
 use crate::user::Wanted;
 use crate::{Created, Running, Start, hooks};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::path::Path;
 use yare_cgroup::Group;
 use yare_oci::runtime::{Linux, Spec, State};
+use yare_sys::privilege::Privilege;
 use yare_sys::process::{self as sys, Fork};
 use yare_sys::socket::seqpacket_pair;
 
@@ -76,22 +77,26 @@ pub fn create(start: Start<'_>) -> Result<Created> {
 }
 
 /// Clones, in the pid namespace to join if there is one.
-fn clone(namespaces: &Namespaces, cgroup: Option<rustix::fd::BorrowedFd<'_>>) -> Result<Fork> {
+fn clone(namespaces: &Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
     let failed = |error| StartError::io(Step::Namespaces, "cannot make the namespaces", error);
     match &namespaces.pid {
         None => sys::fork(namespaces.new, cgroup).map_err(failed),
-        Some(pid) => in_pid_namespace(pid, || sys::fork(namespaces.new, cgroup).map_err(failed)),
+        Some(pid) => fork_in(pid, namespaces.new, cgroup),
     }
 }
 
-/// Runs `fork` so that its child is born in another pid namespace.
+/// Forks so that the child is born in another pid namespace.
 ///
 /// `namespace` is a namespace file or the pidfd of a process in it.
-pub(crate) fn in_pid_namespace(namespace: impl AsFd, fork: impl FnOnce() -> Result<Fork>) -> Result<Fork> {
+pub(crate) fn fork_in(namespace: impl AsFd, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
     let failed = |error| StartError::io(Step::Namespaces, "cannot join the pid namespace", error);
+    if Privilege::current() != Privilege::Host {
+        return sys::fork_within(namespace, flags, cgroup).map_err(failed);
+    }
     let own = sys::pidfd_open(rustix::process::getpid().as_raw_nonzero().get()).map_err(failed)?;
     sys::join_namespaces(namespace, sys::NEWPID).map_err(failed)?;
-    let forked = fork();
+    let forked = sys::fork(flags, cgroup)
+        .map_err(|error| StartError::io(Step::Namespaces, "cannot make the namespaces", error));
     if !matches!(forked, Ok(Fork::Child)) {
         // Without the way back every later child would be born in that namespace.
         sys::join_namespaces(&own, sys::NEWPID).map_err(failed)?;
