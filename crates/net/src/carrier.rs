@@ -5,6 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
 use crate::ports::HostPort;
 
 /// Carries what comes to an IPv6 address of the host and is not translated: connections to a container that has
@@ -21,4 +24,15 @@ pub trait Carrier: fmt::Debug + Send + Sync {
 
     /// The socket of this port that the last engine's carrier has.
     fn inherit(&self, port: HostPort) -> Option<OwnedFd>;
+
+    /// Whether ports are published in another network namespace than the networks are in, as without root: nothing
+    /// can be translated from there, so every port is carried.
+    fn serves_all(&self) -> bool {
+        false
+    }
+
+    /// A socket for a port, where ports are published.
+    fn socket(&self, family: AddressFamily, kind: SocketType) -> Result<OwnedFd, Errno> {
+        socket_with(family, kind, SocketFlags::CLOEXEC, None)
+    }
 }

@@ -95,6 +95,9 @@ impl Classified for NetError {
     }
 }
 
+/// The reason why somebody without root gets no port below 1024.
+pub(crate) const PERMISSION_DENIED: &str = "permission denied";
+
 /// A container could not be attached to the bridge. Nothing of the attempt is left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -232,6 +235,10 @@ impl Classified for AttachError {
             Self::Allocated { holder, .. } => {
                 Some(format!("stop container {holder}, or publish on another host port"))
             }
+            Self::Bind { reason, host_port, .. } if reason == PERMISSION_DENIED => Some(format!(
+                "publish on a port from 1024 on, or let users have this one: \
+                 sudo sysctl net.ipv4.ip_unprivileged_port_start={host_port}"
+            )),
             Self::Bind { .. } => Some("stop the holder of the port, or publish on another one".into()),
             Self::NoIpv6 { .. } => Some(
                 "publish on an IPv4 address, or use a network with IPv6: yare network create --ipv6".into(),

@@ -666,12 +666,12 @@ impl Inner {
 
     fn heal(&self) -> Result<bool, NetError> {
         bridge::settings(&self.config)?;
-        let carried = self.ports.carrier.is_some();
+        let carrier = self.ports.carrier.as_deref();
         for slot in self.state.lock().endpoints.values_mut() {
             if let Slot::Live(live) = slot {
                 let place = self.place(&live.record);
                 for held in &mut live.held {
-                    if held.hold_again(carried) {
+                    if held.hold_again(carrier) {
                         self.carry(held, place)?;
                     }
                 }

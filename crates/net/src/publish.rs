@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_w
 
 use crate::carrier::Carrier;
 use crate::endpoint::{EndpointRequest, PortBinding, Protocol, Published};
-use crate::error::AttachError;
+use crate::error::{AttachError, PERMISSION_DENIED};
 use crate::holder;
 use crate::ports::{HostPort, Ports};
 use crate::rules::Element;
@@ -23,21 +23,28 @@ const BACKLOG: i32 = 1024;
 pub(crate) struct Held {
     pub(crate) published: Published,
     socket: Option<OwnedFd>,
+    /// Whether it is the carrier's.
+    carried: bool,
+}
+
+/// Whether a carrier serves sockets at this address.
+fn is_carried(carrier: Option<&dyn Carrier>, ip: IpAddr) -> bool {
+    carrier.is_some_and(|carrier| ip.is_ipv6() || carrier.serves_all())
 }
 
 impl Held {
     /// Binds the port again if that failed when the engine was restarted; says whether there is a socket since.
-    pub(crate) fn hold_again(&mut self, carried: bool) -> bool {
+    pub(crate) fn hold_again(&mut self, carrier: Option<&dyn Carrier>) -> bool {
         if self.socket.is_some() {
             return false;
         }
-        self.socket = hold(host_port(self.published), carried, false).unwrap_or_default();
+        self.socket = hold(host_port(self.published), carrier, false).unwrap_or_default();
         self.socket.is_some()
     }
 
     /// The socket that a carrier serves, if there is one.
     pub(crate) fn carried(&self) -> Option<BorrowedFd<'_>> {
-        self.socket.as_ref().filter(|_| self.published.host_ip.is_ipv6()).map(AsFd::as_fd)
+        self.socket.as_ref().filter(|_| self.carried).map(AsFd::as_fd)
     }
 }
 
@@ -103,20 +110,20 @@ struct Search<'a> {
     who: Applicant<'a>,
     /// The host's addresses.
     ips: Vec<IpAddr>,
-    /// Whether a carrier serves sockets of IPv6.
-    carried: bool,
+    /// Who serves what is not translated.
+    carrier: Option<&'a dyn Carrier>,
 }
 
 /// Gets a host port for the binding, at each address that it means. `name_of` gives the name of a container of ours
-/// by its id; `carried` says whether there is a carrier.
+/// by its id; `carrier` serves what is not translated.
 pub(crate) fn take(
     ports: &mut Ports,
     binding: &PortBinding,
     who: Applicant<'_>,
-    carried: bool,
+    carrier: Option<&dyn Carrier>,
     name_of: &dyn Fn(&str) -> String,
 ) -> Result<Vec<Held>, AttachError> {
-    let search = Search { binding, who, ips: host_ips(binding, who.place, carried)?, carried };
+    let search = Search { binding, who, ips: host_ips(binding, who.place, carrier.is_some())?, carrier };
     let Some((first, last)) = binding.host_port.filter(|(first, _)| *first != 0) else {
         return search.ephemeral(ports);
     };
@@ -195,11 +202,12 @@ impl Search<'_> {
 
     fn one(&self, ports: &mut Ports, wanted: HostPort, thorough: bool) -> Result<Held, Denial> {
         ports.claim(wanted, self.who.id).map_err(Denial::Ours)?;
-        let outcome = match hold(wanted, self.carried, false) {
-            Err(Errno::ADDRINUSE) if thorough => {
+        let outcome = match hold(wanted, self.carrier, false) {
+            // Who has it can be seen where we are, not where ports are published from elsewhere.
+            Err(Errno::ADDRINUSE) if thorough && self.carrier.is_none_or(|carrier| !carrier.serves_all()) => {
                 let holder = holder::find(wanted);
                 let again = if holder.only_waiting {
-                    hold(wanted, self.carried, true)
+                    hold(wanted, self.carrier, true)
                 } else {
                     Err(Errno::ADDRINUSE)
                 };
@@ -208,7 +216,10 @@ impl Search<'_> {
             other => other.map_err(|errno| Denial::Host(errno, None)),
         };
         match outcome {
-            Ok(socket) => Ok(Held { published: published(self.binding, wanted), socket }),
+            Ok(socket) => {
+                let carried = is_carried(self.carrier, wanted.ip);
+                Ok(Held { published: published(self.binding, wanted), socket, carried })
+            }
             Err(denial) => {
                 ports.release(wanted);
                 Err(denial)
@@ -248,12 +259,12 @@ pub(crate) fn retake(
 ) -> Result<Held, String> {
     let wanted = host_port(published);
     ports.claim(wanted, id)?;
-    let inherited = carrier.filter(|_| wanted.ip.is_ipv6()).and_then(|carrier| carrier.inherit(wanted));
+    let carried = is_carried(carrier, wanted.ip);
+    let inherited = carrier.filter(|_| carried).and_then(|carrier| carrier.inherit(wanted));
     if let Some(socket) = inherited {
-        return Ok(Held { published, socket: Some(socket) });
+        return Ok(Held { published, socket: Some(socket), carried });
     }
-    let carried = carrier.is_some();
-    let held = hold(wanted, carried, false).or_else(|_| hold(wanted, carried, true));
+    let held = hold(wanted, carrier, false).or_else(|_| hold(wanted, carrier, true));
     let socket = held.unwrap_or_else(|errno| {
         tracing::warn!(
             port = %format_args!("{}:{}/{}", wanted.ip, wanted.port, wanted.protocol),
@@ -262,31 +273,44 @@ pub(crate) fn retake(
         );
         None
     });
-    Ok(Held { published, socket })
+    Ok(Held { published, socket, carried })
 }
 
-/// Binds the port. On an IPv6 address that a carrier serves it listens, too. SCTP sockets are a module that few
-/// hosts have loaded: there our own table of claims must do.
-fn hold(wanted: HostPort, carried: bool, reuse: bool) -> Result<Option<OwnedFd>, Errno> {
+/// Binds the port. On an address that a carrier serves it listens, too. SCTP sockets are a module that few
+/// hosts have loaded: there our own table of claims must do, unless nothing but a carrier leads to the container.
+fn hold(wanted: HostPort, carrier: Option<&dyn Carrier>, reuse: bool) -> Result<Option<OwnedFd>, Errno> {
+    let carried = is_carried(carrier, wanted.ip);
     let kind = match wanted.protocol {
         Protocol::Tcp => SocketType::STREAM,
         Protocol::Udp => SocketType::DGRAM,
+        Protocol::Sctp if carrier.is_some_and(|carrier| carrier.serves_all()) => {
+            return Err(Errno::PROTONOSUPPORT);
+        }
         Protocol::Sctp => return Ok(None),
     };
-    let carried = carried && wanted.ip.is_ipv6();
-    let family = match wanted.ip {
-        IpAddr::V4(_) => AddressFamily::INET,
-        IpAddr::V6(_) => AddressFamily::INET6,
+    // A carrier is told of which address a packet was sent to by IPv6 sockets alone, which do for IPv4, too.
+    let mapped = match wanted.ip {
+        IpAddr::V4(ip) if carried && kind == SocketType::DGRAM => Some(ip.to_ipv6_mapped()),
+        _ => None,
     };
-    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    let family = match wanted.ip {
+        IpAddr::V4(_) if mapped.is_none() => AddressFamily::INET,
+        _ => AddressFamily::INET6,
+    };
+    let socket = match carrier {
+        Some(carrier) => carrier.socket(family, kind)?,
+        None => socket_with(family, kind, SocketFlags::CLOEXEC, None)?,
+    };
     // Connections that a carrier has ended may linger; another listener is refused all the same.
     if reuse || (carried && kind == SocketType::STREAM) {
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
     if wanted.ip.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
+    } else if mapped.is_some() {
+        sockopt::set_ipv6_v6only(&socket, false)?;
     }
-    bind(&socket, &SocketAddr::new(wanted.ip, wanted.port))?;
+    bind(&socket, &SocketAddr::new(mapped.map_or(wanted.ip, IpAddr::V6), wanted.port))?;
     if !carried && kind == SocketType::DGRAM {
         // Nobody reads it; the kernel raises this to its minimum.
         sockopt::set_socket_recv_buffer_size(&socket, 0)?;
@@ -323,7 +347,7 @@ fn reason(errno: Errno, process: Option<(String, u32)>) -> String {
     let text = match errno {
         Errno::ADDRINUSE => "address already in use".to_owned(),
         Errno::ADDRNOTAVAIL => "cannot assign requested address".to_owned(),
-        Errno::ACCESS => "permission denied".to_owned(),
+        Errno::ACCESS => PERMISSION_DENIED.to_owned(),
         other => io::Error::from(other).to_string(),
     };
     match process {

@@ -157,8 +157,8 @@ pub(super) fn publish(
     let mut held = Vec::with_capacity(ports.len());
     let taken = ports.iter().try_for_each(|binding| {
         let name_of = |id: &str| inner.ports.name_of(id);
-        let carried = inner.ports.carrier.is_some();
-        held.extend(publish::take(&mut inner.ports.claims.lock(), binding, who, carried, &name_of)?);
+        let carrier = inner.ports.carrier.as_deref();
+        held.extend(publish::take(&mut inner.ports.claims.lock(), binding, who, carrier, &name_of)?);
         Ok(())
     });
     let led = taken.and_then(|()| Ok(lead_to(inner, &held, who.place)?));
