@@ -33,7 +33,7 @@ const CRATES: &[Crate] = &[
     row(2, "cdi", &["errdefs", "oci"]),
     row(2, "cgroup", &["errdefs", "oci", "sys"]),
     row(2, "content", &["errdefs", "oci", "sys"]),
-    row(2, "distribution", &["errdefs", "gotext", "oci", "tls"]),
+    row(2, "distribution", &["errdefs", "gotext", "oci", "sys", "tls"]),
     row(2, "dockerfile", &["errdefs", "gotext", "oci"]),
     row(2, "layer", &["errdefs", "oci", "sys"]),
     row(2, "logs", &["errdefs"]),

@@ -20,9 +20,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
+use yare_sys::outside::Outside;
 
 /// How long an address is tried alone.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -64,6 +65,8 @@ pub(crate) struct Rules {
     /// How far inside the target may be.
     pub(crate) reach: Reach,
     pub(crate) patience: Duration,
+    /// Where connections are made, if not here.
+    pub(crate) outside: Option<Arc<Outside>>,
 }
 
 impl Dialer {
@@ -131,7 +134,7 @@ impl Rules {
 
     /// A connection to the proxy itself.
     async fn to_proxy(&self, proxy: &Proxy) -> Result<Box<dyn Bytestream>, DialError> {
-        let connected = TcpStream::connect((proxy.host.as_str(), proxy.port)).await;
+        let connected = self.to_name(&proxy.host, proxy.port).await;
         let stream = connected
             .map_err(|source| DialError::Connect { address: format!("the proxy {proxy}"), source })?;
         let (Kind::Https, Some(tls)) = (proxy.kind, &self.proxy_tls) else { return Ok(Box::new(stream)) };
@@ -139,6 +142,18 @@ impl Rules {
         let name = ServerName::try_from(proxy.host.clone()).map_err(|error| failed(error.to_string()))?;
         let secured = tls.connect(name, stream).await;
         Ok(Box::new(secured.map_err(|error| failed(format!("TLS with it failed: {error}")))?))
+    }
+
+    /// A connection to the first address of a name that takes one.
+    async fn to_name(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let mut error = io::Error::from(io::ErrorKind::NotFound);
+        for address in tokio::net::lookup_host((host, port)).await? {
+            match connect(self.outside.as_deref(), address).await {
+                Ok(stream) => return Ok(stream),
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error)
     }
 
     /// Tries the addresses of a name: the next one when one fails, or has not answered for a moment (RFC 8305).
@@ -152,9 +167,16 @@ impl Rules {
                 Err(refused) => error = refused,
             }
         }
-        let (stream, address) =
-            race(allowed, self.patience, open).await.map_err(|failed| failed.unwrap_or(error))?;
+        let (stream, address) = race(allowed, self.patience, |address| self.open(address))
+            .await
+            .map_err(|failed| failed.unwrap_or(error))?;
         Ok((stream, address.ip()))
+    }
+
+    async fn open(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let stream = connect(self.outside.as_deref(), address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
     }
 
     fn check(&self, host: &str, address: IpAddr) -> Result<(), DialError> {
@@ -220,10 +242,12 @@ fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
-async fn open(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+/// A connection from this process's network namespace, or from another one.
+async fn connect(outside: Option<&Outside>, address: SocketAddr) -> io::Result<TcpStream> {
+    let Some(outside) = outside else { return TcpStream::connect(address).await };
+    let socket = outside.stream(address.is_ipv6())?;
+    socket.set_nonblocking(true)?;
+    TcpSocket::from_std_stream(socket).connect(address).await
 }
 
 /// A way through the proxy to `target` (RFC 9110, 9.3.6).

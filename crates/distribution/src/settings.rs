@@ -19,8 +19,10 @@ use crate::rewrite::Rewrites;
 use crate::{Error, Result};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use yare_oci::reference::DEFAULT_DOMAIN;
+use yare_sys::outside::Outside;
 
 /// Where `docker.io` really is.
 const HUB: &str = "registry-1.docker.io";
@@ -54,6 +56,8 @@ pub struct Settings {
     pub proxies: Proxies,
     /// How patient the client is.
     pub patience: Patience,
+    /// The network namespace from which registries are reached, where it is not this process's own.
+    pub outside: Option<Arc<Outside>>,
 }
 
 impl Default for Settings {
@@ -67,6 +71,7 @@ impl Default for Settings {
             signatures: None,
             proxies: Proxies::default(),
             patience: Patience::default(),
+            outside: None,
         }
     }
 }

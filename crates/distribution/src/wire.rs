@@ -81,6 +81,7 @@ impl Wire {
             proxies: self.settings.proxies.clone(),
             reach: limits.reach,
             patience: limits.connect,
+            outside: self.settings.outside.clone(),
         });
         let pool: Pool = legacy::Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_TIME)

@@ -84,4 +84,4 @@ pub use remote::Outbound;
 pub use replicate::{Difference, RuleStatus, replication_plan, replication_status};
 pub use scrub::{Damage, Scrubbed, scrub};
 pub use secrets::Secrets;
-pub use serve::{ask, bind, serve};
+pub use serve::{ask, bind, bind_by, serve};

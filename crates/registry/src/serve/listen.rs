@@ -38,6 +38,14 @@ const COMMITS: u64 = 1000;
 
 /// Binds an address: `127.0.0.1:5000`, `[::1]:5000`, `:5000` (all addresses), `5000` likewise.
 pub fn bind(address: &str) -> Result<std::net::TcpListener> {
+    bind_by(address, std::net::TcpListener::bind)
+}
+
+/// As [`bind`], by other means than this thread's.
+pub fn bind_by(
+    address: &str,
+    bind: impl FnOnce(SocketAddr) -> std::io::Result<std::net::TcpListener>,
+) -> Result<std::net::TcpListener> {
     let spelt = match address.strip_prefix(':').or(Some(address)) {
         Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => format!("0.0.0.0:{port}"),
         _ => address.to_owned(),
@@ -46,8 +54,7 @@ pub fn bind(address: &str) -> Result<std::net::TcpListener> {
         Error::invalid(format!("{address:?} is no address to listen on"))
             .with_hint("want an address in numbers and a port, such as 127.0.0.1:5000 or :5000")
     })?;
-    std::net::TcpListener::bind(parsed)
-        .map_err(|error| Error::unavailable(format!("cannot listen on {address}")).caused_by(error))
+    bind(parsed).map_err(|error| Error::unavailable(format!("cannot listen on {address}")).caused_by(error))
 }
 
 /// Serves the registry until `shutdown` completes, then lets running requests finish for the configured

@@ -19,5 +19,5 @@ mod tokens;
 mod uploads;
 
 pub use control::ask;
-pub use listen::{bind, serve};
+pub use listen::{bind, bind_by, serve};
 pub(crate) use service::{Call, Peer};
