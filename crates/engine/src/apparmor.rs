@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use yare_errdefs::{Error, Result};
 use yare_specgen::DEFAULT_APPARMOR_PROFILE;
+use yare_sys::privilege::Privilege;
 
 /// What the host offers.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -15,6 +16,21 @@ pub(crate) struct Survey {
     pub(crate) has_default: bool,
     /// What the user should know.
     pub(crate) warning: Option<String>,
+}
+
+/// What this engine can make of the host's AppArmor: without root it may neither load profiles nor give them.
+pub(crate) fn survey() -> Survey {
+    let found = AppArmor::host();
+    match Privilege::current() {
+        Privilege::Host => found.survey(),
+        _ if found.is_on() => Survey {
+            warning: Some(
+                "AppArmor does not confine containers of an engine that runs without root".to_owned(),
+            ),
+            ..Survey::default()
+        },
+        _ => Survey::default(),
+    }
 }
 
 /// Where AppArmor is looked for.
@@ -45,7 +61,7 @@ impl AppArmor {
 
     /// Finds out what there is, and loads the default profile.
     pub(crate) fn survey(&self) -> Survey {
-        if !std::fs::read_to_string(&self.parameter).is_ok_and(|text| text.starts_with('Y')) {
+        if !self.is_on() {
             return Survey::default();
         }
         if !self.kernel.is_dir() {
@@ -89,6 +105,10 @@ impl AppArmor {
             .caused_by(Error::internal(format!("{}: {why}", parser.display())))
         })?;
         Ok(true)
+    }
+
+    fn is_on(&self) -> bool {
+        std::fs::read_to_string(&self.parameter).is_ok_and(|text| text.starts_with('Y'))
     }
 
     fn is_loaded(&self) -> bool {

@@ -1,4 +1,5 @@
-//! The engine's side of the carrier, which serves published ports where address translation cannot.
+//! The engine's side of the carrier, which serves published ports where address translation cannot: IPv6 to
+//! containers without it, and all of them when the engine has a network namespace of its own, as without root.
 //!
 //! The process is started when the first port needs it, while clients wait at the port, which listens. What it was
 //! told is kept here, with copies of the sockets, so that another one can take its place should it die. When the
@@ -7,16 +8,17 @@
 use crate::companion;
 use parking_lot::Mutex;
 use rustix::net::sockopt::socket_acceptconn;
-use rustix::net::{SocketType, getpeername, getsockname, sockopt::socket_type};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, getpeername, getsockname, sockopt::socket_type};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, Weak};
 use yare_carrier::{Port, Process, Transport};
 use yare_net::{HostPort, Protocol};
+use yare_sys::outside::Outside;
 
 /// What its notes are called.
 const NAME: &str = "carrier";
@@ -26,6 +28,8 @@ const NAME: &str = "carrier";
 pub(crate) struct Carrier {
     state: Mutex<State>,
     exec_root: PathBuf,
+    /// The network namespace in which ports are published, where it is not the engine's own.
+    outside: Option<Arc<Outside>>,
     myself: Weak<Self>,
 }
 
@@ -42,7 +46,7 @@ struct State {
 
 impl Carrier {
     /// Nobody needs one yet. The last engine's is asked for its sockets.
-    pub(crate) fn new(exec_root: &Path) -> Arc<Self> {
+    pub(crate) fn new(exec_root: &Path, outside: Option<Arc<Outside>>) -> Arc<Self> {
         let predecessor = companion::predecessor(exec_root, NAME);
         let inherited = predecessor.map(|pid| {
             sockets_of(pid).unwrap_or_else(|error| {
@@ -54,6 +58,7 @@ impl Carrier {
         Arc::new_cyclic(|myself| Self {
             state: Mutex::new(State { predecessor, inherited, ..State::default() }),
             exec_root: exec_root.to_owned(),
+            outside,
             myself: Weak::clone(myself),
         })
     }
@@ -154,6 +159,17 @@ impl yare_net::Carrier for Carrier {
     fn inherit(&self, port: HostPort) -> Option<OwnedFd> {
         self.state.lock().inherited.remove(&carried(port)?)
     }
+
+    fn serves_all(&self) -> bool {
+        self.outside.is_some()
+    }
+
+    fn socket(&self, family: AddressFamily, kind: SocketType) -> rustix::io::Result<OwnedFd> {
+        match &self.outside {
+            Some(outside) => outside.socket(family, kind),
+            None => rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None),
+        }
+    }
 }
 
 /// A port as the carrier knows it; it knows none of SCTP.
@@ -189,7 +205,11 @@ fn sockets_of(pid: u32) -> io::Result<BTreeMap<Port, OwnedFd>> {
 
 /// The port that a socket serves, unless it is that of a connection.
 fn port_of(socket: &OwnedFd) -> Option<Port> {
-    let address = SocketAddr::try_from(getsockname(socket).ok()?).ok()?;
+    let mut address = SocketAddr::try_from(getsockname(socket).ok()?).ok()?;
+    if let IpAddr::V4(ip) = address.ip().to_canonical() {
+        // That of UDP, whose sockets are of IPv6 here.
+        address = SocketAddr::new(ip.into(), address.port());
+    }
     let transport = match socket_type(socket).ok()? {
         SocketType::STREAM if socket_acceptconn(socket).ok()? => Transport::Tcp,
         SocketType::DGRAM if getpeername(socket).is_err() => Transport::Udp,

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use yare_errdefs::{Error, Result};
+use yare_sys::outside::Outside;
 
 /// The name of the built-in system call filter.
 pub(crate) const BUILT_IN: &str = "builtin";
@@ -79,6 +81,8 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// What whoever starts the engine has to say about how, for `info`.
     pub warnings: Vec<String>,
+    /// The network namespace in which ports are published, where the engine has left it.
+    pub outside: Option<Arc<Outside>>,
 }
 
 impl Default for Config {
@@ -117,6 +121,7 @@ impl Default for Config {
             cleaning: crate::cleaning::CleaningSettings::default(),
             hosts: Vec::new(),
             warnings: Vec::new(),
+            outside: None,
         }
     }
 }

@@ -7,16 +7,20 @@ use yare_cgroup::{Controller, Mode};
 use yare_errdefs::{Error, Result};
 use yare_specgen::seccomp::Profile;
 use yare_specgen::{HostFacts, SeccompChoice};
+use yare_sys::privilege::Privilege;
 
 /// What the cgroups of this host offer, and warnings about what they lack.
 pub(crate) fn cgroups() -> Result<(yare_cgroup::Host, Vec<String>)> {
     let host = yare_cgroup::Host::detect()
         .map_err(|error| Error::wrap("cannot find the cgroup hierarchies of this host", error))?;
     let mut warnings = Vec::new();
-    if !host.prepare() && host.mode() != Mode::V2 {
+    if host.has_groups() && !host.prepare() && host.mode() != Mode::V2 {
         tracing::info!(
             "cgroup v1 without favordynmods: a start after an idle moment takes some 12 ms longer"
         );
+    }
+    if !host.has_groups() {
+        warnings.push("Running without root and without control groups: no limit has an effect".to_owned());
     }
     for (controller, what) in [
         (Controller::Memory, "memory"),
@@ -204,6 +208,28 @@ pub(crate) fn filesystem(path: &Path) -> &'static str {
         Ok(0x9123_683e) => "btrfs",
         _ => "<unknown>",
     }
+}
+
+/// The highest number of a group that processes here can have; none where all can be had.
+pub(crate) fn last_group() -> Option<u32> {
+    (Privilege::current() == Privilege::Namespace).then(|| last_of(&read("/proc/self/gid_map")))
+}
+
+/// The end of the numbers that a map has from 0 on without a gap.
+fn last_of(map: &str) -> u32 {
+    let line = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|word| word.parse::<u32>().ok());
+        Some((numbers.next()??, numbers.nth(1)??))
+    };
+    let mut ranges: Vec<(u32, u32)> = map.lines().filter_map(line).collect();
+    ranges.sort_unstable();
+    let next = ranges.into_iter().fold(
+        0,
+        |next: u32, (first, count)| {
+            if first == next { next.saturating_add(count) } else { next }
+        },
+    );
+    next.saturating_sub(1)
 }
 
 /// Whether the host routes packets between interfaces.

@@ -29,6 +29,7 @@ pub mod lifecycle;
 pub mod links;
 pub mod networks;
 mod prepare;
+mod processes;
 pub mod records;
 mod registry;
 mod resolver;
@@ -154,11 +155,11 @@ impl Engine {
         let run_trash = Trash::open(&config.exec_root)?;
         let (cgroups, mut warnings) = facts::cgroups()?;
         let engine_id = facts::engine_id(&config.data_root)?;
-        let carrier = carrier::Carrier::new(&config.exec_root);
+        let carrier = carrier::Carrier::new(&config.exec_root, config.outside.clone());
         let (bridge, bridge_error, networks) =
             networks::open(&config, &engine_id, &carrier, records.all(Table::Networks)?)?;
         warnings.extend(bridge_error.clone());
-        let apparmor = apparmor::AppArmor::host().survey();
+        let apparmor = apparmor::survey();
         apparmor.warning.iter().for_each(|warning| tracing::warn!("{warning}"));
         warnings.extend(apparmor.warning.clone());
         if facts::has_selinux() {
@@ -220,6 +221,11 @@ impl Engine {
         }
         self.builder.close();
         self.records.close();
+    }
+
+    /// Whether no container runs.
+    pub fn is_idle(&self) -> bool {
+        !self.containers.all().iter().any(|container| container.state().has_process())
     }
 
     /// The settings this engine was opened with.

@@ -257,13 +257,11 @@ fn lost_run(engine: &Arc<Engine>, container: &Arc<Container>, record: &Record) -
     None
 }
 
-/// Process 1 of a container whose shim is gone, if it is still that process: it is in the container's
-/// cgroup.
+/// Process 1 of a container whose shim is gone, if it is still that process.
 fn surviving_process(engine: &Engine, record: &Record, pid: Option<i32>) -> Option<OwnedFd> {
     let pid = pid.filter(|pid| *pid != 0)?;
     let pidfd = yare_sys::process::pidfd_open(pid).ok()?;
-    let group = yare_cgroup::Group::open(&engine.cgroups, &engine.cgroup_path(record)).ok()?;
-    group.pids().ok()?.contains(&pid).then_some(pidfd)
+    crate::processes::is_first(engine, record, pid).then_some(pidfd)
 }
 
 fn settle_later(engine: &Arc<Engine>, container: &Arc<Container>, exit: Exit) {

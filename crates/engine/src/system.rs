@@ -12,6 +12,7 @@ use yare_api::{
     SystemDataUsageResponse, SystemInfo, SystemVersion, SystemVersionComponent, SystemVersionPlatform,
 };
 use yare_errdefs::{Classified, Error, Result, chain};
+use yare_sys::privilege::Privilege;
 
 /// This Yare's own version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -71,7 +72,7 @@ fn description(engine: &Engine) -> SystemInfo {
         n_goroutines: crate::facts::threads(),
         system_time: rfc3339(Some(engine.clock.now())),
         logging_driver: engine.config.log_driver.clone(),
-        cgroup_driver: "cgroupfs".to_owned(),
+        cgroup_driver: if engine.cgroups.has_groups() { "cgroupfs" } else { "none" }.to_owned(),
         cgroup_version: facts.cgroup_version.to_string(),
         n_events_listener: i64::try_from(engine.events.followers()).unwrap_or(i64::MAX),
         kernel_version: kernel(),
@@ -105,12 +106,18 @@ fn description(engine: &Engine) -> SystemInfo {
     }
 }
 
+/// Whether this engine is root of nothing but a user namespace.
+fn is_rootless() -> bool {
+    Privilege::current() == Privilege::Namespace
+}
+
 /// What confines containers, in Docker's order.
 fn security_options(engine: &Engine) -> Vec<String> {
     let facts = &engine.facts;
     let apparmor = facts.apparmor.then(|| "name=apparmor".to_owned());
     let seccomp = facts.seccomp.then(|| format!("name=seccomp,profile={}", engine.config.seccomp_profile));
-    apparmor.into_iter().chain(seccomp).collect()
+    let rootless = is_rootless().then(|| "name=rootless".to_owned());
+    apparmor.into_iter().chain(seccomp).chain(rootless).collect()
 }
 
 /// What is wrong with this engine and its host: how it was started, what was found then, what others do to the
@@ -134,7 +141,7 @@ fn driver_status(engine: &Engine) -> Vec<[String; 2]> {
         pair("Supports d_type", "true"),
         pair("Using metacopy", "false"),
         pair("Native Overlay Diff", "true"),
-        pair("userxattr", "false"),
+        pair("userxattr", if is_rootless() { "true" } else { "false" }),
         pair("Build cache bound", &crate::build::collect::shown(engine)),
         pair("Layer store", "one folder per DiffID, shared by all images"),
         pair("Not part of Yare", "Swarm mode, Windows containers, Docker Desktop extensions"),

@@ -21,6 +21,7 @@ use yare_specgen::logs::TagFields;
 use yare_specgen::modes::{IpcMode, PidMode};
 use yare_specgen::mounts::{MountPlan, MountSource};
 use yare_specgen::{Plan, ResolvedDevice, Wiring};
+use yare_sys::privilege::Privilege;
 
 /// The running container that a mode `container:<name>` means.
 fn joined(engine: &Engine, wanted: &str) -> Result<Arc<Record>> {
@@ -316,6 +317,7 @@ pub(crate) fn spec(engine: &Engine, record: &Record) -> Result<yare_oci::runtime
         recursive_read_only: engine.facts.kernel_version >= (5, 12),
         kernel_version: engine.facts.kernel_version,
         architecture: yare_oci::Platform::host().architecture,
+        last_group: crate::facts::last_group(),
     };
     let mut spec = yare_specgen::render(plan, &wiring);
     let requests = record.host_config.device_requests.as_deref().unwrap_or_default();
@@ -416,7 +418,8 @@ fn devices(plan: &Plan) -> Result<Vec<ResolvedDevice>> {
             }
         }
     }
-    if plan.privileged {
+    // Without root, privileged is to have what the user has: no device is added, as with Docker.
+    if plan.privileged && Privilege::current().makes_devices() {
         for (_, node) in nodes_beneath(std::path::Path::new("/dev"), "/dev", "/dev") {
             resolved.push(ResolvedDevice { device: node, access: "rwm".to_owned() });
         }

@@ -50,6 +50,8 @@ pub struct Wiring {
     pub kernel_version: (u32, u32),
     /// Architecture in Go's words, for the same.
     pub architecture: String,
+    /// The highest number of a group, where the kernel takes fewer than all: in a user namespace.
+    pub last_group: Option<u32>,
 }
 
 /// A node to make, and how it may be used.
@@ -279,7 +281,7 @@ fn linux(plan: &Plan, wiring: &Wiring) -> Linux {
             block_io: block_io(plan, wiring),
             ..plan.resources.clone()
         }),
-        sysctl: sysctls(plan),
+        sysctl: sysctls(plan, wiring),
         seccomp: profile(plan)
             .map(|profile| profile.resolve(&plan.capabilities, wiring.kernel_version, &wiring.architecture)),
         rootfs_propagation: rootfs_propagation(plan, wiring),
@@ -339,11 +341,12 @@ fn namespaces(plan: &Plan, wiring: &Wiring) -> Vec<Namespace> {
     list.into_iter().flatten().collect()
 }
 
-fn sysctls(plan: &Plan) -> BTreeMap<String, String> {
+fn sysctls(plan: &Plan, wiring: &Wiring) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     if plan.network.is_private() {
         all.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
-        all.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+        let last = wiring.last_group.unwrap_or(i32::MAX.unsigned_abs());
+        all.insert("net.ipv4.ping_group_range".to_owned(), format!("0 {last}"));
     }
     if !plan.domainname.is_empty() && plan.uts == UtsMode::Private {
         all.insert("kernel.domainname".to_owned(), plan.domainname.clone());

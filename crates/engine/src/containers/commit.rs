@@ -80,7 +80,8 @@ async fn commit_found(
         }
         _ => {}
     }
-    let frozen = request.pause && container.state() == State::Running;
+    // Without control groups nobody can be stopped in the middle; as with Docker, it is done beside a running one then.
+    let frozen = request.pause && container.state() == State::Running && engine.cgroups.has_groups();
     if frozen {
         freeze(engine, container).await?;
     }

@@ -185,7 +185,7 @@ fn top_now(engine: &Engine, container: &Container, ps_args: &str) -> Result<Cont
     if !container.state().has_process() {
         return Err(Error::conflict(format!("container {} is not running", container.id)));
     }
-    let pids = pids(engine, container)?;
+    let pids = crate::processes::of(engine, &container.record())?;
     let output = std::process::Command::new("ps")
         .args(if ps_args.is_empty() { vec!["-ef"] } else { ps_args.split_whitespace().collect() })
         .output()
@@ -196,12 +196,6 @@ fn top_now(engine: &Engine, container: &Container, ps_args: &str) -> Result<Cont
         return Err(Error::invalid(format!("ps: {}", String::from_utf8_lossy(&output.stderr).trim())));
     }
     pick(&String::from_utf8_lossy(&output.stdout), &pids)
-}
-
-fn pids(engine: &Engine, container: &Container) -> Result<Vec<i32>> {
-    super::stop::group(engine, container)?.pids().map_err(|error| {
-        Error::wrap(format!("cannot list the processes of container {}", container.id), error)
-    })
 }
 
 /// Keeps the rows of `ps` whose PID column is one of these.

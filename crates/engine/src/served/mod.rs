@@ -210,8 +210,12 @@ fn configuration(engine: &Engine, settings: &Settings) -> Result<Config> {
 
 /// Binds, opens, serves.
 async fn start(engine: &Arc<Engine>, config: Config) -> Result<Running> {
-    let listeners =
-        config.listen.iter().map(|address| yare_registry::bind(address)).collect::<Result<Vec<_>>>()?;
+    let bind = |address: SocketAddr| match &engine.config.outside {
+        Some(outside) => outside.listen(address),
+        None => TcpListener::bind(address),
+    };
+    let bound = config.listen.iter().map(|address| yare_registry::bind_by(address, bind));
+    let listeners = bound.collect::<Result<Vec<_>>>()?;
     let addresses: Vec<SocketAddr> =
         listeners.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>().map_err(Error::from)?;
     let (has_tls, has_auth) = (config.tls.is_some(), config.auth.is_some());
