@@ -1,6 +1,7 @@
 //! Which engine: `-H`, `YARE_HOST`, `DOCKER_HOST`, contexts, or the default socket; and how TLS is spoken with it.
 //! Precedence, defaults and texts are those of docker CLI 28.2.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use yare_client::{Address, Pem, Tls};
@@ -91,12 +92,32 @@ pub(crate) fn settle(cx: &mut Context, autostart: Option<Autostart>) -> Result<(
         }
         return Ok(());
     }
-    // A socket file alone proves nothing: it outlives its engine.
-    if !Path::new(DEFAULT).exists() && std::os::unix::net::UnixStream::connect(DOCKERS).is_ok() {
-        cx.address = Address::Unix(PathBuf::from(DOCKERS));
+    let user = rustix::process::geteuid().as_raw();
+    let own = own_socket(user, cx.environment.nonempty("XDG_RUNTIME_DIR"));
+    if let Some(found) = default_socket(own, DEFAULT.as_ref(), DOCKERS.as_ref()) {
+        cx.address = Address::Unix(found);
     }
     cx.autostart.set(autostart);
     Ok(())
+}
+
+/// Where the engine of a user without root listens; root has the system's.
+fn own_socket(user: u32, runtime: Option<String>) -> Option<PathBuf> {
+    let runtime = || runtime.map_or_else(|| PathBuf::from(format!("/run/user/{user}")), PathBuf::from);
+    (user != 0).then(|| runtime().join("yare/yare.sock"))
+}
+
+/// The socket to ask, where it is not the usual one: the user's own, if an engine listens there or nobody does
+/// anywhere whom this user may ask; or Docker's, if there is none of ours.
+fn default_socket(own: Option<PathBuf>, usual: &Path, dockers: &Path) -> Option<PathBuf> {
+    // A socket file alone proves nothing: it outlives its engine.
+    let listens = |path: &Path| UnixStream::connect(path).is_ok();
+    if let Some(own) = own
+        && (listens(&own) || !(listens(usual) || listens(dockers)))
+    {
+        return Some(own);
+    }
+    (!usual.exists() && listens(dockers)).then(|| dockers.to_owned())
 }
 
 fn unresolved(why: &str) -> Failure {
@@ -234,6 +255,29 @@ mod tests {
         assert!(!tls.trusts_anybody && tls.key.unwrap().text == b"key.pem");
         assert!(on("DOCKER_TLS").trusts_anybody);
         assert!(chosen(&["-H", "tcp://h"], std::slice::from_ref(&at)).unwrap().1.is_none());
+    }
+
+    #[test]
+    fn a_user_without_root_asks_the_own_engine_first() {
+        use std::os::unix::net::UnixListener;
+        assert_eq!(own_socket(0, Some("/run/user/0".to_owned())), None);
+        assert_eq!(own_socket(7, None).unwrap(), Path::new("/run/user/7/yare/yare.sock"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let found = |own: Option<&str>| {
+            let found = default_socket(own.map(path), &path("usual"), &path("docker"))?;
+            Some(found.file_name().unwrap().to_str().unwrap().to_owned())
+        };
+        let is = |name: &str| Some(name.to_owned());
+        assert_eq!((found(None), found(Some("own"))), (None, is("own")), "nobody listens");
+        let _dockers = UnixListener::bind(path("docker")).unwrap();
+        assert_eq!((found(None), found(Some("own"))), (is("docker"), is("docker")));
+        let usual = UnixListener::bind(path("usual")).unwrap();
+        assert_eq!((found(None), found(Some("own"))), (None, None), "the system's, which is the usual one");
+        let _own = UnixListener::bind(path("own")).unwrap();
+        assert_eq!((found(None), found(Some("own"))), (None, is("own")));
+        drop(usual);
+        assert_eq!(found(None), None, "its file is left: it may come again");
     }
 
     #[test]

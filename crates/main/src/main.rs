@@ -1,5 +1,5 @@
-//! Yare: one binary that is the command line, the engine, the shims' launcher, the resolver, the carrier, an OCI
-//! runtime, a registry and the program of the images that it brings along.
+//! Yare: one binary that is the command line, the engine, the shims' launcher, the resolver, the carrier, the keeper
+//! of a user's namespaces, an OCI runtime, a registry and the program of the images that it brings along.
 //!
 //! Which of them it is says the name it was called by, or else the first word. This crate is the only one
 //! that reads the environment and ends the process; everything else gets its facts as values.
@@ -8,6 +8,7 @@ mod autostart;
 mod daemon;
 mod embedded;
 mod registry;
+mod rootless;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -32,6 +33,9 @@ fn run(args: &[OsString]) -> i32 {
         (_, Some("registry")) if args.get(2).is_some_and(of_the_engine) => command_line(args),
         (_, Some("registry")) => service(&args[2..], registry::main),
         (_, Some("launcher")) => launcher(args),
+        (_, Some(rootless::holder::WORD)) => {
+            texts(&args[2..]).map_or_else(|code| code, |args| rootless::holder::main(&args))
+        }
         (_, Some("resolver")) => companion("resolver", yare_resolver::main),
         (_, Some("carrier")) => companion("carrier", yare_carrier::main),
         (_, Some("runtime")) => yare_runtime::cli::main(&args[2..]),

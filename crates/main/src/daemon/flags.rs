@@ -83,14 +83,22 @@ pub(super) const FLAGS: &[Flag] = &[
         "Clean when less of the disk is free: 10%, 20g or off (default a twentieth, at most 10GB)",
     ),
     value("cgroup-parent", Used, "Parent cgroup of all containers (default /yare)"),
-    value("config-file", Used, "Configuration file in dockerd's JSON form (default /etc/yare/daemon.json)"),
+    value(
+        "config-file",
+        Used,
+        "Configuration file in dockerd's JSON form (default /etc/yare/daemon.json, a user's ~/.config/yare/daemon.json)",
+    ),
     list(
         "default-address-pool",
         "default-address-pools",
         Used,
         "Where networks get their subnets, such as base=10.10.0.0/16,size=24 (default Docker's pools)",
     ),
-    value("data-root", Used, "Folder of images, containers and volumes (default /var/lib/yare)"),
+    value(
+        "data-root",
+        Used,
+        "Folder of images, containers and volumes (default /var/lib/yare, a user's ~/.local/share/yare)",
+    ),
     short('D', boolean("debug", Used, "Log what happens in detail")),
     value("default-shm-size", Used, "Size of /dev/shm (default 64m)"),
     list(
@@ -113,7 +121,11 @@ pub(super) const FLAGS: &[Flag] = &[
     list("dns", "dns", Used, "Resolvers given to containers"),
     list("dns-opt", "dns-opts", Used, "Resolver options given to containers"),
     list("dns-search", "dns-search", Used, "Search domains given to containers"),
-    value("exec-root", Used, "Folder of the state of running containers (default /run/yare)"),
+    value(
+        "exec-root",
+        Used,
+        "Folder of the state of running containers (default /run/yare, a user's $XDG_RUNTIME_DIR/yare)",
+    ),
     boolean("experimental", Always, "Accepted; there are no experimental features to switch on"),
     value("fixed-cidr", Used, "Part of the default bridge's subnet that containers get addresses from"),
     value(
@@ -128,7 +140,7 @@ pub(super) const FLAGS: &[Flag] = &[
             "host",
             "hosts",
             Used,
-            "Where to listen: unix://PATH, tcp://ADDRESS:PORT, fd:// (default unix:///run/yare/yare.sock)",
+            "Where to listen: unix://PATH, tcp://ADDRESS:PORT, fd:// (default unix://EXEC-ROOT/yare.sock)",
         ),
     ),
     value("http-proxy", Used, "Proxy for registries without TLS (default $HTTP_PROXY)"),
@@ -202,7 +214,11 @@ pub(super) const FLAGS: &[Flag] = &[
          duration (default 72h)",
     ),
     boolean("selinux-enabled", NotBuilt, "SELinux labels"),
-    boolean("rootless", NotBuilt, "Running without root"),
+    boolean(
+        "rootless",
+        Used,
+        "Set by an engine without root for itself, in the namespaces that it has entered",
+    ),
     value("default-runtime", NotBuilt, "OCI runtimes other than the built-in one"),
     value("add-runtime", NotBuilt, "OCI runtimes other than the built-in one"),
     value("authorization-plugin", NotBuilt, "Authorization plugins"),
@@ -353,7 +369,7 @@ mod tests {
         assert!(parsed(&["--nope"]).unwrap_err().contains("unknown flag: --nope"));
         assert!(parsed(&["--bip"]).unwrap_err().contains("needs an argument"));
         assert!(parsed(&["--debug=maybe"]).is_err());
-        assert!(parsed(&["--rootless"]).unwrap_err().contains("not built"));
+        assert!(parsed(&["--userns-remap", "x"]).unwrap_err().contains("not built"));
     }
 
     #[test]

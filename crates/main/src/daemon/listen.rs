@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 use yare_errdefs::{Error, Result};
 use yare_server::{Door, Grant, Listener, Policy};
 
-/// The group that may use the socket unless another is named.
-const DEFAULT_GROUP: &str = "docker";
 /// The first descriptor that systemd hands over (sd_listen_fds(3)).
 const FIRST_INHERITED: i32 = 3;
 
@@ -23,6 +21,8 @@ pub(super) struct Places<'a> {
     pub(super) hosts: &'a [String],
     /// The group of their sockets.
     pub(super) group: Option<&'a str>,
+    /// The one that they have otherwise, where it exists. A user's socket is that user's.
+    pub(super) usual_group: Option<&'a str>,
     /// Where they have less.
     pub(super) sockets: &'a [Restricted],
     /// An address where the figures are, and nothing else.
@@ -38,9 +38,7 @@ pub(super) fn open(places: &Places<'_>) -> Result<Vec<Door>> {
     let mut doors = Vec::new();
     let mut handed_over = Vec::new();
     for host in places.hosts {
-        let own = |path: &str| {
-            Ok::<Door, Error>(Listener::Unix(unix(Path::new(path), places.group, exec_root)?).into())
-        };
+        let own = |path: &str| Ok::<Door, Error>(Listener::Unix(unix(Path::new(path), places)?).into());
         match host.split_once("://") {
             Some(("unix", path)) => doors.push(own(path)?),
             Some(("tcp", address)) => doors.push(tls.listen(address)?.into()),
@@ -98,10 +96,11 @@ fn restricted(path: &Path, socket: &Restricted, exec_root: &Path) -> Result<Unix
 /// descriptors until it has become another program.
 const LINGERING: Duration = Duration::from_secs(1);
 
-fn unix(path: &Path, group: Option<&str>, exec_root: &Path) -> Result<UnixListener> {
-    let gid = match group {
+fn unix(path: &Path, places: &Places<'_>) -> Result<UnixListener> {
+    let exec_root = places.exec_root;
+    let gid = match places.group {
         Some(name) => Some(known_group(name)?),
-        None => group_id(DEFAULT_GROUP),
+        None => places.usual_group.and_then(group_id),
     };
     let listener = bind(path, gid, 0o660)?;
     if let Some(gid) = gid.filter(|_| path.parent() == Some(exec_root)) {

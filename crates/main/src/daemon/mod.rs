@@ -9,6 +9,7 @@ mod registries;
 mod sockets;
 mod tls;
 
+use crate::rootless::{self, Places, Standing, Surroundings};
 use flags::Settings;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -53,19 +54,28 @@ pub(crate) fn main(args: &[String]) -> i32 {
 }
 
 fn run(args: &[String]) -> Result<()> {
-    let settings = settings(args)?;
+    let mut settings = flags::parse(args).map_err(Error::invalid)?;
+    let standing = Standing::of_this_process(is_on(&settings, rootless::FLAG))?;
+    let places = standing.places()?;
+    read_file(&mut settings, places.as_ref())?;
     if is_on(&settings, "install") {
-        return install::install(args);
+        return install::install(args, places.as_ref());
     }
-    let plan = plan(&settings)?;
+    let plan = plan(&settings, places.as_ref())?;
     if is_on(&settings, "validate") {
         crate::say("configuration OK\n");
         return Ok(());
     }
-    if !rustix::process::geteuid().is_root() {
-        return Err(Error::denied("the engine needs root")
-            .with_hint("run it with sudo; running without root is not built into this Yare yet"));
-    }
+    let surroundings = match standing {
+        Standing::Outside => match rootless::enter(&plan.engine, args)? {},
+        Standing::Inside => Some(Surroundings::found(&plan.engine.exec_root)?),
+        Standing::Root => None,
+    };
+    begin(plan, surroundings)
+}
+
+/// Claims the roots, opens the doors, starts the launcher and serves.
+fn begin(mut plan: Plan, surroundings: Option<Surroundings>) -> Result<()> {
     log::start(plan.log_level, plan.log_format);
     // The runtime's file mode mask would otherwise decide modes that are promised.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -73,12 +83,17 @@ fn run(args: &[String]) -> Result<()> {
     let doors = listen::open(&listen::Places {
         hosts: &plan.hosts,
         group: plan.group.as_deref(),
+        usual_group: surroundings.is_none().then_some("docker"),
         sockets: &plan.sockets,
         metrics: plan.metrics.as_deref(),
         tls: &plan.tls,
         exec_root: &plan.engine.exec_root,
     })?;
-    // Before any thread exists: the launcher is a small, single-threaded process.
+    // After the doors, which are the user's.
+    if let Some(surroundings) = &surroundings {
+        enter_network(surroundings, &mut plan.engine)?;
+    }
+    // Before the runtime's threads exist: the launcher is a small, single-threaded process.
     let launcher = Launcher::start(&[plan.engine.data_root.clone(), plan.engine.exec_root.clone()])?;
     // After the launcher, so that containers keep the limit this process was given.
     raise_open_files();
@@ -89,10 +104,20 @@ fn run(args: &[String]) -> Result<()> {
         .thread_stack_size(1 << 20)
         .build()
         .map_err(|error| Error::internal("cannot start threads").caused_by(error))?;
-    let served = runtime.block_on(serve(plan, roots, launcher, doors));
+    let served = runtime.block_on(serve(plan, roots, launcher, doors, surroundings));
     runtime.shutdown_timeout(Duration::from_secs(2));
     drop(pidfile);
     served
+}
+
+/// Takes an engine of a user to its network, and tells it where the host's is.
+fn enter_network(surroundings: &Surroundings, config: &mut Config) -> Result<()> {
+    let outside = surroundings.enter_network()?;
+    // Registries of the host's loopback interface are reached, too, and those that answer to its names.
+    config.registries.outside = Some(Arc::clone(&outside));
+    config.outside = Some(outside);
+    config.warnings.extend(surroundings.warning());
+    Ok(())
 }
 
 /// An engine holds a few descriptors for each container; what the hard limit allows is asked for.
@@ -105,7 +130,13 @@ pub(crate) fn raise_open_files() {
     }
 }
 
-async fn serve(plan: Plan, roots: Roots, launcher: Launcher, doors: Vec<yare_server::Door>) -> Result<()> {
+async fn serve(
+    plan: Plan,
+    roots: Roots,
+    launcher: Launcher,
+    doors: Vec<yare_server::Door>,
+    surroundings: Option<Surroundings>,
+) -> Result<()> {
     let grace = Duration::from_secs(plan.engine.shutdown_timeout.min(5));
     let engine = Engine::open(plan.engine, roots, launcher)?;
     if let Err(error) = crate::embedded::ensure(&engine).await {
@@ -123,7 +154,12 @@ async fn serve(plan: Plan, roots: Roots, launcher: Launcher, doors: Vec<yare_ser
     };
     let served = yare_server::serve(Arc::clone(&engine), doors, options, shutdown).await;
     tracing::info!("ending; containers run on");
-    tokio::task::spawn_blocking(move || engine.close())
+    let close = move || {
+        engine.close();
+        // While the roots are this engine's: no other one has entered them.
+        surroundings.iter().filter(|_| engine.is_idle()).for_each(Surroundings::end);
+    };
+    tokio::task::spawn_blocking(close)
         .await
         .map_err(|error| Error::internal("cannot close the records").caused_by(error))?;
     served.map_err(|error| Error::internal("cannot serve").caused_by(error))
@@ -143,20 +179,21 @@ pub(crate) async fn shutdown_signal() {
     }
 }
 
-fn settings(args: &[String]) -> Result<Settings> {
-    let mut settings = flags::parse(args).map_err(Error::invalid)?;
+/// Adds the settings of the configuration file.
+fn read_file(settings: &mut Settings, places: Option<&Places>) -> Result<()> {
     let named = settings.get("config-file").and_then(|values| values.first()).cloned();
-    let path = named.clone().unwrap_or_else(|| CONFIG_FILE.to_owned());
+    let usual = || match places {
+        Some(places) => places.settings.join("daemon.json").display().to_string(),
+        None => CONFIG_FILE.to_owned(),
+    };
+    let path = named.clone().unwrap_or_else(usual);
     match std::fs::read_to_string(&path) {
-        Ok(text) => flags::add_file(&mut settings, &path, &text).map_err(Error::invalid)?,
-        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {}
+        Ok(text) => flags::add_file(settings, &path, &text).map_err(Error::invalid),
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => {
-            return Err(
-                Error::invalid(format!("unable to configure the engine with file {path}")).caused_by(error)
-            );
+            Err(Error::invalid(format!("unable to configure the engine with file {path}")).caused_by(error))
         }
     }
-    Ok(settings)
 }
 
 fn is_on(settings: &Settings, name: &str) -> bool {
@@ -171,8 +208,19 @@ fn many(settings: &Settings, name: &str) -> Vec<String> {
     settings.get(name).cloned().unwrap_or_default()
 }
 
-fn plan(settings: &Settings) -> Result<Plan> {
+/// What an engine is told unless somebody says otherwise; one of a user has folders of the user's.
+fn defaults(places: Option<&Places>) -> Config {
     let defaults = Config::default();
+    match places {
+        Some(places) => {
+            Config { data_root: places.data_root.clone(), exec_root: places.exec_root.clone(), ..defaults }
+        }
+        None => defaults,
+    }
+}
+
+fn plan(settings: &Settings, places: Option<&Places>) -> Result<Plan> {
+    let defaults = defaults(places);
     let path = |name: &str, default: PathBuf| one(settings, name).map_or(default, PathBuf::from);
     let text = |name: &str, default: &str| one(settings, name).unwrap_or(default).to_owned();
     let exec_root = absolute(path("exec-root", defaults.exec_root.clone()))?;
@@ -211,7 +259,7 @@ fn plan(settings: &Settings) -> Result<Plan> {
         shm_size: shm_size(settings, defaults.shm_size)?,
         stop_timeout: number(settings, "default-stop-timeout", defaults.stop_timeout)?,
         shutdown_timeout: number(settings, "shutdown-timeout", defaults.shutdown_timeout)?,
-        registries: registries::settings(settings)?,
+        registries: registries::settings(settings, places)?,
         max_concurrent_downloads: number(
             settings,
             "max-concurrent-downloads",
@@ -229,6 +277,7 @@ fn plan(settings: &Settings) -> Result<Plan> {
         hosts: hosts.clone(),
         warnings: tls.warnings(&hosts),
         exec_root: exec_root.clone(),
+        outside: None,
     };
     Ok(Plan {
         hosts,
@@ -426,7 +475,7 @@ mod tests {
         let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let mut settings = flags::parse(&args).map_err(Error::invalid)?;
         flags::add_file(&mut settings, "f", file).map_err(Error::invalid)?;
-        plan(&settings)
+        plan(&settings, None)
     }
 
     #[test]

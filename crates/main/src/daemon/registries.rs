@@ -2,6 +2,7 @@
 
 use super::flags::Settings;
 use super::{many, number, one};
+use crate::rootless::Places;
 use std::path::{Path, PathBuf};
 use yare_distribution as distribution;
 use yare_distribution::{Insecure, Policy, Proxies};
@@ -14,7 +15,7 @@ const CERTS_D: &[&str] = &["/etc/yare/certs.d", "/etc/docker/certs.d"];
 const SIGNATURES: &str = "/etc/yare/signatures.toml";
 
 /// What the settings say of registries.
-pub(super) fn settings(settings: &Settings) -> Result<distribution::Settings> {
+pub(super) fn settings(settings: &Settings, places: Option<&Places>) -> Result<distribution::Settings> {
     let mut registries = distribution::Settings::default();
     let insecure = many(settings, "insecure-registry");
     let insecure: Result<Vec<Insecure>> =
@@ -22,7 +23,10 @@ pub(super) fn settings(settings: &Settings) -> Result<distribution::Settings> {
     registries.insecure = insecure?;
     registries.hub_mirrors = many(settings, "registry-mirror");
     registries.certs_d = match many(settings, "certs-dir") {
-        none if none.is_empty() => CERTS_D.iter().map(Into::into).collect(),
+        none if none.is_empty() => {
+            let own = places.map(Places::certs_d).unwrap_or_default();
+            own.into_iter().chain(CERTS_D.iter().map(Into::into)).collect()
+        }
         dirs => dirs.iter().map(Into::into).collect(),
     };
     registries.signatures = signatures(one(settings, "signature-policy"))?;
