@@ -116,6 +116,14 @@ impl Roots {
     }
 }
 
+/// Makes the way out of an engine that has left the host's network usable for containers; gives why it is not.
+fn guard_uplink() -> Option<String> {
+    let error = yare_net::guard_uplink().err()?;
+    let warning = format!("connections of containers may break: {}", yare_errdefs::chain(&error));
+    tracing::warn!("{warning}");
+    Some(warning)
+}
+
 /// How long a lock may outlive its engine: a child that an engine was making when it was killed has its
 /// descriptors until it has become another program.
 const LINGERING: Duration = Duration::from_secs(1);
@@ -155,6 +163,9 @@ impl Engine {
         let run_trash = Trash::open(&config.exec_root)?;
         let (cgroups, mut warnings) = facts::cgroups()?;
         let engine_id = facts::engine_id(&config.data_root)?;
+        if config.outside.is_some() {
+            warnings.extend(guard_uplink());
+        }
         let carrier = carrier::Carrier::new(&config.exec_root, config.outside.clone());
         let (bridge, bridge_error, networks) =
             networks::open(&config, &engine_id, &carrier, records.all(Table::Networks)?)?;

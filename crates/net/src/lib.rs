@@ -44,6 +44,7 @@ pub mod ports;
 mod publish;
 pub mod resolv;
 pub mod rules;
+mod uplink;
 mod watch;
 
 pub use carrier::Carrier;
@@ -57,3 +58,4 @@ pub use listen::{RESOLVER, ResolverSockets, resolver_sockets};
 pub use network::{Ipv6Config, NetConfig, Network};
 pub use pools::{AddressPool, free_on_host};
 pub use ports::{HostPort, HostPorts};
+pub use uplink::guard_uplink;

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use crate::cidr::{Ipv4Net, Ipv6Net};
+use crate::endpoint::Protocol;
 use crate::netlink::{ACK, APPEND, CREATE, DUMP, EXCL, REQUEST, Writer};
 use crate::ports::HostPort;
 use crate::rules::{Chain, Element, Family, Hook, Map, Rule, Statement, Table};
@@ -292,6 +293,8 @@ const META_OUT_NAME: u32 = 7;
 const META_PROTOCOL: u32 = 16;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
+/// Of the byte with the flags in the header of TCP.
+const TCP_FLAGS: u32 = 13;
 const SOURCE_OFFSET: u32 = 12;
 const DESTINATION_OFFSET: u32 = 16;
 const SOURCE6_OFFSET: u32 = 8;
@@ -320,6 +323,12 @@ fn encode(w: &mut Writer, statement: &Statement) {
             compare(w, true, &[protocol.number()]);
             payload(w, REGISTER, TRANSPORT_HEADER, 2, 2);
             compare(w, true, &port.to_be_bytes());
+        }
+        Statement::Flagless => {
+            meta(w, META_PROTOCOL, REGISTER);
+            compare(w, true, &[Protocol::Tcp.number()]);
+            payload(w, REGISTER, TRANSPORT_HEADER, TCP_FLAGS, 1);
+            compare(w, true, &[0]);
         }
         Statement::TranslateTo(ip, port) => {
             immediate(w, REGISTER_NARROW, &ip.octets());

@@ -167,6 +167,8 @@ pub enum Statement {
     Destination6(bool, Ipv6Net),
     /// Goes to this port.
     ToPort(Protocol, u16),
+    /// A segment of TCP without any flag, which no TCP sends.
+    Flagless,
     /// The destination is an address of this host.
     ToThisHost,
     /// Belongs to a connection that was let through.
@@ -243,6 +245,20 @@ pub fn for_resolver(address: Ipv4Addr, udp: u16, tcp: u16) -> Table {
         rules: vec![rule(Protocol::Udp, udp), rule(Protocol::Tcp, tcp)],
     };
     Table { family: Family::V4, name: "yare_resolver".to_owned(), maps: &[], chains: vec![output] }
+}
+
+/// The table of a network namespace whose way out is pasta. Some of its versions tell of a window with segments that
+/// have no flag at all. They belong to no connection that the kernel follows, so that their address is not translated
+/// back: this host would get what is a container's, and answer with a reset that ends the connection.
+pub fn for_uplink(family: Family) -> Table {
+    let chain = Chain {
+        name: "raw_prerouting",
+        nat: false,
+        hook: Hook::Prerouting,
+        priority: -300,
+        rules: vec![vec![Statement::Flagless, Statement::Drop]],
+    };
+    Table { family, name: "yare_uplink".to_owned(), maps: &[], chains: vec![chain] }
 }
 
 struct Words<'a> {
@@ -410,6 +426,7 @@ impl fmt::Display for Statement {
             Self::Destination(positive, net) => write!(f, "ip daddr {}{net}", not(positive)),
             Self::ToPort(protocol, port) => write!(f, "{protocol} dport {port}"),
             Self::TranslateTo(ip, port) => write!(f, "dnat to {ip}:{port}"),
+            Self::Flagless => f.write_str("tcp flags == 0x0"),
             Self::ToThisHost => f.write_str("fib daddr type local"),
             Self::Established => f.write_str("ct state established,related"),
             Self::Translated => f.write_str("ct status dnat"),
@@ -456,6 +473,16 @@ mod tests {
              accept;\n\t\tip daddr 127.0.0.11/32 udp dport 53 dnat to 127.0.0.11:4000\n\t\tip daddr \
              127.0.0.11/32 tcp dport 53 dnat to 127.0.0.11:5000\n\t}\n}\n"
         );
+    }
+
+    #[test]
+    fn the_table_of_the_way_out() {
+        assert_eq!(
+            for_uplink(Family::V4).to_string(),
+            "table ip yare_uplink {\n\tchain raw_prerouting {\n\t\ttype filter hook prerouting priority raw; policy \
+             accept;\n\t\ttcp flags == 0x0 drop\n\t}\n}\n"
+        );
+        assert!(for_uplink(Family::V6).to_string().starts_with("table ip6 yare_uplink {"));
     }
 
     #[test]

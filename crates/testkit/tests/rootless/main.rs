@@ -196,6 +196,55 @@ fn ports_are_published_where_they_were_asked_for() {
     user.end_engine();
 }
 
+/// An address of the host that is not one of its way out, so that an engine's network does not have it, too.
+#[derive(Debug)]
+struct Beyond(&'static str);
+
+impl Beyond {
+    fn new(address: &'static str) -> Self {
+        Invocation::new("ip", &["address", "replace", &format!("{address}/32"), "dev", "lo"]).ok();
+        Self(address)
+    }
+}
+
+impl Drop for Beyond {
+    fn drop(&mut self) {
+        let address = format!("{}/32", self.0);
+        let removed = Invocation::new("ip", &["address", "delete", &address, "dev", "lo"]).run();
+        if removed.code != 0 {
+            println!("cannot remove {address}: {}", removed.stderr);
+        }
+    }
+}
+
+#[test]
+fn containers_reach_others_through_the_way_out() {
+    if !may_run("containers_reach_others_through_the_way_out") {
+        return;
+    }
+    let beyond = Beyond::new("198.51.100.77");
+    let server = TcpListener::bind((beyond.0, 0)).unwrap();
+    let port = server.local_addr().unwrap().port().to_string();
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let mut stream = stream.unwrap();
+            let asked = stream.read(&mut [0; 4096]);
+            if asked.is_ok_and(|length| length > 0) {
+                let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nanswered");
+            }
+        }
+    });
+    let mut user = User::started();
+    // More than a handshake: data goes and comes, through the bridge, and from the engine's network itself.
+    for network in ["bridge", "host"] {
+        let url = format!("http://{}:{port}/", beyond.0);
+        let ask =
+            ["run", "--rm", "--network", network, "busybox", "timeout", "10", "wget", "-q", "-O", "-", &url];
+        assert_eq!(user.docker(&ask).run().stdout, "answered", "{network}");
+    }
+    user.end_engine();
+}
+
 #[test]
 fn images_come_from_a_registry_of_the_host() {
     if !may_run("images_come_from_a_registry_of_the_host") {
