@@ -12,7 +12,7 @@ CLIENTS_ENV := scripts/python-env $(CLIENTS) oras==0.2.43 docker==7.2.0
 AZURITE := $(CURDIR)/target/azurite
 # The tests of several registries over one store, which YARE_TEST_STORE names. The whole workspace, since one package
 # alone would have its dependencies compiled again, with fewer features.
-STORE_TESTS := cargo test --workspace --locked --test it -- replicas:: replication::of_several
+STORE_TESTS := cargo test --workspace --locked --test it -- replicas:: replication::of_several cached_buckets::
 
 .PHONY: build demo check test soak fuzz bench compare-builds dist clean vm-v2
 

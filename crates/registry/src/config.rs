@@ -332,10 +332,6 @@ impl Config {
         self.proxy.iter().try_for_each(Proxy::check)?;
         crate::replicate::check(&self.replicate, &self.proxy)?;
         crate::bucket::Opening::new(&self.storage, &self.environment)?;
-        if self.storage.url.is_some() && !self.proxy.is_empty() {
-            return Err(Error::invalid("`proxy` does not work with `storage.url`: caches need files")
-                .with_hint("serve the caches by a registry of their own"));
-        }
         let mut prefixes: Vec<&str> = self.proxy.iter().map(|proxy| proxy.prefix.as_str()).collect();
         prefixes.sort_unstable();
         if let Some([twice, _]) = prefixes.as_slice().windows(2).find(|pair| pair.first() == pair.get(1)) {

@@ -58,12 +58,21 @@ struct Target {
     multipart: MultipartId,
 }
 
+impl State {
+    /// One without bytes.
+    fn new(repository: &str, started: u64) -> Self {
+        let hash = hex(&Hasher::new().state());
+        Self { repository: repository.to_owned(), started, size: 0, hash, target: None, parts: Vec::new() }
+    }
+}
+
 /// A state that was read, and what is needed to put the next one.
 #[derive(Debug)]
 struct Saved {
     state: State,
     tail: Bytes,
-    version: UpdateVersion,
+    /// `None` where no state was put yet.
+    version: Option<UpdateVersion>,
 }
 
 /// All uploads in a bucket.
@@ -134,15 +143,20 @@ impl Uploads {
 
     /// Begins an upload.
     pub(crate) async fn start(&self, repository: &str, now: u64) -> Result<Arc<Upload>> {
-        let (id, repository) = (random_id()?, repository.to_owned());
-        let hash = hex(&Hasher::new().state());
-        let state = State { repository, started: now, size: 0, hash, target: None, parts: Vec::new() };
+        let (id, state) = (random_id()?, State::new(repository, now));
         let (name, tail) = (name_of(&id), Bytes::new());
         let payload = put_payload(&state, &tail)?;
         let put =
             self.bucket.objects.put_opts(&self.bucket.key(&name), payload, PutMode::Create.into()).await;
         let put = put.map_err(|error| self.bucket.failed("note", &name, error))?;
-        Ok(Arc::new(Upload::new(id, Saved { state, tail, version: put.into() })))
+        Ok(Arc::new(Upload::new(id, Saved { state, tail, version: Some(put.into()) })))
+    }
+
+    /// Begins an upload that nobody goes on with when this process ends. The bucket learns of it with its first
+    /// part: what is smaller is put at once.
+    pub(crate) fn start_here(&self, repository: &str, now: u64) -> Result<Writer> {
+        let saved = Saved { state: State::new(repository, now), tail: Bytes::new(), version: None };
+        self.writer(&Arc::new(Upload::new(random_id()?, saved)))
     }
 
     /// Finds an upload of the repository.
@@ -172,7 +186,7 @@ impl Uploads {
             tracing::warn!(name, "an upload is not understood");
             return Ok(None);
         };
-        Ok(Some(Saved { state, tail, version }))
+        Ok(Some(Saved { state, tail, version: Some(version) }))
     }
 
     /// Takes the right to write, which the next state has to confirm.
@@ -202,9 +216,12 @@ impl Uploads {
     /// Forgets an upload and removes what is left of it.
     pub(crate) async fn discard(&self, writer: Writer) {
         let (id, target) = (writer.upload.id.clone(), writer.state.target.clone());
+        let is_known = writer.version.is_some() || target.is_some();
         // Dropped first: a part that is being sent must not come after the end.
         drop(writer);
-        self.remove(&id, target).await;
+        if is_known {
+            self.remove(&id, target).await;
+        }
     }
 
     async fn remove(&self, id: &str, target: Option<Target>) {
@@ -259,7 +276,7 @@ pub(crate) struct Writer {
     upload: Arc<Upload>,
     /// Without what is in `tail` and on its way: those are added when it is put.
     state: State,
-    version: UpdateVersion,
+    version: Option<UpdateVersion>,
     hasher: Hasher,
     tail: BytesMut,
     part: usize,
@@ -354,12 +371,14 @@ impl Writer {
         tail.extend_from_slice(&self.tail);
         self.state.hash = hex(&self.hasher.state());
         let (name, payload) = (self.name(), put_payload(&self.state, &tail.freeze())?);
-        let options = PutOptions::from(PutMode::Update(self.version.clone()));
+        let options = PutOptions::from(self.version.clone().map_or(PutMode::Create, PutMode::Update));
         match self.bucket.objects.put_opts(&self.bucket.key(&name), payload, options).await {
-            Ok(put) => self.version = put.into(),
-            Err(object_store::Error::Precondition { .. } | object_store::Error::NotFound { .. }) => {
-                return Err(overtaken().into());
-            }
+            Ok(put) => self.version = Some(put.into()),
+            Err(
+                object_store::Error::Precondition { .. }
+                | object_store::Error::NotFound { .. }
+                | object_store::Error::AlreadyExists { .. },
+            ) => return Err(overtaken().into()),
             Err(error) => return Err(self.bucket.failed("note", &name, error)),
         }
         self.noted = self.state.parts.len();

@@ -1,4 +1,9 @@
 //! Blobs of an upstream: fetched once, written and sent on as they come.
+//!
+//! Where blobs are files, what comes is written to the one that will be the blob. Where they are in a bucket it
+//! is written to a file without a name, from which clients read, and so does whoever puts it into the bucket: as
+//! parts that are no object before the last byte was given out, and so not before it was found to be right. A
+//! bucket that is slow, or does not take it, keeps no client waiting.
 
 use super::Upstream;
 use super::counts::Counts;
@@ -7,7 +12,7 @@ use crate::links;
 use crate::manifests;
 use crate::problem::{Code, Refusal, Result, file_error};
 use crate::registry::{Registry, fault};
-use crate::uploads::{FileWriter, Writer};
+use crate::uploads::{FileWriter, Spool, Uploads, Writer};
 use bytes::Bytes;
 use std::fs::File;
 use std::io;
@@ -103,6 +108,8 @@ async fn begin(
     if let Some(running) = upstream.running.lock().get(&key) {
         return Ok(Some(Arc::clone(running)));
     }
+    // Another process may have stored it a moment ago.
+    registry.records.catch_up().await?;
     if let Some(known) = registry.known(digest).await?
         && registry.open_blob(name, &known).is_ok()
     {
@@ -122,17 +129,62 @@ async fn begin(
     }
     let stream = upstream.repository(name).await?.blob_called(digest, size);
     let stream = stream.map_err(|error| upstream.refusal(&error, || links::unknown(digest)))?;
-    let writer = registry.uploads.start_file(name, now()).await?;
-    let file = File::open(writer.path()).map_err(|error| file_error("open", writer.path(), error))?;
+    let (sink, storing) = open(registry, name).await?;
     let (ready, told) = watch::channel(0);
-    let fetch = Arc::new(Fetch { file, size, ready: told, failure: OnceLock::new() });
+    let fetch = Arc::new(Fetch { file: sink.reader()?, size, ready: told, failure: OnceLock::new() });
     Counts::one(&upstream.counts.blobs);
     upstream.running.lock().insert(key.clone(), Arc::clone(&fetch));
     let running = Running { upstream: Arc::clone(upstream), key, _permit: permit };
     // Its own task: it goes on when the client that asked first has left.
     let transfer = Transfer { running, fetch: Arc::clone(&fetch), stream, ready };
-    tokio::spawn(run(Arc::clone(registry), transfer, writer));
+    tokio::spawn(run(Arc::clone(registry), transfer, sink, storing));
     Ok(Some(fetch))
+}
+
+/// Where what comes is written, and where it is stored if that is elsewhere.
+async fn open(registry: &Registry, name: &str) -> Result<(Sink, Option<Writer>)> {
+    match &registry.uploads {
+        Uploads::Files(_) => Ok((Sink::Upload(registry.uploads.start_file(name, now()).await?), None)),
+        Uploads::Bucket(uploads) => {
+            let writer = Writer::Bucket(Box::new(uploads.start_here(name, now())?));
+            let folder = registry.root().join("trash");
+            Ok((Sink::Spool(Spool::new(&folder, registry.config.limits.reserve)?), Some(writer)))
+        }
+    }
+}
+
+/// What is written to while it is read from.
+enum Sink {
+    /// What will be the blob.
+    Upload(FileWriter),
+    /// What is only read from.
+    Spool(Spool),
+}
+
+impl Sink {
+    fn reader(&self) -> Result<File> {
+        match self {
+            Self::Upload(writer) => {
+                File::open(writer.path()).map_err(|error| file_error("open", writer.path(), error))
+            }
+            Self::Spool(spool) => spool.reader(),
+        }
+    }
+
+    fn size(&self) -> u64 {
+        match self {
+            Self::Upload(writer) => writer.size(),
+            Self::Spool(spool) => spool.size(),
+        }
+    }
+
+    /// Adds bytes. Blocks.
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::Upload(writer) => writer.append(bytes),
+            Self::Spool(spool) => spool.append(bytes),
+        }
+    }
 }
 
 /// A fetch in the list of those that run, until it is dropped.
@@ -157,22 +209,37 @@ struct Transfer {
 }
 
 /// Fetches, verifies, stores.
-async fn run(registry: Arc<Registry>, mut transfer: Transfer, writer: FileWriter) {
+async fn run(registry: Arc<Registry>, mut transfer: Transfer, sink: Sink, storing: Option<Writer>) {
     let (name, digest) = transfer.running.key.clone();
-    let (writer, received) = receive(&mut transfer, writer).await;
-    let Some(writer) = writer else {
-        tracing::error!(name, %digest, "a blob that was fetched lost its file");
-        return;
-    };
+    let storing = storing.map(|writer| {
+        let (registry, fetch) = (Arc::clone(&registry), Arc::clone(&transfer.fetch));
+        tokio::spawn(store(registry, fetch, writer, (name.clone(), digest)))
+    });
+    let (sink, received) = receive(&mut transfer, sink).await;
+    let Transfer { running, fetch, ready, .. } = transfer;
     let stored = match received {
         Ok(()) => {
             // It is right: clients get the rest, whether or not it can be kept.
-            transfer.ready.send_replace(writer.size());
-            registry.finish(Writer::File(writer), (&name, digest), None).await
+            ready.send_replace(fetch.size);
+            let stored = match (sink, storing) {
+                (Some(Sink::Upload(writer)), _) => {
+                    registry.finish(Writer::File(writer), (&name, digest), None).await
+                }
+                (_, Some(storing)) => storing.await.map_err(fault).flatten(),
+                _ => Ok(()),
+            };
+            // Until here whoever asked for it shared this transfer.
+            drop(running);
+            stored
         }
         Err(error) => {
-            registry.uploads.discard(Writer::File(writer)).await;
-            let _ = transfer.fetch.failure.set(error.refusal());
+            if let Some(Sink::Upload(writer)) = sink {
+                registry.uploads.discard(Writer::File(writer)).await;
+            }
+            let _ = fetch.failure.set(error.refusal());
+            // Who asks now begins anew; who waits for more, or stores what comes, learns that there is none.
+            drop(running);
+            drop(ready);
             Err(error)
         }
     };
@@ -182,13 +249,38 @@ async fn run(registry: Arc<Registry>, mut transfer: Transfer, writer: FileWriter
     }
 }
 
+/// Stores a blob elsewhere while it comes, as far as it is right.
+async fn store(
+    registry: Arc<Registry>,
+    fetch: Arc<Fetch>,
+    mut writer: Writer,
+    (name, digest): (String, ContentDigest),
+) -> Result<()> {
+    while writer.size() < fetch.size {
+        let (start, batch) = (writer.size(), BATCH as u64);
+        let Ok(bytes) = Arc::clone(&fetch).read(start, fetch.size.min(start + batch)).await else {
+            // Why, whoever fetches says.
+            registry.uploads.discard(writer).await;
+            return Ok(());
+        };
+        let (back, appended) = writer.append(vec![bytes]).await;
+        let Some(back) = back else { return appended };
+        writer = back;
+        if let Err(error) = appended {
+            registry.uploads.discard(writer).await;
+            return Err(error);
+        }
+    }
+    registry.finish(writer, (&name, digest), None).await
+}
+
 /// Writes what comes. Memory is bounded by one batch: a slow disk slows the upstream.
-async fn receive(transfer: &mut Transfer, mut writer: FileWriter) -> (Option<FileWriter>, Result<()>) {
+async fn receive(transfer: &mut Transfer, mut sink: Sink) -> (Option<Sink>, Result<()>) {
     loop {
         let (batch, end) = transfer.batch().await;
         let written = tokio::task::spawn_blocking(move || {
-            let written = batch.iter().try_for_each(|bytes| writer.append(bytes));
-            (writer, written)
+            let written = batch.iter().try_for_each(|bytes| sink.append(bytes));
+            (sink, written)
         });
         let (back, written) = match written.await {
             Ok(back) => back,
@@ -197,8 +289,8 @@ async fn receive(transfer: &mut Transfer, mut writer: FileWriter) -> (Option<Fil
         if let Some(end) = end.or_else(|| written.as_ref().is_err().then_some(Ok(()))) {
             return (Some(back), written.and(end));
         }
-        writer = back;
-        transfer.ready.send_replace(writer.size().saturating_sub(1));
+        sink = back;
+        transfer.ready.send_replace(sink.size().saturating_sub(1));
     }
 }
 

@@ -344,7 +344,8 @@ impl Writer {
     }
 }
 
-fn write(file: &File, bytes: &[u8], offset: u64, reserve: u64) -> std::io::Result<()> {
+/// Writes bytes, if the file system has room for them beside `reserve`.
+pub(super) fn write(file: &File, bytes: &[u8], offset: u64, reserve: u64) -> std::io::Result<()> {
     let space = rustix::fs::fstatvfs(file)?;
     if space.f_bavail.saturating_mul(space.f_frsize) < reserve.saturating_add(bytes.len() as u64) {
         return Err(std::io::ErrorKind::StorageFull.into());

@@ -4,8 +4,10 @@
 //! push to the repository at all.
 
 mod files;
+mod spool;
 
 pub(crate) use files::Writer as FileWriter;
+pub(crate) use spool::Spool;
 
 use crate::bucket::uploads as bucket;
 use crate::problem::{Code, Refusal, Result, file_error};

@@ -16,7 +16,8 @@ fn cache(upstream: &str, more: &str) -> Served {
     Served::new(&format!("[[proxy]]\nprefix = 'hub'\nupstream = '{upstream}'\n{more}"))
 }
 
-fn manifest(client: &Client, reference: &str) -> crate::client::Answer {
+/// A manifest of the repository that is cached.
+pub(crate) fn manifest(client: &Client, reference: &str) -> crate::client::Answer {
     client.get(&format!("/v2/hub/app/manifests/{reference}"))
 }
 
@@ -122,21 +123,24 @@ fn what_nobody_pulls_is_collected() {
 }
 
 /// An upstream of one image that sends its layer in two halves, the second when it is told to.
-struct Halting {
-    address: String,
-    pushed: Pushed,
-    go: mpsc::Sender<Vec<u8>>,
-    asked: Arc<AtomicUsize>,
+pub(crate) struct Halting {
+    pub(crate) address: String,
+    pub(crate) pushed: Pushed,
+    /// Sends a second half.
+    pub(crate) go: mpsc::Sender<Vec<u8>>,
+    /// How often the layer was asked for.
+    pub(crate) asked: Arc<AtomicUsize>,
 }
 
 const HALF: usize = 1 << 20;
 
 impl Halting {
-    fn new() -> Self {
+    /// One whose layer has two halves of so many sevens.
+    pub(crate) fn new(half: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (layer, config) = (Digest::of(vec![7; 2 * HALF]), Digest::of("{}"));
-        let bytes = image(&[(config, 2), (layer, 2 * HALF)]).to_string().into_bytes();
+        let (layer, config) = (Digest::of(vec![7; 2 * half]), Digest::of("{}"));
+        let bytes = image(&[(config, 2), (layer, 2 * half)]).to_string().into_bytes();
         let pushed = Pushed { digest: Digest::of(&bytes), bytes, config, layer };
         let (go, rest) = mpsc::channel();
         let (asked, rest) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(rest)));
@@ -144,7 +148,7 @@ impl Halting {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (shown, counter, rest) = (shown.clone(), Arc::clone(&counter), Arc::clone(&rest));
-                std::thread::spawn(move || answer(stream.unwrap(), &shown, &counter, &rest));
+                std::thread::spawn(move || answer(stream.unwrap(), (&shown, half), &counter, &rest));
             }
         });
         Self { address, pushed, go, asked }
@@ -154,7 +158,7 @@ impl Halting {
 /// Answers one request.
 fn answer(
     mut stream: TcpStream,
-    pushed: &Pushed,
+    (pushed, half): (&Pushed, usize),
     asked: &AtomicUsize,
     rest: &Mutex<mpsc::Receiver<Vec<u8>>>,
 ) {
@@ -177,14 +181,14 @@ fn answer(
         let _ = stream.write_all(&pushed.bytes);
     } else if line.starts_with("GET") && line.contains("/blobs/") {
         asked.fetch_add(1, Ordering::SeqCst);
-        let _ = stream.write_all(head(2 * HALF, "application/octet-stream").as_bytes());
-        let _ = stream.write_all(&vec![7; HALF]);
+        let _ = stream.write_all(head(2 * half, "application/octet-stream").as_bytes());
+        let _ = stream.write_all(&vec![7; half]);
         let _ = stream.write_all(&rest.lock().unwrap().recv().unwrap_or_default());
     }
 }
 
 /// Begins to read the layer and returns the connection after the first `bytes` of it.
-fn begin(client: &Client, layer: &Digest, bytes: usize) -> TcpStream {
+pub(crate) fn begin(client: &Client, layer: &Digest, bytes: usize) -> TcpStream {
     let mut stream = client.connect();
     write!(stream, "GET /v2/hub/app/blobs/{layer} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     let mut head = Vec::new();
@@ -202,7 +206,7 @@ fn begin(client: &Client, layer: &Digest, bytes: usize) -> TcpStream {
 
 #[test]
 fn clients_get_a_blob_while_it_comes_and_share_one_transfer() {
-    let upstream = Halting::new();
+    let upstream = Halting::new(HALF);
     let cache = cache(&upstream.address, "");
     manifest(&cache.client, "v1").expect(200);
     let layer = upstream.pushed.layer;
@@ -227,7 +231,7 @@ fn clients_get_a_blob_while_it_comes_and_share_one_transfer() {
 
 #[test]
 fn no_client_gets_all_of_what_is_wrong() {
-    let upstream = Halting::new();
+    let upstream = Halting::new(HALF);
     let cache = cache(&upstream.address, "");
     manifest(&cache.client, "v1").expect(200);
     let layer = upstream.pushed.layer;

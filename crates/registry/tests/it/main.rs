@@ -4,6 +4,7 @@
 mod access;
 mod buckets;
 mod cache;
+mod cached_buckets;
 mod client;
 mod collection;
 mod conformance;

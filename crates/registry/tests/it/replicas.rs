@@ -15,13 +15,14 @@ use yare_oci::{Digest, MediaType};
 const FOLDER: &str = "YARE_REGISTRY_REPLICA_FOLDER";
 
 /// Some registries over one prefix; `None` where there is no server.
-struct Replicas {
+pub(crate) struct Replicas {
     folder: TempDir,
     text: String,
 }
 
 impl Replicas {
-    fn new(name: &str, more: &str) -> Option<Self> {
+    /// With more lines of their configuration.
+    pub(crate) fn new(name: &str, more: &str) -> Option<Self> {
         // A tempdir's name is unique, and so the prefix.
         let folder = tempfile::tempdir().unwrap();
         let unique = Digest::of(folder.path().as_os_str().as_encoded_bytes()).hex();
@@ -30,8 +31,25 @@ impl Replicas {
         Some(Self { folder, text })
     }
 
-    fn start(&self, name: &str) -> Served {
+    /// One with a root of this name.
+    pub(crate) fn start(&self, name: &str) -> Served {
         Served::at(self.folder.path().join(name), &self.text)
+    }
+
+    /// One that reaches the store by another address.
+    pub(crate) fn start_through(&self, name: &str, address: &str) -> Served {
+        let text = self.text.replace(buckets::address().unwrap(), address);
+        Served::at(self.folder.path().join(name), &text)
+    }
+
+    /// The keys of all objects that begin so; `None` where the test cannot look.
+    pub(crate) fn objects(&self, of: &str) -> Option<Vec<String>> {
+        let server = buckets::objects()?;
+        let prefix = format!("{}/{of}", prefix_of(self));
+        let listed = server.get(&format!("/images?list-type=2&prefix={prefix}")).expect(200);
+        let listed = String::from_utf8(listed.body).unwrap();
+        let keys = listed.split("<Key>").skip(1).filter_map(|part| part.split('<').next());
+        Some(keys.map(str::to_owned).collect())
     }
 }
 
@@ -204,10 +222,8 @@ fn a_lost_object_is_mended_by_the_next_push() {
     let (Some(replicas), Some(server)) = (Replicas::new("lost", ""), buckets::objects()) else { return };
     let served = replicas.start("a");
     let digest = served.client.push_blob("a", b"some bytes");
-    let listed = server.get(&format!("/images?list-type=2&prefix={}", prefix_of(&replicas))).expect(200);
-    let listed = String::from_utf8(listed.body).unwrap();
-    let key = listed.split("<Key>").find(|part| part.contains("/blobs/")).unwrap();
-    server.delete(&format!("/images/{}", &key[..key.find('<').unwrap()])).expect(204);
+    let blobs = replicas.objects("blobs/").unwrap();
+    server.delete(&format!("/images/{}", blobs[0])).expect(204);
     served.client.get(&format!("/v2/a/blobs/{digest}")).refused(404, "BLOB_UNKNOWN");
     served.client.head(&format!("/v2/a/blobs/{digest}")).expect(404);
     served.client.push_blob("a", b"some bytes");
