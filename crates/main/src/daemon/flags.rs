@@ -174,7 +174,7 @@ pub(super) const FLAGS: &[Flag] = &[
     value("max-concurrent-uploads", Used, "Layers that are sent at the same time (default 5)"),
     value("max-download-attempts", Used, "Tries of a request to a registry (default 5)"),
     value("metrics-addr", Used, "Address and port where /metrics is served, and nothing else"),
-    value("mtu", Used, "Largest packet on the default bridge (default 1500)"),
+    value("mtu", Used, "Largest packet on bridges (default 1500, a user's 65520)"),
     value("no-proxy", Used, "Hosts, domains and networks that are reached without proxy (default $NO_PROXY)"),
     short(
         'p',

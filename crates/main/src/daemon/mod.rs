@@ -212,9 +212,12 @@ fn many(settings: &Settings, name: &str) -> Vec<String> {
 fn defaults(places: Option<&Places>) -> Config {
     let defaults = Config::default();
     match places {
-        Some(places) => {
-            Config { data_root: places.data_root.clone(), exec_root: places.exec_root.clone(), ..defaults }
-        }
+        Some(places) => Config {
+            data_root: places.data_root.clone(),
+            exec_root: places.exec_root.clone(),
+            mtu: rootless::MTU,
+            ..defaults
+        },
         None => defaults,
     }
 }
@@ -476,6 +479,19 @@ mod tests {
         let mut settings = flags::parse(&args).map_err(Error::invalid)?;
         flags::add_file(&mut settings, "f", file).map_err(Error::invalid)?;
         plan(&settings, None)
+    }
+
+    #[test]
+    fn packets_of_a_users_engine_are_as_large_as_its_way_out_takes() {
+        let variable = |name: &str| matches!(name, "HOME" | "XDG_RUNTIME_DIR").then(|| "/u".into());
+        let places = Places::of_user(&variable).unwrap();
+        let mtu = |args: &[&str], places| {
+            let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
+            plan(&flags::parse(&args).unwrap(), places).unwrap().engine.mtu
+        };
+        assert_eq!(mtu(&[], Some(&places)), 65520);
+        assert_eq!(mtu(&["--mtu", "1400"], Some(&places)), 1400);
+        assert_eq!(mtu(&[], None), 1500);
     }
 
     #[test]

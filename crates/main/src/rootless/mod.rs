@@ -16,6 +16,7 @@ mod uplink;
 
 pub(crate) use holder::Holder;
 pub(crate) use places::Places;
+pub(crate) use uplink::MTU;
 
 use ids::Lent;
 use std::convert::Infallible;

@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use yare_errdefs::{Error, Result};
 
+/// The largest packet that pasta takes. It takes each by itself, so that containers should send few and large ones: of
+/// many small ones it loses some, and its older versions do not tell the sender.
+pub(crate) const MTU: u32 = 65520;
+
 /// Where pasta notes its number.
 const NOTE: &str = "pasta.pid";
 

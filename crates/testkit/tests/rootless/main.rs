@@ -217,6 +217,9 @@ impl Drop for Beyond {
     }
 }
 
+/// What containers send, in bytes.
+const SENT: usize = 32 << 20;
+
 #[test]
 fn containers_reach_others_through_the_way_out() {
     if !may_run("containers_reach_others_through_the_way_out") {
@@ -228,18 +231,24 @@ fn containers_reach_others_through_the_way_out() {
     std::thread::spawn(move || {
         for stream in server.incoming() {
             let mut stream = stream.unwrap();
-            let asked = stream.read(&mut [0; 4096]);
-            if asked.is_ok_and(|length| length > 0) {
-                let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nanswered");
+            let mut missing = SENT;
+            while missing > 0 {
+                match stream.read(&mut [0; 64 << 10]) {
+                    Ok(length @ 1..) => missing = missing.saturating_sub(length),
+                    _ => break,
+                }
             }
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nanswered");
         }
     });
     let mut user = User::started();
     // More than a handshake: data goes and comes, through the bridge, and from the engine's network itself.
     for network in ["bridge", "host"] {
         let url = format!("http://{}:{port}/", beyond.0);
-        let ask =
-            ["run", "--rm", "--network", network, "busybox", "timeout", "10", "wget", "-q", "-O", "-", &url];
+        // More than the queues on the way hold: what is lost there is for the sender to send again.
+        let make = "dd if=/dev/zero of=/f bs=64k count=512 2>/dev/null";
+        let send = format!("{make}; timeout 20 wget -q -O - --post-file /f {url}");
+        let ask = ["run", "--rm", "--network", network, "busybox", "sh", "-c", &send];
         assert_eq!(user.docker(&ask).run().stdout, "answered", "{network}");
     }
     user.end_engine();
