@@ -100,8 +100,12 @@ mod tests {
         assert!(!is_there(folder.path()));
         std::fs::write(note(folder.path()), format!("{}\n", std::process::id())).unwrap();
         assert!(!is_there(folder.path()), "this process was not told of the file");
-        let mut child =
-            Command::new("sh").args(["-c", "sleep 60; true"]).arg(note(folder.path())).spawn().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo ready; read line"]).arg(note(folder.path()));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // The kernel has its command line a moment after it was made.
+        let mut said = [0; 5];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
         std::fs::write(note(folder.path()), format!("{}\n", child.id())).unwrap();
         assert!(is_there(folder.path()));
         child.kill().unwrap();
