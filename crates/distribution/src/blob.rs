@@ -9,6 +9,7 @@ use crate::{Error, Result};
 use bytes::{Buf, Bytes};
 use http::Method;
 use http::header::{ACCEPT, CONTENT_RANGE, RANGE};
+use serde::Deserialize;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,22 @@ use yare_oci::{ContentDigest, ContentHasher, Descriptor, Hasher};
 /// A sender slower than this over [`WINDOW`] counts as dead, in bytes.
 const SLOWEST: u64 = 16 * 1024;
 const WINDOW: Duration = Duration::from_secs(60);
+
+/// A blob by what it is called, and its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub struct Blob {
+    /// What it is called.
+    #[serde(rename = "digest")]
+    pub name: ContentDigest,
+    /// Its bytes.
+    pub size: u64,
+}
+
+impl From<&Descriptor> for Blob {
+    fn from(descriptor: &Descriptor) -> Self {
+        Self { name: descriptor.digest.into(), size: descriptor.size }
+    }
+}
 
 /// Where a download goes on: what is there of it already.
 #[derive(Debug, Clone, Default)]
@@ -66,12 +83,12 @@ impl Repository {
         self.stream(&name, descriptor.size, (resume.offset, resume.hasher.into()))
     }
 
-    /// The content of a blob of `size` bytes that is called `name`.
+    /// The content of a blob, by what it is called.
     ///
     /// # Errors
     /// When no endpoint may be asked.
-    pub fn blob_called(&self, name: &ContentDigest, size: u64) -> Result<BlobStream> {
-        self.stream(name, size, (0, name.hasher()))
+    pub fn blob_called(&self, blob: Blob) -> Result<BlobStream> {
+        self.stream(&blob.name, blob.size, (0, blob.name.hasher()))
     }
 
     fn stream(
@@ -131,8 +148,9 @@ impl Repository {
     ///
     /// # Errors
     /// Of the registry, when it does not answer or forbids the question.
-    pub async fn has_blob(&self, blob: &Descriptor) -> Result<bool> {
-        let size = self.blob_size(&blob.digest).await?;
+    pub async fn has_blob(&self, blob: impl Into<Blob>) -> Result<bool> {
+        let blob = blob.into();
+        let size = self.blob_size(blob.name).await?;
         Ok(size.is_some_and(|size| size == blob.size || size == 0))
     }
 }

@@ -1,6 +1,6 @@
 //! From registry to registry: an image or an index with all that it names, and nothing that is there already.
 
-use crate::blob::{BlobStream, Resume};
+use crate::blob::{Blob, BlobStream};
 use crate::error::Asked;
 use crate::manifest::{Document, Name};
 use crate::repository::Repository;
@@ -8,9 +8,10 @@ use crate::upload::{Content, Pushed};
 use crate::{Error, Result};
 use bytes::{Buf, Bytes};
 use futures_util::stream;
+use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::io;
-use yare_oci::{Descriptor, Digest, Index, Manifest, MediaType};
+use yare_oci::{ContentDigest, Digest, MediaType};
 
 /// Indexes within indexes, and entries of one.
 const DEPTH: usize = 4;
@@ -46,7 +47,7 @@ impl Repository {
         let (mut parents, mut bytes, mut known) = (Vec::new(), document.bytes.len(), BTreeSet::new());
         while let Some((document, depth)) = open.pop() {
             for child in children(&asked, &document, depth)? {
-                let child = self.manifest(&Name::from(child)).await?;
+                let child = self.manifest(&Name::Digest(child)).await?;
                 bytes += child.bytes.len();
                 open.push((child, depth + 1));
                 if parents.len() + open.len() > DOCUMENTS || bytes > BYTES {
@@ -55,11 +56,11 @@ impl Repository {
                 }
             }
             for blob in blobs(&asked, &document)? {
-                if !known.insert(blob.digest) {
+                if !known.insert(blob.name) {
                     copied.spared += 1;
                     continue;
                 }
-                match self.copy_blob(&blob, target).await? {
+                match self.copy_blob(blob, target).await? {
                     Pushed::Uploaded => copied.sent += 1,
                     Pushed::Present | Pushed::Mounted => copied.spared += 1,
                 }
@@ -67,18 +68,18 @@ impl Repository {
             parents.push(document);
         }
         for document in parents.iter().rev().filter(|parent| parent.descriptor.digest != digest) {
-            let child = Name::from(document.descriptor.digest);
+            let child = Name::Digest(document.name);
             target.put_manifest(&child, &document.descriptor.media_type, &document.bytes).await?;
         }
         target.put_manifest(as_name, &document.descriptor.media_type, &document.bytes).await?;
         Ok(copied)
     }
 
-    async fn copy_blob(&self, blob: &Descriptor, target: &Repository) -> Result<Pushed> {
+    async fn copy_blob(&self, blob: Blob, target: &Repository) -> Result<Pushed> {
         let neighbours: Vec<String> =
             if self.domain() == target.domain() { vec![self.path().to_owned()] } else { Vec::new() };
         let open = |offset: u64| -> Content {
-            match self.blob(blob, Resume::default()) {
+            match self.blob_called(blob) {
                 Ok(stream) => content(stream, offset),
                 Err(error) => Box::pin(stream::iter([Err(io::Error::other(error))])),
             }
@@ -103,7 +104,20 @@ fn content(blob: BlobStream, offset: u64) -> Content {
     }))
 }
 
-fn children(asked: &Asked, document: &Document, depth: usize) -> Result<Vec<Digest>> {
+/// What an index lists.
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Blob>,
+}
+
+/// What an image is made of.
+#[derive(Deserialize)]
+struct Image {
+    config: Blob,
+    layers: Vec<Blob>,
+}
+
+fn children(asked: &Asked, document: &Document, depth: usize) -> Result<Vec<ContentDigest>> {
     if !MediaType::is_index(&document.descriptor.media_type) {
         return Ok(Vec::new());
     }
@@ -114,15 +128,15 @@ fn children(asked: &Asked, document: &Document, depth: usize) -> Result<Vec<Dige
             format!("the index is deeper than {DEPTH} or has more than {ENTRIES} entries"),
         ));
     }
-    Ok(index.manifests.iter().map(|entry| entry.digest).collect())
+    Ok(index.manifests.iter().map(|entry| entry.name).collect())
 }
 
-fn blobs(asked: &Asked, document: &Document) -> Result<Vec<Descriptor>> {
+fn blobs(asked: &Asked, document: &Document) -> Result<Vec<Blob>> {
     if MediaType::is_index(&document.descriptor.media_type) {
         return Ok(Vec::new());
     }
-    let manifest: Manifest = read(asked, document)?;
-    Ok(manifest.layers.into_iter().chain([manifest.config]).collect())
+    let image: Image = read(asked, document)?;
+    Ok(image.layers.into_iter().chain([image.config]).collect())
 }
 
 fn read<T: serde::de::DeserializeOwned>(asked: &Asked, document: &Document) -> Result<T> {

@@ -44,11 +44,12 @@ mod web;
 mod wire;
 
 pub use ahead::Parts;
-pub use blob::{BlobStream, Resume};
+pub use blob::{Blob, BlobStream, Resume};
 pub use client::{Client, Hit, Login};
 pub use copy::Copied;
 pub use credentials::{Credentials, Secret};
 pub use error::{Asked, Broken, Error, Result, Told};
+pub use listing::Referrer;
 pub use manifest::{Document, LARGEST_MANIFEST, Name};
 pub use proxy::Proxies;
 pub use repository::{Intent, Repository};

@@ -3,6 +3,7 @@
 use crate::address::{encode, join, next_link, same_origin};
 use crate::error::Asked;
 use crate::manifest::Name;
+use crate::referrer::list_tag;
 use crate::refusal::legible;
 use crate::repository::{Access, Repository, Tries};
 use crate::session::{Call, Session};
@@ -12,8 +13,8 @@ use http::header::ACCEPT;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeSet;
-use yare_oci::{Descriptor, Digest, Index, MediaType};
+use std::collections::{BTreeMap, BTreeSet};
+use yare_oci::{ContentDigest, MediaType};
 
 /// The largest page, in bytes, and the most pages and entries of a list.
 const LARGEST: usize = 8 << 20;
@@ -33,6 +34,30 @@ struct Tags {
 struct Repositories {
     #[serde(default)]
     repositories: Option<Vec<String>>,
+}
+
+/// A manifest that speaks about another one, as a list of them has it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Referrer {
+    /// Its media type.
+    #[serde(default)]
+    pub media_type: String,
+    /// What it is called.
+    pub digest: ContentDigest,
+    /// Its bytes.
+    pub size: u64,
+    /// What kind of artifact it is.
+    #[serde(default)]
+    pub artifact_type: Option<String>,
+    /// Its annotations.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Referrers {
+    manifests: Vec<Referrer>,
 }
 
 impl Repository {
@@ -59,7 +84,12 @@ impl Repository {
     ///
     /// # Errors
     /// Of the registry, when it cannot be reached or forbids the question.
-    pub async fn referrers(&self, subject: &Digest, kind: Option<&str>) -> Result<Vec<Descriptor>> {
+    pub async fn referrers(
+        &self,
+        subject: impl Into<ContentDigest>,
+        kind: Option<&str>,
+    ) -> Result<Vec<Referrer>> {
+        let subject = &subject.into();
         let asked = self.asked(format!("list the referrers of {subject}"));
         let mut tries = Tries::new(&asked);
         let mut is_answered = false;
@@ -83,17 +113,16 @@ impl Repository {
         &self,
         session: &Session,
         asked: &Asked,
-        subject: &Digest,
+        subject: &ContentDigest,
         kind: Option<&str>,
-    ) -> Result<Vec<Descriptor>> {
+    ) -> Result<Vec<Referrer>> {
         let filter = kind.map(|kind| format!("?artifactType={}", encode(kind))).unwrap_or_default();
         let path = format!("referrers/{subject}{filter}");
         match index(session, asked, &path).await {
             Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {}
             answer => return answer,
         }
-        let tag = format!("manifests/sha256-{}", subject.hex());
-        match index(session, asked, &tag).await {
+        match index(session, asked, &format!("manifests/{}", list_tag(subject))).await {
             Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(Vec::new()),
             answer => answer,
         }
@@ -101,10 +130,10 @@ impl Repository {
 }
 
 /// The entries of an index, over all its pages.
-async fn index(session: &Session, asked: &Asked, path: &str) -> Result<Vec<Descriptor>> {
+async fn index(session: &Session, asked: &Asked, path: &str) -> Result<Vec<Referrer>> {
     // Docker's registry does not give an index to who does not ask for one.
     let call = Call::new(asked, Method::GET, path, &[200]).header(ACCEPT, MediaType::OCI_INDEX);
-    let (first, mut next) = read::<Index>(session, asked, call).await?;
+    let (first, mut next) = read::<Referrers>(session, asked, call).await?;
     let (mut found, mut asked_before) = (first.manifests, BTreeSet::new());
     while let Some(address) = next {
         let has_no_end = found.len() > REFERRERS || asked_before.len() >= PAGES;
@@ -112,7 +141,7 @@ async fn index(session: &Session, asked: &Asked, path: &str) -> Result<Vec<Descr
             return Err(Error::content(asked, "the list leads in circles, or has no end"));
         }
         let address = address.parse().map_err(|_| Error::content(asked, "the list goes on at no address"))?;
-        let page: Index;
+        let page: Referrers;
         (page, next) = read(session, asked, Call::at(asked, Method::GET, address, &[200])).await?;
         found.extend(page.manifests);
     }

@@ -4,7 +4,7 @@ use crate::error::Asked;
 use crate::refusal::legible;
 use crate::repository::{Access, Repository, Tries};
 use crate::session::{Call, Session};
-use crate::wire::header;
+use crate::wire::{Response, header};
 use crate::{Error, Result};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use std::fmt;
+use yare_errdefs::{Class, Classified};
 use yare_oci::{ContentDigest, Descriptor, Digest, MediaType};
 
 /// The largest manifest that is taken, in bytes (8 MiB, as the content store's documents).
@@ -52,6 +53,8 @@ impl fmt::Display for Name {
 pub struct Document {
     /// Kind, digest and size.
     pub descriptor: Descriptor,
+    /// What it is called: as it was asked for, or by the registry, where that says so under a tag.
+    pub name: ContentDigest,
     /// The bytes, as the registry has them.
     pub bytes: Bytes,
 }
@@ -95,6 +98,30 @@ impl Repository {
         Err(tries.error())
     }
 
+    /// What content under a name is called, if it is there: by the registry, or by SHA-256 where it does not say.
+    ///
+    /// # Errors
+    /// Of the registry, when it cannot be reached or forbids the question.
+    pub async fn called(&self, name: &Name) -> Result<Option<ContentDigest>> {
+        let asked = self.asked(format!("resolve {name}"));
+        let mut tries = Tries::new(&asked);
+        for session in self.sessions(Access::Resolve(name)) {
+            let called = match claim(&session, &asked, name).await {
+                Ok(None) => get(&session, &asked, name).await.map(|document| document.name),
+                Ok(Some(called)) => Ok(called),
+                Err(error) => Err(error),
+            };
+            match called {
+                Ok(called) => return Ok(Some(called)),
+                Err(error) => tries.failed(error),
+            }
+        }
+        match tries.error() {
+            error if error.class() == Class::NotFound => Ok(None),
+            error => Err(error),
+        }
+    }
+
     /// Stores a manifest under a name.
     ///
     /// # Errors
@@ -103,19 +130,41 @@ impl Repository {
         self.put(name, media_type, bytes).await.map(|(digest, _)| digest)
     }
 
-    /// The same; also tells whether the registry has noted what the manifest speaks about.
+    /// Stores a manifest by what it is called, and under a tag, which then tells that name where the registry can
+    /// do both at once.
+    ///
+    /// # Errors
+    /// Of the registry, when it does not take it.
+    pub async fn put_called(&self, tag: &str, document: &Document) -> Result<Digest> {
+        let (kind, bytes) = (document.descriptor.media_type.as_str(), &document.bytes);
+        let put = self.put_at(format!("manifests/{}?tag={tag}", document.name), kind, bytes).await?;
+        if put.has_tag {
+            Ok(put.digest)
+        } else {
+            self.put_manifest(&Name::Tag(tag.to_owned()), kind, bytes).await
+        }
+    }
+
+    /// The same under one name; also tells whether the registry has noted what the manifest speaks about.
     pub(crate) async fn put(&self, name: &Name, media_type: &str, bytes: &[u8]) -> Result<(Digest, bool)> {
+        let put = self.put_at(format!("manifests/{name}"), media_type, bytes).await?;
+        Ok((put.digest, put.is_noted))
+    }
+
+    async fn put_at(&self, path: String, media_type: &str, bytes: &[u8]) -> Result<Put> {
+        let name = path.trim_start_matches("manifests/");
         let asked = self.asked(format!("put manifest {name}"));
         let digest = Digest::of(bytes);
         let sent = Bytes::copy_from_slice(bytes);
         let session = self.push_session(&asked)?;
         let body = || Full::new(sent.clone()).map_err(|never| match never {}).boxed_unsync();
-        let path = format!("manifests/{name}");
-        let call = Call::new(&asked, Method::PUT, path, &[200, 201, 202])
+        let call = Call::new(&asked, Method::PUT, path.as_str(), &[200, 201, 202])
             .header(CONTENT_TYPE, media_type)
             .body(&body);
         let response = session.send(&call).await?;
-        let (said, noted) = (claimed(response.headers()), response.header("oci-subject").is_some());
+        let said = claimed(response.headers());
+        let (is_noted, has_tag) =
+            (response.header("oci-subject").is_some(), response.header("oci-tag").is_some());
         let is_created = response.status() == StatusCode::CREATED;
         response.drain(&asked).await;
         match said {
@@ -124,7 +173,7 @@ impl Repository {
             }
             // Not what a registry says that has taken it, but what any page on the way may say.
             None if !is_created => Err(Error::content(&asked, "the answer does not say that it was stored")),
-            _ => Ok((digest, noted)),
+            _ => Ok(Put { digest, is_noted, has_tag }),
         }
     }
 
@@ -141,15 +190,41 @@ impl Repository {
     }
 }
 
-/// Asks for the head only. `None` when the answer does not say enough, or says no without a reason.
-async fn head(session: &Session, asked: &Asked, name: &Name) -> Result<Option<Descriptor>> {
+/// What a registry says of a manifest that it took.
+struct Put {
+    digest: Digest,
+    /// It has noted what the manifest speaks about.
+    is_noted: bool,
+    /// It has set the tag that it was asked to set, too.
+    has_tag: bool,
+}
+
+/// Asks for the head only. `None` when the answer says no without a reason.
+async fn ask_head(session: &Session, asked: &Asked, name: &Name) -> Result<Option<Response>> {
     let call = Call::new(asked, Method::HEAD, format!("manifests/{name}"), &[200]).header(ACCEPT, KINDS);
-    let response = match session.send(&call).await {
-        Ok(response) => response,
+    match session.send(&call).await {
+        Ok(response) => Ok(Some(response)),
         // A reply to HEAD has no body; the GET that follows brings the registry's reason.
-        Err(Error::Status { status, .. }) if !matches!(status.as_u16(), 429 | 500..=599) => return Ok(None),
-        Err(error) => return Err(error),
-    };
+        Err(Error::Status { status, .. }) if !matches!(status.as_u16(), 429 | 500..=599) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a registry calls a manifest; `None` when it does not say.
+async fn claim(session: &Session, asked: &Asked, name: &Name) -> Result<Option<ContentDigest>> {
+    let Some(response) = ask_head(session, asked, name).await? else { return Ok(None) };
+    match (name, claimed(response.headers())) {
+        (Name::Digest(wanted), Some(claimed)) if claimed != *wanted => {
+            // Another name of the same content, perhaps: the bytes will tell.
+            Ok(None)
+        }
+        (_, claimed) => Ok(claimed),
+    }
+}
+
+/// What a manifest is, by its head. `None` when that does not say enough.
+async fn head(session: &Session, asked: &Asked, name: &Name) -> Result<Option<Descriptor>> {
+    let Some(response) = ask_head(session, asked, name).await? else { return Ok(None) };
     // A descriptor has the digest by SHA-256; of content that is called otherwise it comes with the bytes.
     let digest = claimed(response.headers()).and_then(|digest| digest.sha256());
     let (Some(digest), Some(size)) = (digest, response.length()) else { return Ok(None) };
@@ -188,7 +263,9 @@ fn check(
         }
     }
     let kind = kind_of(&bytes, kind).map_err(|why| Error::content(asked, why))?;
-    Ok(Document { descriptor: Descriptor::of(&kind, &bytes), bytes })
+    let descriptor = Descriptor::of(&kind, &bytes);
+    let name = wanted.unwrap_or(descriptor.digest.into());
+    Ok(Document { descriptor, name, bytes })
 }
 
 /// The kind of a document: what it says itself and what the registry says of it must agree, and it must not

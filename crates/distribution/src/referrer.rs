@@ -5,27 +5,34 @@ use crate::repository::Repository;
 use crate::{Error, Result};
 use http::StatusCode;
 use serde_json::{Value, json};
-use yare_errdefs::Classified;
-use yare_oci::{Digest, MediaType};
+use yare_oci::{ContentDigest, MediaType};
 
 /// The most entries of the list that stands in for the API.
 const ENTRIES: usize = 1000;
 
+/// The tag of the list that stands in for the referrers API: as much of the digest as a tag has room for
+/// (distribution-spec, "Referrers Tag Schema").
+pub(crate) fn list_tag(subject: &ContentDigest) -> String {
+    let text = subject.to_string().replace(':', "-");
+    let end = subject.algorithm().len() + 1 + 64;
+    crate::bounded(&text, end).to_owned()
+}
+
 impl Repository {
-    /// Stores a manifest that speaks about `subject`, by its digest. Where the registry does not note that,
+    /// Stores a manifest that speaks about `subject`, by what it is called. Where the registry does not note that,
     /// it is entered into the list under the tag that stands in for the API (distribution-spec, "Pushing
     /// Manifests with Subject"). Two clients that do so at once may lose one entry: the protocol has no
     /// condition for puts.
     ///
     /// # Errors
     /// Of the registry, when it does not take it.
-    pub async fn put_referrer(&self, subject: &Digest, document: &Document) -> Result<()> {
-        let (digest, kind) = (document.descriptor.digest, document.descriptor.media_type.as_str());
-        if self.put(&Name::from(digest), kind, &document.bytes).await?.1 {
+    pub async fn put_referrer(&self, subject: &ContentDigest, document: &Document) -> Result<()> {
+        let (called, kind) = (document.name, document.descriptor.media_type.as_str());
+        if self.put(&Name::Digest(called), kind, &document.bytes).await?.1 {
             return Ok(());
         }
         let asked = self.asked(format!("enter a referrer of {subject}"));
-        let tag = format!("sha256-{}", subject.hex());
+        let tag = list_tag(subject);
         let list = Name::Tag(tag.clone());
         let mut entries = match self.manifest(&list).await {
             Ok(list) => entries(&list.bytes)
@@ -33,7 +40,7 @@ impl Repository {
             Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Vec::new(),
             Err(error) => return Err(error),
         };
-        if entries.iter().any(|entry| entry["digest"] == digest.to_string()) {
+        if entries.iter().any(|entry| entry["digest"] == called.to_string()) {
             return Ok(());
         }
         if entries.len() >= ENTRIES {
@@ -42,18 +49,6 @@ impl Repository {
         entries.push(entry(document));
         let index = json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": entries });
         self.put_manifest(&list, MediaType::OCI_INDEX, index.to_string().as_bytes()).await.map(drop)
-    }
-
-    /// What a name stands for, if it is there.
-    ///
-    /// # Errors
-    /// Of the registry, when it cannot be reached or forbids the question.
-    pub async fn find(&self, name: &Name) -> Result<Option<Digest>> {
-        match self.resolve(name).await {
-            Ok(descriptor) => Ok(Some(descriptor.digest)),
-            Err(error) if error.class() == yare_errdefs::Class::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 }
 
@@ -67,7 +62,7 @@ fn entry(document: &Document) -> Value {
     let inside: Value = serde_json::from_slice(&document.bytes).unwrap_or_default();
     let mut entry = json!({
         "mediaType": document.descriptor.media_type,
-        "digest": document.descriptor.digest.to_string(),
+        "digest": document.name.to_string(),
         "size": document.bytes.len(),
     });
     let kinds = [&inside["artifactType"], &inside["config"]["mediaType"]];
@@ -90,7 +85,8 @@ mod tests {
         let text = r#"{"schemaVersion":2,"config":{"mediaType":"application/vnd.x.config"},"layers":[],
             "annotations":{"a":"b"}}"#;
         let bytes = bytes::Bytes::from_static(text.as_bytes());
-        let document = Document { descriptor: Descriptor::of(MediaType::OCI_MANIFEST, &bytes), bytes };
+        let descriptor = Descriptor::of(MediaType::OCI_MANIFEST, &bytes);
+        let document = Document { name: descriptor.digest.into(), descriptor, bytes };
         let entry = entry(&document);
         assert_eq!(entry["artifactType"], "application/vnd.x.config");
         assert_eq!(
@@ -99,6 +95,9 @@ mod tests {
         );
         let list = json!({ "manifests": [entry] }).to_string();
         assert_eq!(entries(list.as_bytes()).map(|entries| entries.len()), Some(1));
+        let long = ContentDigest::Sha512([0xab; 64]);
+        assert_eq!(list_tag(&long), format!("sha512-{}", "ab".repeat(32)));
+        assert_eq!(list_tag(&document.name), document.name.to_string().replace(':', "-"));
         assert_eq!((entries(b"no list"), entries(text.as_bytes())), (None, None));
     }
 }

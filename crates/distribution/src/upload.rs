@@ -4,6 +4,7 @@
 //! not take it so gets pieces (`PATCH`), and there a broken connection costs one piece only.
 
 use crate::address::{join, with_query};
+use crate::blob::Blob;
 use crate::error::Asked;
 use crate::repository::Repository;
 use crate::session::{Call, Session};
@@ -17,7 +18,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use std::io;
 use std::pin::Pin;
-use yare_oci::{Descriptor, Digest};
+use yare_oci::ContentDigest;
 
 /// Bytes of a piece. Proxies that limit bodies do so far above this.
 const PIECE: u64 = 16 << 20;
@@ -46,15 +47,16 @@ impl Repository {
     /// Of the registry, when it does not take it; of the content, when it cannot be read.
     pub async fn push_blob(
         &self,
-        blob: &Descriptor,
+        blob: impl Into<Blob>,
         neighbours: &[String],
         open: &Open<'_>,
     ) -> Result<Pushed> {
+        let blob = blob.into();
         if self.has_blob(blob).await? {
             return Ok(Pushed::Present);
         }
         for neighbour in neighbours.iter().filter(|neighbour| *neighbour != self.path()).take(3) {
-            if self.mount(&blob.digest, neighbour).await? {
+            if self.mount(blob.name, neighbour).await? {
                 return Ok(Pushed::Mounted);
             }
         }
@@ -67,7 +69,8 @@ impl Repository {
     ///
     /// # Errors
     /// Of the registry, when it cannot be reached.
-    pub async fn mount(&self, blob: &Digest, from: &str) -> Result<bool> {
+    pub async fn mount(&self, blob: impl Into<ContentDigest>, from: &str) -> Result<bool> {
+        let blob = blob.into();
         let asked = self.asked(format!("mount blob {blob} from {from}"));
         let here = self.push_session(&asked)?;
         let from = match here.endpoint.rewrites.apply(from) {
@@ -104,8 +107,9 @@ impl Repository {
     ///
     /// # Errors
     /// Of the registry, when it does not take it; of the content, when it cannot be read.
-    pub async fn upload(&self, blob: &Descriptor, open: &Open<'_>) -> Result<()> {
-        let asked = self.asked(format!("upload blob {}", blob.digest));
+    pub async fn upload(&self, blob: impl Into<Blob>, open: &Open<'_>) -> Result<()> {
+        let blob = blob.into();
+        let asked = self.asked(format!("upload blob {}", blob.name));
         let session = self.push_session(&asked)?;
         let mut in_pieces = false;
         let mut failures = 0;
@@ -144,16 +148,10 @@ impl Repository {
     }
 
     /// `POST`, then everything in one `PUT`.
-    async fn whole(
-        &self,
-        session: &Session,
-        asked: &Asked,
-        blob: &Descriptor,
-        open: &Open<'_>,
-    ) -> Result<()> {
+    async fn whole(&self, session: &Session, asked: &Asked, blob: Blob, open: &Open<'_>) -> Result<()> {
         let (address, _) = self.begin(session, asked).await?;
         let body = || body_of(open, 0, blob.size);
-        let call = Call::at(asked, Method::PUT, closing(asked, &address, &blob.digest)?, &[201, 204])
+        let call = Call::at(asked, Method::PUT, closing(asked, &address, &blob.name)?, &[201, 204])
             .header(CONTENT_LENGTH, &blob.size.to_string())
             .header(CONTENT_TYPE, "application/octet-stream")
             .body(&body)
@@ -168,7 +166,7 @@ impl Repository {
         &self,
         session: &Session,
         asked: &Asked,
-        blob: &Descriptor,
+        blob: Blob,
         open: &Open<'_>,
         failures: &mut u32,
     ) -> Result<()> {
@@ -217,13 +215,13 @@ impl Repository {
     async fn close(
         &self,
         (session, asked): (&Session, &Asked),
-        blob: &Descriptor,
+        blob: Blob,
         address: &Uri,
         failures: &mut u32,
     ) -> Result<()> {
         let mut is_first = true;
         loop {
-            let call = Call::at(asked, Method::PUT, closing(asked, address, &blob.digest)?, &[201, 204])
+            let call = Call::at(asked, Method::PUT, closing(asked, address, &blob.name)?, &[201, 204])
                 .header(CONTENT_LENGTH, "0")
                 .commits()
                 .once();
@@ -264,7 +262,7 @@ fn received(response: &Response) -> Option<u64> {
     Some(if last == 0 { 0 } else { last + 1 })
 }
 
-fn closing(asked: &Asked, address: &Uri, digest: &Digest) -> Result<Uri> {
+fn closing(asked: &Asked, address: &Uri, digest: &ContentDigest) -> Result<Uri> {
     with_query(address, "digest", &digest.to_string())
         .ok_or_else(|| Error::content(asked, "the upload was opened at an address that is too long"))
 }

@@ -169,7 +169,7 @@ pub(crate) async fn referrers(cx: &Context, given: &Given) -> Outcome {
     let repository = open(cx, &client, &wanted, Intent::Pull).await?;
     let subject = repository.resolve(&name(&wanted)).await.map_err(|error| failed(&error))?;
     let kind = given.text_opt("type").filter(|kind| !kind.is_empty());
-    let found = repository.referrers(&subject.digest, kind).await.map_err(|error| failed(&error))?;
+    let found = repository.referrers(subject.digest, kind).await.map_err(|error| failed(&error))?;
     for entry in found {
         let kind = entry.artifact_type.as_deref().unwrap_or(&entry.media_type);
         cx.line(format_args!("{}  {}  {}", entry.digest, entry.size, kind))?;

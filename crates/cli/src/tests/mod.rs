@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod build;
+mod copies;
 mod credentials;
 mod goldens;
 mod imagetools;

@@ -17,12 +17,12 @@
 
 use super::keys::Key;
 use super::{Wanted, made_for};
+use crate::Referrer;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
-use yare_oci::Descriptor;
 
 /// The type of a bundle, in its manifest and its layer.
 pub(super) const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
@@ -82,7 +82,7 @@ struct Subject {
 
 /// Whether a referrer may be a bundle with a signature. What the list says is a hint: it spares the fetching
 /// of attestations.
-pub(super) fn may_sign(referrer: &Descriptor) -> bool {
+pub(super) fn may_sign(referrer: &Referrer) -> bool {
     referrer.artifact_type.as_deref() == Some(BUNDLE)
         && referrer.annotations.get(STATES).is_none_or(|states| states == SIGNATURE)
 }

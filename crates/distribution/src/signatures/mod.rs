@@ -28,6 +28,7 @@ mod keys;
 
 use crate::blob::Resume;
 use crate::error::Asked;
+use crate::listing::Referrer;
 use crate::manifest::Name;
 use crate::repository::Repository;
 use crate::{Document, Error, Result};
@@ -232,11 +233,11 @@ impl Repository {
             Err(error) => return Err(error),
         }
         let referrers = self.referrers(manifest, None).await?;
-        let is_wanted = |referrer: &&Descriptor| {
+        let is_wanted = |referrer: &&Referrer| {
             referrer.artifact_type.as_deref() == Some(REFERRER) || bundle::may_sign(referrer)
         };
         for referrer in referrers.iter().filter(is_wanted).take(REFERRERS) {
-            documents.push(self.manifest(&Name::from(referrer.digest)).await?);
+            documents.push(self.manifest(&Name::Digest(referrer.digest)).await?);
         }
         let mut found = Vec::new();
         for Document { bytes, .. } in documents {

@@ -3,7 +3,7 @@ use crate::{open, repository};
 use http::Method;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
-use yare_distribution::{BlobStream, Credentials, Parts, Result, Resume};
+use yare_distribution::{Blob, BlobStream, Credentials, Parts, Result, Resume};
 use yare_errdefs::{Class, Classified, chain};
 use yare_oci::{ContentDigest, Digest, Hasher};
 
@@ -40,7 +40,7 @@ async fn other_algorithms_are_checked_alike() {
     let sha512 = |bytes: &[u8]| ContentDigest::Sha512([0; 64]).same_of(bytes);
     for (name, is_right) in [(sha512(b"content"), true), (sha512(b"another"), false)] {
         fake.fault(Method::GET, "blobs", 1, Fault::Answer(200, Vec::new(), "content".to_owned()));
-        let read = read(&mut repository.blob_called(&name, 7).unwrap()).await;
+        let read = read(&mut repository.blob_called(Blob { name, size: 7 }).unwrap()).await;
         assert_eq!(read.is_ok_and(|bytes| bytes == b"content"), is_right);
     }
 }

@@ -2,7 +2,7 @@ use crate::fake::{Fake, Fault, settings};
 use crate::repository;
 use http::Method;
 use yare_distribution::{Client, Credentials};
-use yare_oci::{Digest, MediaType};
+use yare_oci::{ContentDigest, Digest, MediaType};
 
 fn page(body: &str, next: Option<&str>) -> Fault {
     let link = next.map(|next| ("link", format!("<{next}>; rel=\"next\"")));
@@ -86,4 +86,18 @@ async fn referrers_come_from_the_api_or_from_the_tag() {
     fake.fault(Method::GET, "referrers/sha256", 1, page(&index, Some("/v2/a/referrers/next?last=x")));
     fake.fault(Method::GET, "referrers/next", 1, page(&index.replace("sig", "att"), None));
     assert_eq!(repository.referrers(&subject, None).await.unwrap().len(), 4);
+    // What is named by SHA-512 has a tag of as many digits.
+    let long: ContentDigest = format!("sha512:{}", "ab".repeat(64)).parse().unwrap();
+    fake.manifest(
+        &format!("sha512-{}", "ab".repeat(32)),
+        MediaType::OCI_INDEX,
+        &index.replace("sha256", "sha512"),
+    );
+    assert!(
+        repository.referrers(long, None).await.is_err(),
+        "digests of one algorithm with digits of another"
+    );
+    let named = index.replace(&Digest::of("sig").to_string(), &long.to_string());
+    fake.manifest(&format!("sha512-{}", "ab".repeat(32)), MediaType::OCI_INDEX, &named);
+    assert_eq!(repository.referrers(long, None).await.unwrap()[0].digest, long);
 }

@@ -2,7 +2,7 @@ use crate::fake::{Fake, Fault, settings};
 use crate::{open, repository};
 use http::Method;
 use std::time::Instant;
-use yare_distribution::{Credentials, Name};
+use yare_distribution::{Credentials, Document, Name};
 use yare_errdefs::{Class, Classified, chain};
 use yare_oci::{ContentDigest, Digest, MediaType};
 
@@ -170,4 +170,28 @@ async fn silence_ends() {
         chain(&error)
     );
     drop(fake);
+}
+
+/// A registry calls a tag as it was told, if it can be told; another one gets the name and the tag one by one.
+#[tokio::test]
+async fn a_second_name_and_a_tag_are_given_at_once_where_that_can_be_done() {
+    let fake = Fake::start().await;
+    let long: ContentDigest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
+    let name = long.same_of(IMAGE.as_bytes());
+    let descriptor = yare_oci::Descriptor::of(MediaType::OCI_MANIFEST, IMAGE.as_bytes());
+    let document = Document { descriptor, name, bytes: IMAGE.into() };
+    let repository = repository(&fake, "a").await;
+    let named = [("docker-content-digest", name.to_string()), ("oci-tag", "v1".to_owned())];
+    fake.fault(Method::PUT, "manifests/sha512", 1, Fault::Answer(201, named.into(), String::new()));
+    repository.put_called("v1", &document).await.unwrap();
+    assert_eq!(fake.lines(), [format!("PUT /v2/a/manifests/{name}?tag=v1")]);
+    assert!(!fake.has_manifest("v1"));
+
+    repository.put_called("v1", &document).await.unwrap();
+    assert_eq!(fake.lines()[2], "PUT /v2/a/manifests/v1");
+    let called = async |name| repository.called(&name).await.unwrap();
+    assert_eq!(called(Name::Tag("v1".into())).await.unwrap(), Digest::of(IMAGE));
+    assert_eq!(called(Name::Digest(name)).await, Some(name), "by its bytes, whatever the registry calls it");
+    assert_eq!(called(Name::Tag("v2".into())).await, None);
+    assert_eq!(called(Name::Digest(long)).await, None);
 }

@@ -20,7 +20,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
-use yare_distribution::BlobStream;
+use yare_distribution::{Blob, BlobStream};
 use yare_oci::ContentDigest;
 
 /// Bytes that are gathered before they are written.
@@ -127,7 +127,7 @@ async fn begin(
         let message = format!("the blob has {size} bytes; this registry takes {limit}");
         return Err(Refusal::new(Code::SizeInvalid, message).into());
     }
-    let stream = upstream.repository(name).await?.blob_called(digest, size);
+    let stream = upstream.repository(name).await?.blob_called(Blob { name: *digest, size });
     let stream = stream.map_err(|error| upstream.refusal(&error, || links::unknown(digest)))?;
     let (sink, storing) = open(registry, name).await?;
     let (ready, told) = watch::channel(0);

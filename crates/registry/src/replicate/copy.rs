@@ -5,10 +5,11 @@ use super::side::{Side, companions};
 use super::{Here, Work};
 use crate::manifest;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Deserialize;
 use std::sync::Arc;
-use yare_distribution::{Document, Name, Pushed};
+use yare_distribution::{Blob, Document, Name, Pushed};
 use yare_errdefs::{Error, Result};
-use yare_oci::{ContentDigest, Descriptor, Digest, MediaType};
+use yare_oci::{ContentDigest, MediaType};
 
 /// Indexes within indexes, and manifests of one copy.
 const DEPTH: usize = 4;
@@ -21,8 +22,8 @@ pub(super) struct Copy<'a> {
     work: &'a Work,
     source: &'a Side,
     target: &'a Side,
-    /// Manifests that the target has by now, in the order in which it got them.
-    seen: Vec<Digest>,
+    /// What manifests are called that the target has by now, in the order in which it got them.
+    seen: Vec<ContentDigest>,
 }
 
 /// Both sides of a repository that the rule calls `rest`: source and target.
@@ -58,8 +59,8 @@ impl<'a> Copy<'a> {
     }
 
     /// Makes the target have what speaks about a manifest that it has.
-    pub(super) async fn about(mut self, subject: Digest) -> Result<()> {
-        if self.target.find(&Name::from(subject)).await?.is_none() {
+    pub(super) async fn about(mut self, subject: ContentDigest) -> Result<()> {
+        if self.target.called(&Name::Digest(subject)).await?.is_none() {
             // It comes with what it speaks about, or the rule is not about that.
             return Ok(());
         }
@@ -68,7 +69,7 @@ impl<'a> Copy<'a> {
     }
 
     async fn delete(&self, tag: &str) -> Result<()> {
-        let is_there = self.target.find(&Name::Tag(tag.to_owned())).await?.is_some();
+        let is_there = self.target.called(&Name::Tag(tag.to_owned())).await?.is_some();
         if !self.work.rule.delete || !is_there {
             return Ok(());
         }
@@ -79,22 +80,21 @@ impl<'a> Copy<'a> {
 
     /// Copies a manifest with all that it needs: that first.
     async fn tree(&mut self, document: Document, tag: Option<&str>, depth: usize) -> Result<()> {
-        let digest = document.descriptor.digest;
-        let name = tag.map_or(Name::from(digest), |tag| Name::Tag(tag.to_owned()));
+        let called = document.name;
         let content = parse(&document)?;
         if depth > DEPTH || self.seen.len() + content.members.len() > MANIFESTS {
             return Err(Error::precondition(format!(
-                "{digest} is deeper than {DEPTH} indexes or has more than {MANIFESTS} manifests"
+                "{called} is deeper than {DEPTH} indexes or has more than {MANIFESTS} manifests"
             )));
         }
         // A registry has all that a manifest needs which it has.
-        if self.target.find(&name).await? == Some(digest) {
+        if is_alike(self.target, tag, &document).await? {
             self.seen.extend(content.members);
         } else {
             for member in &content.members {
-                if self.target.find(&Name::from(*member)).await?.is_some() {
+                if self.target.called(&Name::Digest(*member)).await?.is_some() {
                     self.seen.push(*member);
-                } else if let Some(child) = self.source.document(&Name::from(*member)).await? {
+                } else if let Some(child) = self.source.document(&Name::Digest(*member)).await? {
                     Box::pin(self.tree(child, None, depth + 1)).await?;
                 }
                 // What the source itself does not have, only the target can forgive.
@@ -103,7 +103,7 @@ impl<'a> Copy<'a> {
             self.target.put(tag, &document).await?;
             Counts::add(&self.work.counts.manifests, 1);
         }
-        self.seen.push(digest);
+        self.seen.push(called);
         Ok(())
     }
 
@@ -111,18 +111,18 @@ impl<'a> Copy<'a> {
         if MediaType::is_index(&document.descriptor.media_type) {
             return Ok(());
         }
-        let manifest: yare_oci::Manifest = serde_json::from_slice(&document.bytes)
+        let image: Image = serde_json::from_slice(&document.bytes)
             .map_err(|error| Error::precondition("a manifest cannot be read").caused_by(error))?;
-        let mut blobs: Vec<Descriptor> = manifest.layers.into_iter().chain([manifest.config]).collect();
+        let mut blobs: Vec<Blob> = image.layers.into_iter().chain([image.config]).collect();
         // Those that live elsewhere by their maker's wish are not needed.
-        blobs.retain(|blob| content.blobs.contains(&blob.digest));
-        blobs.sort_by_key(|blob| blob.digest);
-        blobs.dedup_by_key(|blob| blob.digest);
-        let taken: Vec<_> = blobs.iter().map(|blob| self.blob(blob)).collect();
+        blobs.retain(|blob| content.blobs.contains(&blob.name));
+        blobs.sort_unstable();
+        blobs.dedup_by_key(|blob| blob.name);
+        let taken: Vec<_> = blobs.iter().map(|blob| self.blob(*blob)).collect();
         stream::iter(taken).buffer_unordered(BLOBS).try_collect::<Vec<()>>().await.map(drop)
     }
 
-    async fn blob(&self, blob: &Descriptor) -> Result<()> {
+    async fn blob(&self, blob: Blob) -> Result<()> {
         if self.target.take(blob, self.source).await? == Pushed::Uploaded {
             Counts::add(&self.work.counts.blobs, 1);
             Counts::add(&self.work.counts.bytes, blob.size);
@@ -135,11 +135,11 @@ impl<'a> Copy<'a> {
         let mut next = 0;
         while let Some(subject) = self.seen.get(next).copied() {
             next += 1;
-            for referrer in self.source.referrers(&subject).await? {
+            for referrer in referrers(self.source, &subject).await? {
                 if self.seen.contains(&referrer) {
                     continue;
                 }
-                if let Some(document) = self.source.document(&Name::from(referrer)).await? {
+                if let Some(document) = self.source.document(&Name::Digest(referrer)).await? {
                     self.tree(document, None, 0).await?;
                 }
             }
@@ -148,28 +148,48 @@ impl<'a> Copy<'a> {
     }
 }
 
+/// What speaks about a manifest by this name of it. Who attaches something to what is named by SHA-512 may know it
+/// by SHA-256 alone.
+pub(super) async fn referrers(side: &Side, subject: &ContentDigest) -> Result<Vec<ContentDigest>> {
+    let mut found = side.referrers(subject).await?;
+    if subject.sha256().is_none()
+        && let Some(document) = side.document(&Name::Digest(*subject)).await?
+    {
+        found.extend(side.referrers(&document.descriptor.digest.into()).await?);
+    }
+    Ok(found)
+}
+
+/// Whether a side has this manifest under the tag, or under what it is called: the same bytes, which it knows by
+/// that name.
+pub(super) async fn is_alike(side: &Side, tag: Option<&str>, document: &Document) -> Result<bool> {
+    let name = tag.map_or(Name::Digest(document.name), |tag| Name::Tag(tag.to_owned()));
+    match side.called(&name).await? {
+        None => Ok(false),
+        Some(called) if called == document.name => Ok(true),
+        Some(called) if called.same_of(&document.bytes) != called => Ok(false),
+        Some(_) => Ok(side.called(&Name::Digest(document.name)).await?.is_some()),
+    }
+}
+
+/// What an image is made of.
+#[derive(Deserialize)]
+struct Image {
+    config: Blob,
+    layers: Vec<Blob>,
+}
+
 /// What a manifest needs.
 struct Content {
-    blobs: Vec<Digest>,
-    members: Vec<Digest>,
+    blobs: Vec<ContentDigest>,
+    members: Vec<ContentDigest>,
 }
 
 fn parse(document: &Document) -> Result<Content> {
     let kind = Some(document.descriptor.media_type.as_str());
     let parsed = manifest::parse(kind, &document.bytes);
     let parsed = parsed.map_err(|refusal| Error::precondition(refusal.message))?;
-    parsed.names().try_for_each(|name| copied(name).map(drop))?;
-    let digests = |names: &[ContentDigest]| names.iter().filter_map(ContentDigest::sha256).collect();
-    Ok(Content { blobs: digests(&parsed.blobs), members: digests(&parsed.members) })
-}
-
-/// The digest of content that can be copied.
-pub(super) fn copied(name: &ContentDigest) -> Result<Digest> {
-    name.sha256().ok_or_else(|| {
-        Error::precondition(format!(
-            "{name} cannot be copied: replication copies content named by SHA-256 only"
-        ))
-    })
+    Ok(Content { blobs: parsed.blobs, members: parsed.members })
 }
 
 /// What is needed for the work of a rule in one repository.

@@ -89,20 +89,29 @@ async fn compare(
     tag: &str,
 ) -> Result<Option<(String, &'static str)>> {
     let name = Name::Tag(tag.to_owned());
-    let Some(digest) = source.find(&name).await? else { return Ok(None) };
-    if target.find(&name).await? != Some(digest) {
+    let Some(called) = source.called(&name).await? else { return Ok(None) };
+    let is_alike = match target.called(&name).await? {
+        None => false,
+        Some(there) if there.algorithm() == called.algorithm() => there == called,
+        // One of them may not call it as the other does.
+        Some(_) => match source.document(&name).await? {
+            Some(document) => copy::is_alike(target, Some(tag), &document).await?,
+            None => return Ok(None),
+        },
+    };
+    if !is_alike {
         return Ok(Some((tag.to_owned(), "copy")));
     }
     if !here.work.rule.referrers {
         return Ok(None);
     }
-    let wanted = source.referrers(&digest).await?;
+    let wanted = copy::referrers(source, &called).await?;
     if wanted.is_empty() {
         return Ok(None);
     }
-    let there: BTreeSet<_> = target.referrers(&digest).await?.into_iter().collect();
+    let there: BTreeSet<_> = copy::referrers(target, &called).await?.into_iter().collect();
     let is_less = wanted.iter().any(|referrer| !there.contains(referrer));
-    Ok(is_less.then(|| (digest.to_string(), "referrers")))
+    Ok(is_less.then(|| (called.to_string(), "referrers")))
 }
 
 /// All that would be copied or deleted now.

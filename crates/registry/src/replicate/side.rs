@@ -1,6 +1,5 @@
 //! The two ends of a copy: a repository here, and one at another registry.
 
-use super::copy::copied;
 use super::{Work, failed};
 use crate::blobs::{self, OpenBlob};
 use crate::clock::now;
@@ -16,7 +15,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use yare_distribution::{Content, Document, Name, Pushed, Repository, Resume};
+use yare_distribution::{Blob, Content, Document, Name, Pushed, Repository};
 use yare_errdefs::{Class, Classified, Error, Result};
 use yare_oci::{ContentDigest, Descriptor, Digest};
 
@@ -56,14 +55,14 @@ fn some<T>(found: problem::Result<T>) -> Result<Option<T>> {
 }
 
 impl Side {
-    /// What a name stands for, if it is there.
-    pub(super) async fn find(&self, name: &Name) -> Result<Option<Digest>> {
+    /// What the content under a name is called, if it is there.
+    pub(super) async fn called(&self, name: &Name) -> Result<Option<ContentDigest>> {
         match self {
             Self::Here(here) => {
                 let found = here.registry.manifest(&here.name, &reference(name)?, |_| true);
-                Ok(some(found)?.map(|(found, _)| found.digest))
+                Ok(some(found)?.map(|(found, _)| found.name))
             }
-            Self::There(repository) => repository.find(name).await.map_err(wrap),
+            Self::There(repository) => repository.called(name).await.map_err(wrap),
         }
     }
 
@@ -76,7 +75,7 @@ impl Side {
                     let bytes = bytes.unwrap_or_default();
                     let size = bytes.len() as u64;
                     let descriptor = Descriptor::new(&found.record.media_type, found.digest, size);
-                    Document { descriptor, bytes }
+                    Document { descriptor, name: found.name, bytes }
                 }))
             }
             Self::There(repository) => match repository.manifest(name).await {
@@ -99,22 +98,22 @@ impl Side {
         }
     }
 
-    /// What speaks about a manifest.
-    pub(super) async fn referrers(&self, subject: &Digest) -> Result<Vec<Digest>> {
+    /// What speaks about a manifest by this name of it.
+    pub(super) async fn referrers(&self, subject: &ContentDigest) -> Result<Vec<ContentDigest>> {
         match self {
             Self::Here(here) => {
                 let view = here.registry.records.view().map_err(failed)?;
-                links_to(&view, &here.name, subject).map_err(failed)?.iter().map(copied).collect()
+                links_to(&view, &here.name, subject).map_err(failed)
             }
             Self::There(repository) => {
-                let found = repository.referrers(subject, None).await.map_err(wrap)?;
+                let found = repository.referrers(*subject, None).await.map_err(wrap)?;
                 Ok(found.into_iter().map(|entry| entry.digest).collect())
             }
         }
     }
 
     /// Makes a blob of `source` be here, too; how that came about.
-    pub(super) async fn take(&self, blob: &Descriptor, source: &Self) -> Result<Pushed> {
+    pub(super) async fn take(&self, blob: Blob, source: &Self) -> Result<Pushed> {
         match (self, source) {
             (Self::Here(here), Self::There(from)) => here.fetch(blob, from).await,
             (Self::There(to), Self::Here(from)) => from.send(blob, to).await,
@@ -122,7 +121,7 @@ impl Side {
         }
     }
 
-    /// Stores a manifest under a tag, or under its digest.
+    /// Stores a manifest by what it is called, and under a tag.
     pub(super) async fn put(&self, tag: Option<&str>, document: &Document) -> Result<()> {
         match self {
             Self::Here(here) => here.put(tag, document).await.map_err(failed),
@@ -131,14 +130,24 @@ impl Side {
                 let parsed = manifest::parse(Some(kind), &document.bytes);
                 let parsed = parsed.map_err(|refusal| failed(refusal.into()))?;
                 if let Some(subject) = parsed.subject {
-                    repository.put_referrer(&copied(&subject)?, document).await.map_err(wrap)?;
+                    repository.put_referrer(&subject, document).await.map_err(wrap)?;
                     if tag.is_none() {
                         return Ok(());
                     }
                 }
-                let digest = document.descriptor.digest;
-                let name = tag.map_or(Name::from(digest), |tag| Name::Tag(tag.to_owned()));
-                repository.put_manifest(&name, kind, &document.bytes).await.map(drop).map_err(wrap)
+                // Under a tag it is called by SHA-256 unless something else is said.
+                let put = match tag {
+                    Some(tag) if document.name.sha256().is_none() => {
+                        repository.put_called(tag, document).await
+                    }
+                    Some(tag) => {
+                        repository.put_manifest(&Name::Tag(tag.to_owned()), kind, &document.bytes).await
+                    }
+                    None => {
+                        repository.put_manifest(&Name::Digest(document.name), kind, &document.bytes).await
+                    }
+                };
+                put.map(drop).map_err(wrap)
             }
         }
     }
@@ -169,15 +178,15 @@ fn reference(name: &Name) -> Result<Reference> {
 fn links_to(
     view: &redb::ReadTransaction,
     name: &str,
-    subject: &Digest,
+    subject: &ContentDigest,
 ) -> problem::Result<Vec<ContentDigest>> {
     #[derive(serde::Deserialize)]
     struct Entry {
         digest: ContentDigest,
     }
-    let (mut wanted, mut found, subject) = (Wanted::default(), Vec::new(), (*subject).into());
+    let (mut wanted, mut found) = (Wanted::default(), Vec::new());
     loop {
-        let page = listing::referrers(view, (name, &subject), None, &wanted)?;
+        let page = listing::referrers(view, (name, subject), None, &wanted)?;
         for entry in &page.entries {
             found.push(serde_json::from_str::<Entry>(entry.get())?.digest);
         }
@@ -203,11 +212,12 @@ impl Here {
     }
 
     /// Sends a blob, or lets the other registry borrow it from a repository that this rule fills, too.
-    async fn send(&self, blob: &Descriptor, to: &Repository) -> Result<Pushed> {
-        let opened = self.registry.open_blob(&self.name, &blob.digest).map_err(failed)?;
-        let opened = Arc::new(opened);
+    async fn send(&self, blob: Blob, to: &Repository) -> Result<Pushed> {
+        let known = self.registry.known(&blob.name).await.map_err(failed)?;
+        let known = known.ok_or_else(|| failed(links::unknown(&blob.name).into()))?;
+        let opened = Arc::new(self.registry.open_blob(&self.name, &known).map_err(failed)?);
         let open = |offset: u64| read(Arc::clone(&opened), offset);
-        to.push_blob(blob, &self.neighbours(&blob.digest)?, &open).await.map_err(wrap)
+        to.push_blob(blob, &self.neighbours(&known)?, &open).await.map_err(wrap)
     }
 
     /// Repositories at the other registry that may have a blob, because those here have it.
@@ -223,27 +233,26 @@ impl Here {
     }
 
     /// Makes a blob be here: it is, or another repository of this rule has it, or it is fetched.
-    async fn fetch(&self, blob: &Descriptor, from: &Repository) -> Result<Pushed> {
+    async fn fetch(&self, blob: Blob, from: &Repository) -> Result<Pushed> {
         let registry = &self.registry;
-        if some(registry.promise_blob(&self.name, &blob.digest).await)?.is_some() {
-            return Ok(Pushed::Present);
-        }
-        // A digest alone gives the other registry's makers nothing that only other repositories have.
-        let is_ours = |holder: &str| self.work.rule.rest(holder).is_some();
-        if registry
-            .mount(&self.name, blob.digest, None, is_ours, Some(self.origin()))
-            .await
-            .map_err(failed)?
-        {
-            return Ok(Pushed::Mounted);
+        // What is here under other names only is fetched by this one: then it is known to be right.
+        if let Some(known) = registry.known(&blob.name).await.map_err(failed)? {
+            if some(registry.promise_blob(&self.name, &known).await)?.is_some() {
+                return Ok(Pushed::Present);
+            }
+            // A digest alone gives the other registry's makers nothing that only other repositories have.
+            let is_ours = |holder: &str| self.work.rule.rest(holder).is_some();
+            let mounted = registry.mount(&self.name, known, None, is_ours, Some(self.origin())).await;
+            if mounted.map_err(failed)? {
+                return Ok(Pushed::Mounted);
+            }
         }
         let limit = registry.config.limits.blob;
         if blob.size > limit {
-            let message =
-                format!("blob {} has {} bytes; this registry takes {limit}", blob.digest, blob.size);
+            let message = format!("blob {} has {} bytes; this registry takes {limit}", blob.name, blob.size);
             return Err(Error::precondition(message));
         }
-        let mut stream = from.blob(blob, Resume::default()).map_err(wrap)?;
+        let mut stream = from.blob_called(blob).map_err(wrap)?;
         let upload = registry.uploads.start(&self.name, now()).await.map_err(failed)?;
         let mut writer = registry.uploads.writer(&upload).await.map_err(failed)?;
         loop {
@@ -260,10 +269,7 @@ impl Here {
                 return Err(error);
             }
             if is_end {
-                registry
-                    .finish(back, (&self.name, blob.digest.into()), Some(self.origin()))
-                    .await
-                    .map_err(failed)?;
+                registry.finish(back, (&self.name, blob.name), Some(self.origin())).await.map_err(failed)?;
                 return Ok(Pushed::Uploaded);
             }
             writer = back;
@@ -271,14 +277,12 @@ impl Here {
     }
 
     async fn put(&self, tag: Option<&str>, document: &Document) -> problem::Result<()> {
-        let reference = match tag {
-            Some(tag) => Reference::Tag(Tag::parse(tag)?),
-            None => Reference::Digest(document.descriptor.digest.into()),
-        };
+        let (reference, tags) = (Reference::Digest(document.name), tag.map(Tag::parse).transpose()?);
+        let tags = tags.into_iter().collect();
         let kind = Some(document.descriptor.media_type.as_str());
         let bytes = document.bytes.clone();
         let origin = Some(self.origin());
-        self.registry.put_manifest(&self.name, &reference, Vec::new(), (kind, bytes), origin).await?;
+        self.registry.put_manifest(&self.name, &reference, tags, (kind, bytes), origin).await?;
         Ok(())
     }
 
@@ -338,7 +342,9 @@ fn read_file(file: Arc<File>, offset: u64, size: u64) -> Content {
 
 /// Whether a tag is the list that stands in for the referrers API, which only clients keep.
 pub(super) fn is_list_of_referrers(tag: &str) -> bool {
-    tag.strip_prefix("sha256-").is_some_and(|hex| Digest::from_hex(hex).is_ok())
+    // Of a longer digest it has as much as of one by SHA-256.
+    let hex = tag.strip_prefix("sha256-").or_else(|| tag.strip_prefix("sha512-"));
+    hex.is_some_and(|hex| Digest::from_hex(hex).is_ok())
 }
 
 /// The repositories here that a rule is about, as it calls them.

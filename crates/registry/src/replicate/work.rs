@@ -195,7 +195,7 @@ async fn perform(registry: &Arc<Registry>, work: &Arc<Work>, key: &Key) -> yare_
     let (source, target) = copy::sides(&here, rest).await?;
     let copy = copy::Copy::new(work, (&source, &target));
     match key.what.parse() {
-        Ok(subject) => copy.about(copy::copied(&subject)?).await,
+        Ok(subject) => copy.about(subject).await,
         Err(_) => copy.tag(&key.what).await,
     }
 }

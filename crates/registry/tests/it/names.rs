@@ -1,6 +1,7 @@
 //! Content with two names: what is pushed under SHA-512 digests is known by SHA-256, too.
 
 use crate::client::{Client, with_digest};
+use crate::replication::{digest_of, from, to, wait};
 use crate::served::Served;
 use crate::suite::Algorithm;
 use serde_json::{Value, json};
@@ -173,6 +174,68 @@ fn a_cache_fetches_by_second_names() {
     assert_eq!(client.get(&layer).expect(200).body, b"layer", "the manifest needs it, which came before it");
     assert_eq!(client.get(&format!("/v2/hub/app/blobs/{}", Digest::of("layer"))).expect(200).body, b"layer");
     client.get(&format!("/v2/hub/app/blobs/{}", sha512(b"{}"))).expect(502);
+}
+
+/// Pushes an image and an index of one, both under tags and called by SHA-512, and what speaks about the image by
+/// both of its names. Gives their bytes, and the names of what speaks.
+fn push_all(client: &Client) -> (Vec<u8>, Vec<u8>, [String; 2]) {
+    let image = push_image(client, "app", (b"layer", &json!({}), "?tag=v1"));
+    let member = push_image(client, "app", (b"member", &json!({}), ""));
+    let index = json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX,
+        "manifests": [descriptor(MediaType::OCI_MANIFEST, &member)] });
+    let index = index.to_string().into_bytes();
+    client.put("app", &format!("{}?tag=all", sha512(&index)), MediaType::OCI_INDEX, &index).expect(201);
+    let about = |subject: &Value| json!({ "subject": subject, "artifactType": "application/x" });
+    let mut short = descriptor(MediaType::OCI_MANIFEST, &image);
+    let by_long = push_image(client, "app", (b"about the long name", &about(&short), ""));
+    short["digest"] = json!(Digest::of(&image).to_string());
+    let by_short = push_image(client, "app", (b"about the short name", &about(&short), ""));
+    (image, index, [sha512(&by_long), sha512(&by_short)])
+}
+
+/// Whether a repository has all of that by the same names.
+fn has_all(client: &Client, name: &str, (image, index, about): &(Vec<u8>, Vec<u8>, [String; 2])) -> bool {
+    let called = |reference: &str| digest_of(client, name, reference);
+    let blob = |bytes: &[u8]| client.get(&format!("/v2/{name}/blobs/{}", sha512(bytes)));
+    let speaks = |subject: &str| {
+        let list = client.get(&format!("/v2/{name}/referrers/{subject}"));
+        let list = if list.status == 200 { list.json() } else { Value::Null };
+        list["manifests"][0]["digest"].as_str().map(str::to_owned)
+    };
+    called("v1") == Some(sha512(image))
+        && called("all") == Some(sha512(index))
+        && called(&sha512(&self::image(b"member", &json!({})))).is_some()
+        && blob(b"layer").body == b"layer"
+        && blob(b"about the long name").status == 200
+        && speaks(&sha512(image)).as_ref() == Some(&about[0])
+        && speaks(&Digest::of(image).to_string()).as_ref() == Some(&about[1])
+}
+
+#[test]
+fn replication_copies_by_second_names() {
+    let target = Served::new("");
+    let source = Served::new(&to(&target.client.address, ""));
+    let pushed = push_all(&source.client);
+    wait("all is at the target", || has_all(&target.client, "copy/app", &pushed));
+    source.settles();
+    assert_eq!(source.plan(), Vec::<String>::new());
+    let blobs = source.counter("blobs_total");
+
+    let address = &source.client.address;
+    let mirror = Served::new(&from(address, "repositories = ['app']\nevery = '1s'"));
+    wait("all is at the mirror", || has_all(&mirror.client, "mirror/app", &pushed));
+    wait("both are alike", || mirror.plan().is_empty());
+
+    // What the target has by the first name only it gets by the second one, too.
+    let again = image(b"again", &json!({}));
+    for bytes in [b"{}".as_slice(), b"again"] {
+        push(&target.client, "copy/app", bytes);
+    }
+    target.client.put("copy/app", "v2", MediaType::OCI_MANIFEST, &again).expect(201);
+    push_image(&source.client, "app", (b"again", &json!({}), "?tag=v2"));
+    wait("it is called so there", || digest_of(&target.client, "copy/app", "v2") == Some(sha512(&again)));
+    source.settles();
+    assert_eq!(source.counter("blobs_total"), blobs, "its blobs were there");
 }
 
 /// So large that a bucket has it in parts, before anybody says by which algorithm it is to be checked.

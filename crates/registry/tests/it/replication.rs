@@ -13,17 +13,18 @@ use std::time::{Duration, Instant};
 use yare_oci::{Digest, MediaType};
 
 /// A rule that copies at once.
-fn to(address: &str, more: &str) -> String {
+pub(crate) fn to(address: &str, more: &str) -> String {
     format!("[[replicate]]\nname = 'r'\nto = '{address}/copy'\ndelay = '0'\n{more}\n")
 }
 
-fn from(address: &str, more: &str) -> String {
+/// A rule that copies to `mirror`.
+pub(crate) fn from(address: &str, more: &str) -> String {
     format!("[[replicate]]\nname = 'r'\nfrom = '{address}'\nprefix = 'mirror'\n{more}\n")
 }
 
 /// Waits until something is so.
 #[track_caller]
-fn wait(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn wait(what: &str, is_so: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < Duration::from_secs(120), "{what}");
@@ -31,8 +32,8 @@ fn wait(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// The digest that a tag has.
-fn digest_of(client: &Client, name: &str, reference: &str) -> Option<String> {
+/// What a manifest is called.
+pub(crate) fn digest_of(client: &Client, name: &str, reference: &str) -> Option<String> {
     let kinds = [MediaType::OCI_MANIFEST, MediaType::OCI_INDEX].join(", ");
     let path = format!("/v2/{name}/manifests/{reference}");
     let answer = client.send("HEAD", &path, &[("Accept", &kinds)], b"");
@@ -52,16 +53,18 @@ impl Served {
 
     /// Waits until nothing is left to do.
     #[track_caller]
-    fn settles(&self) {
+    pub(crate) fn settles(&self) {
         wait("all is copied", || self.status().waiting == 0);
     }
 
-    fn plan(&self) -> Vec<String> {
+    /// What would be copied or deleted now.
+    pub(crate) fn plan(&self) -> Vec<String> {
         let plan = self.runtime.block_on(yare_registry::replication_plan(&self.registry)).unwrap();
         plan.into_iter().map(|row| format!("{} {} {}", row.repository, row.what, row.action)).collect()
     }
 
-    fn counter(&self, name: &str) -> u64 {
+    /// A count of the rule.
+    pub(crate) fn counter(&self, name: &str) -> u64 {
         let page = String::from_utf8(self.client.get("/metrics").expect(200).body).unwrap();
         let name = format!("yare_registry_replication_{name}{{rule=\"r\"}} ");
         page.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).expect("a counter")

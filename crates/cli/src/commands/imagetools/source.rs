@@ -99,7 +99,7 @@ pub(super) async fn fetch(
 ) -> Result<Found, Failure> {
     let repository = open(cx, client, &place, Intent::Pull).await?;
     let asked = place.clone().or_latest();
-    let Document { descriptor, bytes } = super::manifest(&repository, &asked).await?;
+    let Document { descriptor, bytes, .. } = super::manifest(&repository, &asked).await?;
     let mut descriptor = with_what_was_said(descriptor, &source.said)?;
     if MediaType::is_manifest(&descriptor.media_type) {
         let said = source.said.platform.clone().unwrap_or_default();
