@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{process, signal, socket};
 
@@ -100,9 +101,9 @@ pub fn begin(name: &CStr, descriptors: u64) -> io::Result<OwnedFd> {
     for signal in IGNORED {
         process::ignore_signal(signal)?;
     }
-    if let Some(limited) = process::set_limit("NOFILE", descriptors, descriptors) {
-        limited?;
-    }
+    // No more than there may be: nobody but root of the host can raise that.
+    let limit = getrlimit(Resource::Nofile).maximum.map_or(descriptors, |most| most.min(descriptors));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(limit) })?;
     process::become_user(NOBODY, NOBODY, &[])?;
     rustix::thread::set_no_new_privs(true)?;
     Ok(engine)
