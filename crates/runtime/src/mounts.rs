@@ -353,14 +353,26 @@ fn attach_filesystem(
     Ok(())
 }
 
-/// A clone of the procfs that is here: who is root of a user namespace alone cannot mount one of the host's pid
-/// namespace, which a container may share. Another refusal stays what it is.
+/// A clone of the procfs that is here, where it is that of this process's pid namespace: who is root of a user
+/// namespace alone cannot mount one of the host's, which a container may share. Another refusal stays what it is: a
+/// container with a namespace of its own must not see the host's processes.
 fn procfs_of_the_host(error: std::io::Error) -> std::io::Result<OwnedFd> {
     let refused = Errno::from_io_error(&error) == Some(Errno::PERM);
     if !refused || Privilege::current() != Privilege::Namespace {
         return Err(error);
     }
+    if !shares_pid_namespace(&std::fs::read_to_string("/proc/self/status")?) {
+        let why = "a part of the host's /proc is covered, so that the kernel gives no user another one; \
+                   findmnt -R /proc shows what covers it";
+        return Err(std::io::Error::new(error.kind(), why));
+    }
     clone_tree(CWD, c"/proc", true)
+}
+
+/// Whether a process is in the pid namespace whose procfs gave its `status`: it has one number there.
+fn shares_pid_namespace(status: &str) -> bool {
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1)
 }
 
 /// Makes the attached root the root of this namespace and lets the old one go.
