@@ -47,5 +47,5 @@ pub mod wire;
 pub use client::{Connection, Launcher, LauncherConfig, connect, recv_reply};
 pub use exit::Exit;
 pub use protocol::{AttachSpec, ExecSpec, Launch, LogDriver, LogSpec, MountOrigin, Reply, Request, Rootfs};
-pub use start::{is_locked, kill_shim, noted_pid};
+pub use start::{is_locked, kill_shim, living_shim, noted_pid};
 pub use wire::{Decoder, Message, encode};

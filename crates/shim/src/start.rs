@@ -263,13 +263,18 @@ pub fn noted_pid(run_dir: &Path) -> Option<i32> {
 /// Kills the shim of a run directory, because it does not answer; its container is left alone. `false` when
 /// there is none.
 pub fn kill_shim(run_dir: &Path) -> bool {
-    let noted = std::fs::read_to_string(run_dir.join(PID_FILE)).unwrap_or_default();
-    let Some(pid) = noted.lines().next().and_then(|line| line.parse::<i32>().ok()) else { return false };
-    let Ok(pidfd) = yare_sys::process::pidfd_open(pid) else { return false };
+    living_shim(run_dir).is_some_and(|(_, process)| yare_sys::process::pidfd_send_signal(&process, 9).is_ok())
+}
+
+/// The shim of a run directory, if it lives: its number, and a descriptor of that process.
+pub fn living_shim(run_dir: &Path) -> Option<(i32, OwnedFd)> {
+    let noted = std::fs::read_to_string(run_dir.join(PID_FILE)).ok()?;
+    let pid = noted.lines().next()?.parse::<i32>().ok()?;
+    let process = yare_sys::process::pidfd_open(pid).ok()?;
     // Whoever has the lock has written the number; the rest of doubt is that it was just about to.
     let is_ours =
         || std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"yare-"));
-    is_locked(run_dir) && is_ours() && yare_sys::process::pidfd_send_signal(&pidfd, 9).is_ok()
+    (is_locked(run_dir) && is_ours()).then_some((pid, process))
 }
 
 /// Whether the launcher's trimmed mounts do not do: something from outside our own roots is mounted, mounts are

@@ -43,8 +43,19 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    /// The one of this exec root, if it lives.
+    /// The one of this exec root, if it lives. Should somebody have ended it, the shim of any container takes its
+    /// place, for it is in the same namespaces: new ones would leave the containers behind in theirs.
     pub(super) fn find(exec_root: &Path) -> Option<Self> {
+        Self::noted(exec_root).or_else(|| Self::of_containers(exec_root))
+    }
+
+    fn of_containers(exec_root: &Path) -> Option<Self> {
+        let folders = std::fs::read_dir(exec_root.join("containers")).ok()?.flatten();
+        let (pid, process) = folders.filter_map(|folder| yare_shim::living_shim(&folder.path())).next()?;
+        Some(Self { pid: u32::try_from(pid).ok()?, process })
+    }
+
+    fn noted(exec_root: &Path) -> Option<Self> {
         let note = std::fs::read_to_string(exec_root.join(NOTE)).ok()?;
         let (pid, born) = note.trim().split_once(' ')?;
         let pid: u32 = pid.parse().ok()?;
@@ -71,6 +82,8 @@ impl Holder {
         command.arg0("yare").arg(WORD).arg("--of").arg(exec_root).env_clear().current_dir("/");
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().map_err(failed)?;
+        // With its end of the socket: only then is the end of the process seen.
+        drop(command);
         let pid = child.id();
         // Dropped before it is noted, it ends: it is told nothing, and hears that nobody is there.
         await_step(ours.as_fd())?;
