@@ -36,16 +36,20 @@ pub(super) struct Maps {
 /// # Errors
 /// Too few ids are lent to the user; the hint has the command that lends some.
 pub(super) fn maps(user: &User, uids: Lent<'_>, gids: Lent<'_>) -> Result<Maps> {
-    let lent = |file: Lent<'_>| {
-        let ranges = ranges(user, file.text);
+    let lent = |own: u32, file: Lent<'_>| {
+        let ranges = ranges(user, own, file.text);
         let total: u64 = ranges.iter().map(|(_, count)| count).sum();
         if total >= LEAST { Ok(ranges) } else { Err(too_few(user, file, total, uids, gids)) }
     };
-    Ok(Maps { uids: arguments(user.uid, &lent(uids)?), gids: arguments(user.gid, &lent(gids)?) })
+    Ok(Maps {
+        uids: arguments(user.uid, &lent(user.uid, uids)?),
+        gids: arguments(user.gid, &lent(user.gid, gids)?),
+    })
 }
 
-/// Lines `USER:FIRST:COUNT`, of the user's name or number.
-fn ranges(user: &User, text: &str) -> Vec<(u64, u64)> {
+/// Lines `USER:FIRST:COUNT`, of the user's name or number. What two lines lend counts once, and the user's own id is
+/// not lent: the kernel takes no id twice.
+fn ranges(user: &User, own: u32, text: &str) -> Vec<(u64, u64)> {
     let number = user.uid.to_string();
     let of_user = |line: &str| {
         let (who, rest) = line.trim().split_once(':')?;
@@ -53,7 +57,21 @@ fn ranges(user: &User, text: &str) -> Vec<(u64, u64)> {
         let is_users = who == user.name || who == number;
         is_users.then(|| Some((first.parse().ok()?, count.parse().ok()?)))?
     };
-    text.lines().filter_map(of_user).filter(|(_, count)| *count > 0).collect()
+    let mut taken = vec![(u64::from(own), 1)];
+    for range in text.lines().filter_map(of_user) {
+        let free = taken.iter().fold(vec![range], |pieces, taken| {
+            pieces.into_iter().flat_map(|piece| without(piece, *taken)).collect()
+        });
+        taken.extend(free);
+    }
+    taken.split_off(1)
+}
+
+/// What is left of a range besides another one: ranges of at least one id.
+fn without((first, count): (u64, u64), (from, length): (u64, u64)) -> Vec<(u64, u64)> {
+    let (end, to) = (first.saturating_add(count), from.saturating_add(length));
+    let pieces = [(first, end.min(from)), (first.max(to), end)];
+    pieces.into_iter().filter(|(first, end)| first < end).map(|(first, end)| (first, end - first)).collect()
 }
 
 fn arguments(own: u32, ranges: &[(u64, u64)]) -> Vec<String> {
@@ -111,6 +129,16 @@ mod tests {
     }
 
     #[test]
+    fn no_id_is_lent_twice() {
+        let twice = "ann:100000:65536\n1000:100000:65536\nann:90000:20000\n1000:900:200\n";
+        let maps = made(twice, "ann:100000:65536\n").unwrap();
+        assert_eq!(
+            maps.uids.join(" "),
+            "0 1000 1 1 100000 65536 65537 90000 10000 75537 900 100 75637 1001 99"
+        );
+    }
+
+    #[test]
     fn who_has_too_few_is_told_what_to_do() {
         let error = made("bob:100000:65536\nann:300000:10\n", "ann:100000:65536").unwrap_err();
         assert_eq!(
@@ -119,7 +147,7 @@ mod tests {
         );
         let hint = "sudo usermod --add-subuids 300010-365545 --add-subgids 300010-365545 ann";
         assert!(yare_errdefs::Classified::hint(&error).unwrap().ends_with(hint));
-        let error = made("ann:1:65536", "# nothing\nann:x:9\n").unwrap_err().to_string();
+        let error = made("ann:200000:65536", "# nothing\nann:x:9\n").unwrap_err().to_string();
         assert!(error.contains("has no subordinate ids in /etc/subgid"), "{error}");
     }
 }
