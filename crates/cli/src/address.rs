@@ -93,7 +93,8 @@ pub(crate) fn settle(cx: &mut Context, autostart: Option<Autostart>) -> Result<(
         return Ok(());
     }
     let user = rustix::process::geteuid().as_raw();
-    let own = own_socket(user, cx.environment.nonempty("XDG_RUNTIME_DIR"));
+    let folder = own_folder(user, cx.environment.nonempty("XDG_RUNTIME_DIR"));
+    let own = folder.filter(|folder| is_private(folder, user)).map(|folder| folder.join("yare/yare.sock"));
     if let Some(found) = default_socket(own, DEFAULT.as_ref(), DOCKERS.as_ref()) {
         cx.address = Address::Unix(found);
     }
@@ -101,10 +102,16 @@ pub(crate) fn settle(cx: &mut Context, autostart: Option<Autostart>) -> Result<(
     Ok(())
 }
 
-/// Where the engine of a user without root listens; root has the system's.
-fn own_socket(user: u32, runtime: Option<String>) -> Option<PathBuf> {
-    let runtime = || runtime.map_or_else(|| PathBuf::from(format!("/run/user/{user}")), PathBuf::from);
-    (user != 0).then(|| runtime().join("yare/yare.sock"))
+/// The folder of what runs for a user; root has the system's.
+fn own_folder(user: u32, runtime: Option<String>) -> Option<PathBuf> {
+    let runtime = runtime.map(PathBuf::from).filter(|path| path.is_absolute());
+    (user != 0).then(|| runtime.unwrap_or_else(|| PathBuf::from(format!("/run/user/{user}"))))
+}
+
+/// Whether nobody else could listen in a folder.
+fn is_private(folder: &Path, user: u32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(folder).is_ok_and(|found| found.uid() == user && found.mode() & 0o022 == 0)
 }
 
 /// The socket to ask, where it is not the usual one: the user's own, if an engine listens there or nobody does
@@ -260,8 +267,13 @@ mod tests {
     #[test]
     fn a_user_without_root_asks_the_own_engine_first() {
         use std::os::unix::net::UnixListener;
-        assert_eq!(own_socket(0, Some("/run/user/0".to_owned())), None);
-        assert_eq!(own_socket(7, None).unwrap(), Path::new("/run/user/7/yare/yare.sock"));
+        assert_eq!(own_folder(0, Some("/run/user/0".to_owned())), None);
+        assert_eq!(own_folder(7, None).unwrap(), Path::new("/run/user/7"));
+        assert_eq!(own_folder(7, Some("relative".to_owned())).unwrap(), Path::new("/run/user/7"));
+        assert!(
+            !is_private(Path::new("/tmp"), rustix::process::geteuid().as_raw()),
+            "anybody may write there"
+        );
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let found = |own: Option<&str>| {

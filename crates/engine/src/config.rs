@@ -83,6 +83,8 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// The network namespace in which ports are published, where the engine has left it.
     pub outside: Option<Arc<Outside>>,
+    /// Whether its roots are its user's alone, as without root, where the group is one that others are in.
+    pub sole_user: bool,
 }
 
 impl Default for Config {
@@ -122,6 +124,7 @@ impl Default for Config {
             hosts: Vec::new(),
             warnings: Vec::new(),
             outside: None,
+            sole_user: false,
         }
     }
 }

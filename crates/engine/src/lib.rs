@@ -110,8 +110,8 @@ impl Roots {
     /// Makes the folders where they are missing and locks both. Fails when another engine has one of them.
     pub fn claim(config: &Config) -> Result<Self> {
         Ok(Self {
-            _data: claim_root(&config.data_root, "data")?,
-            _exec: claim_root(&config.exec_root, "exec")?,
+            _data: claim_root(config, &config.data_root, "data")?,
+            _exec: claim_root(config, &config.exec_root, "exec")?,
         })
     }
 }
@@ -128,8 +128,8 @@ fn guard_uplink() -> Option<String> {
 /// descriptors until it has become another program.
 const LINGERING: Duration = Duration::from_secs(1);
 
-fn claim_root(root: &Path, kind: &str) -> Result<yare_sys::fs::Lock> {
-    private_folder(root)?;
+fn claim_root(config: &Config, root: &Path, kind: &str) -> Result<yare_sys::fs::Lock> {
+    folder_of_mode(root, if config.sole_user { 0o700 } else { 0o710 })?;
     let begun = std::time::Instant::now();
     let locked = loop {
         match yare_sys::fs::lock_file(root.join("yare.lock")) {
@@ -447,12 +447,16 @@ fn keep_last_used(engine: &Arc<Engine>) {
 
 /// Makes a folder that only root may enter, and mends the mode of one that is there.
 fn private_folder(path: &Path) -> Result<()> {
+    folder_of_mode(path, 0o710)
+}
+
+fn folder_of_mode(path: &Path, mode: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let failed = |error: std::io::Error| {
         Error::internal(format!("cannot make the folder {}", path.display())).caused_by(error)
     };
-    std::fs::DirBuilder::new().recursive(true).mode(0o710).create(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o710)).map_err(failed)
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)
 }
 
 /// 64 random hex digits, of which the first twelve are never all decimal: as a host name, the short form

@@ -69,11 +69,12 @@ fn wanted() -> yare_errdefs::Result<Wanted> {
 }
 
 fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
-    use std::os::unix::fs::DirBuilderExt;
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
     if let Some(folder) = path.parent() {
         std::fs::DirBuilder::new().recursive(true).mode(0o710).create(folder)?;
     }
-    std::fs::OpenOptions::new().create(true).append(true).open(path)
+    let options = (rustix::fs::OFlags::NOFOLLOW).bits().cast_signed();
+    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(options).open(path)
 }
 
 /// What a log has had since it was so many bytes long.

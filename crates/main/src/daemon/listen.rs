@@ -19,10 +19,10 @@ const FIRST_INHERITED: i32 = 3;
 pub(super) struct Places<'a> {
     /// Where clients have all rights.
     pub(super) hosts: &'a [String],
-    /// The group of their sockets.
+    /// The group of their sockets; `docker`, where that exists, if none is named.
     pub(super) group: Option<&'a str>,
-    /// The one that they have otherwise, where it exists. A user's socket is that user's.
-    pub(super) usual_group: Option<&'a str>,
+    /// Whether the engine is of a user without root, whose sockets are for nobody else.
+    pub(super) sole_user: bool,
     /// Where they have less.
     pub(super) sockets: &'a [Restricted],
     /// An address where the figures are, and nothing else.
@@ -34,7 +34,7 @@ pub(super) struct Places<'a> {
 
 /// Opens all listeners.
 pub(super) fn open(places: &Places<'_>) -> Result<Vec<Door>> {
-    let Places { tls, exec_root, .. } = places;
+    let tls = places.tls;
     let mut doors = Vec::new();
     let mut handed_over = Vec::new();
     for host in places.hosts {
@@ -59,7 +59,7 @@ pub(super) fn open(places: &Places<'_>) -> Result<Vec<Door>> {
     }
     for socket in places.sockets.iter().filter(|socket| !handed_over.contains(&&socket.host)) {
         let listener = match socket.path() {
-            Some(path) => Listener::Unix(restricted(path, socket, exec_root)?),
+            Some(path) => Listener::Unix(restricted(path, socket, places)?),
             None => tls.listen(socket.host.trim_start_matches("tcp://"))?,
         };
         doors.push(Door { listener, policy: Some(socket.policy()) });
@@ -76,7 +76,11 @@ pub(super) fn open(places: &Places<'_>) -> Result<Vec<Door>> {
 }
 
 /// The socket of a policy. It does not make the exec root passable: that is for those who have all rights.
-fn restricted(path: &Path, socket: &Restricted, exec_root: &Path) -> Result<UnixListener> {
+fn restricted(path: &Path, socket: &Restricted, places: &Places<'_>) -> Result<UnixListener> {
+    let exec_root = places.exec_root;
+    if places.sole_user {
+        no_group(socket.group.as_deref())?;
+    }
     let group = socket.group.as_deref().map(known_group).transpose()?;
     if path.parent() == Some(exec_root) {
         let passable = std::fs::metadata(exec_root).map_or(0, |folder| folder.gid());
@@ -98,9 +102,13 @@ const LINGERING: Duration = Duration::from_secs(1);
 
 fn unix(path: &Path, places: &Places<'_>) -> Result<UnixListener> {
     let exec_root = places.exec_root;
+    if places.sole_user {
+        no_group(places.group)?;
+        return bind(path, None, 0o600);
+    }
     let gid = match places.group {
         Some(name) => Some(known_group(name)?),
-        None => places.usual_group.and_then(group_id),
+        None => group_id("docker"),
     };
     let listener = bind(path, gid, 0o660)?;
     if let Some(gid) = gid.filter(|_| path.parent() == Some(exec_root)) {
@@ -140,6 +148,15 @@ fn bind(path: &Path, group: Option<u32>, mode: u32) -> Result<UnixListener> {
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
     Ok(listener)
+}
+
+/// Refuses a group for a socket of an engine without root: in its namespace the numbers of the host's groups are
+/// those of others.
+fn no_group(group: Option<&str>) -> Result<()> {
+    group.map_or(Ok(()), |name| {
+        Err(Error::invalid(format!("group {name}: an engine without root gives its sockets to no group"))
+            .with_hint("its sockets are for its user; leave the group out"))
+    })
 }
 
 fn known_group(name: &str) -> Result<u32> {

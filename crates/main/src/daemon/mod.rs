@@ -83,7 +83,7 @@ fn begin(mut plan: Plan, surroundings: Option<Surroundings>) -> Result<()> {
     let doors = listen::open(&listen::Places {
         hosts: &plan.hosts,
         group: plan.group.as_deref(),
-        usual_group: surroundings.is_none().then_some("docker"),
+        sole_user: surroundings.is_some(),
         sockets: &plan.sockets,
         metrics: plan.metrics.as_deref(),
         tls: &plan.tls,
@@ -281,6 +281,7 @@ fn plan(settings: &Settings, places: Option<&Places>) -> Result<Plan> {
         warnings: tls.warnings(&hosts),
         exec_root: exec_root.clone(),
         outside: None,
+        sole_user: places.is_some(),
     };
     Ok(Plan {
         hosts,

@@ -66,11 +66,13 @@ impl Standing {
     /// The user's folders; none where the system's are used.
     ///
     /// # Errors
-    /// There are none.
+    /// There are none, or others may write to them.
     pub(crate) fn places(self) -> Result<Option<Places>> {
         match self {
             Self::Root => Ok(None),
-            Self::Outside | Self::Inside => Places::of_user(&|name| std::env::var_os(name)).map(Some),
+            Self::Outside | Self::Inside => {
+                Places::of_user(&|name| std::env::var_os(name)).and_then(Places::checked).map(Some)
+            }
         }
     }
 }

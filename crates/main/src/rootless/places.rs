@@ -54,6 +54,26 @@ impl Places {
         })
     }
 
+    /// Refuses a folder for what runs in which others could make what the engine and its clients look for there.
+    ///
+    /// # Errors
+    /// It is not there, not the user's, or others may write to it.
+    pub(crate) fn checked(self) -> Result<Self> {
+        let folder = self.exec_root.parent().unwrap_or(Path::new("/"));
+        let shown = folder.display();
+        let found = std::fs::metadata(folder).map_err(|error| {
+            Error::precondition(format!("cannot use XDG_RUNTIME_DIR {shown}")).caused_by(error)
+        })?;
+        // As this process sees it: in its namespaces the user is root.
+        if found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0 {
+            return Ok(self);
+        }
+        Err(Error::precondition(format!(
+            "XDG_RUNTIME_DIR is {shown}, which is not yours or which others may write to"
+        ))
+        .with_hint("set it to a folder of mode 700 of your own that is emptied at every boot"))
+    }
+
     /// Where folders per registry are looked for, those that count first.
     pub(crate) fn certs_d(&self) -> Vec<PathBuf> {
         [&self.settings, &self.dockers].map(|folder| folder.join("certs.d")).to_vec()
@@ -72,7 +92,14 @@ fn real_uid() -> u32 {
 pub(super) fn user() -> User {
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let passwd = std::fs::read_to_string(Path::new("/etc/passwd")).unwrap_or_default();
-    User { name: name_of(uid, &passwd).unwrap_or_else(|| uid.to_string()), uid, gid }
+    // Those of a directory service are known to the host's C library alone; this program has its own.
+    let asked = || {
+        let output =
+            std::process::Command::new("id").arg("-un").stderr(std::process::Stdio::null()).output().ok()?;
+        let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        (output.status.success() && !name.is_empty()).then_some(name)
+    };
+    User { name: name_of(uid, &passwd).or_else(asked).unwrap_or_else(|| uid.to_string()), uid, gid }
 }
 
 fn name_of(uid: u32, passwd: &str) -> Option<String> {
@@ -104,6 +131,21 @@ mod tests {
         assert_eq!(own.certs_d(), [Path::new("/c/yare/certs.d"), Path::new("/c/docker/certs.d")]);
         let error = places(&[("XDG_RUNTIME_DIR", "/r"), ("HOME", "relative")]).unwrap_err();
         assert_eq!(error.to_string(), "neither XDG_CONFIG_HOME nor HOME is set");
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_to_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap().to_owned();
+        let checked = |mode: u32| {
+            std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            places(&[("XDG_RUNTIME_DIR", &path), ("HOME", "/h")]).unwrap().checked()
+        };
+        checked(0o700).unwrap();
+        let error = checked(0o777).unwrap_err().to_string();
+        assert!(error.ends_with("which is not yours or which others may write to"), "{error}");
+        assert!(checked(0o770).is_err());
     }
 
     #[test]
