@@ -246,8 +246,9 @@ fn containers_reach_others_through_the_way_out() {
     for network in ["bridge", "host"] {
         let url = format!("http://{}:{port}/", beyond.0);
         // More than the queues on the way hold: what is lost there is for the sender to send again.
-        let make = "dd if=/dev/zero of=/f bs=64k count=512 2>/dev/null";
-        let send = format!("{make}; timeout 20 wget -q -O - --post-file /f {url}");
+        // Not of zeros: this wget takes the file for a string.
+        let make = "dd if=/dev/zero bs=64k count=512 2>/dev/null | tr '\\0' x > /f";
+        let send = format!("{make}; timeout 60 wget -q -O - --post-file /f {url}");
         let ask = ["run", "--rm", "--network", network, "busybox", "sh", "-c", &send];
         assert_eq!(user.docker(&ask).run().stdout, "answered", "{network}");
     }
