@@ -3,6 +3,7 @@
 use crate::merged::{self, Merged, Node};
 use crate::{Error, Result};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -41,7 +42,11 @@ pub(crate) fn of(upper: &Path, lower: &[PathBuf]) -> Result<Vec<Change>> {
     while let Some(directory) = directories.pop() {
         let shown = if directory.as_os_str().is_empty() { Path::new(".") } else { directory.as_path() };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        let fd = files::open_strict(top.as_fd(), shown, flags, Mode::empty()).map_err(failed("open"))?;
+        let fd = match files::open_strict(top.as_fd(), shown, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => return Err(failed("open")(error)),
+        };
         let dirs = below.dirs(directory.as_os_str().as_bytes())?;
         let opaque = merged::is_opaque(&fd).map_err(failed("read an attribute of"))?;
         let mut hidden = if opaque { Merged::names(&dirs)? } else { BTreeSet::new() };
@@ -53,8 +58,11 @@ pub(crate) fn of(upper: &Path, lower: &[PathBuf]) -> Result<Vec<Change>> {
             }
             hidden.remove(name);
             let path = directory.join(OsStr::from_bytes(name));
-            let stat = rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|error| failed("stat")(error.into()))?;
+            let stat = match rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(failed("stat")(error.into())),
+            };
             let before = stat_of(&Merged::lookup(&dirs, name)?, &path)?;
             let kind = FileType::from_raw_mode(stat.st_mode);
             let difference = match before {
@@ -76,6 +84,11 @@ pub(crate) fn of(upper: &Path, lower: &[PathBuf]) -> Result<Vec<Change>> {
     }
     found.sort_by(|(one, _), (other, _)| one.cmp(other));
     Ok(settle(found))
+}
+
+/// Whether a directory that was listed is not there any more: who writes to the snapshot may go on.
+fn is_gone(error: &std::io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }
 
 /// How an entry of the upper directory differs.

@@ -415,8 +415,8 @@ impl Snapshots {
         self.snapshotter.changes(id, layers)
     }
 
-    /// Makes a layer of what the snapshot changed; nothing may write to it meanwhile. The caller commits
-    /// what is returned.
+    /// Makes a layer of what the snapshot changed. What writes to it meanwhile may be seen or not. The caller
+    /// commits what is returned.
     pub fn capture(&self, id: &str) -> Result<(PendingLayer, Applied)> {
         let upper = self.snapshotter.upper(id)?;
         let source = files::open_dir(&upper).map_err(|error| Error::io("open", &upper, error))?;
@@ -427,7 +427,8 @@ impl Snapshots {
         let applied = std::thread::scope(|scope| {
             let writing = scope.spawn(|| {
                 let writer = std::io::BufWriter::with_capacity(256 * 1024, writer);
-                yare_layer::write_tar(source.as_fd(), writer, &WriteOptions::default())
+                let options = WriteOptions { living: true, ..WriteOptions::default() };
+                yare_layer::write_tar(source.as_fd(), writer, &options)
             });
             let options = ApplyOptions { record: Some(&mut record), ..ApplyOptions::default() };
             let applied = yare_layer::apply(reader, pending.dir(), options);

@@ -2,6 +2,7 @@
 
 use crate::{Layer, Meta, PLAIN, Store, read, root, stat};
 use rustix::fs::{AtFlags, Mode, OFlags};
+use std::sync::atomic::{AtomicBool, Ordering};
 use yare_snapshot::{Error, Kind, Rootfs};
 
 fn write(root: impl std::os::fd::AsFd, path: &str, text: &str) -> rustix::io::Result<()> {
@@ -215,4 +216,39 @@ fn changes_are_listed_and_captured_as_a_layer() {
     assert_eq!(captured.0, yare_oci::Digest::of(&tar));
     // Capturing the same again gives the same layer.
     assert_eq!(store.snapshots.capture("c").unwrap().1.diff_id, captured);
+}
+
+/// As `commit --pause=false` and `diff` meet it: files are cut off, written anew, removed and made.
+#[test]
+fn what_is_written_to_meanwhile_is_listed_and_captured() {
+    if !root("what_is_written_to_meanwhile_is_listed_and_captured") {
+        return;
+    }
+    let store = Store::new(Kind::Overlay);
+    let layer = store.layer(&Layer::new().file("old", "o").end());
+    store.snapshots.prepare("c", &[layer]).unwrap();
+    let tree = store.snapshots.tree_fd("c", &[layer]).unwrap();
+    write(&tree, "kept", "k").unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (tree, over) = (&tree, &over);
+        scope.spawn(move || {
+            for round in 0.. {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                write(tree, "count", &round.to_string()).unwrap();
+                rustix::fs::mkdirat(tree, "d", Mode::RWXU).unwrap();
+                write(tree, "d/f", "f").unwrap();
+                rustix::fs::unlinkat(tree, "d/f", AtFlags::empty()).unwrap();
+                rustix::fs::unlinkat(tree, "d", AtFlags::REMOVEDIR).unwrap();
+            }
+        });
+        let looked = (0..300).try_for_each(|_| {
+            store.snapshots.changes("c", &[layer])?;
+            store.snapshots.capture("c").map(drop)
+        });
+        over.store(true, Ordering::Relaxed);
+        looked.unwrap();
+    });
 }
