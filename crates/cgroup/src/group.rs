@@ -41,6 +41,9 @@ pub struct MountPoint {
 /// How long an emptied group may take to lose its last zombie.
 const PATIENCE: Duration = Duration::from_millis(2000);
 
+/// How long a group may take until it stands still: who waits for a disk is stopped when he has what he waits for.
+const STILL: Duration = Duration::from_secs(10);
+
 /// How often a group's parents are made again when they vanish while the group is being made.
 const PARENT_TRIES: usize = 1000;
 
@@ -316,9 +319,12 @@ impl Group {
         Ok(())
     }
 
-    /// Stops every process in the group and returns when all stand still.
+    /// Stops every process in the group and returns when all stand still. When they do not, none is stopped.
     pub fn freeze(&self) -> Result<()> {
-        self.set_frozen(true)
+        self.set_frozen(true).inspect_err(|_| {
+            // Nobody would let go on what is told to run; a group that is gone needs it no more.
+            let _ = self.ask_frozen(false);
+        })
     }
 
     /// Lets the processes of the group run again.
@@ -327,37 +333,34 @@ impl Group {
     }
 
     fn set_frozen(&self, frozen: bool) -> Result<()> {
-        let action = if frozen { "freeze" } else { "thaw" };
         if !self.host.has_groups() {
             return if frozen { Err(CgroupError::NoGroups) } else { Ok(()) };
         }
-        let failed = |error: Errno| CgroupError::io(action, &self.path, error);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let done = match &self.v2 {
-                Some(v2) => {
-                    write_at(v2.as_fd(), "cgroup.freeze", if frozen { "1" } else { "0" }).map_err(failed)?;
-                    let events = read_at(v2.as_fd(), "cgroup.events").map_err(failed)?;
-                    stats::parse_keyed(&events).get("frozen") == Some(&u64::from(frozen))
-                }
-                None => {
-                    let state = if frozen { "FROZEN" } else { "THAWED" };
-                    let freezer = self
-                        .directory_of(Some(Controller::Freezer))
-                        .ok_or_else(|| CgroupError::io(action, &self.path, io::ErrorKind::Unsupported))?;
-                    let file = format!("{}/freezer.state", self.path);
-                    write_at(freezer.root.as_fd(), &file, state).map_err(failed)?;
-                    read_at(freezer.root.as_fd(), &file).map_err(failed)?.trim() == state
-                }
-            };
-            if done {
-                return Ok(());
-            }
+        let deadline = Instant::now() + STILL;
+        while !self.ask_frozen(frozen)? {
             if Instant::now() > deadline {
-                return Err(CgroupError::io(action, &self.path, io::ErrorKind::TimedOut));
+                return Err(CgroupError::io(freezing(frozen), &self.path, io::ErrorKind::TimedOut));
             }
             std::thread::sleep(Duration::from_micros(300));
         }
+        Ok(())
+    }
+
+    /// Asks the kernel once; whether it is so.
+    fn ask_frozen(&self, frozen: bool) -> Result<bool> {
+        let failed = |error: Errno| CgroupError::io(freezing(frozen), &self.path, error);
+        if let Some(v2) = &self.v2 {
+            write_at(v2.as_fd(), "cgroup.freeze", if frozen { "1" } else { "0" }).map_err(failed)?;
+            let events = read_at(v2.as_fd(), "cgroup.events").map_err(failed)?;
+            return Ok(stats::parse_keyed(&events).get("frozen") == Some(&u64::from(frozen)));
+        }
+        let state = if frozen { "FROZEN" } else { "THAWED" };
+        let freezer = self
+            .directory_of(Some(Controller::Freezer))
+            .ok_or_else(|| CgroupError::io(freezing(frozen), &self.path, io::ErrorKind::Unsupported))?;
+        let file = format!("{}/freezer.state", self.path);
+        write_at(freezer.root.as_fd(), &file, state).map_err(failed)?;
+        Ok(read_at(freezer.root.as_fd(), &file).map_err(failed)?.trim() == state)
     }
 
     /// Whether the group is frozen.
@@ -437,6 +440,11 @@ fn wanted_v1(controller: Controller, mode: Mode, writes: &[Write]) -> bool {
             writes.iter().any(|write| write.controller == Some(controller))
         }
     }
+}
+
+/// What is done, for errors.
+fn freezing(frozen: bool) -> &'static str {
+    if frozen { "freeze" } else { "thaw" }
 }
 
 /// The path without leading and doubled slashes; no component may be `.` or `..`.
