@@ -17,13 +17,15 @@ use crate::slot::Slot;
 use crate::wait_for;
 
 /// How long an engine may take to listen, and to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running engine. Dropping it removes its containers, ends it, and takes away what it made.
 #[derive(Debug)]
 pub struct Engine {
     folder: TempDir,
     slot: Slot,
+    /// A command that makes namespaces for it.
+    inside: Vec<String>,
     extra: Vec<String>,
     child: Option<Child>,
 }
@@ -44,12 +46,27 @@ impl Engine {
     /// When it does not start.
     #[must_use]
     pub fn start_with(flags: &[&str]) -> Self {
+        Self::begin(&[], flags)
+    }
+
+    /// Starts one inside the namespaces that a command makes before it becomes the engine.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_inside(command: &[&str]) -> Self {
+        Self::begin(command, &[])
+    }
+
+    fn begin(inside: &[&str], flags: &[&str]) -> Self {
+        let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         let parent = std::env::var_os("YARE_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let folder = tempfile::Builder::new().prefix("yare-test-").tempdir_in(parent);
         let mut engine = Self {
             folder: folder.expect("a folder for the test can be made"),
             slot: Slot::claim(),
-            extra: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            inside: owned(inside),
+            extra: owned(flags),
             child: None,
         };
         // What a killed run with the same number may have left.
@@ -64,8 +81,9 @@ impl Engine {
         let errors = log.try_clone().expect("a descriptor can be duplicated");
         // With signals blocked, as whoever starts it may have left them: neither the engine nor a container
         // may be deaf because of that.
-        let mut command = Command::new("env");
-        command.arg("--block-signal").arg(yare_binary());
+        let mut words = self.inside.iter().map(String::as_str).chain(["env", "--block-signal"]);
+        let mut command = Command::new(words.next().unwrap_or("env"));
+        command.args(words).arg(yare_binary());
         command.arg("daemon").args(self.flags()).args(&self.extra);
         for name in ["DOCKER_HOST", "YARE_HOST", "DOCKER_CONTEXT", "LISTEN_FDS", "LISTEN_PID"] {
             command.env_remove(name);
@@ -235,7 +253,7 @@ impl Engine {
             self.stop();
         }
         let territory = self.territory();
-        wait_for(Duration::from_secs(5), || territory.leaks().is_empty());
+        wait_for(PATIENCE, || territory.leaks().is_empty());
         let leaks = territory.leaks();
         assert!(leaks.is_empty(), "left behind: {leaks:#?}\nthe log:\n{}", self.log());
     }

@@ -24,6 +24,7 @@ mod cleanup;
 mod command;
 mod dockerd;
 mod engine;
+mod ports;
 mod registry;
 mod rootfs;
 mod slot;
@@ -33,6 +34,7 @@ pub use binary::yare_binary;
 pub use command::{Invocation, Outcome};
 pub use dockerd::Dockerd;
 pub use engine::Engine;
+pub use ports::{free_port, free_ports};
 pub use registry::{Access, Registry, Server, Setup};
 pub use rootfs::{busybox_rootfs_tar, debian_rootfs_tar};
 

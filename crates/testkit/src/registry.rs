@@ -1,12 +1,12 @@
 //! Debian's `docker-registry`, or our own, on a port of its own.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::wait_for;
+use crate::{free_port, wait_for};
 
 /// The password `secret` of the user `user`, as bcrypt with the least work.
 const HTPASSWD: &str = "user:$2b$04$m9xNHIh3WBFYnaasP6Jbgu/Xr86d8l3WU8lJHlwn4VCxwrOF.8EjO\n";
@@ -174,7 +174,7 @@ impl Registry {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         let child = child.expect("the registry is installed (apt-get install docker-registry)");
         let registry = Self { child, port };
-        let listens = wait_for(Duration::from_secs(20), || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let listens = wait_for(Duration::from_secs(60), || TcpStream::connect(("127.0.0.1", port)).is_ok());
         assert!(listens, "the registry does not listen");
         registry
     }
@@ -190,11 +190,6 @@ fn passwords(folder: &Path) -> String {
     let path = folder.join("htpasswd");
     fs::write(&path, HTPASSWD).expect("a file can be written");
     path.display().to_string()
-}
-
-fn free_port() -> u16 {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    free.expect("there is a free port").port()
 }
 
 impl Drop for Registry {

@@ -1,7 +1,6 @@
 //! A number that no other running test has: it makes names of bridges, subnets and cgroups unique.
 
 use std::fs::{File, OpenOptions};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
@@ -20,13 +19,10 @@ impl Slot {
     /// Claims a free number.
     pub(crate) fn claim() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let folder = locks();
         let first = std::process::id().wrapping_mul(31).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
         let numbers = (0..SLOTS).map(|step| first.wrapping_add(step) % SLOTS + 1);
         let mut free = numbers.filter_map(|number| {
-            let path = folder.join(number.to_string());
-            let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path).ok()?;
-            flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+            let lock = claim_name(&number.to_string())?;
             Some(Self { number, _lock: lock })
         });
         free.next().expect("250 tests at once are too many")
@@ -53,10 +49,13 @@ impl Slot {
     }
 }
 
-fn locks() -> PathBuf {
+/// Claims a name among all tests of this machine; it is given back with the file. `None` when somebody has it.
+pub(crate) fn claim_name(name: &str) -> Option<File> {
     let folder = std::env::temp_dir().join("yare-test-slots");
     std::fs::create_dir_all(&folder).expect("the folder of locks can be made");
-    folder
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join(name)).ok()?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(lock)
 }
 
 #[cfg(test)]
