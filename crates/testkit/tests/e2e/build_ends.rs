@@ -43,7 +43,7 @@ fn nothing_is_under_way(engine: &Engine, c: &Client) {
         left
     };
     let begun = std::time::Instant::now();
-    while !left().is_empty() && begun.elapsed() < Duration::from_secs(10) {
+    while !left().is_empty() && begun.elapsed() < Duration::from_secs(60) {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(left().is_empty(), "left of a build: {:?}", left());
@@ -54,9 +54,10 @@ fn write(c: &Client, text: &str) {
     std::fs::write(c.folder.join("ctx/Dockerfile"), text).unwrap();
 }
 
-/// A step that ends with its build only; each case knows its own.
+/// A step that ends with its build only; each case of each run of these tests knows its own.
 fn endless(c: &Client) -> String {
-    let own: u32 = c.n.bytes().map(u32::from).fold(7, |sum, byte| (sum * 31 + byte) % 1_000_000);
+    let run = std::process::id() % 1_000_000;
+    let own: u32 = c.n.bytes().map(u32::from).fold(run, |sum, byte| (sum * 31 + byte) % 1_000_000);
     format!("sleep 9{own:06}")
 }
 
@@ -115,9 +116,8 @@ fn an_engine_that_ends_ends_its_builds(c: &Client) {
     write(&own, &format!("FROM busybox\nRUN {}\n", endless(&own)));
     let child = own.spawn(&script(&own, "build -t x ctx"));
     own.comes_to(&format!("pgrep -cf '^{}'", endless(&own)), "1");
-    let begun = std::time::Instant::now();
     engine.stop();
-    assert!(begun.elapsed() < Duration::from_secs(4), "it took {:?} to end", begun.elapsed());
+    assert!(!engine.log().contains("a build did not end in time"), "{}", engine.log());
     drop(child.end());
     nothing_is_under_way(&engine, &own);
     engine.restart();
@@ -139,14 +139,21 @@ fn an_engine_that_dies_leaves_finished_steps(c: &Client) {
         &format!("FROM busybox\nCOPY a.txt /a\n{steps}RUN --mount=type=cache,target=/c echo x >> /c/f\n"),
     );
     let mut pause = 90;
-    for _ in 0..6 {
+    for round in 0..6 {
+        own.ok("rm -f out");
         let child = own.spawn(&script(&own, "build -t x ctx > out 2>&1"));
+        if round == 5 {
+            // On a busy machine none may have come so far before.
+            eventually("some steps are finished", Duration::from_secs(60), || {
+                std::fs::read_to_string(own.folder.join("out")).is_ok_and(|said| said.contains("Step 4/"))
+            });
+        }
         std::thread::sleep(Duration::from_millis(pause));
         pause = pause * 7 % 1300 + 40;
         engine.kill9();
         drop(child.end());
         engine.restart();
-        eventually("it answers", Duration::from_secs(10), || own.run("docker version").code == 0);
+        eventually("it answers", Duration::from_secs(60), || own.run("docker version").code == 0);
         nothing_is_under_way(&engine, &own);
     }
     ok(&own, "build -t x ctx > out 2>&1 || { cat out; exit 1; }; grep -c 'Using cache' out > cached");
@@ -174,19 +181,24 @@ fn a_full_disk_is_named(c: &Client) {
     engine.restart();
     engine.load_busybox();
     let own = c.of(&engine);
-    for step in [
-        "RUN head -c 90m /dev/zero > /z",
-        "COPY big /z",
-        "RUN --mount=type=cache,target=/c head -c 90m /dev/zero > /c/z",
+    for (step, megabytes) in [
+        ("RUN dd if=/dev/zero of=/z bs=1M count=90", 1),
+        ("COPY big /z", 24),
+        ("COPY big /z", 60),
+        ("RUN --mount=type=cache,target=/c dd if=/dev/zero of=/c/z bs=1M count=90", 1),
     ] {
         write(&own, &format!("FROM busybox\nRUN echo first > /first\n{step}\n"));
-        own.ok("[ -f ctx/big ] || head -c 60m /dev/urandom > ctx/big");
+        // What is to be copied may have no place once more, or not even as a part of the context.
+        own.ok(&format!("head -c {megabytes}m /dev/urandom > ctx/big"));
         let said = ok(&own, "if build -t x ctx 2>&1; then exit 1; fi").to_lowercase();
         assert!(said.contains("no space left"), "{step}: {said}");
+        assert_eq!(said.contains("unpack the build context"), megabytes == 60, "{step}: {said}");
         own.ok("docker builder prune -af --filter type=exec.cachemount");
         nothing_is_under_way(&engine, &own);
-        eventually("the space is free again", Duration::from_secs(10), || {
-            entries(&engine.data_root().join("snapshots/trash")).is_empty()
+        eventually("the space is free again", Duration::from_secs(60), || {
+            ["trash", "snapshots/trash"]
+                .iter()
+                .all(|trash| entries(&engine.data_root().join(trash)).is_empty())
         });
         own.ok("rm ctx/big");
         write(&own, "FROM busybox\nRUN echo first > /first\nRUN head -c 5m /dev/zero > /z\n");
