@@ -79,6 +79,13 @@ pub(crate) fn fails(c: &Client, script: &str) -> String {
     c.fails(1, &with(script))
 }
 
+/// What a build stands on has a name of its own meanwhile. It is given back soon after the build; until then, and
+/// while other cases build, it is there.
+#[track_caller]
+pub(crate) fn names_in_between_are_given_back(c: &Client) {
+    c.comes_to("docker images -q build.invalid/input", "");
+}
+
 pub(crate) fn dockerfile(c: &Client, lines: &str) {
     std::fs::write(c.folder.join("ctx/Dockerfile"), lines).unwrap();
 }
@@ -309,7 +316,7 @@ fn bake_builds_several_targets(c: &Client) {
     std::fs::write(c.folder.join("ctx/docker-bake.hcl"), bake).unwrap();
     ok(c, "N=$n docker buildx bake three");
     assert_eq!(ok(c, "docker run --rm $n/three"), "hello\nthree\n");
-    assert_eq!(ok(c, "docker images -q build.invalid/input"), "", "the name in between is given back");
+    names_in_between_are_given_back(c);
     ok(c, "docker rmi $n/one $n/two $n/three");
 }
 
