@@ -5,11 +5,13 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
+use yare_testkit::eventually;
+
 use crate::case::cases;
 use crate::client::Client;
 
 /// How long a message may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 cases![
     Both:
@@ -154,28 +156,32 @@ fn a_server_that_is_not_there_fails_the_start(c: &Client) {
 }
 
 fn a_slow_server_makes_the_container_wait_or_lose(c: &Client) {
-    // It takes connections, and reads nothing for a while.
+    // It takes connections, and reads nothing for a while: of the second until all of it was said.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
+    let shared = c.folder.join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let is_said = shared.join("said");
     let server = std::thread::spawn(move || {
-        let slow = |listener: &TcpListener| {
+        let slow = |waits: &dyn Fn()| {
             let (mut stream, _) = listener.accept().unwrap();
-            std::thread::sleep(Duration::from_secs(2));
+            waits();
             let mut bytes = Vec::new();
             stream.read_to_end(&mut bytes).unwrap();
             bytes.iter().filter(|byte| **byte == b'\n').count()
         };
-        [slow(&listener), slow(&listener)]
+        let first = slow(&|| std::thread::sleep(Duration::from_secs(2)));
+        [first, slow(&|| eventually("all is said", Duration::from_secs(60), || is_said.exists()))]
     });
     let run = |options: &str| {
         let begun = Instant::now();
         c.ok(&format!(
-            "docker run --rm --log-driver syslog --log-opt syslog-address=tcp://127.0.0.1:{port} {options} busybox sh -c 'yes 0123456789012345678901234567890123456789 | head -n 200000' | tail -n 1"
+            "docker run --rm --log-driver syslog --log-opt syslog-address=tcp://127.0.0.1:{port} {options} busybox sh -c 'yes 0123456789012345678901234567890123456789 | head -n 200000; touch /shared/said' | tail -n 1"
         ));
         begun.elapsed()
     };
-    let waited = run("");
-    run("--log-opt mode=non-blocking --log-opt max-buffer-size=100k");
+    let waited = run("--tmpfs /shared");
+    run("-v $PWD/shared:/shared --log-opt mode=non-blocking --log-opt max-buffer-size=100k");
     let [whole, rest] = server.join().unwrap();
     assert_eq!(whole, 200_000, "the container waited");
     assert!(waited >= Duration::from_millis(1500), "{waited:?}");

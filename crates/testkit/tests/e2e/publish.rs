@@ -2,10 +2,10 @@
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::case::cases;
-use crate::client::Client;
+use crate::client::{Client, Program};
 
 cases![
     Both:
@@ -27,19 +27,15 @@ cases![
 
 pub(crate) const SERVER: &str = "while :; do echo hello | nc -l -p 80; done";
 
-/// A port that was free a moment ago, above what the kernel hands out by itself.
-pub(crate) fn free_port(c: &Client) -> u16 {
-    let mut port = 61_000 + (std::process::id().wrapping_mul(7) % 1000) as u16;
-    port += c.n.bytes().fold(0_u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(u16::from(byte))) % 3000;
-    while TcpListener::bind(("0.0.0.0", port)).is_err() || UdpSocket::bind(("0.0.0.0", port)).is_err() {
-        port += 1;
-    }
-    port
+/// A port that is free, as are the three behind it.
+pub(crate) fn free_port() -> u16 {
+    yare_testkit::free_ports(4)
 }
 
 /// What a server on this address says; it may still be starting.
 pub(crate) fn ask(address: &str, port: u16) -> String {
-    for _ in 0..100 {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(60) {
         let mut said = String::new();
         if let Ok(mut stream) = TcpStream::connect((address, port)) {
             stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -53,14 +49,14 @@ pub(crate) fn ask(address: &str, port: u16) -> String {
 }
 
 fn a_port_is_reached_on_localhost(c: &Client) {
-    let port = free_port(c);
+    let port = free_port();
     c.ok(&format!("docker run -d --name $n -p {port}:80 busybox sh -c '{SERVER}'"));
     assert_eq!(ask("127.0.0.1", port), "hello\n");
     assert_eq!(ask(&c.host.gateway, port), "hello\n");
     // From a container, through the host's address.
-    c.says(
-        &format!("docker run --rm --name $n-c busybox nc {} {port} < /dev/null", c.host.gateway),
-        "hello\n",
+    c.comes_to(
+        &format!("docker run --rm --name $n-c busybox nc -w 10 {} {port} < /dev/null", c.host.gateway),
+        "hello",
     );
     c.says("docker port $n | grep 0.0.0.0", &format!("80/tcp -> 0.0.0.0:{port}\n"));
 }
@@ -73,7 +69,7 @@ fn a_port_of_choice_is_free(c: &Client) {
 }
 
 fn a_port_on_one_address_stays_there(c: &Client) {
-    let port = free_port(c);
+    let port = free_port();
     c.ok(&format!("docker run -d --name $n -p 127.0.0.1:{port}:80 busybox sh -c '{SERVER}'"));
     assert_eq!(ask("127.0.0.1", port), "hello\n");
     assert!(TcpStream::connect((c.host.gateway.as_str(), port)).is_err());
@@ -84,11 +80,11 @@ fn a_port_on_one_address_stays_there(c: &Client) {
 }
 
 fn udp_goes_through_both_ways(c: &Client) {
-    let port = free_port(c);
+    let port = free_port();
     c.ok(&format!("docker run -d --name $n -p {port}:53/udp -v $helper:/helper:ro -e YARE_E2E_HELPER=udp-echo busybox /helper"));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    let answered = (0..40).any(|_| {
+    let answered = (0..200).any(|_| {
         socket.send_to(b"ping", ("127.0.0.1", port)).unwrap();
         let mut answer = [0; 16];
         socket.recv_from(&mut answer).is_ok_and(|(size, _)| &answer[..size] == b"ping")
@@ -97,7 +93,7 @@ fn udp_goes_through_both_ways(c: &Client) {
 }
 
 fn ranges_are_published(c: &Client) {
-    let port = free_port(c);
+    let port = free_port();
     let last = port + 2;
     c.ok(&format!("docker run -d --name $n -p 127.0.0.1:{port}-{last}:8000-8002 busybox sh -c 'for p in 8000 8001 8002; do (while :; do echo $p | nc -l -p $p; done) & done; wait'"));
     for (published, inner) in (port..=last).zip(8000..) {
@@ -130,41 +126,52 @@ fn publish_all_takes_what_is_exposed(c: &Client) {
     c.says("docker create --name $n-2 $n/a true >/dev/null; docker ps -a --filter name=$n-2 --format '{{.Ports}}|'", "|\n");
 }
 
-/// Runs a script as another host would: from a network namespace on the end of a cable.
-fn outside(c: &Client, script: &str) -> String {
-    let (name, number) = (
-        format!("o{}", c.n),
-        c.n.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte)) % 200,
-    );
+/// Runs a script as another host would: from a network namespace on the end of a cable. `$H` is this host there,
+/// `$O` the other. `index` tells the cases apart that do so.
+fn outside(c: &Client, index: u32, script: &str) -> String {
+    // Of the engine's own, and the two clients run beside each other.
+    let slot = c.host.gateway.split('.').nth(2).unwrap();
+    let index = index * 2 + u32::from(c.program == Program::Yare);
+    let (name, prefix) = (format!("yout{slot}-{index}"), format!("10.208.{slot}"));
+    let (here, there) = (format!("{prefix}.{}", index * 4 + 1), format!("{prefix}.{}", index * 4 + 2));
     let script = format!(
         "trap 'ip link del {name}a; ip netns del {name}' EXIT; ip netns add {name} && ip link add {name}a type veth peer name {name}b netns {name} && \
-         ip addr add 10.208.{number}.1/24 dev {name}a && ip link set {name}a up && \
-         ip -n {name} addr add 10.208.{number}.2/24 dev {name}b && ip -n {name} link set {name}b up && \
-         ip -n {name} route add default via 10.208.{number}.1 && H=10.208.{number}.1 && {script}"
+         ip addr add {here}/30 dev {name}a && ip link set {name}a up && \
+         ip -n {name} addr add {there}/30 dev {name}b && ip -n {name} link set {name}b up && \
+         ip -n {name} route add default via {here} && H={here} O={there} && {script}"
     );
     c.ok(&script.replace("OUTSIDE", &format!("ip netns exec {name}")))
 }
 
+/// Asks until something is said: the server may be between two clients.
+fn until_said(ask: &str) -> String {
+    format!(
+        "for try in $(seq 100); do said=$({ask}); [ -z \"$said\" ] || break; sleep 0.2; done; echo \"$said\""
+    )
+}
+
 fn the_source_address_is_kept_from_outside(c: &Client) {
-    let port = free_port(c);
+    let port = free_port();
     c.ok(&format!(
         "docker run -d --name $n -p {port}:80 busybox sh -c 'while :; do nc -l -p 80 -e netstat -tn; done'"
     ));
     assert!(ask("127.0.0.1", port).contains(":80 "));
-    let seen = "grep -c \"${H%.1}.2:\"";
-    let said = outside(c, &format!("OUTSIDE busybox timeout 10 nc $H {port} < /dev/null | {seen}"));
+    let ask = until_said(&format!("OUTSIDE busybox timeout 10 nc $H {port} < /dev/null"));
+    let said = outside(c, 0, &format!("{{ {ask}; }} | grep -c \"$O:\""));
     assert_eq!(said, "1\n");
 }
 
 fn other_hosts_reach_what_is_published(c: &Client) {
-    let port = free_port(c);
+    let port = free_port();
     let closed = port + 1;
     c.ok(&format!("docker run -d --name $n -p {port}:80 -p 127.0.0.1:{closed}:80 busybox sh -c '{SERVER}'"));
     assert_eq!(ask("127.0.0.1", closed), "hello\n");
+    let ask = until_said(&format!("OUTSIDE busybox timeout 10 nc $H {port} < /dev/null"));
     let said = outside(
         c,
+        1,
         &format!(
-            "OUTSIDE busybox timeout 10 nc $H {port} < /dev/null; OUTSIDE busybox timeout 2 nc $H {closed} < /dev/null 2>/dev/null || echo closed; \
+            "{ask}; OUTSIDE busybox timeout 2 nc $H {closed} < /dev/null 2>/dev/null || echo closed; \
                   OUTSIDE ip route add 127.0.0.0/8 via $H 2>/dev/null; true"
         ),
     );
@@ -172,7 +179,7 @@ fn other_hosts_reach_what_is_published(c: &Client) {
 }
 
 fn a_port_is_freed_with_its_container(c: &Client) {
-    let port = free_port(c);
+    let port = free_port();
     for round in ["one", "two", "three"] {
         c.ok(&format!("docker run -d --name $n-{round} -p {port}:80 busybox sh -c 'while :; do echo {round} | nc -l -p 80; done'"));
         assert_eq!(ask("127.0.0.1", port), format!("{round}\n"));
@@ -182,7 +189,7 @@ fn a_port_is_freed_with_its_container(c: &Client) {
 }
 
 fn a_taken_port_is_refused(c: &Client) {
-    let port = free_port(c);
+    let port = free_port();
     c.ok(&format!("docker run -d --name $n-first -p {port}:80 busybox sleep 1000"));
     let text = c.fails(125, &format!("docker run -d --name $n-second -p {port}:80 busybox sleep 1000"));
     assert!(text.contains(&format!("failed to set up container networking: driver failed programming external connectivity on endpoint {}-second (", c.n)), "{text}");
@@ -192,7 +199,7 @@ fn a_taken_port_is_refused(c: &Client) {
 }
 
 fn a_port_taken_by_a_process_is_refused(c: &Client) {
-    let port = free_port(c);
+    let port = free_port();
     let holder = TcpListener::bind(("0.0.0.0", port)).unwrap();
     let text = c.fails(125, &format!("docker run --rm --name $n -p {port}:80 busybox true"));
     assert!(text.contains("address already in use"), "{text}");
@@ -202,14 +209,12 @@ fn a_port_taken_by_a_process_is_refused(c: &Client) {
 }
 
 fn the_conflict_says_who(c: &Client) {
-    let port = free_port(c);
+    let port = free_port();
     let holder = TcpListener::bind(("0.0.0.0", port)).unwrap();
     let text = c.fails(125, &format!("docker run --rm -p {port}:80 busybox true"));
-    assert!(
-        text.contains(&format!("process {}", std::process::id()))
-            || text.contains(&format!("pid {}", std::process::id())),
-        "{text}"
-    );
+    // A child of this program that has just been forked holds it too.
+    let me = std::fs::read_to_string("/proc/self/comm").unwrap();
+    assert!(text.contains(&format!("(by process {}, pid ", me.trim_end())), "{text}");
     drop(holder);
     c.ok(&format!("docker run -d --name $n -p {port}:80 busybox sleep 1000"));
     let text = c.fails(125, &format!("docker run --rm -p {port}:80 busybox true"));

@@ -31,7 +31,7 @@ fn a_port_answers_on_ipv6_too(c: &Client) {
     if is_without_ipv6("a_port_answers_on_ipv6_too") {
         return;
     }
-    let port = free_port(c);
+    let port = free_port();
     let (mine, udp) = (port + 1, port + 2);
     c.ok(&format!(
         "docker run -d --name $n -p {port}:80 -p [::1]:{mine}:80 -p {udp}:53/udp -v $helper:/helper:ro -e YARE_E2E_HELPER=udp-echo busybox sh -c '/helper & {SERVER}'"
@@ -43,7 +43,7 @@ fn a_port_answers_on_ipv6_too(c: &Client) {
     socket.connect(("::1", udp)).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     // The server may still be starting.
-    let answered = (0..40).any(|_| {
+    let answered = (0..200).any(|_| {
         let mut answer = [0; 16];
         socket.send(b"ping").is_ok() && socket.recv(&mut answer).is_ok_and(|size| &answer[..size] == b"ping")
     });
@@ -67,7 +67,7 @@ fn a_container_with_ipv6_is_reached_by_it(c: &Client) {
     if is_without_ipv6("a_container_with_ipv6_is_reached_by_it") {
         return;
     }
-    let port = free_port(c);
+    let port = free_port();
     c.ok(&format!(
         "docker network create --ipv6 $n; docker run -d --name $n --network $n -p {port}:80 busybox sh -c 'while :; do nc -l -p 80 -e netstat -tn; done'"
     ));
@@ -80,11 +80,12 @@ fn a_container_with_ipv6_is_reached_by_it(c: &Client) {
     }
     assert!(ask("127.0.0.1", port).contains(":80 "));
     // From another network, by the host's address.
-    c.says(
+    c.ok("docker network create --ipv6 $n-2");
+    c.comes_to(
         &format!(
-            "docker network create --ipv6 $n-2 >/dev/null; docker run --rm --network $n-2 busybox nc {gateway} {port} < /dev/null | grep -o '{own}:80 ' | sort -u"
+            "docker run --rm --network $n-2 busybox nc -w 10 {gateway} {port} < /dev/null | grep -o '{own}:80' | sort -u"
         ),
-        &format!("{own}:80 \n"),
+        &format!("{own}:80"),
     );
 }
 
@@ -96,7 +97,7 @@ fn what_is_carried_outlives_the_engine(c: &Client) {
     engine.load_busybox();
     {
         let c = c.of(&engine);
-        let port = free_port(&c);
+        let port = free_port();
         c.ok(&format!(
             "docker run -d --name $n -p {port}:80 busybox sh -c 'while :; do nc -l -p 80 -e cat; done'"
         ));
@@ -129,7 +130,7 @@ fn the_carrier_may_die(c: &Client) {
     engine.load_busybox();
     {
         let c = c.of(&engine);
-        let port = free_port(&c);
+        let port = free_port();
         c.ok(&format!("docker run -d --name $n -p {port}:80 busybox sh -c '{SERVER}'"));
         assert_eq!(ask("::1", port), "hello\n");
         let pid = c.line(&format!("pgrep -f 'carrier --of {}'", engine.exec_root().display()));
@@ -159,7 +160,7 @@ fn the_default_bridge_has_ipv6_when_it_is_told(c: &Client) {
         c.ok("docker run -d --name $n busybox sleep 1000");
         std::fs::write(&settings, format!("{{\"ipv6\": true, \"fixed-cidr\": \"{part}\"}}")).unwrap();
         engine.restart();
-        let port = free_port(&c);
+        let port = free_port();
         c.ok(&format!("docker run -d --name $n-6 -p {port}:80 busybox sh -c '{SERVER}'"));
         let of = |name: &str, what: &str| c.inspect(name, &format!("{{{{.NetworkSettings.{what}}}}}"));
         assert_eq!(of("$n", "GlobalIPv6Address"), "");
@@ -175,7 +176,7 @@ fn the_default_bridge_has_ipv6_when_it_is_told(c: &Client) {
         for address in [gateway6.as_str(), "::1"] {
             assert_eq!(ask(address, port), "hello\n", "{address}");
         }
-        c.says(&format!("docker run --rm busybox nc {six} 80 < /dev/null"), "hello\n");
+        c.comes_to(&format!("docker run --rm busybox nc -w 10 {six} 80 < /dev/null"), "hello");
         c.says(&format!("docker exec $n-6 grep -c '^{six}' /etc/hosts"), "1\n");
         // Another engine would find another subnet; this one finds its own again, or none.
         engine.restart();
@@ -192,7 +193,7 @@ fn the_default_bridge_has_ipv6_when_it_is_told(c: &Client) {
 
 /// A connection to a server that says back what it is told.
 fn converse(port: u16) -> TcpStream {
-    for _ in 0..100 {
+    for _ in 0..1000 {
         let mut stream = TcpStream::connect(("::1", port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         // The server may still be starting.

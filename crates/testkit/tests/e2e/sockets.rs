@@ -1,7 +1,6 @@
 //! Sockets with less than all rights, as an ordinary user meets them.
 
 use std::fs::{self, Permissions};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
@@ -36,8 +35,7 @@ fn engine(folder: &std::path::Path, metrics: u16) -> Engine {
 
 fn an_ordinary_user_reads_and_changes_nothing(c: &Client) {
     let folder = tempfile::tempdir().unwrap();
-    // Another program may take the port meanwhile; then the engine says so and the test fails.
-    let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let metrics = yare_testkit::free_port();
     let engine = engine(folder.path(), metrics);
     let own = c.of(&engine);
     let running = "docker run -d --name $n -e PASSWORD=secret -l traefik.enable=true busybox sh -c 'echo said; sleep 999'";
@@ -120,7 +118,7 @@ fn an_ordinary_user_reads_and_changes_nothing(c: &Client) {
     own.says(&operate("docker logs $n"), "said\n");
     own.ok(&operate("docker restart $n"));
     // Nobody gave it more than the configuration's no time at all.
-    own.says(&operate("timeout 8 docker stop $n"), &format!("{}\n", own.n));
+    own.says(&operate("timeout 9 docker stop $n"), &format!("{}\n", own.n));
     assert!(own.run(&operate("docker rm $n")).stderr.contains("allows only: read, logs, operate"));
 
     // What was denied and what was changed is in the log, with the client's user.

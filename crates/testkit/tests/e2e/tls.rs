@@ -1,7 +1,6 @@
 //! Engines elsewhere: over TLS (who is served, that everything works through it, what the others are told),
 //! behind ssh, and by the names of contexts that both command lines share.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,8 +37,7 @@ impl Secure {
         let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new("ours"));
         authority.write(&folder.path().join("engine"), &authority.sign("127.0.0.1"));
         authority.write(&folder.path().join("me"), &authority.sign("me"));
-        // Another program may take the port meanwhile; then the engine says so and the test fails.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = yare_testkit::free_port();
         let file = |name: &str| format!("{}/engine/{name}.pem", folder.path().display());
         let flags = ["-H", &format!("tcp://127.0.0.1:{port}"), "--tlsverify"].map(str::to_owned);
         let files = [("--tlscacert", file("ca")), ("--tlscert", file("cert")), ("--tlskey", file("key"))];
@@ -74,7 +72,7 @@ fn everything_works_over_tls(c: &Client) {
     own.ok(&format!("{me} docker run -d --name $n busybox sh -c 'echo out; sleep 60'"));
     own.says(&format!("{me} echo in | docker exec -i $n cat"), "in\n");
     own.says(&format!("{me} docker exec $n sh -c 'exit 3'; echo $?"), "3\n");
-    own.says(&format!("{me} timeout 5 docker logs -f $n | head -1"), "out\n");
+    own.says(&format!("{me} timeout 10 docker logs -f $n | head -1"), "out\n");
     own.says(&format!("{me} echo hello > f && docker cp f $n:/f && docker cp $n:/f - | tar -xO"), "hello\n");
     own.ok(&format!("{me} docker rm -f $n"));
     own.ok(&format!("{me} docker save busybox | docker load"));
