@@ -198,15 +198,15 @@ build -t $i $u/web.tar.gz > out 2>&1 || {{ cat out; exit 1; }}; is "$(config Lab
 }
 
 fn repositories_are_fetched(c: &Client) {
-    ok(c, "set -e; mkdir -p repo/sub ctx; cd repo; git init -q -b main .; git config user.email x@y; git config user.name x
+    let port = yare_testkit::free_port();
+    ok(c, &(format!("port={port}\n") + "set -e; mkdir -p repo/sub ctx; cd repo; git init -q -b main .; git config user.email x@y; git config user.name x
 echo 1 > f; echo s > sub/f; printf 'FROM busybox\\nCOPY f /f\\nRUN [ \"$(cat /f)\" = 1 ]\\n' > Dockerfile
 printf 'FROM busybox\\nCOPY f /f\\nRUN [ \"$(cat /f)\" = s ]\\n' > sub/Dockerfile
 git add .; git commit -qm one; git tag v1; echo 2 > f; git commit -qam two; git update-server-info; cd ..
 mkdir served; git clone -q --bare repo served/r.git; git -C served/r.git update-server-info
-port=$(python3 -c 'import socket; s=socket.socket(); s.bind((\"127.0.0.1\",0)); print(s.getsockname()[1])')
 git daemon --reuseaddr --export-all --base-path=served --listen=127.0.0.1 --port=$port served > /dev/null 2>&1 & daemon=$!
 trap 'kill $daemon' EXIT
-for try in $(seq 50); do git ls-remote -q git://127.0.0.1:$port/r.git > /dev/null 2>&1 && break; sleep 0.1; done
+for try in $(seq 300); do git ls-remote -q git://127.0.0.1:$port/r.git > /dev/null 2>&1 && break; sleep 0.1; done
 u=git://127.0.0.1:$port/r.git
 build -t $n/v1 $u#v1; build -t $n/sub $u#main:sub
 cat > ctx/Dockerfile <<EOF
@@ -215,7 +215,7 @@ ADD $u /a
 ADD --keep-git-dir=true $u#v1 /b
 RUN [ \"\\$(cat /a/f /b/f | tr -d '\\n')\" = 21 ] && [ ! -e /a/.git ] && [ -d /b/.git ]
 EOF
-build -t $n/add ctx");
+build -t $n/add ctx"));
 }
 
 fn ignored_files_are_not_there(c: &Client) {

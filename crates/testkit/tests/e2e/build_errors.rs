@@ -301,6 +301,6 @@ fn files_that_cannot_be_read_are_named(c: &Client) {
     std::fs::write(c.folder.join("ctx/Dockerfile"), "FROM busybox\nCOPY pipe /x\nRUN [ -p /x ]\n").unwrap();
     crate::build_table::ok(
         c,
-        "rm ctx/sock; timeout 20 bash -c \"$(declare -f build); client=$client build ctx\"",
+        "rm ctx/sock; timeout 100 bash -c \"$(declare -f build); client=$client build ctx\"",
     );
 }

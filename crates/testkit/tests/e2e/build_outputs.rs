@@ -219,7 +219,7 @@ fn attestations_are_in_the_archive(c: &Client) {
 }
 
 fn a_repository_is_in_the_provenance(c: &Client) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = yare_testkit::free_port();
     let statements = yare(
         c,
         &format!(
@@ -228,7 +228,7 @@ fn a_repository_is_in_the_provenance(c: &Client) {
              git rev-parse HEAD > ../commit; cd ..; mkdir served; git clone -q --bare repo served/r.git
              git daemon --reuseaddr --export-all --base-path=served --listen=127.0.0.1 --port={port} served > /dev/null 2>&1 & daemon=$!
              trap 'kill $daemon' EXIT; u=git://127.0.0.1:{port}/r.git#main:sub
-             for try in $(seq 50); do git ls-remote -q ${{u%#*}} > /dev/null 2>&1 && break; sleep 0.1; done
+             for try in $(seq 300); do git ls-remote -q ${{u%#*}} > /dev/null 2>&1 && break; sleep 0.1; done
              yare build -q --provenance mode=min -o type=oci,dest=o.tar $u > /dev/null
              mkdir o; tar -xf o.tar -C o; cat $(grep -l in-toto.io/Statement o/blobs/sha256/*)"
         ),

@@ -249,9 +249,12 @@ fn a_client_that_stops_listening_costs_bounded_memory(c: &Client) {
         "FROM busybox\nRUN --mount=type=cache,target=/c,id=told yes 0123456789abcdef | head -c 150000000; touch /c/done; sleep 600\n",
     );
     let before = resident(&engine);
-    let pid = c.line(&with(
-        "../docker/cli-plugins/docker-buildx build . > ../log 2>&1 & echo $!; sleep 2; kill -STOP $!",
-    ));
+    // It stops in the middle of what the step says.
+    let pid = c.line(&with("../docker/cli-plugins/docker-buildx build . > ../log 2>&1 & echo $!"));
+    eventually("the step runs", Duration::from_secs(60), || {
+        !names(&engine.exec_root().join("containers")).is_empty()
+    });
+    c.ok(&format!("sleep 0.3; kill -STOP {pid}"));
     let mounts = engine.data_root().join("build/mounts");
     eventually("the step has said everything", Duration::from_secs(120), || {
         names(&mounts).iter().any(|name| mounts.join(name).join("done").exists())

@@ -203,7 +203,7 @@ fn a_client_names_the_repository(c: &Client) {
     if !buildx(c) || c.run("command -v git").code != 0 {
         return;
     }
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = yare_testkit::free_port();
     let statement = json(
         c,
         &format!(
@@ -212,7 +212,7 @@ fn a_client_names_the_repository(c: &Client) {
              git rev-parse HEAD > ../commit; cd ..; mkdir served; git clone -q --bare repo served/r.git
              git daemon --reuseaddr --export-all --base-path=served --listen=127.0.0.1 --port={port} served > /dev/null 2>&1 & daemon=$!
              trap 'kill $daemon' EXIT; u=git://127.0.0.1:{port}/r.git#main
-             for try in $(seq 100); do git ls-remote -q ${{u%#*}} > /dev/null 2>&1 && break; sleep 0.1; done
+             for try in $(seq 300); do git ls-remote -q ${{u%#*}} > /dev/null 2>&1 && break; sleep 0.1; done
              docker buildx build --provenance=true -o type=oci,dest=o.tar $u > log 2>&1 || {{ cat log >&2; exit 1; }}
              mkdir o; tar -xf o.tar -C o; cat $(grep -l in-toto.io/Statement o/blobs/sha256/*)"
         ),

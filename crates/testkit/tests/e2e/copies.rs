@@ -103,7 +103,7 @@ fn a_slow_reader_is_in_nobody_s_way(c: &Client) {
     let slow = "read -n 1 x; for i in $(seq 300); do [ ! -e done ] || exit; sleep 0.1; done";
     let reader = c.spawn(&format!("docker cp $n:/big - | ({slow})"));
     std::thread::sleep(std::time::Duration::from_millis(500));
-    c.ok("timeout 15 docker start $n; docker wait $n; timeout 15 docker rm $n; touch done");
+    c.ok("timeout 60 docker start $n; docker wait $n; timeout 60 docker rm $n; touch done");
     drop(reader);
 }
 

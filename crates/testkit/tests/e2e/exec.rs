@@ -34,7 +34,10 @@ fn an_exec_gets_signals(c: &Client) {
         child.signal(Signal::TERM);
         child.says("term\n");
         assert_eq!(child.end().status.code(), Some(9));
-        c.ok("(sleep 1; docker kill --exec $(docker inspect -f '{{join .ExecIDs \" \"}}' $n)) & docker exec $n sleep 1000 || test $? = 137");
+        let kill = "docker kill --exec $(docker inspect -f '{{join .ExecIDs \" \"}}' $n)";
+        c.ok(&format!(
+            "(until {kill} 2> /dev/null; do sleep 0.1; done) & docker exec $n sleep 1000 || test $? = 137"
+        ));
     } else if c.is_yare_engine() {
         child.signal(Signal::TERM);
         child.end();

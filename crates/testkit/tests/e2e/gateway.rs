@@ -181,14 +181,15 @@ fn a_frontend_ends_with_its_client(c: &Client) {
         return;
     }
     file(c, "hang\n");
-    let mark = format!("build-arg:MARK={}-hangs", c.n);
+    let name = format!("{}-{}", c.n, std::process::id());
+    let mark = format!("build-arg:MARK={name}-hangs");
     let runs = || {
         let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
         let environments = processes.filter_map(|process| std::fs::read(process.path().join("environ")).ok());
         environments.into_iter().any(|all| String::from_utf8_lossy(&all).contains(&mark))
     };
-    let script = crate::buildx::with("exec docker buildx build --build-arg MARK=$n-hangs .");
-    let client = c.spawn(&script);
+    let build = format!("exec docker buildx build --build-arg MARK={name}-hangs .");
+    let client = c.spawn(&crate::buildx::with(&build));
     eventually("the frontend runs", Duration::from_secs(60), runs);
     client.signal(rustix::process::Signal::TERM);
     eventually("the frontend is gone", Duration::from_secs(60), || !runs());
@@ -308,12 +309,12 @@ fn processes_have_streams_signals_and_terminals(c: &Client) {
     let container = container.int(3, 2).message(6, &host).text(7, "named");
     bridge.call("NewContainer", &container).unwrap();
     assert_eq!(bridge.call("NewContainer", &container).unwrap_err().code, 6);
-    // The first process goes on until the last of the others has had its say.
+    // The first process goes on until the others have had their say and are gone.
     let answers = bridge
         .exec(&[
             begin(
                 "first",
-                "read a; echo got $a $A; cat; while [ $(ls /over | wc -l) != 3 ]; do sleep 0.1; done; sleep 3",
+                "read a; echo got $a $A; cat; while [ $(ls /over | wc -l) != 3 ]; do sleep 0.1; done; while set -- /proc/[0-9]*; [ $# != 1 ]; do sleep 0.1; done",
                 false,
             ),
             begin(
@@ -361,7 +362,7 @@ fn containers_end_with_their_build(c: &Client) {
     let result = bridge.solve(&graph, &base);
     let root = Message::new().text(3, "/").text(23, &result);
     bridge.call("NewContainer", &Message::new().text(1, "c").message(2, &root)).unwrap();
-    let mark = format!("sleep 1000; echo {}", c.n);
+    let mark = format!("sleep 1000; echo {}-{}", c.n, std::process::id());
     let runs = || {
         let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
         let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());

@@ -2,6 +2,7 @@
 
 use crate::case::cases;
 use crate::client::{Client, Program};
+use crate::happenings::Happenings;
 
 cases![
     Both:
@@ -19,21 +20,22 @@ cases![
 const STATUS: &str = "{{.State.Health.Status}}";
 
 fn a_container_becomes_healthy_and_unhealthy(c: &Client) {
-    c.ok("docker run -d --name $n --health-cmd 'test -e /ok' --health-interval 100ms --health-retries 2 busybox sh -c 'touch /ok; sleep 1000'");
+    let mut events = Happenings::of(c, &c.n);
+    // From its first moment it is well, and it takes the trouble away when it begins anew.
+    c.ok("docker run -d --name $n --health-cmd 'test ! -e /ill' --health-interval 100ms --health-retries 2 busybox sh -c 'rm -f /ill; sleep 1000'");
     c.comes_to(&format!("docker inspect -f '{STATUS}' $n"), "healthy");
     c.says(
         "docker ps --filter health=healthy --filter name=$n --format '{{.Status}}' | grep -c '(healthy)'",
         "1\n",
     );
     c.says("docker ps -q --filter health=none --filter name=$n | wc -l", "0\n");
-    c.ok("docker exec $n rm /ok");
+    c.ok("docker exec $n touch /ill");
     c.comes_to(&format!("docker inspect -f '{STATUS}' $n"), "unhealthy");
     let streak: u32 = c.inspect("$n", "{{.State.Health.FailingStreak}}").parse().unwrap();
     assert!(streak >= 2, "{streak}");
-    c.says(
-        "docker events --since 60s --until $(($(date +%s) + 1)) --filter container=$n --filter event=health_status --format '{{.Action}}'",
-        "health_status: healthy\nhealth_status: unhealthy\n",
-    );
+    let happened = events.come_to("health_status: unhealthy", 1);
+    let of_health: Vec<_> = happened.iter().filter(|action| action.starts_with("health_status")).collect();
+    assert_eq!(of_health, ["health_status: healthy", "health_status: unhealthy"], "{happened:?}");
     // Each run begins anew.
     c.ok("docker restart -t 0 $n");
     c.comes_to(&format!("docker inspect -f '{STATUS}' $n"), "healthy");
@@ -82,6 +84,7 @@ fn what_is_unhealthy_is_restarted_killed_or_stopped(c: &Client) {
     let way = if c.program == Program::Yare { "--health-on-failure" } else { label };
     // The first run finds the file and takes it away; the next ones never have been healthy.
     let run = "busybox sh -c 'test -e /was || { touch /ok /was; }; sleep 1000'";
+    let [mut events, mut of_kill] = ["", "-kill"].map(|name| Happenings::of(c, &format!("{}{name}", c.n)));
     c.ok(&format!("docker run -d --name $n {check} {way}=restart {run}"));
     c.ok(&format!("docker run -d --name $n-kill {check} --restart on-failure {way}=kill {run}"));
     c.ok(&format!("docker run -d --name $n-stop {check} --restart always {way}=stop {run}"));
@@ -97,14 +100,11 @@ fn what_is_unhealthy_is_restarted_killed_or_stopped(c: &Client) {
     // It was restarted by its policy, which counts.
     c.comes_to("docker inspect -f '{{gt .RestartCount 0}} {{.State.Running}}' $n-kill", "true true");
     c.comes_to("docker inspect -f '{{.State.Status}} {{.RestartCount}}' $n-stop", "exited 0");
-    let happened = |name: &str| {
-        c.ok(&format!(
-            "docker events --since 120s --until $(($(date +%s) + 1)) --filter container={name} --format '{{{{.Action}}}}'"
-        ))
-    };
-    assert!(happened("$n").contains("health_status: unhealthy\nkill\n"), "{}", happened("$n"));
-    assert!(happened("$n").contains("\nrestart\n"), "{}", happened("$n"));
-    assert!(!happened("$n-kill").contains("\nstop\n"), "{}", happened("$n-kill"));
+    let happened = events.come_to("restart", 1).join("\n");
+    assert!(happened.contains("health_status: unhealthy\nkill\n"), "{happened}");
+    // Started by the user, and then by its policy.
+    let happened = of_kill.come_to("start", 2);
+    assert!(!happened.contains(&"stop".to_owned()), "{happened:?}");
     let refused = c.fails(1, &format!("docker create {label}=reboot busybox"));
     let why = "invalid label yare.health-on-failure 'reboot': must be one of none, kill, restart, stop";
     assert!(refused.contains(why), "{refused}");

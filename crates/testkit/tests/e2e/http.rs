@@ -54,6 +54,11 @@ pub(crate) fn request(socket: &Path, method: &str, path: &str, body: Option<&Val
     stream.write_all(body.as_bytes()).unwrap();
     let (mut response, rest) = read_head(&mut stream);
     response.body = rest;
+    read_on(response, &mut stream)
+}
+
+/// An answer with what comes until its connection ends.
+pub(crate) fn read_on(mut response: Response, stream: &mut UnixStream) -> Response {
     stream.read_to_end(&mut response.body).unwrap();
     if response.header("transfer-encoding") == Some("chunked") {
         response.body = unchunk(&response.body);
@@ -61,12 +66,12 @@ pub(crate) fn request(socket: &Path, method: &str, path: &str, body: Option<&Val
     response
 }
 
-/// A request that turns its connection into a stream; with `upgrade` it asks for that as newer clients do.
-/// Gives the answer's head and the connection.
+/// A request that turns its connection into a stream; with `upgrade` it asks for that as newer clients do,
+/// without it the connection ends with the answer. Gives the answer's head and the connection.
 pub(crate) fn hijack(socket: &Path, path: &str, body: &str, upgrade: bool) -> (Response, UnixStream) {
-    let asks = if upgrade { "Upgrade: tcp\r\nConnection: Upgrade\r\n" } else { "" };
+    let asks = if upgrade { "Upgrade: tcp\r\nConnection: Upgrade" } else { "Connection: close" };
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: docker\r\n{asks}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: docker\r\n{asks}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     let mut stream = open(socket);
@@ -79,7 +84,7 @@ pub(crate) fn hijack(socket: &Path, path: &str, body: &str, upgrade: bool) -> (R
 
 pub(crate) fn open(socket: &Path) -> UnixStream {
     let stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream
 }
 

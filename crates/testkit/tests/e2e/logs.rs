@@ -1,7 +1,5 @@
 //! Logs.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use crate::case::cases;
@@ -76,11 +74,19 @@ fn logs_carry_times(c: &Client) {
 
 fn logs_follow_until_the_end(c: &Client) {
     c.ok("docker run -d --name $n busybox sh -c 'for i in 1 2 3 4 5; do echo $i; sleep 0.1; done'");
-    c.says("timeout 20 docker logs -f $n", "1\n2\n3\n4\n5\n");
+    c.says("timeout 60 docker logs -f $n", "1\n2\n3\n4\n5\n");
     // Of what ended already, it ends at once.
-    c.says("timeout 20 docker logs -f --tail 1 $n", "5\n");
-    c.ok("docker run -d --name $n-2 busybox sh -c 'echo old; sleep 0.5; echo new'; sleep 0.2");
-    c.says("timeout 20 docker logs -f --tail 0 $n-2", "new\n");
+    c.says("timeout 60 docker logs -f --tail 1 $n", "5\n");
+    // What was said before is not shown; what is said from now on is, to the end.
+    let program = "echo old; until test -e /go; do echo new; sleep 0.1; done; echo last";
+    c.ok(&format!("docker run -d --name $n-2 busybox sh -c '{program}'"));
+    c.comes_to("docker logs $n-2 | head -n 1", "old");
+    let mut follower = c.spawn("exec docker logs -f --tail 0 $n-2");
+    follower.says("new\n");
+    c.lets_go("$n-2");
+    let said = String::from_utf8(follower.end().stdout).unwrap();
+    let (new, last) = said.split_at(said.len().saturating_sub(5));
+    assert_eq!((new.replace("new\n", "").as_str(), last), ("", "last\n"), "{said}");
 }
 
 fn logs_follow_several_runs(c: &Client) {
@@ -130,10 +136,10 @@ fn rotation_keeps_the_newest(c: &Client) {
 }
 
 fn following_across_rotation_loses_and_doubles_nothing(c: &Client) {
-    c.ok("docker run -d --name $n --log-opt max-size=900k --log-opt max-file=5 busybox sh -c 'until test -e /go; do sleep 0.05; done; seq 1 30000'");
-    let child = c.spawn("exec docker logs -f $n");
-    std::thread::sleep(Duration::from_millis(500));
-    c.ok("docker exec $n touch /go");
+    c.ok("docker run -d --name $n --log-opt max-size=900k --log-opt max-file=5 busybox sh -c 'echo begun; until test -e /go; do sleep 0.05; done; seq 1 30000'");
+    let mut child = c.spawn("exec docker logs -f $n");
+    child.says("begun\n");
+    c.lets_go("$n");
     let output = child.end();
     let text = String::from_utf8(output.stdout).unwrap();
     let numbers: Vec<u32> = text.lines().map(|line| line.parse().unwrap()).collect();

@@ -20,6 +20,7 @@ mod archive;
 mod case;
 mod client;
 mod frontend;
+mod happenings;
 mod host;
 mod http;
 mod image_content;

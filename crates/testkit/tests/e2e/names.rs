@@ -94,10 +94,7 @@ fn a_link_is_a_name_of_ones_own(c: &Client) {
 fn the_resolver_leaves_port_53_to_the_container(c: &Client) {
     c.ok("docker network create $n; docker run -d --name $n --network $n busybox sh -c 'while :; do echo own | nc -l -p 53; done'");
     let ip = address(c, "$n", &c.n);
-    c.says(
-        &format!("docker run --rm --network $n busybox sh -c 'sleep 0.3; nc -w 5 {ip} 53 < /dev/null'"),
-        "own\n",
-    );
+    c.comes_to(&format!("docker run --rm --network $n busybox nc -w 10 {ip} 53 < /dev/null"), "own");
     c.says(&lookup("$n", "$n"), &format!("{ip}\n"));
 }
 
@@ -108,7 +105,7 @@ fn questions_go_over_tcp_too(c: &Client) {
     let hex: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
     // Length, number 7, one question: www, A, IN.
     let query = r"\0\025\0\007\001\0\0\001\0\0\0\0\0\0\003www\0\0\001\0\001";
-    c.says(&format!("docker exec $n sh -c 'printf \"{query}\" | nc -w 2 127.0.0.11 53 | hexdump -v -e \"1/1 \\\"%02x\\\"\" | grep -o {hex}'"), &format!("{hex}\n"));
+    c.says(&format!("docker exec $n sh -c 'printf \"{query}\" | nc -w 10 127.0.0.11 53 | hexdump -v -e \"1/1 \\\"%02x\\\"\" | grep -o {hex}'"), &format!("{hex}\n"));
 }
 
 fn an_internal_network_asks_nobody_else(c: &Client) {
@@ -133,7 +130,7 @@ fn names_outlive_the_engine(c: &Client) {
         c.says(&lookup("$n-c", "$n"), &format!("{ip}\n"));
         c.says("docker network inspect -f '{{.Id}} {{len .Containers}}' $n", &format!("{id} 2\n"));
         // One resolver, not two; whoever comes now is known too.
-        c.says(&format!("pgrep -cf 'resolver --of {}'", engine.exec_root().display()), "1\n");
+        c.comes_to(&format!("pgrep -cf 'resolver --of {}'", engine.exec_root().display()), "1");
         c.ok("docker run -d --name $n-d --network $n busybox sleep 1000");
         let ip = address(&c, "$n-d", &c.n);
         c.says(&lookup("$n-c", "$n-d"), &format!("{ip}\n"));

@@ -50,19 +50,19 @@ fn always_runs_until_it_is_stopped(c: &Client) {
 
 fn a_wait_ends_with_each_run(c: &Client) {
     c.ok("docker run -d --name $n --restart always busybox sh -c 'sleep 0.7; exit 7'");
-    c.says("timeout 10 docker wait $n", "7\n");
-    c.says("timeout 10 docker wait $n", "7\n");
+    c.says("timeout 60 docker wait $n", "7\n");
+    c.says("timeout 60 docker wait $n", "7\n");
 }
 
 fn restarting_containers_are_stopped_and_removed_at_any_moment(c: &Client) {
     let script = "for i in $(seq 12); do
             docker run -d --name $n-$i --restart always busybox sh -c \"usleep $((i % 4 * 20000)); false\" >/dev/null
             sleep 0.$((i * 7 % 10))
-            timeout 5 docker stop -t 1 $n-$i >/dev/null || echo stop $?
+            timeout 30 docker stop -t 1 $n-$i >/dev/null || echo stop $?
             test $(docker inspect -f '{{.State.Running}}' $n-$i) = false || echo runs
             docker start $n-$i >/dev/null
             sleep 0.$((i * 3 % 10))
-            timeout 5 docker rm -f $n-$i >/dev/null || echo rm $?
+            timeout 30 docker rm -f $n-$i >/dev/null || echo rm $?
         done; sleep 0.3; docker ps -aq --filter name=$n-";
     c.says(script, "");
 }

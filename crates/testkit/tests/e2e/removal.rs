@@ -274,19 +274,23 @@ fn container_prune_removes_stopped_ones(c: &Client) {
 fn what_was_used_lately_stays(c: &Client) {
     runnable(c, "$n/idle");
     runnable(c, "$n/busy");
-    c.ok("docker run --name $n-old $n/idle true; sleep 2.2; docker run --name $n-new $n/busy true");
-    let listed = "docker images --filter unused-for=2s --filter reference=$n/* --format '{{.Repository}}'";
-    c.says(listed, &format!("{}/idle\n", c.n));
+    // Between the two uses there is a moment, and what was used before it is meant, whenever that is asked for.
+    let moment = c.line("docker run --name $n-old $n/idle true; sleep 1.2; date +%s.%N; sleep 3; docker run --name $n-new $n/busy true");
+    let before = format!("unused-for=$(awk \"BEGIN {{ print $(date +%s.%N) - {moment} }}\")s");
+    c.says(
+        &format!("docker images --filter {before} --filter reference=$n/* --format '{{{{.Repository}}}}'"),
+        &format!("{}/idle\n", c.n),
+    );
     for (what, text) in
         [("soon", "invalid filter 'unused-for=soon'"), ("-1h", "invalid filter 'unused-for=-1h'")]
     {
         let said = c.fails(1, &format!("docker image prune -f --filter unused-for={what}"));
         assert!(said.contains(text), "{said}");
     }
-    let filters = "--filter label=of=$n --filter unused-for=2s";
+    let filters = format!("--filter label=of=$n --filter {before}");
     c.ok("docker container prune -f --filter unused-for=1w");
     c.says("docker ps -aq --filter name=$n- | wc -l", "2\n");
-    c.ok("docker container prune -f --filter unused-for=2s");
+    c.ok(&format!("docker container prune -f --filter {before}"));
     c.says("docker ps -a --filter name=$n- --format '{{.Names}}'", &format!("{}-new\n", c.n));
     c.ok("docker rm $n-new");
     c.ok("docker system prune -af --filter unused-for=1d");

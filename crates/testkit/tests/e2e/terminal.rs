@@ -8,7 +8,7 @@ use yare_testkit::Invocation;
 use crate::client::Client;
 
 /// How long something may take to appear.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A terminal with one program in it. Closed when dropped.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use crate::case::cases;
 use crate::client::Client;
+use crate::happenings::Happenings;
 use crate::terminal::Terminal;
 
 cases![
@@ -69,6 +70,7 @@ fn control_c_reaches_the_program(c: &Client) {
 }
 
 fn detach_and_attach_again(c: &Client) {
+    let mut events = Happenings::of(c, &c.n);
     let terminal =
         Terminal::open(c, 80, 24, "docker run -it --name $n busybox sh; echo back at home; docker attach $n");
     terminal.shows("/ #");
@@ -76,7 +78,8 @@ fn detach_and_attach_again(c: &Client) {
     terminal.keys(&["C-p", "C-q"]);
     terminal.shows_that("the way home", |screen| screen.contains("back at home"));
     c.says("docker inspect -f '{{.State.Running}}' $n", "true\n");
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    // Attached by the run, and now again.
+    events.come_to("attach", 2);
     terminal.types("echo $word again");
     terminal.shows("kept again");
     // A lone ctrl-p is a key like any other, once the next one shows that it is no detach.
