@@ -20,7 +20,7 @@ use crate::leaks;
 const BUILDERS: usize = 4;
 
 /// How long an engine may take to settle what its predecessor left.
-const SETTLE: Duration = Duration::from_secs(30);
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// Stages that all builders share and stages of their own, cache mounts of every kind, copies between them. Who
 /// is to be alone in a cache sees whether somebody else wrote meanwhile (77); busybox's `md5sum` does not see

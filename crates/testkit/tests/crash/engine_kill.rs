@@ -19,7 +19,7 @@ use crate::load::{Asked, Book, Client, Promised};
 const CLIENTS: usize = 6;
 
 /// How long an engine may take to settle what its predecessor left.
-const SETTLE: Duration = Duration::from_secs(20);
+const SETTLE: Duration = Duration::from_secs(60);
 
 #[test]
 fn nothing_is_lost_or_left_when_the_engine_is_killed_under_load() {

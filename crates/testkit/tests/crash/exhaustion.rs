@@ -54,7 +54,7 @@ fn a_full_disk_is_an_error_and_no_more() {
     assert_says_full("import", &engine.docker(&["import", "-", "big"]).input(&*tar).run());
     assert_eq!(engine.docker(&listed).ok(), images);
     assert_eq!(layers(), before);
-    eventually("the space is free again", Duration::from_secs(10), || {
+    eventually("the space is free again", Duration::from_secs(60), || {
         leaks::entries(&engine.data_root().join("snapshots/tmp")).is_empty()
             && leaks::entries(&engine.data_root().join("snapshots/trash")).is_empty()
     });
@@ -68,7 +68,7 @@ fn a_full_disk_is_an_error_and_no_more() {
     assert_eq!(engine.docker(&listed).ok(), images);
     assert_eq!(layers(), before);
     assert_eq!(engine.docker(&["exec", "steady", "rm", "/half"]).ok(), "", "it is not frozen");
-    eventually("the space is free again", Duration::from_secs(10), || {
+    eventually("the space is free again", Duration::from_secs(60), || {
         leaks::entries(&engine.data_root().join("snapshots/tmp")).is_empty()
             && leaks::entries(&engine.data_root().join("snapshots/trash")).is_empty()
     });
@@ -97,7 +97,7 @@ fn a_full_disk_is_an_error_and_no_more() {
     engine.restart();
     assert_eq!(engine.docker(&["exec", "steady", "echo", "hi"]).ok(), "hi\n");
     assert!(!engine.docker(&["ps", "-aq", "--filter", "name=after"]).ok().is_empty());
-    eventually("there is room again", Duration::from_secs(10), || {
+    eventually("there is room again", Duration::from_secs(60), || {
         engine
             .docker(&["run", "--rm", "busybox", "sh", "-c", "dd if=/dev/zero of=/x bs=1M count=5"])
             .run()
@@ -158,7 +158,7 @@ fn too_many_open_files_is_an_error_and_no_more() {
         );
         assert_eq!(engine.docker(&["exec", "steady", "echo", "fine"]).ok(), "fine\n", "room for {room}");
     }
-    eventually("no descriptor stays open", Duration::from_secs(10), || open() <= before + 4);
+    eventually("no descriptor stays open", Duration::from_secs(60), || open() <= before + 4);
     // A client that could not go on after it had created its container leaves it, as docker does.
     let left = api.get("/containers/json?all=1").unwrap().json();
     let mut states = left.as_array().into_iter().flatten().map(|row| (&row["State"], &row["Command"]));
@@ -182,7 +182,7 @@ fn silent_clients_do_not_hold_up_others() {
     let follow = format!("/containers/{}/logs?stdout=1&follow=1&tail=0", id.trim());
     let fine = |what: &str| {
         let run = engine.docker(&["run", "--rm", "busybox", "echo", "fine"]);
-        assert_eq!(run.patience(Duration::from_secs(20)).ok(), "fine\n", "{what}");
+        assert_eq!(run.patience(Duration::from_secs(40)).ok(), "fine\n", "{what}");
     };
     let mut followers: Vec<_> = (0..SILENT).map(|_| api.begin("GET", &follow, "", 0).unwrap()).collect();
     fine("beside followers");
@@ -211,7 +211,7 @@ fn silent_clients_do_not_hold_up_others() {
     fine("beside uploads that have stalled");
     drop(uploads);
     let threads = || leaks::entries(format!("/proc/{}/task", engine.pid()).as_ref()).len();
-    eventually("the threads of the uploads end", Duration::from_secs(10), || threads() < SILENT / 2);
+    eventually("the threads of the uploads end", Duration::from_secs(60), || threads() < SILENT / 2);
     leaks::assert_clean(engine);
 }
 

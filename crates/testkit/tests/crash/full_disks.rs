@@ -64,7 +64,7 @@ fn a_pull_onto_a_full_disk_leaves_nothing_and_succeeds_when_there_is_room() {
         assert!(error.contains("cannot unpack layer sha256:") && error.contains(&name), "{error}");
         assert!(error.contains(data.to_str().unwrap()), "it does not say which disk: {error}");
         assert_eq!(engine.docker(&listed).ok(), images);
-        eventually("nothing of it is left", Duration::from_secs(20), || {
+        eventually("nothing of it is left", Duration::from_secs(60), || {
             let folders = ["content/partial", "content/ingest", "snapshots/tmp", "snapshots/trash"];
             folders.iter().all(|folder| entries(&data.join(folder)).is_empty()) && layers() == before
         });
@@ -106,7 +106,7 @@ fn a_push_to_a_registry_with_a_full_disk_is_told_so_and_leaves_nothing() {
     );
     assert!(error.contains("cannot upload blob sha256:") && error.contains(&registry.host()), "{error}");
     let uploads = disk.join("data/uploads");
-    eventually("the upload is gone", Duration::from_secs(20), || entries(&uploads).is_empty());
+    eventually("the upload is gone", Duration::from_secs(60), || entries(&uploads).is_empty());
     // It lives on: what fits is taken, and what was there is given.
     engine.docker(&["push", "-q", &small]).ok();
     engine.docker(&["rmi", &small]).ok();

@@ -13,7 +13,7 @@ use crate::api::Api;
 use crate::chance::{Chance, rounds};
 use crate::leaks;
 
-const SWEEP: Duration = Duration::from_secs(20);
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// Everything that images have on disk, with the size of files.
 fn kept(engine: &Engine) -> BTreeMap<String, u64> {

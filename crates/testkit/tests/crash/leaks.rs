@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use yare_testkit::{Engine, Invocation, eventually};
 
 /// How long tear-down in the background may take without any progress.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Removes everything from an engine and asserts that nothing is left, neither while it runs nor when it
 /// has ended.
 pub(crate) fn assert_clean(mut engine: Engine) {
     // An engine that has just begun may still be making its own images, and would do so while it ends.
     let made = format!("the images of this binary are looked after pid={}\n", engine.pid());
-    eventually("its own images are made", 3 * PATIENCE, || engine.log().contains(&made));
+    eventually("its own images are made", 2 * PATIENCE, || engine.log().contains(&made));
     wait_until_none("with an empty engine", &engine, || {
         empty(&engine);
         leaks_of_containers(&engine)

@@ -1,6 +1,6 @@
 //! The engine and the registry are killed at any moment of pushes and pulls between them.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -87,7 +87,7 @@ fn pushes_and_pulls_survive_kills_on_both_sides() {
         return;
     }
     let mut engine = Engine::start();
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let address = format!("127.0.0.1:{}", yare_testkit::free_port());
     let mut served = Served::start(&engine.path().join("registry"), &address);
     let mut chance = Chance::new();
     let (mut usual, mut broken) = (Duration::from_secs(1), 0);

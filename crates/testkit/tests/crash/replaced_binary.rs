@@ -33,7 +33,7 @@ fn start(engine: &Engine, binary: &Path) -> Child {
         .stderr(log)
         .spawn()
         .unwrap();
-    eventually("it listens", Duration::from_secs(20), || UnixStream::connect(engine.socket()).is_ok());
+    eventually("it listens", Duration::from_secs(60), || UnixStream::connect(engine.socket()).is_ok());
     child
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use user::{Ids, User};
 use yare_testkit::{Invocation, Registry, eventually, require_programs, require_root};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn may_run(test: &str) -> bool {
     let programs = ["useradd", "newuidmap", "pasta", "docker", "busybox", "nsenter", "setpriv", "unshare"];

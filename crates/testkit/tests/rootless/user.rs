@@ -16,7 +16,7 @@ use yare_testkit::{Invocation, busybox_rootfs_tar, eventually, yare_binary};
 static ACCOUNTS: Mutex<()> = Mutex::new(());
 
 /// How long an engine may take to listen, and to end.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Who has no ids but the own one, and who has as many as an engine needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -84,10 +84,11 @@ fn row_01_a_link_to_proc_self_exe_as_entrypoint_runs_nothing_of_the_host() {
         let network = format!("container:{server}");
         let entry = ["--network", &network, "--entrypoint", "/entry"];
         let waits = ["selfish", "-H", "tcp://127.0.0.1:2375", "ps"];
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        let listens = "until netstat -ltn | grep -q ':2375 '; do usleep 20000; done";
+        assert_eq!(stage.exec(&[], &server, &["timeout", "60", "sh", "-c", listens]).code, 0, "{power:?}");
         let id = stage.start(&[power, &entry].concat(), &waits);
         let running = "until grep -qx entry /proc/[0-9]*/comm; do usleep 20000; done";
-        assert_eq!(stage.exec(&[], &id, &["timeout", "10", "sh", "-c", running]).code, 0, "{power:?}");
+        assert_eq!(stage.exec(&[], &id, &["timeout", "60", "sh", "-c", running]).code, 0, "{power:?}");
         let said = stage.exec(&[], &id, &["sh", "-c", attack]).stdout;
         assert!(said.lines().count() == 2 && said.lines().all(refused), "{power:?}: {said}");
         stage.engine.yare(&["rm", "-f", &id, &server]).ok();

@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use yare_testkit::{Invocation, require_root};
+use yare_testkit::{Invocation, eventually, require_root};
 
 use crate::stage::Stage;
 
@@ -37,7 +38,8 @@ fn row_16_no_socket_of_ours_is_abstract() {
     let mut exec = stage.engine.yare(&["exec", "-i", &id, "cat"]).into_command();
     let mut exec =
         exec.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    let execs = || stage.engine.yare(&["inspect", "-f", "{{len .ExecIDs}}", &id]).ok();
+    eventually("the exec runs", Duration::from_secs(60), || execs() == "1\n");
     let sockets: Vec<String> = family(stage.engine.pid())
         .into_iter()
         .flat_map(|pid| entries(Path::new(&format!("/proc/{pid}/fd"))))
@@ -113,7 +115,8 @@ fn row_17_folders_are_closed_to_other_users() {
     }
     let stage = Stage::new();
     let id = stage.start(&["-v", "named:/named"], &["busybox", "sh", "-c", "echo secret; sleep 1000"]);
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    let logs = || stage.engine.yare(&["logs", &id]).ok();
+    eventually("it has a log", Duration::from_secs(60), || logs() == "secret\n");
     fs::set_permissions(stage.engine.path(), fs::Permissions::from_mode(0o755)).unwrap();
     for root in [stage.engine.data_root(), stage.engine.exec_root()] {
         let mode = fs::metadata(&root).unwrap().mode() & 0o777;
