@@ -5,7 +5,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tokio::io::AsyncReadExt as _;
 use yare_client::{Address, Body, Client, Error, Request};
@@ -151,6 +151,7 @@ fn a_broken_document_is_an_error() {
 
 #[test]
 fn a_connection_is_used_again_and_replaced_when_it_has_gone() {
+    static HAS_GONE: AtomicBool = AtomicBool::new(false);
     let (_server, client) = Server::start(vec![
         |mut stream| {
             let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -158,6 +159,8 @@ fn a_connection_is_used_again_and_replaced_when_it_has_gone() {
                 head(&mut reader);
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").unwrap();
             }
+            drop((reader, stream));
+            HAS_GONE.store(true, Ordering::Release);
         },
         |mut stream| {
             head(&mut BufReader::new(stream.try_clone().unwrap()));
@@ -169,7 +172,10 @@ fn a_connection_is_used_again_and_replaced_when_it_has_gone() {
             let document: serde_json::Value = client.json(Request::get("/x")).await.unwrap();
             assert!(document.is_object());
         }
-        // Let the end of the first connection arrive.
+        // Let the end of the first connection arrive, once it is on its way.
+        while !HAS_GONE.load(Ordering::Acquire) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         let document: serde_json::Value = client.json(Request::get("/x")).await.unwrap();
         assert!(document.is_array());

@@ -379,7 +379,7 @@ fn a_log_that_does_not_exist_yet_is_empty_and_can_be_followed() {
     assert!(!watch.wait(Duration::from_millis(10)).unwrap());
     let mut writer = log.writer(None, 1, false);
     write_numbers(&mut writer, 0..2, false);
-    assert!(watch.wait(Duration::from_secs(5)).unwrap());
+    assert!(watch.wait(Duration::from_secs(60)).unwrap());
     assert_eq!(watch.take().unwrap(), Grown::These(vec![watched]));
     assert_eq!(numbers(&reader.next_chunk().unwrap().unwrap()), [0, 1]);
 }

@@ -298,7 +298,7 @@ fn the_kernel_holds_the_ipv6_half() {
         for attack in ["flush ruleset", "flush map ip6 ys7_table published"] {
             program("nft", attack);
             let intact = || std::panic::catch_unwind(list).is_ok_and(|now| now == whole);
-            eventually(attack, std::time::Duration::from_secs(1), intact);
+            eventually(attack, SOON, intact);
         }
         assert!(!networks.heal().unwrap(), "nothing is left to mend");
         // A firewall of the host's that knows nothing of it.

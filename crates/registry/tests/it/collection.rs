@@ -46,10 +46,10 @@ fn what_a_push_relies_on_stays() {
 fn after_a_start_the_grace_begins_anew_unless_nobody_is_served() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("registry");
-    let text = "[collect]\ngrace = '2s'\n";
+    let text = "[collect]\ngrace = '8s'\n";
     let served = Served::at(root.clone(), text);
     served.client.push_blob("a", b"unneeded");
-    std::thread::sleep(std::time::Duration::from_millis(3100));
+    std::thread::sleep(std::time::Duration::from_millis(9100));
     drop(served);
     // Somebody may have been told of the blob just before the end.
     let served = Served::at(root.clone(), text);
@@ -116,7 +116,7 @@ fn retention_keeps_the_newest_and_what_indexes_and_artifacts_need() {
 #[test]
 fn no_push_or_pull_fails_meanwhile() {
     // The grace must be longer than a push takes; everything older is taken at once.
-    let served = Served::new("[collect]\ngrace = '3s'\nuploads = '3s'\n[limits]\nuploads = 100000");
+    let served = Served::new("[collect]\ngrace = '6s'\nuploads = '6s'\n[limits]\nuploads = 100000");
     let done = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..4)
         .map(|number| {

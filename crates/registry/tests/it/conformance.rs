@@ -19,7 +19,7 @@
 //! Beyond it: ranges of blobs and 416, conditions, schema 2, `oci-tag`, `_catalog`, other digests. No
 //! `OCI-Chunk-Min-Length` is sent: pieces may have any length.
 
-use crate::client::{Answer, Client, image, location, patch_streamed, with_digest};
+use crate::client::{Answer, Client, free_port, image, location, patch_streamed, with_digest};
 use crate::served::Served;
 use serde_json::{Value, json};
 use std::process::{Child, Command, Stdio};
@@ -128,7 +128,7 @@ impl DockerRegistry {
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let root = folder.path().display();
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {root}/data}}\n  \
@@ -146,7 +146,7 @@ impl DockerRegistry {
         let client = Client::new(format!("127.0.0.1:{port}"));
         let begun = Instant::now();
         while client.try_send("GET", "/v2/", &[], b"").is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "docker-registry does not answer");
+            assert!(begun.elapsed() < Duration::from_secs(60), "docker-registry does not answer");
             std::thread::sleep(Duration::from_millis(50));
         }
         Some(Self { client, child, _folder: folder })

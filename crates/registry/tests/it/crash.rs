@@ -177,6 +177,7 @@ fn an_upload_goes_on_after_a_kill() {
     let at = process.client.start("a");
     process.client.send("PATCH", &at, &[], &blob[..1_000_000]).expect(202);
     // Killed in the middle of a piece.
+    let (begun, begins) = std::sync::mpsc::channel();
     let sender = {
         let (client, at, blob) = (process.client.clone(), at.clone(), blob.clone());
         std::thread::spawn(move || {
@@ -184,10 +185,12 @@ fn an_upload_goes_on_after_a_kill() {
             let mut stream = client.connect();
             let head = format!("PATCH {at} HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n");
             stream.write_all(head.as_bytes()).unwrap();
+            begun.send(()).unwrap();
             let _ = stream.write_all(&blob[1_000_000..2_500_000]);
             std::thread::sleep(Duration::from_millis(500));
         })
     };
+    begins.recv().unwrap();
     std::thread::sleep(Duration::from_millis(300));
     process.kill();
     sender.join().unwrap();

@@ -114,7 +114,7 @@ fn tls_lets_the_client_choose() {
 
 #[test]
 fn who_does_nothing_is_let_go() {
-    let served = Served::new("[limits]\nsilence = '1s'");
+    let served = Served::new("[limits]\nsilence = '3s'");
     let begun = Instant::now();
     // Of a preface, a part; all of it and then nothing; and a reply that nobody takes.
     for start in [&b"PR"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
@@ -128,18 +128,18 @@ fn who_does_nothing_is_let_go() {
         let sender = plain(&served.client).await;
         let digest = Digest::of(vec![7; 9_000_000]);
         let reply = send(&sender, "GET", &format!("/v2/a/blobs/{digest}"), "text/plain", "").await;
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
         // hyper takes a stream that was cancelled for one that ended, whatever length was announced.
         let got = reply.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
         assert!(got < 9_000_000, "it ended in the middle");
         // One that is asked now and then lives longer than the silence.
         let sender = plain(&served.client).await;
         for _ in 0..6 {
-            tokio::time::sleep(Duration::from_millis(400)).await;
+            tokio::time::sleep(Duration::from_millis(700)).await;
             assert_eq!(send(&sender, "GET", "/v2/", "text/plain", "").await.status(), StatusCode::OK);
         }
     });
-    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(90), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -274,7 +274,7 @@ fn a_passwd_that_is_no_file_is_refused_quickly() {
     let before = std::time::Instant::now();
     let error = run_with(&root, &spec(&["true"]), &options).unwrap_err();
     assert_eq!(error.to_string(), "/etc/passwd is not a regular file");
-    assert!(before.elapsed().as_secs() < 2);
+    assert!(before.elapsed().as_secs() < 20);
     std::fs::remove_file(root.path("etc/passwd")).unwrap();
     std::os::unix::fs::symlink(canary.path(), root.path("etc/passwd")).unwrap();
     let error = run_with(&root, &spec(&["true"]), &options).unwrap_err();
@@ -761,7 +761,7 @@ impl Bundle {
     }
 
     fn await_log(&self, wanted: &str) {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while !self.read("out/log").contains(wanted) {
             assert!(std::time::Instant::now() < deadline, "{:?}", self.read("out/log"));
             std::thread::sleep(std::time::Duration::from_millis(5));
